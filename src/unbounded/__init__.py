@@ -1,0 +1,1 @@
+"""Training on data that never ends."""
