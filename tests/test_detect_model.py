@@ -1,0 +1,105 @@
+"""The detector's model: the same figures in the backend as in NumPy, and better than persistence."""
+
+import doctest
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from unbounded.detect import _model  # noqa: E402
+from unbounded.detect._model import Predictor, horizons, predict  # noqa: E402
+
+# Keras's own conversions to NumPy set it off, under NumPy 2 with torch and TensorFlow.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+
+def windows_of(readings, length):
+    """Every window of `length` readings, [rows, length, columns]."""
+    return np.ascontiguousarray(
+        np.moveaxis(np.lib.stride_tricks.sliding_window_view(readings, length, 0), -1, 1)
+    )
+
+
+def noisy_readings(rows, seed=0):
+    """Two columns: noise about a level that jumps now and then, and a slow walk."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.normal(size=rows // 200 + 1), 200)[:rows]
+    return np.stack([level + 0.5 * rng.normal(size=rows), 0.05 * rng.normal(size=rows).cumsum()], 1).astype(
+        "f4"
+    )
+
+
+def test_a_window_s_last_reading_is_never_looked_at():
+    model = Predictor(length=9, columns=3)
+    rng = np.random.default_rng(0)
+    windows = rng.normal(size=(5, 9, 3)).astype("f4")
+    other = windows.copy()
+    other[:, -1] = 100.0
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(model(w)) for w in (windows, other)))
+
+
+@pytest.mark.slow  # a compilation, and a few steps
+def test_numpy_and_the_backend_predict_the_same_after_training():
+    model = Predictor(length=9, columns=2)
+    model.compile(keras.optimizers.Adam(0.05))
+    windows = windows_of(noisy_readings(400), 9)
+    model.fit(windows, epochs=2, verbose=0)
+    weights = model.numpy_weights()
+    assert all(np.abs(weight).max() > 0 for weight in weights)
+    np.testing.assert_allclose(
+        predict(np, weights, windows), keras.ops.convert_to_numpy(model(windows)), atol=1e-5
+    )
+
+
+@pytest.mark.slow  # a compilation, and a few steps
+def test_a_copy_of_the_weights_does_not_follow_the_training():
+    model = Predictor(length=4, columns=1)
+    model.compile(keras.optimizers.Adam(0.05))
+    before = model.numpy_weights()
+    kept = [weight.copy() for weight in before]
+    model.fit(windows_of(noisy_readings(100)[:, :1], 4), verbose=0)
+    for weight, keep in zip(before, kept, strict=True):
+        np.testing.assert_array_equal(weight, keep)
+
+
+@pytest.mark.slow  # a compilation, and a few steps
+def test_the_loss_and_persistence_are_those_of_the_last_reading():
+    model = Predictor(length=5, columns=2)
+    model.compile(keras.optimizers.SGD(0.0))
+    windows = windows_of(noisy_readings(60), 5)
+    logs = model.fit(windows, batch_size=len(windows), verbose=0).history
+    predicted = predict(np, model.numpy_weights(), windows)
+    assert logs["loss"][0] == pytest.approx(np.mean((windows[:, -1] - predicted) ** 2), rel=1e-4)
+    assert logs["persistence"][0] == pytest.approx(np.mean((windows[:, -1] - windows[:, -2]) ** 2), rel=1e-4)
+
+
+@pytest.mark.slow  # a compilation, and a few steps
+def test_three_hundred_steps_beat_the_last_reading_on_rows_that_come_after():
+    model = Predictor(length=32, columns=2)
+    model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0))
+    windows = windows_of(noisy_readings(1_200), 32)
+    past, ahead = windows[:600], windows[600:]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        model.train_on_batch(past[rng.integers(0, len(past), 32)])
+    error = np.mean((ahead[:, -1] - predict(np, model.numpy_weights(), ahead)) ** 2, axis=0)
+    persistence = np.mean((ahead[:, -1] - ahead[:, -2]) ** 2, axis=0)
+    assert error[0] < 0.8 * persistence[0]
+    # A random walk cannot be predicted better than by its last value; it must not be predicted much worse.
+    assert error[1] < 1.2 * persistence[1]
+
+
+def test_the_spans_fit_the_window():
+    assert horizons(2) == (1,)
+    assert horizons(3) == (1, 2)
+    assert horizons(33) == (1, 2, 4, 8, 16, 32)
+
+
+def test_sizes_that_cannot_be_are_refused_in_words():
+    with pytest.raises(ValueError, match="a window needs 2 readings"):
+        Predictor(length=1, columns=3)
+
+
+def test_the_examples_in_the_docstrings_run():
+    assert doctest.testmod(_model).failed == 0
