@@ -1,0 +1,343 @@
+"""A directory of checkpoints, each written all or nothing: after a crash at any moment the old one or the new
+one is there, whole.
+
+It keeps a tree of arrays, some plain data, and references to segments: files written once that several
+checkpoints share. What they mean is left to those who write them.
+
+    runs/first/
+      step-000000000412/    one checkpoint; .1, .2, … at its end: written after the run had gone back
+        manifest.json       format, what wrote it, the info, each file's size and SHA-256 (its own first)
+        state.npz           the tree
+      segments/             the files that checkpoints share
+      .lock                 held by the process that writes
+      .tmp-…                what is not finished, or half removed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unbounded import _disk
+from unbounded._saved import (
+    CheckpointError,
+    DamagedCheckpoint,
+    DamagedError,
+    Saved,
+    Segment,
+    open_saved,
+    write_manifest,
+)
+from unbounded._state import JSON, Tree, pack, to_json, write_packed
+
+__all__ = ["CheckpointError", "Checkpoints", "DamagedCheckpoint", "DamagedError", "Saved", "Segment"]
+
+_NAME = re.compile(r"step-(\d{12,})(?:\.(\d+))?")
+_SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
+_unique = itertools.count()
+
+
+class _Entry(NamedTuple):
+    """A checkpoint's name, taken apart; they sort by age."""
+
+    line: int
+    number: int
+    name: str
+
+
+class Checkpoints:
+    """A directory of checkpoints.
+
+    Reading takes no lock and changes nothing. The first `write`, `add_segment` or `prepare` makes the
+    directory, takes its lock and removes what a killed writer left; `close` lets go of the lock, as does the
+    process's end.
+
+    Args:
+        directory: made when first written to.
+        keep: how many checkpoints to keep, the newest ones.
+
+    Example:
+        >>> import tempfile
+        >>> with Checkpoints(tempfile.mkdtemp()) as checkpoints:
+        ...     path = checkpoints.write(412, {"w": np.ones(2)}, {"epoch": 3})
+        >>> saved = checkpoints.newest()
+        >>> saved.number, saved.info, saved.read_state()
+        (412, {'epoch': 3}, {'w': array([1., 1.])})
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise ValueError(f"keep={keep!r} is not a number of checkpoints: give 1 or more.")
+        self.directory = Path(directory)
+        self.keep = keep
+        self._lock: _disk.Lock | None = None
+        self._damaged: set[str] = set()  # names of checkpoints
+        self._listed: dict[str, frozenset[str]] = {}  # the segment files of each checkpoint here
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock; the next write takes it again."""
+        self._lock = None
+
+    def newest(self) -> Saved | None:
+        """The newest checkpoint that is whole, every byte of it checked; None where there is none.
+
+        Warns:
+            DamagedCheckpoint: a newer one is damaged; the warning names the file and says why.
+
+        Raises:
+            CheckpointError: there are some, but none is whole, or the newest is of a newer format.
+        """
+        with self._sentence("The checkpoints could not be read"):
+            while True:
+                reasons: list[str] = []
+                for entry in reversed(self._scan()):
+                    path = self.directory / entry.name
+                    try:
+                        saved = open_saved(path)
+                        saved.check()
+                    except DamagedError as error:
+                        if not path.exists():
+                            break  # its writer has just removed it, in favour of a newer one: look again
+                        self._damaged.add(entry.name)
+                        reasons.append(str(error))
+                        continue
+                    if reasons:
+                        text = f"{' '.join(reasons)} Going on from {path} instead."
+                        warnings.warn(DamagedCheckpoint(text), stacklevel=2)
+                    return saved
+                else:
+                    break
+        if not reasons:
+            return None
+        raise CheckpointError(
+            f"No checkpoint in {self.directory} is whole. {' '.join(reasons)} "
+            "Put back a copy, or move that directory away to begin anew."
+        )
+
+    def all(self) -> list[Saved]:
+        """The checkpoints with a whole manifest, oldest first; their other files are not looked at."""
+        found = []
+        with self._sentence("The checkpoints could not be read"):
+            for entry in self._scan():
+                with contextlib.suppress(DamagedError):
+                    found.append(open_saved(self.directory / entry.name))
+        return found
+
+    def prepare(self) -> None:
+        """Make the directory, take its lock, and remove what a killed writer left.
+
+        Every write does so by itself; done early, it shows early that nothing can be written here.
+
+        Raises:
+            CheckpointError: nothing can be written, another process writes here, or a newer version did.
+        """
+        with self._sentence("Nothing can be saved"):
+            self._ready()
+
+    def write(
+        self, number: int, state: Tree, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()
+    ) -> Path:
+        """Write a checkpoint, all or nothing, and then remove those that are older than the newest `keep`.
+
+        Of the same number again, it replaces the earlier one. A lower number than those already there means
+        that the run has gone back: it is the newest all the same.
+
+        Args:
+            number: the step; it names the directory.
+            state: nested dicts, lists and tuples of arrays and plain data, as `_state.write_tree` takes them.
+            info: plain data, to be read without the arrays.
+            segments: what it refers to, from `add_segment` or from another checkpoint's `segments`.
+
+        Returns:
+            The checkpoint's directory, on the disk.
+
+        Raises:
+            CheckpointError: it could not be written (a full disk, no permission, another writer). What was
+                there before is still there.
+            TypeError: something in `state` or `info` can't be saved; the sentence says where it is.
+        """
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
+            raise ValueError(f"A checkpoint's number is an int, 0 or more, not {number!r}.")
+        names = [segment.name for segment in segments]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Two segments of one checkpoint have one name: {', '.join(names)}.")
+        packed = pack(state)
+        plain = to_json(dict(info))
+        with self._sentence(f"Step {number} was not saved"):
+            lock = self._ready()
+            with lock.turn:
+                path = self._write(int(number), packed, plain, segments, lock)
+                self._clean(path.name, int(number), lock)
+        return path
+
+    def add_segment(self, name: str, arrays: Tree) -> Segment:
+        """Write a file that checkpoints can refer to.
+
+        It stays until the last kept checkpoint that lists it goes; one that no checkpoint ever listed goes
+        when the next process begins to write.
+
+        Args:
+            name: letters, digits, `.`, `_` and `-`; unique among the segments of a checkpoint.
+            arrays: such as `{"x": array}`; any tree that `write` takes as state.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if not _SEGMENT_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} can't name a segment: use letters, digits, '.', '_' and '-', up to 151."
+            )
+        packed = pack(arrays, name=name)
+        with self._sentence(f"The segment {name} was not saved"):
+            lock = self._ready()
+            with lock.turn:
+                folder = self.directory / "segments"
+                _disk.make_directory(folder)
+                unfinished = folder / f".tmp-{os.getpid()}-{next(_unique)}"
+                with _removed_on_failure(unfinished):
+                    size, sha256 = _disk.write_file(unfinished, lambda file: write_packed(file, *packed))
+                    # Named by what is in it: what a checkpoint refers to is never replaced by other rows.
+                    segment = Segment(name, f"{name}-{sha256[:16]}.npz", size, sha256)
+                    lock.fresh.add(segment.file)
+                    _disk.rename(
+                        unfinished, folder / segment.file
+                    )  # `write` sees that the name is on the disk
+        return segment
+
+    @contextlib.contextmanager
+    def _sentence(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CheckpointError(f"{what} in {self.directory}: {reason}.{self._remains()}") from error
+
+    def _remains(self) -> str:
+        try:
+            entries = self._scan()
+        except OSError:
+            return ""
+        return f" What was saved before is still there, up to {entries[-1].name}." if entries else ""
+
+    def _scan(self) -> list[_Entry]:
+        """The checkpoints here, oldest first."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        found = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
+        return sorted(_Entry(int(match[2] or 0), int(match[1]), name) for name, match in found)
+
+    def _ready(self) -> _disk.Lock:
+        lock = self._lock
+        if lock is None or not lock.holds():
+            _disk.make_directory(self.directory)
+            lock = _disk.Lock.of(self.directory)
+            with lock.turn:
+                for folder in (self.directory, self.directory / "segments"):
+                    for path in folder.glob(".tmp-*"):
+                        _disk.remove(path)
+                self._listed.clear()
+                self._remove_orphans(lock)
+            self._lock = lock
+        return lock
+
+    def _write(
+        self,
+        number: int,
+        packed: tuple[JSON, list[Any]],
+        info: JSON,
+        segments: Sequence[Segment],
+        lock: _disk.Lock,
+    ) -> Path:
+        folder = self.directory / "segments"
+        listed = frozenset(segment.file for segment in segments)
+        for segment in segments:
+            path = folder / segment.file
+            if not path.is_file() or path.stat().st_size != segment.size:
+                raise CheckpointError(f"{path} is not there as it was written: add that segment again.")
+        unfinished = self.directory / f".tmp-step-{number:012}-{os.getpid()}-{next(_unique)}"
+        with _removed_on_failure(unfinished):
+            _disk.call(os.mkdir, unfinished)
+            state = _disk.write_file(unfinished / "state.npz", lambda file: write_packed(file, *packed))
+            files = {"state.npz": state}
+            _disk.write_file(
+                unfinished / "manifest.json", lambda file: write_manifest(file, number, info, segments, files)
+            )
+            _disk.sync_directory(unfinished)
+            if listed & lock.fresh:
+                _disk.sync_directory(folder)
+            path = self.directory / self._name(number)
+            _disk.rename(unfinished, path)
+            _disk.sync_directory(self.directory)
+        self._damaged.discard(path.name)
+        self._listed[path.name] = listed
+        lock.fresh -= listed
+        return path
+
+    def _name(self, number: int) -> str:
+        """A directory can't be replaced at once, so a number that isn't the highest begins a new line."""
+        line, last, _ = max(self._scan(), default=_Entry(0, -1, ""))
+        line += number <= last
+        return f"step-{number:012}.{line}" if line else f"step-{number:012}"
+
+    def _clean(self, written: str, number: int, lock: _disk.Lock) -> None:
+        """Remove what is no longer kept, the oldest first; what can't be removed is tried again next time."""
+        try:
+            entries = self._scan()
+            replaced = {entry for entry in entries if entry.number == number and entry.name != written}
+            whole = [entry for entry in entries if entry not in replaced and entry.name not in self._damaged]
+            oldest = whole[-self.keep :][0]
+            for entry in entries:
+                if entry < oldest or entry in replaced:
+                    # Out of sight at once: half a checkpoint must never look like one.
+                    gone = self.directory / f".tmp-gone-{entry.name}-{os.getpid()}-{next(_unique)}"
+                    _disk.rename(self.directory / entry.name, gone)
+                    _disk.remove(gone)
+            self._remove_orphans(lock)
+        except OSError as error:
+            text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
+            warnings.warn(text, stacklevel=3)
+
+    def _remove_orphans(self, lock: _disk.Lock) -> None:
+        """Remove the segments that no checkpoint lists, but not those that this process is yet to list."""
+        entries = self._scan()
+        needed = set(lock.fresh)
+        for entry in entries:
+            if entry.name not in self._listed:
+                try:
+                    saved = open_saved(self.directory / entry.name)
+                except DamagedError:
+                    self._damaged.add(entry.name)
+                    return  # nobody knows what it lists: they stay until it goes
+                self._listed[entry.name] = frozenset(segment.file for segment in saved.segments)
+            needed |= self._listed[entry.name]
+        names = {entry.name for entry in entries}
+        self._listed = {name: files for name, files in self._listed.items() if name in names}
+        for path in (self.directory / "segments").glob("*.npz"):
+            if path.name not in needed:
+                _disk.remove(path)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the reason for the failure matters more
+            _disk.remove(path)
+        raise

@@ -1,0 +1,176 @@
+"""One leaf of a state as a NumPy array that a `.npy` file can hold, with a note of what it was, and back.
+
+JAX and PyTorch are asked only where a leaf is theirs: an array of theirs can't exist before they were
+imported.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Note: TypeAlias = dict[str, Any]
+
+
+def to_array(value: Any, path: str) -> tuple[Array, Note]:
+    """A leaf as an array of a dtype that NumPy itself can write, and the note that `from_array` needs.
+
+    Args:
+        value: an array (NumPy, JAX, PyTorch) or bytes.
+        path: where it is, for errors.
+
+    Raises:
+        TypeError: it is something else, or holds Python objects.
+    """
+    note: Note = {}
+    try:
+        if isinstance(value, bytes):
+            array: Array = np.frombuffer(value, np.uint8)
+            note["as"] = "bytes"
+        elif isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+            array = np.asarray(value)
+        elif (jax := sys.modules.get("jax")) is not None and isinstance(value, jax.Array):
+            array = _from_jax(value, jax, note)
+        elif (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
+            array = _from_torch(value, torch, note)
+        else:
+            raise TypeError(
+                f"{path} is of type {type(value).__name__}, which can't be saved; leaves are arrays (NumPy, "
+                "JAX, PyTorch), int, float, bool, str, bytes and None, in dicts, lists and tuples."
+            )
+    except TypeError:
+        raise
+    except Exception as error:  # whatever a framework raises: the array is deleted, or spread over processes
+        raise TypeError(f"{path} could not be read as an array: {error}") from error
+    if array.dtype.hasobject:
+        raise TypeError(
+            f"{path} is an array of Python objects (dtype {array.dtype}), which can't be saved in a form that "
+            "runs no code when loaded; give it a dtype of numbers or of text ('U')."
+        )
+    if name := foreign_name(array.dtype, path):
+        note["dtype"] = name
+        array = array.view(f"u{array.dtype.itemsize}")
+    return array, note
+
+
+def from_array(array: Array, note: Mapping[str, Any]) -> Any:
+    """The leaf that `to_array` was given, of the same type; a tensor comes back in the computer's memory.
+
+    Raises:
+        ImportError: it needs JAX, PyTorch or `ml_dtypes`, which isn't there.
+        ValueError: the note says something that this version doesn't know.
+    """
+    if "dtype" in note:
+        array = array.view(foreign_dtype(note["dtype"]))
+    kind = note.get("as")
+    if kind is None:
+        return array
+    if kind == "bytes":
+        return array.tobytes()
+    if kind == "jax":
+        return _to_jax(array, note)
+    if kind == "torch":
+        return _to_torch(array, note["kind"])
+    raise ValueError(f"The kind of array {kind!r} is unknown to this version of unbounded.")
+
+
+def foreign_name(dtype: np.dtype[Any], path: str) -> str | None:
+    """The name of a dtype that NumPy would write as raw bytes (bfloat16, float8, int4); None for its own."""
+    if dtype.isbuiltin != 2:
+        return None
+    try:
+        if foreign_dtype(dtype.name) == dtype:
+            return dtype.name
+    except (ImportError, ValueError):
+        pass
+    raise TypeError(f"{path} has the dtype {dtype}, which is neither NumPy's nor one of ml_dtypes.")
+
+
+def foreign_dtype(name: str) -> np.dtype[Any]:
+    """The dtype that `foreign_name` named."""
+    import ml_dtypes
+
+    found = getattr(ml_dtypes, name, None)
+    if not (isinstance(found, type) and issubclass(found, np.generic)):
+        version = ml_dtypes.__version__
+        raise ValueError(f"The dtype {name!r} is unknown to ml_dtypes {version}; a newer one may know it.")
+    return np.dtype(found)
+
+
+def has_non_finite(leaf: Any) -> bool:
+    """Whether a leaf holds a NaN or an infinity; False for what can't."""
+    if isinstance(leaf, float):
+        return not math.isfinite(leaf)
+    if (torch := sys.modules.get("torch")) is not None and isinstance(leaf, torch.Tensor):
+        return not bool(torch.isfinite(leaf).all())
+    if (jax := sys.modules.get("jax")) is not None and isinstance(leaf, jax.Array):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # can't be read as an array
+            return False
+        leaf = np.asarray(leaf)
+    if not isinstance(leaf, np.ndarray | np.generic):
+        return False
+    leaf = np.asarray(leaf)
+    if leaf.dtype.names is not None:
+        return any(has_non_finite(leaf[field]) for field in leaf.dtype.names)
+    if leaf.dtype.kind == "f":
+        # One pass, nothing allocated: a sum is finite unless a term is not, or the sum itself grew too large.
+        with np.errstate(all="ignore"):
+            if math.isfinite(leaf.sum()):
+                return False
+    return (leaf.dtype.kind in "fc" or leaf.dtype.isbuiltin == 2) and not bool(np.isfinite(leaf).all())
+
+
+def _from_jax(value: Any, jax: Any, note: Note) -> Array:
+    note["as"] = "jax"
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        note["key"] = str(jax.random.key_impl(value))
+        value = jax.random.key_data(value)
+    elif value.weak_type:  # it decides the dtype of what is computed with it
+        note["weak"] = True
+    return np.asarray(value)
+
+
+def _to_jax(array: Array, note: Mapping[str, Any]) -> Any:
+    import jax
+
+    if "key" in note:
+        return jax.random.wrap_key_data(array, impl=note["key"])
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise ValueError(
+            f"A JAX array of {array.dtype} was saved, which JAX holds only with 64-bit types on: "
+            "call jax.config.update('jax_enable_x64', True) first, as the run that saved it did."
+        )
+    value = jax.numpy.asarray(array)
+    if note.get("weak"):
+        value = jax.lax.convert_element_type(value, type(array.dtype.type().item()))
+    return value
+
+
+def _from_torch(value: Any, torch: Any, note: Note) -> Array:
+    note["as"] = "torch"
+    if value.layout is not torch.strided or value.is_quantized:
+        raise ValueError("it is sparse or quantized; make it a dense tensor.")
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    note["kind"] = str(value.dtype).removeprefix("torch.")
+    try:
+        array: Array = value.numpy()
+    except TypeError:  # bfloat16 and the float8 kinds, which NumPy doesn't know
+        array = value.contiguous().view({1: torch.uint8, 2: torch.int16}[value.dtype.itemsize]).numpy()
+    return array
+
+
+def _to_torch(array: Array, kind: str) -> Any:
+    import torch
+
+    dtype = getattr(torch, kind, None)
+    if not isinstance(dtype, torch.dtype):
+        version = torch.__version__
+        raise ValueError(f"The dtype {kind!r} is unknown to torch {version}; a newer one may know it.")
+    tensor = torch.from_numpy(array)
+    return tensor if tensor.dtype == dtype else tensor.view(dtype)
