@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -50,8 +51,8 @@ def to_array(value: Any, path: str) -> tuple[Array, Note]:
         raise TypeError(f"{path} could not be read as an array: {error}") from error
     if array.dtype.hasobject:
         raise TypeError(
-            f"{path} is an array of Python objects (dtype {array.dtype}), which can't be saved in a form that "
-            "runs no code when loaded; give it a dtype of numbers or of text ('U')."
+            f"{path} is an array of Python objects (dtype {array.dtype}), which can't be saved so that "
+            "loading runs no code; give it a dtype of numbers or of text ('U')."
         )
     if name := foreign_name(array.dtype, path):
         note["dtype"] = name
@@ -147,9 +148,22 @@ def _to_jax(array: Array, note: Mapping[str, Any]) -> Any:
             "call jax.config.update('jax_enable_x64', True) first, as the run that saved it did."
         )
     value = jax.numpy.asarray(array)
-    if note.get("weak"):
-        value = jax.lax.convert_element_type(value, type(array.dtype.type().item()))
-    return value
+    return _weakly(value) if note.get("weak") else value
+
+
+def _weakly(value: Any) -> Any:
+    """A JAX array whose dtype gives way to others', as that of `jnp.full((3,), 1.0)` does."""
+    try:
+        # JAX has no public way to make one of given values; where this one is gone, we say what is lost.
+        from jax._src.lax.lax import _convert_element_type
+    except ImportError:
+        warnings.warn(
+            f"A JAX array of {value.dtype} was weakly typed when it was saved, and can't be made so with this "
+            "JAX: what is computed from it and arrays of other dtypes may get another dtype.",
+            stacklevel=2,
+        )
+        return value
+    return _convert_element_type(value, weak_type=True)
 
 
 def _from_torch(value: Any, torch: Any, note: Note) -> Array:

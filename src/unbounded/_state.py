@@ -183,8 +183,8 @@ def _decode(data: JSON, arrays: Mapping[str, Array]) -> Any:
     if tag == "$scalar":
         kind, text = value
         dtype = np.dtype(kind) if kind[0] in "<>|" else foreign_dtype(kind)
-        # An empty text has no bytes, and frombuffer refuses them.
-        return np.frombuffer(base64.b64decode(text), dtype)[0] if text else dtype.type()
+        # An empty text has no bytes, which frombuffer refuses.
+        return np.frombuffer(base64.b64decode(text), dtype)[0] if dtype.itemsize else dtype.type()
     if tag == "$array":
         return from_array(arrays[str(value)], data)
     raise ValueError(f"The tag {tag!r} is unknown to this version of unbounded.")
