@@ -1,0 +1,1 @@
+"""What becomes of rows on their way, a file for each kind."""

@@ -1,0 +1,114 @@
+"""Blocks: what moves through a running stream.
+
+A `Block` is rows on their way, with what is known of them beside their values: the break that follows them, and when
+they arrived. A `Run` is what comes out of `batch`: some whole batches. Where a block begins and ends carries no
+meaning; where a break falls does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded import _rows
+from unbounded._rows import Array, Tree
+
+
+class Break(NamedTuple):
+    """A seam after a row: the end of a pass, or a gap in which `missed` rows (0: unknown) did not come."""
+
+    kind: str
+    missed: int = 0
+
+
+class At(NamedTuple):
+    """A point in a stretch of the stream: after so many rows, and after so many of the breaks that follow the last of them."""
+
+    rows: int
+    breaks: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Block:
+    """Rows on their way.
+
+    `rows` is a tree of arrays of `count` rows, or None where count is 0: a block without rows carries a break that was
+    noticed late. `ends` is the break after the last row, `times` when each row arrived (float64, seconds since 1970) or
+    None for rows that did not arrive but were there.
+    """
+
+    rows: Tree
+    count: int
+    ends: Break | None = None
+    times: NDArray[np.float64] | None = None
+
+    def with_rows(self, rows: Tree) -> Block:
+        """The same stretch of the stream with other values: as many rows, the same times and break."""
+        return replace(self, rows=rows)
+
+    def part(self, start: int, stop: int) -> Block:
+        """The rows from `start` up to `stop`; the break comes along with the last of them."""
+        if start == 0 and stop >= self.count:
+            return self
+        times = None if self.times is None else self.times[start:stop]
+        ends = self.ends if stop >= self.count else None
+        if start >= self.count:
+            return Block(None, 0, ends)
+        return Block(_rows.cut(self.rows, start, stop), min(stop, self.count) - start, ends, times)
+
+    def gather(self, index: Array) -> Block:
+        """The rows that `index` names, in its order, without the break."""
+        times = None if self.times is None else self.times[index]
+        return Block(_rows.gather(self.rows, index), len(index), None, times)
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """All rows in one block. Only the last may end with a break."""
+    full = [b for b in blocks if b.count]
+    if not full:
+        return Block(None, 0, blocks[-1].ends)
+    times = None if any(b.times is None for b in full) else np.concatenate([b.times for b in full if b.times is not None])
+    if len(full) == 1:
+        return replace(full[0], ends=blocks[-1].ends)
+    return Block(_rows.join([b.rows for b in full]), sum(b.count for b in full), blocks[-1].ends, times)
+
+
+@dataclass(slots=True, frozen=True)
+class Run:
+    """Some whole batches, one after the other.
+
+    `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer); `total` counts
+    their rows. `breaks` says after how many of the items a break falls (0: before the first), `parts` are the larger trees that the
+    items are views of (what is true of all parts is true of all items), `arrived` is the mean arrival time of their rows.
+    """
+
+    items: list[Tree]
+    size: int
+    total: int
+    breaks: tuple[tuple[int, Break], ...] = ()
+    parts: tuple[Tree, ...] = ()
+    arrived: float | None = None
+
+    # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can take the other.
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return len(self.items)
+
+    @property
+    def ends(self) -> Break | None:
+        """The break of a run without batches; any other carries its breaks inside."""
+        return self.breaks[0][1] if self.breaks and not self.items else None
+
+    def part(self, start: int, stop: int) -> Run:
+        """The batches from `start` up to `stop`, with the breaks among them."""
+        if start == 0 and stop >= self.count:
+            return self
+        stop = min(stop, self.count)
+        breaks = tuple((at - start, b) for at, b in self.breaks if start < at <= stop)
+        total = min(stop * self.size, self.total) - min(start * self.size, self.total)
+        return Run(self.items[start:stop], self.size, total, breaks, (), self.arrived)

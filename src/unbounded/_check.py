@@ -1,0 +1,35 @@
+"""Checks of what a user gives, with a sentence for each that fails."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+
+def positive(value: Any, what: str) -> int:
+    """`value` as an int of at least 1; `what` is how the user wrote it, such as `batch(n)`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} takes a whole number, and was given {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"{what} was given {number}. Expected at least 1.")
+    return number
+
+
+def function(value: Any, what: str) -> None:
+    """Raise TypeError unless `value` can be called."""
+    if not callable(value):
+        raise TypeError(f"{what} takes a function, and was given {type(value).__name__} {value!r}.")
+
+
+def required(fn: Callable[..., Any]) -> list[str]:
+    """The names of the parameters that a call of `fn` must give; none where that can't be found out."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in kinds]

@@ -1,0 +1,200 @@
+"""Rows: a tree of NumPy arrays that share their first dimension.
+
+A tree is an array, or a tuple, list or dict of trees. Here is what the rest of the library needs of one: its leaves,
+how many rows it has, a slice of it, two joined into one, and a sentence when it is not what it should be. How rows
+are wrapped while they move through a stream is `_block.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tree: TypeAlias = Any
+"""An array, or a tuple, list or dict of trees."""
+
+Array: TypeAlias = NDArray[Any]
+
+
+class RowsError(ValueError):
+    """Rows that are not what a stream can carry: the sentence says what was given and what was expected."""
+
+
+def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """`fn` applied to each leaf (and to the leaves of `others` at the same place), in the same structure."""
+    if isinstance(tree, dict):
+        return {k: map_leaves(fn, v, *(o[k] for o in others)) for k, v in tree.items()}
+    if isinstance(tree, tuple):
+        parts = [map_leaves(fn, *group) for group in zip(tree, *others, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    if isinstance(tree, list):
+        return [map_leaves(fn, *group) for group in zip(tree, *others, strict=True)]
+    return fn(tree, *others)
+
+
+def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each leaf with its path, such as `['x'][0]`, in the order of the structure."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{path}[{key!r}]")
+    elif isinstance(tree, (tuple, list)):
+        for index, value in enumerate(tree):
+            yield from leaves(value, f"{path}[{index}]")
+    else:
+        yield path, tree
+
+
+def name(path: str) -> str:
+    """A leaf's path as a reader wants it."""
+    return f"leaf {path}" if path else "the array"
+
+
+def as_rows(tree: Tree, what: str) -> Tree:
+    """`tree` with every leaf an array that shares its first dimension with the others, at least one row long.
+
+    Raises RowsError, in a sentence that begins with `what`, for anything else.
+    """
+    rows = map_leaves(_as_array, tree)
+    count_checked(rows, what)
+    return rows
+
+
+def _as_array(leaf: Any) -> Array:
+    # A subclass such as np.memmap stays what it is: slicing it must not read it whole.
+    return leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+
+
+def count_checked(rows: Tree, what: str) -> int:
+    """How many rows there are; raises RowsError where the leaves do not agree."""
+    first: tuple[str, int] | None = None
+    for path, leaf in leaves(rows):
+        if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
+            raise RowsError(
+                f"{what}: {name(path)} has no rows (it is {_kind(leaf)}). Expected arrays whose first dimension "
+                "is the row: give one row as an array of length 1, or use ub.samples for a function that "
+                "yields single samples."
+            )
+        if first is None:
+            first = (path, len(leaf))
+        elif len(leaf) != first[1]:
+            raise RowsError(
+                f"{what}: {name(first[0])} has {first[1]:,} rows and {name(path)} has {len(leaf):,}. Expected the "
+                "same first dimension in each: check how they were read, or cut the longer one."
+            )
+    if first is None:
+        raise RowsError(f"{what}: there is no array in it. Expected at least one array of rows.")
+    return first[1]
+
+
+def _kind(leaf: Any) -> str:
+    if isinstance(leaf, np.ndarray):
+        return f"a single value of dtype {leaf.dtype}"
+    return f"a {type(leaf).__name__}"
+
+
+def count(rows: Tree) -> int:
+    """How many rows there are, for rows that were checked before."""
+    while not isinstance(rows, np.ndarray):
+        rows = next(iter(rows.values())) if isinstance(rows, dict) else rows[0]
+    return len(rows)
+
+
+def cut(rows: Tree, start: int, stop: int) -> Tree:
+    """The rows from `start` up to `stop`: views."""
+    return map_leaves(lambda leaf: leaf[start:stop], rows)
+
+
+def gather(rows: Tree, index: Array) -> Tree:
+    """The rows that `index` (integers or a mask) names: copies."""
+    return map_leaves(lambda leaf: leaf.take(index, axis=0) if index.dtype != bool else leaf[index], rows)
+
+
+def join(parts: Sequence[Tree]) -> Tree:
+    """The rows of all parts, one after the other; a single part is given back as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return map_leaves(lambda *same: np.concatenate(same), *parts)
+
+
+def cut_all(rows: Tree, size: int) -> list[Tree]:
+    """Rows cut into pieces of `size` rows each (their count must be a multiple of it): views, made all at once.
+
+    Splitting each leaf's first dimension and walking over it is several times faster than slicing piece by piece.
+    """
+    if isinstance(rows, dict):
+        keys = list(rows)
+        return [
+            dict(zip(keys, values, strict=True))
+            for values in zip(*(cut_all(v, size) for v in rows.values()), strict=True)
+        ]
+    if isinstance(rows, tuple):
+        pieces = list(zip(*(cut_all(v, size) for v in rows), strict=True))
+        return [type(rows)(*p) for p in pieces] if hasattr(rows, "_fields") else pieces
+    if isinstance(rows, list):
+        return [list(values) for values in zip(*(cut_all(v, size) for v in rows), strict=True)]
+    if rows.flags.c_contiguous:
+        return list(rows.reshape((-1, size, *rows.shape[1:])))
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def spec(rows: Tree) -> Tree:
+    """What must stay the same from block to block: per leaf its dtype and its shape after the first dimension."""
+    return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
+
+
+def check_same(expected: Tree, rows: Tree, what: str) -> None:
+    """Raise RowsError, naming the leaf, where rows differ in structure, dtype or trailing shape from `expected`.
+
+    `expected` is a `spec`; `what` names the rows, such as "row 1,024 of sensor()".
+    """
+    was = {path: leaf for path, leaf in _spec_leaves(expected)}
+    now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}
+    for path in was.keys() - now.keys():
+        raise RowsError(f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time.")
+    for path in now.keys() - was.keys():
+        raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
+    for path, (dtype, shape) in was.items():
+        got, got_shape = now[path]
+        if dtype != got:
+            raise RowsError(f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({dtype.name!r}).")
+        if shape != got_shape:
+            raise RowsError(
+                f"{what}: {name(path)} has rows of shape {got_shape} and they had {shape} before. Yield one shape: "
+                "pad or cut the rows, or keep the lengths in a column of their own."
+            )
+
+
+def _spec_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, tuple) and len(tree) == 2 and isinstance(tree[0], np.dtype):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _spec_leaves(value, f"{path}[{key!r}]")
+    else:
+        for index, value in enumerate(tree):
+            yield from _spec_leaves(value, f"{path}[{index}]")
+
+
+def row_bytes(rows: Tree) -> int:
+    """The bytes of one row over all leaves."""
+    return sum(int(leaf.dtype.itemsize * np.prod(leaf.shape[1:], dtype=np.int64)) for _, leaf in leaves(rows))
+
+
+def first_non_finite(rows: Tree) -> tuple[str, int] | None:
+    """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite.
+
+    A sum is NaN or infinite where any term is: one cheap pass over healthy rows, and a second one only in doubt.
+    """
+    for path, leaf in leaves(rows):
+        if leaf.dtype.kind not in "fc":
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = leaf.sum()
+        if not np.isfinite(total):
+            bad = np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
+            if len(bad):
+                return path, int(bad[0])
+    return None

@@ -1,0 +1,78 @@
+"""The words with which a stream begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from unbounded._rows import Tree
+from unbounded._stream import Stream
+from unbounded.sources.arrays import Arrays
+from unbounded.sources.generate import Generate
+
+
+def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
+    """Finite rows in memory, repeated for ever: a new order in each pass.
+
+    The order takes no memory, and any position is reached at once.
+
+    Args:
+        rows: an array, or a tuple, list or dict of arrays, nested as you like, that share their first dimension. They are not copied: do not
+            write to them while a feed is open. A `numpy.memmap` is read where it lies.
+        shuffle: whether each pass has a new random order; False keeps the rows' own.
+        seed: the orders are a function of the seed and the pass.
+        passes: how many passes there are before the declared end; None for no end.
+
+    Raises:
+        RowsError: for unequal first dimensions, zero rows, or leaves without rows.
+
+    >>> import numpy as np, unbounded as ub
+    >>> stream = ub.arrays((np.zeros((10, 3)), np.ones(10))).batch(4)
+    >>> [leaf.shape for leaf in stream.batch_at(0)]
+    [(4, 3), (4,)]
+    """
+    return Stream(Arrays(rows, shuffle, seed, passes))
+
+
+def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+    """Rows that a generator function yields, any number at a time, for ever.
+
+    How exactly it resumes is up to the function. One with a parameter named `start` is called with the number of the first row to make. One
+    that returns an iterator with `state_dict()` and `load_state_dict(state)` is put back where it was. Any other can't go
+    back: it is read in a thread of its own, and rows that were read and not trained on travel with the checkpoint; after
+    a kill, those read since the last checkpoint are lost, and counted.
+
+    Args:
+        fn: a function without required parameters (but `start`) that returns an iterator of rows: trees of arrays that share their first
+            dimension. Structure, dtypes and trailing shapes stay the same; the number of rows may change. Yield new arrays each
+            time: what was yielded is read later.
+        passes: call it this many times, each to its end; None: it never ends, and an end is an error.
+
+    Raises:
+        TypeError: for a generator that is already running, or a function that requires other parameters.
+
+    >>> import numpy as np, unbounded as ub
+    >>> def numbers(start=0):
+    ...     while True:
+    ...         yield np.arange(start, start + 5)
+    ...         start += 5
+    >>> ub.generate(numbers).batch(4).batch_at(1000)
+    array([4000, 4001, 4002, 4003])
+    """
+    return Stream(Generate(fn, passes))
+
+
+def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+    """Rows that a generator function yields one at a time, for ever.
+
+    As `generate`, but each value is a single sample: a tree of arrays or numbers without a first dimension for the row.
+
+    >>> import unbounded as ub
+    >>> def squares(start=0):
+    ...     while True:
+    ...         yield {"x": start, "y": start**2}
+    ...         start += 1
+    >>> ub.samples(squares).select(x="x", y="y").batch(3).batch_at(1)
+    (array([3, 4, 5]), array([ 9, 16, 25]))
+    """
+    return Stream(Generate(fn, passes, single=True))

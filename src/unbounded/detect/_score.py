@@ -1,0 +1,323 @@
+"""How surprising a reading is, and when to say so.
+
+Two things are looked at in each column: how far the reading is from the model's prediction, and how far the
+median of the last two seconds' worth is from that of the last ten, which is what a change that stays looks
+like once the model has got used to it. Each is compared with how large it usually is: a histogram that slowly forgets.
+Its tail, carried on as an exponential (peaks over threshold; Siffer et al., KDD 2017, with the simplest
+tail), turns it into a probability, so that one threshold, the rate of false alarms that one is willing to
+have, serves every column. A third rule asks no model: a reading beyond everything that was read so far.
+NumPy in, NumPy out; the state is small plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unbounded.detect._columns import Column, scaled
+
+LOOKS = 2
+CHUNK = 16
+HIGHEST = 12.0
+LATELY = 19
+RECENT = 100
+_EDGES = 2.0 ** (np.arange(-56, 41) / 4.0)
+_SHARES = np.array([0.5, 0.9, 0.98])
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One alarm: when, in which column, and by how much.
+
+    ``change`` is against the median of the last hundred readings, in the column's own unit; ``record`` is
+    whether the reading lay beyond all before it, and was not surprising otherwise.
+    """
+
+    row: int
+    time: float
+    column: str
+    change: float
+    score: float
+    record: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What came of a block of readings: a score for each, [rows], and the alarms among them, in order."""
+
+    score: np.ndarray
+    alarms: tuple[Alarm, ...]
+
+
+class Scorer:
+    """Turns the errors of a model into scores and alarms, reading by reading, in bounded memory.
+
+    A score of 3 says: one reading in 10**3 is as surprising as this. An alarm comes where the score passes
+    that of the false alarms one is willing to have, and the change is worth a word.
+
+    Args:
+        columns: what the columns are, in order.
+        false_alarms: how many readings in all, on average, may raise an alarm without a cause: a
+            probability, each reading's.
+        warm_up: readings before the first alarm may come.
+        refractory: readings for which a column that raised an alarm stays silent.
+        memory: readings over which the usual size of an error is learned.
+        record: how far beyond all readings so far a reading raises an alarm of its own, as a share of
+            their range.
+
+    Raises:
+        ValueError: there is no column, or a number is out of its range.
+
+    Example:
+        >>> scorer = Scorer([Column("cpu", "%")], warm_up=200)
+        >>> rng = np.random.default_rng(0)
+        >>> cpu = 20 + rng.normal(size=(300, 1))
+        >>> cpu[250:] += 50
+        >>> scored = scorer.score(np.arange(300) / 10, cpu, cpu - 20, np.zeros((300, 1)))
+        >>> scored.alarms[0].row, scored.alarms[0].words
+        (250, 'cpu +50 points')
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        false_alarms: float = 3e-5,
+        warm_up: int = 300,
+        refractory: int = 100,
+        memory: int = 3_000,
+        record: float = 0.05,
+    ) -> None:
+        if not columns:
+            raise ValueError("Scorer was given no column: a reading needs one or more to be scored.")
+        if not 0 < false_alarms < 0.1:
+            raise ValueError(
+                f"Scorer(false_alarms={false_alarms}) is no rate of false alarms for each reading: it lies "
+                "between 0 and 0.1, such as 1e-4 for one in 10,000 readings."
+            )
+        if warm_up < CHUNK or refractory < 0 or memory < RECENT or record < 0:
+            raise ValueError(
+                f"Scorer(warm_up={warm_up}, refractory={refractory}, memory={memory}, record={record}): "
+                f"warm_up is at least {CHUNK} readings, memory at least {RECENT}, the others at least 0."
+            )
+        self.columns = tuple(columns)
+        self.threshold = -float(np.log10(false_alarms))
+        self.warm_up, self.refractory, self.memory, self.record = warm_up, refractory, memory, record
+        width = len(self.columns)
+        self.rows = 0
+        self.time = -np.inf
+        self.alarms = 0
+        self._usual = np.zeros((LOOKS, width, len(_EDGES) + 1))
+        self._values = np.zeros((0, width))
+        self._normal = np.zeros((0, width))
+        self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
+        self._silent_until = np.zeros(width, dtype=np.int64)
+
+    def score(
+        self, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray
+    ) -> Scored:
+        """Score the next readings.
+
+        Args:
+            time: when they were taken, in seconds, [rows].
+            values: the readings in their own units, [rows, columns].
+            normal: the readings on the model's scale, [rows, columns].
+            expected: the model's predictions of them, made before it was trained on them, [rows, columns].
+
+        Returns:
+            A score for each reading, and the alarms. Readings that are not later than the last scored one
+            were scored before: they are left out, and get a score of NaN.
+
+        Raises:
+            ValueError: the shapes do not fit the columns.
+        """
+        time = np.asarray(time, dtype=np.float64)
+        values, normal, expected = (np.asarray(v, dtype=np.float64) for v in (values, normal, expected))
+        if any(v.shape != (*time.shape, len(self.columns)) for v in (values, normal, expected)):
+            raise ValueError(
+                f"Scorer.score was given time {time.shape}, values {values.shape}, normal {normal.shape} and "
+                f"expected {expected.shape}: it expects [rows], and [rows, {len(self.columns)}] three times."
+            )
+        score = np.full(len(time), np.nan)
+        alarms: list[Alarm] = []
+        rows = np.flatnonzero(time > np.maximum.accumulate(np.concatenate([[self.time], time]))[:-1])
+        at = 0
+        while at < len(rows):
+            # What is usual is learned at fixed ordinals, wherever the blocks were cut.
+            part = rows[at : at + CHUNK - self.rows % CHUNK]
+            at += len(part)
+            score[part] = self._chunk(time[part], values[part], normal[part], expected[part], alarms)
+        return Scored(score, tuple(alarms))
+
+    def _chunk(
+        self,
+        time: np.ndarray,
+        values: np.ndarray,
+        normal: np.ndarray,
+        expected: np.ndarray,
+        alarms: list[Alarm],
+    ) -> np.ndarray:
+        values, history = _joined(self._values, values)
+        normal, level = _joined(self._normal, normal)
+        size = np.stack([np.abs(normal - expected), np.abs(_moves(level, len(time))[1])])
+        change = _moves(history, len(time))
+        worth = np.abs(change) >= np.array([column.least for column in self.columns])
+        surprise = np.where(worth, self._surprise(size), 0.0)
+        record = self._records(values) & worth[0]
+        score: np.ndarray = surprise.max(axis=(0, 2))
+        for row in np.flatnonzero((score > self.threshold) | record.any(axis=1)):
+            self._raise(int(row), float(time[row]), surprise[:, row], record[row], change[:, row], alarms)
+        self._learn(size, surprise)
+        self._values, self._normal = history[-RECENT:], level[-RECENT:]
+        self._low = np.minimum(self._low, values.min(axis=0))
+        self._high = np.maximum(self._high, values.max(axis=0))
+        self.rows += len(time)
+        self.time = float(time[-1])
+        return score
+
+    def _raise(
+        self,
+        row: int,
+        time: float,
+        surprise: np.ndarray,
+        record: np.ndarray,
+        change: np.ndarray,
+        alarms: list[Alarm],
+    ) -> None:
+        """Raise the alarms of one row, the most surprising column first."""
+        ordinal = self.rows + row
+        for index in np.argsort(-surprise.max(axis=0), kind="stable"):
+            sudden, lasting = surprise[:, index] > self.threshold
+            silent = ordinal < max(self.warm_up, self._silent_until[index])
+            if silent or not (sudden or lasting or record[index]):
+                continue
+            self._silent_until[index] = ordinal + self.refractory
+            self.alarms += 1
+            by = float(change[0 if sudden or record[index] else 1, index])
+            alarms.append(
+                Alarm(
+                    row=ordinal,
+                    time=time,
+                    column=self.columns[index].name,
+                    change=by,
+                    score=float(surprise[:, index].max()),
+                    record=not (sudden or lasting),
+                    words=self.columns[index].change(by),
+                )
+            )
+
+    def _surprise(self, size: np.ndarray) -> np.ndarray:
+        """How surprising each size is, [looks, rows, columns]: -log10 of the share of readings that have it."""
+        if self.rows < CHUNK:
+            return np.zeros_like(size)
+        below = np.cumsum(self._usual, axis=-1)
+        out = np.empty_like(size)
+        for look, index in np.ndindex(size.shape[0], size.shape[2]):
+            cut = np.searchsorted(below[look, index], _SHARES * below[look, index, -1])
+            out[look, :, index] = _surprise(size[look, :, index], _EDGES[np.minimum(cut, len(_EDGES) - 1)])
+        # Many looks at one reading find more that is rare: each counts for its part.
+        return np.clip(out - np.log10(size.shape[0] * size.shape[2]), 0.0, HIGHEST)
+
+    def _records(self, values: np.ndarray) -> np.ndarray:
+        """Which readings lie beyond all before them by more than the share of their range, [rows, columns]."""
+        if not self.record or self.rows < CHUNK:
+            return np.zeros(values.shape, dtype=bool)
+        low = np.minimum.accumulate(np.concatenate([self._low[None], values]))[:-1]
+        high = np.maximum.accumulate(np.concatenate([self._high[None], values]))[:-1]
+        now, low, high = (scaled(self.columns, v) for v in (values, low, high))
+        margin = self.record * (high - low)
+        beyond: np.ndarray = ((now < low - margin) | (now > high + margin)) & (margin > 0)
+        return beyond
+
+    def _learn(self, size: np.ndarray, surprise: np.ndarray) -> None:
+        """Add a chunk's sizes to what is usual, and forget as much."""
+        looks, rows, width = size.shape
+        # Young, the histogram leans to the new (2 / n): what a start looks like is not what is usual.
+        rate = min(1.0, max(1.0 / self.memory, 2.0 / (self.rows + rows + 1)))
+        keep = (1.0 - rate) ** np.arange(rows - 1, -1, -1)
+        # An event is not to become usual at once; if it lasts, it does in the end.
+        weight = np.where(surprise > self.threshold, 0.1, 1.0) * (rate * keep)[None, :, None]
+        self._usual *= (1.0 - rate) ** rows
+        at = np.arange(looks)[:, None, None], np.arange(width), np.searchsorted(_EDGES, size)
+        np.add.at(self._usual, at, weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the scorer knows, as plain numbers and small arrays.
+
+        Returns:
+            A new dict, to be given to ``load_state_dict`` of a scorer with the same columns.
+        """
+        return {
+            "columns": [column.name for column in self.columns],
+            "rows": self.rows,
+            "time": self.time,
+            "alarms": self.alarms,
+            "usual": self._usual.copy(),
+            "values": self._values.copy(),
+            "normal": self._normal.copy(),
+            "low": self._low.copy(),
+            "high": self._high.copy(),
+            "silent_until": self._silent_until.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another scorer knew.
+
+        Args:
+            state: from ``state_dict``.
+
+        Raises:
+            ValueError: it is the state of other columns.
+        """
+        names = [column.name for column in self.columns]
+        if list(state["columns"]) != names:
+            raise ValueError(
+                f"The scorer's state is of the columns {list(state['columns'])}, but the readings have {names}: "
+                "go on with the same columns, or start a new run in another directory."
+            )
+        self.rows, self.time, self.alarms = int(state["rows"]), float(state["time"]), int(state["alarms"])
+        self._usual = np.array(state["usual"], dtype=np.float64)
+        self._values, self._normal = (
+            np.array(state[key], dtype=np.float64).reshape(-1, len(names)) for key in ("values", "normal")
+        )
+        self._low, self._high = (np.array(state[key], dtype=np.float64) for key in ("low", "high"))
+        self._silent_until = np.array(state["silent_until"], dtype=np.int64)
+
+
+def _surprise(size: np.ndarray, cut: np.ndarray) -> np.ndarray:
+    """-log10 of the share of sizes above each: a line through the cuts, and on as the flattest of its parts."""
+    known = np.concatenate([[0.0], cut])
+    rarity = np.concatenate([[0.0], -np.log10(1.0 - _SHARES)])
+    # Sizes that are all alike leave no distance between the cuts; a hair's breadth keeps the line rising.
+    known = np.maximum.accumulate(known + np.arange(len(known)) * 1e-6)
+    slope = np.min(np.diff(rarity) / np.diff(known))
+    return np.where(
+        size <= known[-1],
+        np.interp(size, known, rarity),
+        rarity[-1] + (size - known[-1]) * slope,
+    )
+
+
+def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows with what is not known filled in by the reading before it, and the history that they end."""
+    history = np.concatenate([before, rows])
+    for row, index in np.argwhere(~np.isfinite(history)):
+        history[row, index] = history[row - 1, index] if row else 0.0
+    return history[len(before) :], history
+
+
+def _moves(history: np.ndarray, rows: int) -> np.ndarray:
+    """How far each of the last rows, and the median of the latest there, lie from that of the recent ones.
+
+    [2, rows, columns], with their sign.
+    """
+    # Before the first reading there is more of the first reading: nothing has moved yet.
+    ahead = np.repeat(history[:1], max(0, RECENT + rows - 1 - len(history)), axis=0)
+    spans = np.lib.stride_tricks.sliding_window_view(np.concatenate([ahead, history]), RECENT, axis=0)[-rows:]
+    latest = np.stack([spans[..., -1], np.median(spans[..., -LATELY:], axis=-1)])
+    moves: np.ndarray = latest - np.median(spans, axis=-1)
+    return moves

@@ -1,0 +1,57 @@
+"""What the sources share: how one is described. At work, a source is a `Node` like any other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from unbounded._node import CannotTell, Context, Mark, Node
+
+TARGET_BYTES = 1 << 20
+"""A block of about a megabyte is long enough to make the work per block small, and short enough to stay in a cache."""
+MOST_ROWS = 1 << 14
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """Where rows come from, described; nothing runs yet."""
+
+    word: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def guarantee(self) -> Literal["exact", "at_least_once", "at_most_once"]:
+        """What it promises of each row."""
+
+    @abstractmethod
+    def open(self, context: Context) -> Node:
+        """Put it to work."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells it from another source, as plain data for the fingerprint: never a host or a path."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What it was given, as the stream's repr shows it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def rows_per_pass(self) -> int | None:
+        """How many rows a pass has; None where there are no passes."""
+        return None
+
+    def mark_at(self, ordinal: int) -> Mark:
+        """The mark before row `ordinal`."""
+        raise CannotTell(f"{self.word}() can't go to a row without running up to it")
+
+    def ordinal_of(self, row: int, after: int) -> int:
+        """The ordinal, at least `after`, at which row `row` comes next."""
+        raise CannotTell(f"{self.word}() does not know its rows beforehand")
+
+
+def block_rows(context: Context, row_bytes: int) -> int:
+    """How many rows to hand out at once: about `TARGET_BYTES`, in whole batches where it is known how long they are."""
+    if context.block_rows is not None:
+        return context.block_rows
+    rows = min(MOST_ROWS, max(1, TARGET_BYTES // max(1, row_bytes)))
+    return max(1, rows // context.batch_rows) * context.batch_rows

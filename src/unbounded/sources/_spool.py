@@ -1,0 +1,83 @@
+"""Spool: the rows of a source that can't go back, numbered, and kept from the oldest mark still needed.
+
+It is the one place in a stream where rows are saved. `sources/live.py` fills it; a checkpoint takes from it what it needs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from unbounded import _block
+from unbounded._block import At, Block, Break
+
+
+class Spool:
+    """Blocks from point `start` up to point `stop`, numbered from the stream's beginning. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: deque[tuple[At, Block]] = deque()
+        self.start = At(0)
+        self.stop = At(0)
+
+    def append(self, block: Block) -> None:
+        """Keep a new block."""
+        with self._lock:
+            self._append(block)
+
+    def _append(self, block: Block) -> None:
+        self._blocks.append((self.stop, block))
+        self.stop = _after(self.stop, block)
+
+    def read(self, at: At) -> Block | None:
+        """What is kept from `at` on, up to the end of one block; None where that is nothing."""
+        with self._lock:
+            for first, block in self._blocks:
+                if _after(first, block) > at:
+                    return block.part(max(0, at.rows - first.rows), block.count)
+        return None
+
+    def release(self, at: At) -> None:
+        """Forget what lies before `at`."""
+        with self._lock:
+            while self._blocks and (end := _after(*self._blocks[0])) <= at:
+                self._blocks.popleft()
+                self.start = end
+
+    def dump(self, start: int, stop: int) -> dict[str, Any]:
+        """The rows from number `start` up to `stop`, with their times and the breaks after them: arrays and plain data."""
+        with self._lock:
+            kept = [(f, b) for f, b in self._blocks if f.rows < stop and f.rows + b.count >= start]
+        parts, breaks = [], []
+        for first, block in kept:
+            part = block.part(max(0, start - first.rows), min(block.count, stop - first.rows))
+            if part.ends:
+                breaks.append([first.rows + block.count, part.ends.kind, part.ends.missed])
+            if part.count:
+                parts.append(replace(part, ends=None))
+        whole = _block.join(parts) if parts else Block(None, 0)
+        return {"first": start, "count": whole.count, "rows": whole.rows, "times": whole.times, "breaks": breaks}
+
+    def load(self, dumps: Sequence[Mapping[str, Any]]) -> None:
+        """Begin again with what `dump` gave, in order and without holes."""
+        with self._lock:
+            self._blocks.clear()
+            if dumps:
+                self.start = self.stop = At(dumps[0]["first"])
+            for dump in dumps:
+                whole = Block(dump["rows"], dump["count"], None, dump["times"])
+                done = first = dump["first"]
+                for row, kind, missed in dump["breaks"]:
+                    self._append(replace(whole.part(done - first, row - first), ends=Break(kind, missed)))
+                    done = row
+                if done < first + whole.count:
+                    self._append(whole.part(done - first, whole.count))
+
+
+def _after(at: At, block: Block) -> At:
+    """The point after a block that begins at `at`."""
+    return At(at.rows + block.count, (1 if block.ends else 0) + (0 if block.count else at.breaks))

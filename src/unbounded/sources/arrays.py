@@ -1,0 +1,130 @@
+"""arrays: finite rows in memory (or mapped from a file), again and again, in a new order in each pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unbounded import _check, _rows
+from unbounded._block import Block, Break
+from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node
+from unbounded._order import Order
+from unbounded._rows import RowsError, Tree
+from unbounded.sources._base import Source, block_rows
+
+
+@dataclass(frozen=True)
+class Arrays(Source):
+    """See `unbounded.arrays`."""
+
+    rows: Tree = field(repr=False)
+    shuffle: bool = True
+    seed: int = 0
+    passes: int | None = None
+    word = "arrays"
+
+    def __post_init__(self) -> None:
+        rows = _rows.as_rows(self.rows, "arrays()")
+        if _rows.count(rows) == 0:
+            raise RowsError("arrays() was given zero rows. Expected at least one: there is nothing to repeat.")
+        if self.passes is not None:
+            _check.positive(self.passes, "arrays(passes=n)")
+        object.__setattr__(self, "rows", rows)
+
+    @property
+    def guarantee(self) -> Any:
+        return "exact"
+
+    def rows_per_pass(self) -> int:
+        return _rows.count(self.rows)
+
+    def arguments(self) -> dict[str, Any]:
+        given = {"shuffle": (self.shuffle, True), "seed": (self.seed, 0), "passes": (self.passes, None)}
+        return {"": f"{self.rows_per_pass():,} rows", **{k: v for k, (v, d) in given.items() if v != d}}
+
+    def identity(self) -> dict[str, Any]:
+        """Structure, length, and a checksum of rows spread over all of them."""
+        n = self.rows_per_pass()
+        digest = hashlib.blake2b(digest_size=8)
+        probe = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
+        shapes = {}
+        for path, leaf in _rows.leaves(self.rows):
+            shapes[path] = [str(leaf.dtype), list(leaf.shape[1:])]
+            if leaf.dtype.kind != "O":
+                digest.update(np.ascontiguousarray(leaf[probe]).tobytes())
+        order = {"shuffle": self.shuffle, "seed": self.seed if self.shuffle else 0}
+        return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **order, "passes": self.passes}
+
+    def open(self, context: Context) -> Node:
+        return _Arrays(self, context)
+
+    def mark_at(self, ordinal: int) -> Mark:
+        if self.passes is not None and ordinal >= self.passes * self.rows_per_pass():
+            raise CannotTell(f"arrays(passes={self.passes}) ends before row {ordinal:,}")
+        return {"row": ordinal}
+
+    def ordinal_of(self, row: int, after: int) -> int:
+        n = self.rows_per_pass()
+        if not 0 <= row < n:
+            raise ValueError(f"step_of(row={row}): the arrays have the rows 0 to {n - 1:,}.")
+        first, start = divmod(after, n)
+        for number in (first, first + 1):
+            place = self.order(number).find_one(row) if self.shuffle else row
+            if number > first or place >= start:
+                return number * n + place
+        raise AssertionError("a row comes in each pass")
+
+    def order(self, number: int) -> Order:
+        """The order of the rows in a pass, numbered from 0."""
+        return Order(self.rows_per_pass(), (self.seed, 0, number))
+
+
+class _Arrays:
+    """Its mark is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
+
+    def __init__(self, arrays: Arrays, context: Context) -> None:
+        self._arrays = arrays
+        self._n = arrays.rows_per_pass()
+        self._piece = block_rows(context, _rows.row_bytes(arrays.rows))
+        self._end = None if arrays.passes is None else arrays.passes * self._n
+        self._row = 0
+        self._order: tuple[int, Order] | None = None
+
+    def pull(self, timeout: float | None) -> Block:
+        if self._row == self._end:
+            raise EndOfStream
+        number, start = divmod(self._row, self._n)
+        stop = min(start + self._piece, self._n)
+        if self._arrays.shuffle:
+            if self._order is None or self._order[0] != number:
+                self._order = (number, self._arrays.order(number))
+            rows = _rows.gather(self._arrays.rows, self._order[1].at(np.arange(start, stop)))
+        else:
+            rows = _rows.cut(self._arrays.rows, start, stop)
+        self._row += stop - start
+        return Block(rows, stop - start, Break("pass") if stop == self._n else None)
+
+    def mark(self) -> Mark:
+        return {"row": self._row}
+
+    def restore(self, mark: Mark) -> None:
+        self._row = mark["row"]
+
+    def release(self, mark: Mark) -> None:
+        """Nothing is kept: the rows are there as long as the arrays are."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def counts(self) -> dict[str, int]:
+        return {"fetched": self._row}
+
+    def journal(self) -> dict[str, Any]:
+        return {}
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        """There is none."""

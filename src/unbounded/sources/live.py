@@ -1,0 +1,155 @@
+"""Live: rows that come once, from an iterator that can't go back, read in a thread of its own.
+
+The thread puts what it reads into a spool, so that waiting for data can be interrupted at any moment, nothing is missed while the
+model trains, and rows that were read but not trained on travel with the checkpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from unbounded._block import At, Block
+from unbounded._node import DataLoss, EndOfStream, Mark
+from unbounded.sources._spool import Spool
+
+_JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
+
+Begin = Callable[[Mapping[str, Any], threading.Event], Iterator[Block]]
+"""Given what the source said of itself when it was saved (empty at first), and an event that is set when it is to stop,
+gives the blocks."""
+
+
+class Live:
+    """A node over an iterator of blocks.
+
+    `begin` opens the iterator at the first pull. At most `ahead` blocks are read before they are pulled.
+    """
+
+    def __init__(self, begin: Begin, *, ahead: int = 64) -> None:
+        self._begin = begin
+        self._most = ahead
+        self.spool = Spool()
+        self._at = At(0)
+        self._waiting = 0  # blocks that were read and not pulled yet
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._idle = True  # the thread is not in the middle of a read
+        self._stop = threading.Event()
+        self._state = threading.Condition()
+        self._about: Mapping[str, Any] = {}
+        self._missed = 0
+        self.lost = 0
+        """Rows that a killed run had read and not saved; filled in by whoever knows how many there were."""
+        self.on_rows: Callable[[int], None] | None = None
+        """Told how many rows were read in all, after each read."""
+
+    # -- the thread's side ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            blocks = self._begin(self._about, self._stop)
+            try:
+                while self._await_room():
+                    block = next(blocks, None)
+                    with self._state:
+                        self._idle = True
+                        if block is None:
+                            if not self._stop.is_set():
+                                self._error = EndOfStream()
+                            self._state.notify_all()
+                            return
+                        self._take(block)
+            finally:
+                close = getattr(blocks, "close", None)
+                if close is not None:
+                    close()
+        except BaseException as error:
+            with self._state:
+                self._error, self._idle = error, True
+                self._state.notify_all()
+
+    def _take(self, block: Block) -> None:
+        self.spool.append(block)
+        self._waiting += 1
+        if block.ends and block.ends.kind == "gap":
+            self._missed += block.ends.missed
+        if self.on_rows is not None:
+            self.on_rows(self.spool.stop.rows)
+        self._state.notify_all()
+
+    def _await_room(self) -> bool:
+        """Wait until more may be read; once enough is waiting, until half of it is gone: hand-overs between threads are dear."""
+        with self._state:
+            if self._waiting >= self._most:
+                self._state.wait_for(lambda: self._waiting <= self._most // 2 or self._stop.is_set())
+            self._idle = False
+            return not self._stop.is_set()
+
+    # -- the node's side -----------------------------------------------------------------------------------------------
+
+    def pull(self, timeout: float | None) -> Block | None:
+        if self._thread is None and self._error is None:
+            self._thread = threading.Thread(target=self._run, name="unbounded-live", daemon=True)
+            self._thread.start()
+        block = self.spool.read(self._at)
+        if block is None:
+            with self._state:
+                self._state.wait_for(lambda: self.spool.stop > self._at or self._error is not None, timeout)
+            block = self.spool.read(self._at)
+            if block is None:
+                if self._error is not None:
+                    raise self._error
+                return None
+        ends = 1 if block.ends else 0
+        self._at = At(self._at.rows + block.count, ends + (0 if block.count else self._at.breaks))
+        if self._waiting:
+            with self._state:
+                self._waiting = max(0, self._waiting - 1)
+                if self._waiting == self._most // 2:
+                    self._state.notify_all()
+        return block
+
+    def mark(self) -> Mark:
+        return {"row": self._at.rows, "breaks": self._at.breaks}
+
+    def restore(self, mark: Mark) -> None:
+        at = At(mark["row"], mark["breaks"])
+        if at < self.spool.start or at > self.spool.stop:
+            raise DataLoss(
+                f"The stream is to go on at row {at.rows:,}, and rows {self.spool.start.rows:,} to {self.spool.stop.rows:,} are "
+                "kept of a source that can't go back. Load the checkpoint that the rows came with."
+            )
+        self._at = at
+
+    def release(self, mark: Mark) -> None:
+        self.spool.release(At(mark["row"], mark["breaks"]))
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until the thread is not in the middle of a read, so that nothing is on its way; says whether it is so."""
+        with self._state:
+            self._most = 0
+            return self._state.wait_for(lambda: self._idle, timeout)
+
+    def close(self) -> None:
+        self._stop.set()
+        with self._state:
+            self._state.notify_all()
+        if self._thread is not None:
+            self._thread.join(_JOIN)
+
+    def counts(self) -> dict[str, int]:
+        return {"fetched": self.spool.stop.rows, "missed": self._missed, "lost": self.lost}
+
+    def journal(self) -> dict[str, Any]:
+        return {"live": {"missed": self._missed, "lost": self.lost}}
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        self._missed, self.lost = journal["live"]["missed"], journal["live"]["lost"]
+
+    def load(self, dumps: list[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+        """Take up the rows that a checkpoint carried, before `restore`."""
+        self.spool.load(dumps)
+        self._about = about
+        self._waiting = 0

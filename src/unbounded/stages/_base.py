@@ -1,0 +1,160 @@
+"""What the stages share: how one is described, and the node behind those that hold nothing back.
+
+A stage is described by a frozen dataclass (`Stage`), which opens a node. A stage whose output follows block by block
+from its input is a `Through`: it only says what becomes of a block. One that holds rows back uses `Held`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from unbounded._block import Block, Run
+from unbounded._node import CannotTell, Context, Mark, Node
+
+Guarantee: TypeAlias = Literal["exact", "at_least_once", "at_most_once"]
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One step of a stream, described; nothing runs yet."""
+
+    word: ClassVar[str]
+    """What the user writes for it."""
+    moves_rows: ClassVar[bool] = True
+    """Whether it has a part in which rows come when: those that have are in the stream's fingerprint."""
+    after_batch: ClassVar[bool] = False
+    """Whether it may follow `batch`."""
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What it promises of each row, if what comes before promises `exact`."""
+        return "exact"
+
+    @abstractmethod
+    def open(self, upstream: Node, context: Context) -> Node:
+        """Put it to work."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What it was given, as the stream's repr shows it: arguments at their defaults are left out."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def identity(self) -> dict[str, Any]:
+        """What moves rows, as plain data for the fingerprint: functions by name, no workers, no depths."""
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+    def rows_per_pass(self, rows: int | None) -> int | None:
+        """How many rows come out for the rows of one pass; None where that can't be said beforehand."""
+        return rows
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        """The mark before output row `ordinal`; `upstream` gives that of the stage before, `rows` come in a pass."""
+        raise CannotTell(f"what comes out of {self.word}() at a given step depends on all rows before it")
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        """The output row at which input row `ordinal` comes."""
+        raise CannotTell(f"where a row comes out of {self.word}() depends on all rows before it")
+
+
+def plain(value: Any) -> Any:
+    """`value` as plain data: a function is its name."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if callable(value):
+        return name_of(value)
+    return value
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """A function's name as the fingerprint and messages have it."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return name.rsplit("<locals>.", 1)[-1]
+
+
+class Through:
+    """A node whose output follows block by block from its input: nothing is held, the mark is the upstream's."""
+
+    def __init__(self, upstream: Node) -> None:
+        self._upstream = upstream
+        # A block whose function raised: it is tried again at the next pull, and the mark stays before it.
+        self._failed: tuple[Block | Run, Mark] | None = None
+
+    def apply(self, block: Block | Run) -> Block | Run | None:
+        """What becomes of a block; None where nothing is left of it."""
+        raise NotImplementedError
+
+    def pull(self, timeout: float | None) -> Block | Run | None:
+        """The next block, changed."""
+        while True:
+            if self._failed is None:
+                before = self.mark()
+                block = self._upstream.pull(timeout)
+                if block is None:
+                    return None
+            else:
+                block, before = self._failed
+            # Set before the function is called, so that whatever it raises finds the mark in its place.
+            self._failed = (block, before)
+            out = self.apply(block) if block.count else block
+            self._failed = None
+            if out is not None:
+                return out
+
+    def mark(self) -> Mark:
+        """The upstream's: blocks that were given on are done with."""
+        return self._upstream.mark() if self._failed is None else self._failed[1]
+
+    def restore(self, mark: Mark) -> None:
+        """Restore the upstream."""
+        self._failed = None
+        self._upstream.restore(mark)
+
+    def release(self, mark: Mark) -> None:
+        """Pass it on."""
+        self._upstream.release(mark)
+
+    def close(self) -> None:
+        """Close the upstream."""
+        self._upstream.close()
+
+    def counts(self) -> dict[str, int]:
+        """The upstream's."""
+        return self._upstream.counts()
+
+    def journal(self) -> dict[str, Any]:
+        """The upstream's."""
+        return self._upstream.journal()
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        self._upstream.recall(journal)
+
+
+class Holding:
+    """A node that holds rows back: the verbs that are the same for all of them. `mark` and `restore` are its own."""
+
+    _upstream: Node
+
+    def release(self, mark: Mark) -> None:
+        """Nothing before the oldest row that the mark needs."""
+        self._upstream.release(mark["from"])
+
+    def close(self) -> None:
+        """Close the upstream."""
+        self._upstream.close()
+
+    def counts(self) -> dict[str, int]:
+        """The upstream's."""
+        return self._upstream.counts()
+
+    def journal(self) -> dict[str, Any]:
+        """The upstream's."""
+        return self._upstream.journal()
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        self._upstream.recall(journal)

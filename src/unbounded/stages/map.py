@@ -1,0 +1,183 @@
+"""map, map_rows, filter and select: what becomes of rows that need nothing of the rows around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from unbounded import _check, _rows
+from unbounded._block import Block, Run
+from unbounded._node import Context, Mark, Node
+from unbounded._pump import Workers
+from unbounded._rows import RowsError, Tree
+from unbounded.stages._base import Stage, Through, name_of
+
+
+@dataclass(frozen=True)
+class _OneToOne(Stage):
+    """A stage that gives one row for each row, in order."""
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        """The upstream's own."""
+        return upstream(ordinal)
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        """The same."""
+        return ordinal
+
+
+class _Apply(Through):
+    """Calls a function with the rows of each block, or with each batch of a run."""
+
+    def __init__(self, upstream: Node, fn: Callable[[Tree], Tree], what: str) -> None:
+        super().__init__(upstream)
+        self._call = Caller(fn, what)
+
+    def apply(self, block: Block | Run) -> Block | Run | None:
+        return self._call(block)
+
+
+class Caller:
+    """What `map` does to a block, with a check that as many rows come back as went in."""
+
+    def __init__(self, fn: Callable[[Tree], Tree], what: str) -> None:
+        self._fn = fn
+        self._what = what
+
+    def __call__(self, block: Any) -> Any:
+        """The block with its rows changed."""
+        if isinstance(block, Run):
+            items = [_rows.map_leaves(np.asarray, self._fn(item)) for item in block.items]
+            return replace(block, items=items, parts=tuple(items))
+        if not block.count:
+            return block
+        rows = _rows.map_leaves(np.asarray, self._fn(block.rows))
+        count = _rows.count_checked(rows, f"What {self._what} returned")
+        if count != block.count:
+            raise RowsError(
+                f"{self._what} was given {block.count:,} rows and returned {count:,}. Expected one row for each: "
+                "use .filter() to leave rows out, and put a function that looks across rows after .batch()."
+            )
+        return block.with_rows(rows)
+
+
+@dataclass(frozen=True)
+class Map(_OneToOne):
+    """See `Stream.map`."""
+
+    fn: Callable[[Tree], Tree]
+    workers: int = 0
+    word = "map"
+    after_batch = True
+
+    def __post_init__(self) -> None:
+        _check.function(self.fn, "map(fn)")
+        if self.workers:
+            _check.positive(self.workers, "map(workers=n)")
+
+    def identity(self) -> dict[str, Any]:
+        return {"fn": name_of(self.fn)}
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        what = f"map({name_of(self.fn)})"
+        if self.workers:
+            return Workers(upstream, Caller(self.fn, what), self.workers)
+        return _Apply(upstream, self.fn, what)
+
+
+@dataclass(frozen=True)
+class MapRows(_OneToOne):
+    """See `Stream.map_rows`."""
+
+    fn: Callable[[Tree], Tree]
+    word = "map_rows"
+
+    def __post_init__(self) -> None:
+        _check.function(self.fn, "map_rows(fn)")
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        def each(rows: Tree) -> Tree:
+            made = [self.fn(_rows.map_leaves(lambda leaf, i=i: leaf[i], rows)) for i in range(_rows.count(rows))]
+            return _rows.map_leaves(lambda *same: np.stack(same), *made)
+
+        return _Apply(upstream, each, f"map_rows({name_of(self.fn)})")
+
+
+@dataclass(frozen=True)
+class Filter(Stage):
+    """See `Stream.filter`."""
+
+    fn: Callable[[Tree], Any]
+    word = "filter"
+
+    def __post_init__(self) -> None:
+        _check.function(self.fn, "filter(fn)")
+
+    def rows_per_pass(self, rows: int | None) -> int | None:
+        return None
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        return _Filter(upstream, self.fn)
+
+
+class _Filter(Through):
+    def __init__(self, upstream: Node, fn: Callable[[Tree], Any]) -> None:
+        super().__init__(upstream)
+        self._fn = fn
+
+    def apply(self, block: Block | Run) -> Block | None:
+        assert isinstance(block, Block)
+        mask = np.asarray(self._fn(block.rows))
+        if mask.shape != (block.count,) or mask.dtype != bool:
+            raise RowsError(
+                f"filter({name_of(self._fn)}) returned {mask.dtype} of shape {mask.shape} for {block.count:,} rows. "
+                f"Expected bool of shape ({block.count},): True for each row to keep."
+            )
+        if mask.all():
+            return block
+        index = np.flatnonzero(mask)
+        if len(index):
+            return replace(block.gather(index), ends=block.ends)
+        return Block(None, 0, block.ends) if block.ends else None
+
+
+@dataclass(frozen=True)
+class Select(_OneToOne):
+    """See `Stream.select`."""
+
+    x: Any
+    y: Any = None
+    weight: Any = None
+    word = "select"
+
+    def __post_init__(self) -> None:
+        if self.x is None:
+            raise ValueError("select() was given no x. Expected the name of a column, or a list or dict of names.")
+        if self.y is None and self.weight is not None:
+            raise ValueError("select(weight=…) was given without y. Expected select(x=…, y=…, weight=…).")
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        return _Apply(upstream, self._pick, "select")
+
+    def _pick(self, rows: Tree) -> Tree:
+        if not isinstance(rows, dict):
+            raise RowsError(
+                f"select() was given rows that are a {type(rows).__name__}. Expected a dict of columns: it names "
+                "them. Use .map(lambda rows: …) to pick parts of other rows."
+            )
+        parts = [_column(rows, wanted) for wanted in (self.x, self.y, self.weight) if wanted is not None]
+        # A list on its own would be taken by fit for a tuple of x, y and weights.
+        return parts[0] if len(parts) == 1 and not isinstance(parts[0], list) else tuple(parts)
+
+
+def _column(rows: Mapping[Any, Tree], wanted: Any) -> Tree:
+    if isinstance(wanted, Mapping):
+        return {name: _column(rows, inner) for name, inner in wanted.items()}
+    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        return [_column(rows, inner) for inner in wanted]
+    if wanted not in rows:
+        raise RowsError(f"select() was asked for column {wanted!r}, and the rows have {', '.join(map(repr, rows))}.")
+    return rows[wanted]

@@ -1,0 +1,206 @@
+"""prefetch and buffer: work ahead in a thread, so that the model does not wait."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from unbounded import _check
+from unbounded._block import Block, Break, Run
+from unbounded._node import Context, Mark, Node
+from unbounded._pump import Ahead, Pump
+from unbounded.stages._base import Guarantee, Stage
+
+Overflow = Literal["block", "drop_oldest"]
+
+
+@dataclass(frozen=True)
+class Prefetch(Stage):
+    """See `Stream.prefetch`."""
+
+    batches: int
+    word = "prefetch"
+    moves_rows = False
+    after_batch = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batches", _check.positive(self.batches, "prefetch(batches)"))
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        return Ahead(upstream, self.batches)
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        return upstream(ordinal)
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        return ordinal
+
+
+@dataclass(frozen=True)
+class Buffer(Stage):
+    """See `Stream.buffer`."""
+
+    rows: int
+    overflow: Overflow = "block"
+    word = "buffer"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", _check.positive(self.rows, "buffer(rows)"))
+        if self.overflow not in ("block", "drop_oldest"):
+            raise ValueError(f"buffer(overflow={self.overflow!r}): expected 'block' or 'drop_oldest'.")
+
+    @property
+    def moves_rows(self) -> bool:  # type: ignore[override]
+        """Only where it drops some: a buffer that blocks is a matter of speed."""
+        return self.overflow != "block"
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return "exact" if self.overflow == "block" else "at_most_once"
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        return _Buffer(upstream, self.rows) if self.overflow == "block" else _Dropping(upstream, self.rows)
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        if self.overflow != "block":
+            return super().mark_at(ordinal, upstream, rows, place)
+        return upstream(ordinal)
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        if self.overflow != "block":
+            return super().ordinal_of(ordinal, rows, place)
+        return ordinal
+
+
+class _Buffer(Pump):
+    """First in, first out; the source waits while it is full."""
+
+    def __init__(self, upstream: Node, rows: int) -> None:
+        super().__init__(upstream)
+        self._rows = rows
+
+    def size(self, block: Block | Run) -> int:
+        return block.count
+
+    def room(self) -> int:
+        return self._rows
+
+
+class _Dropping(_Buffer):
+    """First in, first out; while it is full, the oldest rows make room for the new ones, and a gap stands in their place.
+
+    Which rows were dropped was decided by how fast the trainer was. That can't be found out again, so it is logged in stretches of
+    upstream rows until it is released; a restored node drops the same ones, and after the last of them lives on.
+    """
+
+    def __init__(self, upstream: Node, rows: int) -> None:
+        self._log: list[tuple[int, int]] = []  # first row and one past the last, numbered from the stream's beginning
+        self._settled = 0  # what became of the rows before this one is settled: handed on, or in the log
+        self._dropped = 0
+        self._row = 0  # the next row that upstream gives
+        self._to_skip = 0  # rows to pass over after a restore into the middle of a block
+        self._parts: deque[tuple[Block, Mark]] = deque()  # of a block that was pulled, cut where the log says so
+        super().__init__(upstream, rows)
+        self._mark = {"from": self._mark, "row": 0, "over": 0}
+
+    def room(self) -> int:
+        # What is settled is not dropped a second time: there the source waits.
+        return self._rows if self._row < self._settled else sys.maxsize
+
+    def pull(self, timeout: float | None) -> Block | Run | None:
+        block = super().pull(timeout)
+        if block is not None:
+            self._settled = max(self._settled, self._mark["row"])
+        return block
+
+    def _pull(self) -> tuple[Any, Mark] | None:
+        if not self._parts:
+            before = self._upstream.mark()
+            made = super()._pull()
+            if made is None or isinstance(made[0], BaseException):
+                return made
+            self._cut(made[0], before, made[1])
+            if not self._parts:
+                return None
+        return self._parts.popleft()
+
+    def _cut(self, block: Block, before: Mark, after: Mark) -> None:
+        """Cut a block at the stretches that the log says were dropped, each of which becomes a gap."""
+        over, self._to_skip = min(self._to_skip, block.count), max(0, self._to_skip - block.count)
+        first, last = self._row, self._row + block.count - over
+        start = first
+
+        def add(part: Block, row: int) -> None:
+            whole = row == last
+            address = {"from": after, "over": 0} if whole else {"from": before, "over": over + row - first}
+            self._parts.append((part, {**address, "row": row}))
+
+        def rows(start: int, stop: int) -> Block:
+            return block.part(over + start - first, over + stop - first)
+
+        for low, high in self._log:
+            if high <= first or low >= last:
+                continue
+            if low > start:
+                add(rows(start, low), low)
+            start = min(high, last)
+            # The gap follows once, with the last row of the stretch.
+            if high <= last:
+                add(Block(None, 0, Break("gap", high - low)), start)
+        if start < last or (start == last and block.ends):
+            add(rows(start, last), last)
+        self._row = last
+
+    def admit(self) -> None:
+        """Let the oldest rows go until what is queued fits."""
+        while self._ahead > self._rows and self._row > self._settled:
+            oldest = self._ready.get(self._given)
+            if oldest is None or isinstance(oldest[0], BaseException):
+                return
+            block, mark = oldest
+            if not block.count:
+                following = self._ready.get(self._given + 1)
+                if following is None or isinstance(following[0], BaseException):
+                    return
+                del self._ready[self._given]
+                self._given += 1
+                gone, mark = following
+                missed = (block.ends.missed if block.ends else 0) + gone.count
+                self._log[-1] = (self._log[-1][0], mark["row"])
+            else:
+                gone, missed = block, block.count
+                self._log.append((mark["row"] - gone.count, mark["row"]))
+            self._ready[self._given] = (Block(None, 0, Break("gap", missed)), mark)
+            self._ahead -= gone.count
+            self._dropped += gone.count
+
+    def restore(self, mark: Mark) -> None:
+        self._halt(None)
+        self._upstream.restore(mark["from"])
+        self._begin()
+        self._mark = mark
+        self._row = mark["row"]
+        self._to_skip = mark["over"]
+        self._parts.clear()
+
+    def release(self, mark: Mark) -> None:
+        super().release(mark["from"])
+        with self._state:
+            self._log = [entry for entry in self._log if entry[1] > mark["row"]]
+
+    def counts(self) -> dict[str, int]:
+        counts = super().counts()
+        return {**counts, "dropped": counts.get("dropped", 0) + self._dropped}
+
+    def journal(self) -> dict[str, Any]:
+        log = {"drops": [list(entry) for entry in self._log], "settled": self._settled, "dropped": self._dropped}
+        return {**super().journal(), "buffer": log}
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        super().recall(journal)
+        log = journal["buffer"]
+        self._log = [(low, high) for low, high in log["drops"]]
+        self._settled, self._dropped = log["settled"], log["dropped"]

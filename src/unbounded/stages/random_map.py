@@ -1,0 +1,153 @@
+"""random_map: changes that are drawn by chance, such as augmentation, and are the same after any number of resumes.
+
+The generator that the function is handed is made from the seed, the stage's place and an ordinal: before `batch` that of
+a group of rows which begins at a fixed row, after `batch` that of the batch. So the draws do not depend on how rows
+happened to arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from unbounded import _check, _rows
+from unbounded._block import Block, Run
+from unbounded._held import Held
+from unbounded._node import Context, EndOfStream, Mark, Node
+from unbounded._rows import Tree
+from unbounded.stages._base import Holding, Stage, Through, name_of
+from unbounded.stages.map import Caller
+
+RandomFn = Callable[[Tree, np.random.Generator], Tree]
+
+
+@dataclass(frozen=True)
+class RandomMap(Stage):
+    """See `Stream.random_map`."""
+
+    fn: RandomFn
+    seed: int = 0
+    group: int = 64
+    batched: bool = False
+    word = "random_map"
+    after_batch = True
+
+    def __post_init__(self) -> None:
+        _check.function(self.fn, "random_map(fn)")
+        _check.positive(self.group, "random_map(group=n)")
+
+    def arguments(self) -> dict[str, Any]:
+        return {k: v for k, v in super().arguments().items() if k != "batched"}
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        draw = _Draw(self.fn, (self.seed, context.place))
+        return _PerBatch(upstream, draw) if self.batched else _PerGroup(upstream, draw, self.group)
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        if self.batched:
+            return {"from": upstream(ordinal), "number": ordinal}
+        # A pass has a whole number of groups, the last of them short: a pass's end closes a group.
+        passed, within = divmod(ordinal, rows) if rows else (0, ordinal)
+        in_pass, given = divmod(within, self.group)
+        number = passed * -(-(rows or 0) // self.group) + in_pass
+        start = {"from": upstream(ordinal - given), "rows": 0, "breaks": 0}
+        return {**start, "number": number, "given": given}
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        return ordinal
+
+
+class _Draw:
+    """Calls the function with a generator that is addressed by an ordinal."""
+
+    def __init__(self, fn: RandomFn, key: tuple[int, int]) -> None:
+        self._fn = fn
+        self._key = key
+        self._what = f"random_map({name_of(fn)})"
+
+    def __call__(self, block: Any, number: int) -> Any:
+        seeds = np.random.SeedSequence((*self._key, number))
+        rng = np.random.Generator(np.random.PCG64(seeds))
+        return Caller(lambda rows: self._fn(rows, rng), self._what)(block)
+
+
+class _PerBatch(Through):
+    """After `batch`: one generator for each batch, addressed by its number."""
+
+    def __init__(self, upstream: Node, draw: _Draw) -> None:
+        super().__init__(upstream)
+        self._draw = draw
+        self._number = 0
+
+    def apply(self, block: Block | Run) -> Run:
+        assert isinstance(block, Run)
+        items: list[Tree] = []
+        for i in range(block.count):
+            items += self._draw(replace(block, items=block.items[i : i + 1]), self._number + i).items
+        self._number += block.count
+        return replace(block, items=items, parts=tuple(items))
+
+    def mark(self) -> Mark:
+        return self._failed[1] if self._failed else {"from": self._upstream.mark(), "number": self._number}
+
+    def restore(self, mark: Mark) -> None:
+        super().restore(mark["from"])
+        self._number = mark["number"]
+
+    def release(self, mark: Mark) -> None:
+        super().release(mark["from"])
+
+
+class _PerGroup(Holding):
+    """Before `batch`: one generator for each group of rows, which begins at a fixed row and closes at a break."""
+
+    def __init__(self, upstream: Node, draw: _Draw, size: int) -> None:
+        self._upstream = upstream
+        self._draw = draw
+        self._size = size
+        self._held: Held[Block] = Held(upstream)
+        self._number = 0
+        self._given = 0  # rows of the group at hand that were given on: after a restore it is made again, and they are left out
+
+    def pull(self, timeout: float | None) -> Block | None:
+        held = self._held
+        ended = False
+        while held.run < self._size and not held.closed:
+            try:
+                if not held.pull(timeout):
+                    return None
+            except EndOfStream:
+                if not held.count:
+                    raise
+                ended = True
+                break
+        whole = held.run if held.closed or ended else held.run // self._size * self._size
+        parts: list[Block] = []
+        number, left = self._number, self._given
+        view = held.peek(whole)
+        for start in range(0, max(1, view.count), self._size):
+            made = self._draw(view.part(start, start + self._size), number)
+            number += 1 if made.count else 0
+            parts.append(made.part(left, made.count) if left else made)
+            left = 0
+        held.drop(whole)
+        held.keep(held.head)
+        self._number, self._given = number, 0
+        if len(parts) == 1:
+            return parts[0]
+        return Block(
+            _rows.join([p.rows for p in parts]),
+            sum(p.count for p in parts),
+            view.ends,
+            None if view.times is None else view.times[view.count - sum(p.count for p in parts) :],
+        )
+
+    def mark(self) -> Mark:
+        return {**self._held.address(self._held.head), "number": self._number, "given": self._given}
+
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        self._held.restore(mark)
+        self._number, self._given = mark["number"], mark["given"]

@@ -1,0 +1,184 @@
+"""replay: the recent rows again and again, each about `reuse` times.
+
+Output row number o may draw on rows up to number `newest(o)`, the last that had arrived when that many uses were due,
+and takes the one that is `age` older. Ages run over the golden-ratio sequence (the additive recurrence of Weyl and Steinhaus),
+which fills the buffer more evenly than independent draws do, dealt in a keyed random order within groups. So which row comes when is a
+function of the seed and o alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded import _check, _rows
+from unbounded._block import At, Block, Break
+from unbounded._held import Held
+from unbounded._node import Context, Mark, Node
+from unbounded._order import Order
+from unbounded._rows import Array, Tree
+from unbounded.stages._base import Holding, Stage
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio
+_GROUP = 1024
+
+
+@dataclass(frozen=True)
+class Replay(Stage):
+    """See `Stream.replay`."""
+
+    capacity: int
+    reuse: float = 4.0
+    half_life: float | None = None
+    seed: int = 0
+    word = "replay"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "capacity", _check.positive(self.capacity, "replay(capacity)"))
+        if not (math.isfinite(self.reuse) and self.reuse > 0):
+            raise ValueError(f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row.")
+        if self.half_life is not None and not (math.isfinite(self.half_life) and self.half_life > 0):
+            raise ValueError(f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None.")
+
+    def draw(self, place: int) -> Draw:
+        """Which row comes when."""
+        return Draw(self, place)
+
+    def rows_per_pass(self, rows: int | None) -> int | None:
+        return None
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        return _Replay(upstream, self.draw(context.place), context.batch_rows)
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        oldest = self.draw(place).oldest(ordinal)
+        return {"from": upstream(oldest), "rows": 0, "breaks": 0, "row": oldest, "given": ordinal, "seam": [0, 0]}
+
+
+class Draw:
+    """Which row each output row is: pure arithmetic on ordinals."""
+
+    def __init__(self, replay: Replay, place: int) -> None:
+        self.capacity = replay.capacity
+        ratio = Fraction(replay.reuse).limit_denominator(1000)
+        self._p, self._q = ratio.numerator, ratio.denominator
+        self._half_life = replay.half_life
+        self._key = (replay.seed, place)
+        self._phase = np.random.SeedSequence(self._key).generate_state(1, np.uint64)[0]
+
+    def due(self, rows: int) -> int:
+        """How many rows may have come out once `rows` have come in."""
+        return rows * self._p // self._q
+
+    def newest(self, ordinal: Any) -> Any:
+        """The last row that must have come in for output row `ordinal`."""
+        return ((ordinal + 1) * self._q - 1) // self._p
+
+    def oldest(self, ordinal: int) -> int:
+        """The oldest row that output row `ordinal`, or any after it, may be."""
+        return max(0, int(self.newest(ordinal)) - self.capacity + 1)
+
+    def rows(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The rows that the output rows from `start` up to `stop` are."""
+        ordinals = np.arange(start, stop, dtype=np.int64)
+        newest: NDArray[np.int64] = self.newest(ordinals)
+        held = np.minimum(newest + 1, self.capacity)
+        steps = np.empty(stop - start, np.uint64)
+        for group in range(start // _GROUP, (stop - 1) // _GROUP + 1):
+            first, last = max(start, group * _GROUP), min(stop, (group + 1) * _GROUP)
+            dealt = Order(_GROUP, (*self._key, group)).at(np.arange(first - group * _GROUP, last - group * _GROUP))
+            steps[first - start : last - start] = (dealt + group * _GROUP).view(np.uint64)
+        with np.errstate(over="ignore"):
+            # 53 bits: what a float holds.
+            u = ((steps * _GOLDEN + self._phase) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        if self._half_life is None:
+            age = (u * held).astype(np.int64)
+        else:
+            # The inverse of the exponential distribution's, cut off at what is held.
+            whole = -np.expm1(-held * (math.log(2) / self._half_life))
+            age = (-np.log1p(-u * whole) * (self._half_life / math.log(2))).astype(np.int64)
+        return newest - np.minimum(age, held - 1)
+
+
+class _Replay(Holding):
+    def __init__(self, upstream: Node, draw: Draw, batch_rows: int) -> None:
+        self._upstream = upstream
+        self._draw = draw
+        # How many rows come out at once, and how many go in between: both bounded, so that the ring never loses a row too early.
+        self._piece = max(1, 2048 // batch_rows) * batch_rows
+        self._slack = max(1, self._piece // 4)
+        self._begin(0, 0, At(0))
+
+    def _begin(self, row: int, given: int, seam: At) -> None:
+        self._held: Held[Block] = Held(self._upstream)
+        self._first = row  # the number of the row at the held point (0, 0)
+        self._next = At(row)  # how many rows came in, and how many breaks after the last of them
+        self._given = given
+        self._seam = seam  # the last break that went out: breaks up to it come in again after a restore
+        self._pending: Block | None = None
+        self._ring: Tree = None
+        self._times: NDArray[np.float64] | None = None
+
+    def pull(self, timeout: float | None) -> Block | None:
+        while True:
+            due = self._draw.due(self._next.rows)
+            if self._given < due:
+                return self._out(min(due, self._given + self._piece))
+            if self._pending is None:
+                self._pending = self._held.read(timeout)
+                if self._pending is None:
+                    return None
+            # In pieces: a row may be overwritten once no output that is still to come can be it.
+            block, self._pending = self._pending, None
+            if block.count:
+                piece = block.part(0, self._slack)
+                self._push(piece)
+                if piece.count < block.count or block.ends:
+                    self._pending = block.part(piece.count, block.count)
+            elif block.ends:
+                # All that was due before it has gone out.
+                self._next = At(self._next.rows, self._next.breaks + 1)
+                if self._next > self._seam:
+                    self._seam = self._next
+                    return block
+
+    def _push(self, block: Block) -> None:
+        size = self._draw.capacity + self._slack
+        if self._ring is None:
+            self._ring = _rows.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
+            self._times = None if block.times is None else np.empty(size)
+        start = self._next.rows % size
+        first = min(block.count, size - start)
+
+        def write(ring: Array, leaf: Array) -> None:
+            ring[start : start + first] = leaf[:first]
+            ring[: block.count - first] = leaf[first:]
+
+        _rows.map_leaves(write, self._ring, block.rows)
+        if self._times is not None and block.times is not None:
+            write(self._times, block.times)
+        self._next = At(self._next.rows + block.count)
+
+    def _out(self, stop: int) -> Block:
+        size = self._draw.capacity + self._slack
+        index = self._draw.rows(self._given, stop) % size
+        times = None if self._times is None else self._times[index]
+        out = Block(_rows.gather(self._ring, index), stop - self._given, None, times)
+        self._given = stop
+        self._held.keep(At(max(0, self._draw.oldest(stop) - self._first)))
+        return out
+
+    def mark(self) -> Mark:
+        oldest = min(max(self._first, self._draw.oldest(self._given)), self._next.rows)
+        address = self._held.address(At(oldest - self._first))
+        return {**address, "row": oldest, "given": self._given, "seam": list(self._seam)}
+
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        self._begin(mark["row"], mark["given"], At(*mark["seam"]))
+        self._held.restore(mark)

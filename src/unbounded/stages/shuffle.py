@@ -1,0 +1,105 @@
+"""shuffle: rows in an order that chance decides, a buffer at a time.
+
+Each `rows` rows on end are put in a keyed random order. As the buffers fall on fixed rows, where a row goes is a function of
+the seed and its number alone, and a whole pass in one buffer is a uniform permutation of it. A buffer closes early at
+a break: each row comes once in each pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from unbounded import _check
+from unbounded._block import Block
+from unbounded._held import Held
+from unbounded._node import Context, EndOfStream, Mark, Node
+from unbounded._order import Order
+from unbounded.stages._base import Holding, Stage
+
+
+@dataclass(frozen=True)
+class Shuffle(Stage):
+    """See `Stream.shuffle`."""
+
+    rows: int
+    seed: int = 0
+    word = "shuffle"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", _check.positive(self.rows, "shuffle(rows)"))
+
+    def open(self, upstream: Node, context: Context) -> Node:
+        return _Shuffle(upstream, self.rows, (self.seed, context.place), context.batch_rows)
+
+    def _buffer(self, ordinal: int, rows: int | None) -> tuple[int, int, int, int]:
+        """For an output row: its buffer's number, that buffer's first row and length, and the row's place in it."""
+        passed, within = divmod(ordinal, rows) if rows else (0, ordinal)
+        in_pass, given = divmod(within, self.rows)
+        length = min(self.rows, rows - in_pass * self.rows) if rows else self.rows
+        return passed * -(-(rows or 0) // self.rows) + in_pass, ordinal - given, length, given
+
+    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+        number, start, _, given = self._buffer(ordinal, rows)
+        return {"from": upstream(start), "rows": 0, "breaks": 0, "number": number, "given": given}
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        number, start, length, given = self._buffer(ordinal, rows)
+        return start + Order(length, (self.seed, place, number)).find_one(given)
+
+
+class _Shuffle(Holding):
+    def __init__(self, upstream: Node, rows: int, key: tuple[int, int], batch_rows: int) -> None:
+        self._upstream = upstream
+        self._rows = rows
+        self._key = key
+        # Handed out in pieces of about a cache's size, in whole batches.
+        self._piece = max(1, 4096 // batch_rows) * batch_rows
+        self._held: Held[Block] = Held(upstream)
+        self._begin(0, 0)
+
+    def _begin(self, number: int, given: int) -> None:
+        self._number = number
+        self._given = given
+        self._buffer: Block | None = None
+        self._order = np.empty(0, np.int64)
+
+    def pull(self, timeout: float | None) -> Block | None:
+        if self._buffer is None and not self._fill(timeout):
+            return None
+        buffer = self._buffer
+        assert buffer is not None
+        stop = min(self._given + self._piece, buffer.count)
+        out = buffer.gather(self._order[self._given : stop]) if buffer.count else buffer
+        self._given = stop
+        if stop == buffer.count:
+            out = replace(out, ends=buffer.ends)
+            self._held.drop(buffer.count)
+            self._held.keep(self._held.head)
+            self._begin(self._number + (1 if buffer.count else 0), 0)
+        return out
+
+    def _fill(self, timeout: float | None) -> bool:
+        held = self._held
+        while held.run < self._rows and not held.closed:
+            try:
+                if not held.pull(timeout):
+                    return False
+            except EndOfStream:
+                if not held.count:
+                    raise
+                break
+        self._buffer = buffer = held.peek(min(self._rows, held.run))
+        if buffer.count:
+            self._order = Order(buffer.count, (*self._key, self._number)).at(np.arange(buffer.count))
+        return True
+
+    def mark(self) -> Mark:
+        return {**self._held.address(self._held.head), "number": self._number, "given": self._given}
+
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        self._held.restore(mark)
+        self._begin(mark["number"], mark["given"])
