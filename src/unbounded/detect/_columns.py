@@ -1,4 +1,4 @@
-"""What the detector knows of a column of readings: its name, its unit, and which change in it is worth a word."""
+"""What the detector knows of a column of readings: its name, its unit, and which change is worth a word."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ VITALS = (
     Column("cpu", "%", least=10.0),
     Column("memory", "%", least=2.0),
     Column("load", least=1.0),
-    Column("disk_read", "B/s", least=1e6, bursts=True),
-    Column("disk_write", "B/s", least=1e6, bursts=True),
-    Column("net_in", "B/s", least=1e5, bursts=True),
-    Column("net_out", "B/s", least=1e5, bursts=True),
+    Column("disk_read", "B/s", least=1e7, bursts=True),
+    Column("disk_write", "B/s", least=1e7, bursts=True),
+    Column("net_in", "B/s", least=1e6, bursts=True),
+    Column("net_out", "B/s", least=1e6, bursts=True),
 )
 """The columns of ``ub.machine()`` beside ``time``, in order."""
 
@@ -85,7 +85,7 @@ def scaled(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:
         [..., columns], float32; a column of bursts as log(1 + value), with its sign.
 
     Example:
-        >>> scaled([Column("cpu", "%"), Column("net_in", "B/s", bursts=True)], np.array([[50.0, 0.0]])).tolist()
+        >>> scaled([Column("cpu", "%"), Column("net_in", bursts=True)], np.array([[50.0, 0.0]])).tolist()
         [[50.0, 0.0]]
     """
     bursts = np.array([column.bursts for column in columns])

@@ -1,12 +1,12 @@
 """How surprising a reading is, and when to say so.
 
-Two things are looked at in each column: how far the reading is from the model's prediction, and how far the
-median of the last two seconds' worth is from that of the last ten, which is what a change that stays looks
-like once the model has got used to it. Each is compared with how large it usually is: a histogram that slowly forgets.
-Its tail, carried on as an exponential (peaks over threshold; Siffer et al., KDD 2017, with the simplest
-tail), turns it into a probability, so that one threshold, the rate of false alarms that one is willing to
-have, serves every column. A third rule asks no model: a reading beyond everything that was read so far.
-NumPy in, NumPy out; the state is small plain data.
+Two things are looked at in each column: how far the reading is from the model's prediction, and how far
+the median of the last twenty readings is from that of the last hundred, which is what a change that stays
+looks like once the model has got used to it. Each is compared with how large it usually is: a histogram that
+slowly forgets. Its tail, carried on as an exponential (peaks over threshold; Siffer et al., KDD 2017, with
+the simplest tail), turns it into a probability, so that one threshold, the rate of false alarms that one is
+willing to have, serves every column. A third rule asks no model: a reading beyond everything that was read
+so far. NumPy in, NumPy out; the state is small plain data.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Scorer:
         false_alarms: how many readings in all, on average, may raise an alarm without a cause: a
             probability, each reading's.
         warm_up: readings before the first alarm may come.
-        refractory: readings for which a column that raised an alarm stays silent.
+        refractory: readings for which a column that raised an alarm stays silent; a change that stays is
+            told sooner where only a single reading was told before.
         memory: readings over which the usual size of an error is learned.
         record: how far beyond all readings so far a reading raises an alarm of its own, as a share of
             their range.
@@ -73,7 +74,7 @@ class Scorer:
         ValueError: there is no column, or a number is out of its range.
 
     Example:
-        >>> scorer = Scorer([Column("cpu", "%")], warm_up=200)
+        >>> scorer = Scorer([Column("cpu", "%", least=10.0)], warm_up=200)
         >>> rng = np.random.default_rng(0)
         >>> cpu = 20 + rng.normal(size=(300, 1))
         >>> cpu[250:] += 50
@@ -86,7 +87,7 @@ class Scorer:
         self,
         columns: Sequence[Column],
         *,
-        false_alarms: float = 3e-5,
+        false_alarms: float = 1e-4,
         warm_up: int = 300,
         refractory: int = 100,
         memory: int = 3_000,
@@ -115,11 +116,12 @@ class Scorer:
         self._values = np.zeros((0, width))
         self._normal = np.zeros((0, width))
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
-        self._silent_until = np.zeros(width, dtype=np.int64)
+        self._silent_until = np.zeros((LOOKS, width), dtype=np.int64)
+        self._told = np.full(width, -RECENT)
+        # What has been looked at since the last ordinal at which it is learned: sizes, and their weights.
+        self._pending = np.zeros((2, LOOKS, 0, width))
 
-    def score(
-        self, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray
-    ) -> Scored:
+    def score(self, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray) -> Scored:
         """Score the next readings.
 
         Args:
@@ -163,20 +165,25 @@ class Scorer:
     ) -> np.ndarray:
         values, history = _joined(self._values, values)
         normal, level = _joined(self._normal, normal)
-        size = np.stack([np.abs(normal - expected), np.abs(_moves(level, len(time))[1])])
+        size = np.stack([np.abs(np.nan_to_num(normal - expected)), np.abs(_moves(level, len(time))[1])])
         change = _moves(history, len(time))
-        worth = np.abs(change) >= np.array([column.least for column in self.columns])
+        worth = np.abs(change[:LOOKS]) >= np.array([column.least for column in self.columns])
         surprise = np.where(worth, self._surprise(size), 0.0)
         record = self._records(values) & worth[0]
         score: np.ndarray = surprise.max(axis=(0, 2))
         for row in np.flatnonzero((score > self.threshold) | record.any(axis=1)):
             self._raise(int(row), float(time[row]), surprise[:, row], record[row], change[:, row], alarms)
-        self._learn(size, surprise)
+        # An event is not to become usual at once; if it lasts, it does in the end.
+        seen = np.stack([size, np.where(surprise > self.threshold, 0.1, 1.0)])
+        self._pending = np.concatenate([self._pending, seen], axis=2)
         self._values, self._normal = history[-RECENT:], level[-RECENT:]
         self._low = np.minimum(self._low, values.min(axis=0))
         self._high = np.maximum(self._high, values.max(axis=0))
         self.rows += len(time)
         self.time = float(time[-1])
+        if self.rows % CHUNK == 0:
+            self._learn(*self._pending)
+            self._pending = self._pending[:, :, :0]
         return score
 
     def _raise(
@@ -191,13 +198,18 @@ class Scorer:
         """Raise the alarms of one row, the most surprising column first."""
         ordinal = self.rows + row
         for index in np.argsort(-surprise.max(axis=0), kind="stable"):
-            sudden, lasting = surprise[:, index] > self.threshold
-            silent = ordinal < max(self.warm_up, self._silent_until[index])
-            if silent or not (sudden or lasting or record[index]):
+            over = surprise[:, index] > self.threshold
+            sudden, lasting = (over | [record[index], False]) & (ordinal >= self._silent_until[:, index])
+            if ordinal < self.warm_up or not (sudden or lasting):
                 continue
-            self._silent_until[index] = ordinal + self.refractory
+            self._silent_until[1, index] = ordinal + self.refractory if lasting else 0
+            if lasting and not sudden and ordinal - self._told[index] <= LATELY:
+                # What stays was told already, by its first reading. A burst longer ago hides nothing.
+                continue
+            self._silent_until[0, index] = ordinal + self.refractory
+            self._told[index] = ordinal
             self.alarms += 1
-            by = float(change[0 if sudden or record[index] else 1, index])
+            by = float(change[0 if sudden else 2, index])
             alarms.append(
                 Alarm(
                     row=ordinal,
@@ -205,13 +217,13 @@ class Scorer:
                     column=self.columns[index].name,
                     change=by,
                     score=float(surprise[:, index].max()),
-                    record=not (sudden or lasting),
+                    record=not over.any(),
                     words=self.columns[index].change(by),
                 )
             )
 
     def _surprise(self, size: np.ndarray) -> np.ndarray:
-        """How surprising each size is, [looks, rows, columns]: -log10 of the share of readings that have it."""
+        """-log10 of the share of readings whose size is as large as each, [looks, rows, columns]."""
         if self.rows < CHUNK:
             return np.zeros_like(size)
         below = np.cumsum(self._usual, axis=-1)
@@ -220,10 +232,11 @@ class Scorer:
             cut = np.searchsorted(below[look, index], _SHARES * below[look, index, -1])
             out[look, :, index] = _surprise(size[look, :, index], _EDGES[np.minimum(cut, len(_EDGES) - 1)])
         # Many looks at one reading find more that is rare: each counts for its part.
-        return np.clip(out - np.log10(size.shape[0] * size.shape[2]), 0.0, HIGHEST)
+        clipped: np.ndarray = np.clip(out - np.log10(size.shape[0] * size.shape[2]), 0.0, HIGHEST)
+        return clipped
 
     def _records(self, values: np.ndarray) -> np.ndarray:
-        """Which readings lie beyond all before them by more than the share of their range, [rows, columns]."""
+        """Which readings lie beyond all before them, by the share of their range, [rows, columns]."""
         if not self.record or self.rows < CHUNK:
             return np.zeros(values.shape, dtype=bool)
         low = np.minimum.accumulate(np.concatenate([self._low[None], values]))[:-1]
@@ -233,17 +246,15 @@ class Scorer:
         beyond: np.ndarray = ((now < low - margin) | (now > high + margin)) & (margin > 0)
         return beyond
 
-    def _learn(self, size: np.ndarray, surprise: np.ndarray) -> None:
+    def _learn(self, size: np.ndarray, weight: np.ndarray) -> None:
         """Add a chunk's sizes to what is usual, and forget as much."""
         looks, rows, width = size.shape
         # Young, the histogram leans to the new (2 / n): what a start looks like is not what is usual.
-        rate = min(1.0, max(1.0 / self.memory, 2.0 / (self.rows + rows + 1)))
-        keep = (1.0 - rate) ** np.arange(rows - 1, -1, -1)
-        # An event is not to become usual at once; if it lasts, it does in the end.
-        weight = np.where(surprise > self.threshold, 0.1, 1.0) * (rate * keep)[None, :, None]
+        rate = min(1.0, max(1.0 / self.memory, 2.0 / (self.rows + 1)))
+        fresh = rate * (1.0 - rate) ** np.arange(rows - 1, -1, -1)
         self._usual *= (1.0 - rate) ** rows
         at = np.arange(looks)[:, None, None], np.arange(width), np.searchsorted(_EDGES, size)
-        np.add.at(self._usual, at, weight)
+        np.add.at(self._usual, at, weight * fresh[:, None])
 
     def state_dict(self) -> dict[str, Any]:
         """What the scorer knows, as plain numbers and small arrays.
@@ -262,6 +273,8 @@ class Scorer:
             "low": self._low.copy(),
             "high": self._high.copy(),
             "silent_until": self._silent_until.copy(),
+            "told": self._told.copy(),
+            "pending": self._pending.copy(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -276,8 +289,8 @@ class Scorer:
         names = [column.name for column in self.columns]
         if list(state["columns"]) != names:
             raise ValueError(
-                f"The scorer's state is of the columns {list(state['columns'])}, but the readings have {names}: "
-                "go on with the same columns, or start a new run in another directory."
+                f"The scorer's state is of the columns {list(state['columns'])}, but the readings have "
+                f"{names}: go on with the same columns, or start a new run in another directory."
             )
         self.rows, self.time, self.alarms = int(state["rows"]), float(state["time"]), int(state["alarms"])
         self._usual = np.array(state["usual"], dtype=np.float64)
@@ -286,20 +299,19 @@ class Scorer:
         )
         self._low, self._high = (np.array(state[key], dtype=np.float64) for key in ("low", "high"))
         self._silent_until = np.array(state["silent_until"], dtype=np.int64)
+        self._told = np.array(state["told"], dtype=np.int64)
+        self._pending = np.array(state["pending"], dtype=np.float64).reshape(2, LOOKS, -1, len(names))
 
 
 def _surprise(size: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """-log10 of the share of sizes above each: a line through the cuts, and on as the flattest of its parts."""
+    """-log10 of the share of sizes above each: lines through the cuts, then on as the flattest of them."""
     known = np.concatenate([[0.0], cut])
     rarity = np.concatenate([[0.0], -np.log10(1.0 - _SHARES)])
     # Sizes that are all alike leave no distance between the cuts; a hair's breadth keeps the line rising.
     known = np.maximum.accumulate(known + np.arange(len(known)) * 1e-6)
     slope = np.min(np.diff(rarity) / np.diff(known))
-    return np.where(
-        size <= known[-1],
-        np.interp(size, known, rarity),
-        rarity[-1] + (size - known[-1]) * slope,
-    )
+    beyond = rarity[-1] + (size - known[-1]) * slope
+    return np.asarray(np.where(size <= known[-1], np.interp(size, known, rarity), beyond))
 
 
 def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -311,13 +323,12 @@ def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _moves(history: np.ndarray, rows: int) -> np.ndarray:
-    """How far each of the last rows, and the median of the latest there, lie from that of the recent ones.
-
-    [2, rows, columns], with their sign.
+    """How far each of the last rows, the median of the twenty there and that of the five there lie from the
+    median of the hundred: [3, rows, columns], with their sign.
     """
     # Before the first reading there is more of the first reading: nothing has moved yet.
     ahead = np.repeat(history[:1], max(0, RECENT + rows - 1 - len(history)), axis=0)
     spans = np.lib.stride_tricks.sliding_window_view(np.concatenate([ahead, history]), RECENT, axis=0)[-rows:]
-    latest = np.stack([spans[..., -1], np.median(spans[..., -LATELY:], axis=-1)])
+    latest = np.stack([spans[..., -1], *(np.median(spans[..., -n:], axis=-1) for n in (LATELY, 5))])
     moves: np.ndarray = latest - np.median(spans, axis=-1)
     return moves
