@@ -71,7 +71,11 @@ def join(blocks: Sequence[Block]) -> Block:
     full = [b for b in blocks if b.count]
     if not full:
         return Block(None, 0, blocks[-1].ends)
-    times = None if any(b.times is None for b in full) else np.concatenate([b.times for b in full if b.times is not None])
+    times = (
+        None
+        if any(b.times is None for b in full)
+        else np.concatenate([b.times for b in full if b.times is not None])
+    )
     if len(full) == 1:
         return replace(full[0], ends=blocks[-1].ends)
     return Block(_rows.join([b.rows for b in full]), sum(b.count for b in full), blocks[-1].ends, times)

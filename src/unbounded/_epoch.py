@@ -35,15 +35,21 @@ class Epoch:
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         if not given:
-            raise ValueError("Epoch() was given no bound. Expected at least one of steps=, rows=, passes=, seconds=.")
+            raise ValueError(
+                "Epoch() was given no bound. Expected at least one of steps=, rows=, passes=, seconds=."
+            )
         for name, value in given.items():
             whole = name in ("steps", "rows")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value <= 0 or (whole and value != int(value)):
-                raise ValueError(f"Epoch({name}={value!r}): expected a {'whole ' if whole else ''}number above 0.")
+                raise ValueError(
+                    f"Epoch({name}={value!r}): expected a {'whole ' if whole else ''}number above 0."
+                )
 
     def __repr__(self) -> str:
-        given = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None]
+        given = [
+            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None
+        ]
         return f"Epoch({', '.join(given)})"
 
     def identity(self) -> dict[str, float | None]:

@@ -175,7 +175,11 @@ class Held(Generic[B]):
                     breaks = skip["breaks"] + at.breaks - point.breaks
                 return {"from": mark, "rows": rows, "breaks": breaks}
         # Restored, and not pulled since.
-        return {"from": self._oldest, "rows": self._skip_rows + at.rows, "breaks": self._skip_breaks + at.breaks}
+        return {
+            "from": self._oldest,
+            "rows": self._skip_rows + at.rows,
+            "breaks": self._skip_breaks + at.breaks,
+        }
 
     def restore(self, address: Mapping[str, Any]) -> None:
         """Go to where an address leads; what was held is forgotten."""

@@ -158,7 +158,7 @@ def _weakly(value: Any) -> Any:
         from jax._src.lax.lax import _convert_element_type
     except ImportError:
         warnings.warn(
-            f"A JAX array of {value.dtype} was weakly typed when it was saved, and can't be made so with this "
+            f"A JAX array of {value.dtype} was weakly typed when it was saved, and can't be made so by this "
             "JAX: what is computed from it and arrays of other dtypes may get another dtype.",
             stacklevel=2,
         )

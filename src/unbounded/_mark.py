@@ -26,7 +26,9 @@ def to_plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
-            raise TypeError("A stream's state holds an array of Python objects, which can't be saved as plain data.")
+            raise TypeError(
+                "A stream's state holds an array of Python objects, which can't be saved as plain data."
+            )
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
         return {"$array": [value.dtype.str, list(value.shape), data]}
     if isinstance(value, bytes):

@@ -68,7 +68,9 @@ class Pump:
         if not self._threads:
             self._launch()
         with self._state:
-            if self._given not in self._ready and not self._state.wait_for(lambda: self._given in self._ready, timeout):
+            if self._given not in self._ready and not self._state.wait_for(
+                lambda: self._given in self._ready, timeout
+            ):
                 return None
             block, mark = self._ready[self._given]
             if isinstance(block, BaseException):

@@ -153,13 +153,19 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
     was = {path: leaf for path, leaf in _spec_leaves(expected)}
     now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}
     for path in was.keys() - now.keys():
-        raise RowsError(f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time.")
+        raise RowsError(
+            f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time."
+        )
     for path in now.keys() - was.keys():
-        raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
+        raise RowsError(
+            f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on."
+        )
     for path, (dtype, shape) in was.items():
         got, got_shape = now[path]
         if dtype != got:
-            raise RowsError(f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({dtype.name!r}).")
+            raise RowsError(
+                f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({dtype.name!r})."
+            )
         if shape != got_shape:
             raise RowsError(
                 f"{what}: {name(path)} has rows of shape {got_shape} and they had {shape} before. Yield one shape: "

@@ -9,6 +9,7 @@ from unbounded._rows import Tree
 from unbounded._stream import Stream
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.generate import Generate
+from unbounded.sources.machine import Machine
 
 
 def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
@@ -76,3 +77,19 @@ def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> S
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
     return Stream(Generate(fn, passes, single=True))
+
+
+def machine(*, rate: float = 10.0) -> Stream:
+    """This computer's own vitals, live: for trying things on data that is real and never ends. Needs psutil.
+
+    Rows are dicts of columns, each of shape (rows,): `time` (float64, seconds since 1970) and, in float32, `cpu` and `memory` (per cent), `load`
+    (the one-minute average), `disk_read`, `disk_write`, `net_in` and `net_out` (bytes a second).
+
+    Args:
+        rate: readings a second. Where a reading could not be taken in time, a gap stands in the stream, and is counted.
+
+    >>> import unbounded as ub
+    >>> print(ub.machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))
+    machine().windows(32).replay(1000, reuse=16).batch(32)
+    """
+    return Stream(Machine(rate))

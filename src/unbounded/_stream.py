@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from unbounded import _check
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._node import CannotTell, Context, Mark, Node
 from unbounded._rows import Tree
 from unbounded.sources._base import Source
+from unbounded.sources.arrays import Arrays
 from unbounded.stages._base import Guarantee, Stage
 from unbounded.stages.batch import Batch
 from unbounded.stages.map import Filter, Map, MapRows, Select
@@ -131,7 +131,9 @@ class Stream:
         """
         return self._then(Buffer(rows, overflow))
 
-    def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None) -> Stream:
+    def windows(
+        self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None
+    ) -> Stream:
         """Sliding windows: each row becomes `length` consecutive rows, leaves of shape (windows, length, …).
 
         A window never spans a break: the end of a pass, or a gap.
@@ -218,6 +220,25 @@ class Stream:
         return min([self._source.guarantee, *(s.guarantee for s in self._stages)], key=_WEAKEST.index)
 
     @property
+    def parts(self) -> tuple[Source | Stage, ...]:
+        """The source, and the stages in order."""
+        return (self._source, *self._stages)
+
+    @property
+    def has_passes(self) -> bool:
+        """Whether the source's rows come in passes."""
+        return self._source.rows_per_pass() is not None or getattr(self._source, "passes", None) is not None
+
+    def numbered(self) -> Stream:
+        """The same stream over arrays' row numbers in place of the rows: as far as no function has to be asked."""
+        assert isinstance(self._source, Arrays)
+        if any(isinstance(stage, (Filter, Normalize)) for stage in self._stages):
+            raise CannotTell("which rows come through depends on their values")
+        kept = tuple(s for s in self._stages if not isinstance(s, (Map, MapRows, RandomMap, Select)))
+        source = replace(self._source, rows=np.arange(self._source.rows_per_pass()))
+        return Stream(source, kept)
+
+    @property
     def rows_per_pass(self) -> int | None:
         """Rows that come out of the last stage in each pass; None where that can't be said, or no pass ends."""
         return self._rows_at()[-1]
@@ -253,13 +274,12 @@ class Stream:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
-        parts = [self._source, *self._stages]
-        return ".".join(f"{part.word}({_arguments(part.arguments())})" for part in parts)
+        return ".".join(f"{part.word}({_arguments(part.arguments())})" for part in self.parts)
 
     def describe(self) -> str:
         """The chain, a line for each word, with what it holds back and what it promises."""
         lines = []
-        for part, rows in zip([self._source, *self._stages], self._rows_at(), strict=True):
+        for part, rows in zip(self.parts, self._rows_at(), strict=True):
             first = "" if part is self._source else "."
             text = f"{first}{part.word}({_arguments(part.arguments())})"
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
@@ -282,7 +302,9 @@ class Stream:
         array([0, 1, 2, 3])
         """
         if not self._batched:
-            raise CannotTell("batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches.")
+            raise CannotTell(
+                "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
+            )
         mark = self.mark_at(step)
         opened = self.open(SYSTEM)
         try:
@@ -303,7 +325,9 @@ class Stream:
             if level == 0:
                 return self._source.mark_at
             stage = self._stages[level - 1]
-            return lambda ordinal: stage.mark_at(ordinal, before(level - 1), rows[level - 1], places[level - 1])
+            return lambda ordinal: stage.mark_at(
+                ordinal, before(level - 1), rows[level - 1], places[level - 1]
+            )
 
         return before(len(self._stages))(step)
 
@@ -346,7 +370,11 @@ class Stream:
         return places
 
     def open(
-        self, clock: Clock = SYSTEM, *, block_rows: int | None = None, wrap: Callable[[Node], Node] | None = None
+        self,
+        clock: Clock = SYSTEM,
+        *,
+        block_rows: int | None = None,
+        wrap: Callable[[Node], Node] | None = None,
     ) -> Opened:
         """Put it to work; `wrap` may put something between any two nodes, for tests."""
         wrap = wrap or (lambda node: node)
@@ -360,13 +388,23 @@ class Stream:
 
 def _arguments(arguments: dict[str, Any]) -> str:
     def text(value: Any) -> str:
-        return getattr(value, "__name__", None) or repr(value) if callable(value) else (value if isinstance(value, str) else repr(value))
+        return (
+            getattr(value, "__name__", None) or repr(value)
+            if callable(value)
+            else (value if isinstance(value, str) else repr(value))
+        )
 
     first, shown = True, []
     for name, value in arguments.items():
         if isinstance(value, tuple) and name == "columns":
             shown += [repr(v) for v in value]
         else:
-            shown.append(text(value) if first or not name else f"{name}={value!r}" if not callable(value) else f"{name}={text(value)}")
+            shown.append(
+                text(value)
+                if first or not name
+                else f"{name}={value!r}"
+                if not callable(value)
+                else f"{name}={text(value)}"
+            )
         first = False
     return ", ".join(shown)

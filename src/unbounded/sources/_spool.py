@@ -24,6 +24,13 @@ class Spool:
         self.start = At(0)
         self.stop = At(0)
 
+    @property
+    def last_time(self) -> float | None:
+        """When the last row that is kept arrived."""
+        with self._lock:
+            times = [block.times[-1] for _, block in self._blocks if block.count and block.times is not None]
+        return float(times[-1]) if times else None
+
     def append(self, block: Block) -> None:
         """Keep a new block."""
         with self._lock:
@@ -60,7 +67,13 @@ class Spool:
             if part.count:
                 parts.append(replace(part, ends=None))
         whole = _block.join(parts) if parts else Block(None, 0)
-        return {"first": start, "count": whole.count, "rows": whole.rows, "times": whole.times, "breaks": breaks}
+        return {
+            "first": start,
+            "count": whole.count,
+            "rows": whole.rows,
+            "times": whole.times,
+            "breaks": breaks,
+        }
 
     def load(self, dumps: Sequence[Mapping[str, Any]]) -> None:
         """Begin again with what `dump` gave, in order and without holes."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -103,11 +102,10 @@ class Generate(Source):
     def open(self, context: Context) -> Node:
         grade = self.grade
         if grade == "live":
-            return Live(lambda about, stop: self._live(context.clock, stop))
+            return Live(lambda past, stop: self._live(context.clock, past.rows))
         return _Generated(self, grade, context.clock)
 
-    def _live(self, clock: Clock, stop: threading.Event) -> Iterator[Block]:
-        row = 0
+    def _live(self, clock: Clock, row: int) -> Iterator[Block]:
         passed = 0
         reader = _Reader(self, clock)
         while self.passes is None or passed < self.passes:
@@ -188,7 +186,9 @@ class _Generated:
         self._row: int = mark["row"]
         self._passed: int = mark["passed"]
         self._in_pass: int = mark["in_pass"]  # of the pass's rows, those pulled
-        self._state: Any = mark["state"]  # of the iterator, as it was when all but the last `skip` rows had been pulled
+        self._state: Any = mark[
+            "state"
+        ]  # of the iterator, as it was when all but the last `skip` rows had been pulled
         self._skip: int = mark["skip"]
         self._todo = self._skip  # rows to be read over
         self._iterator: Any = None

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from unbounded._block import At, Block
-from unbounded._node import DataLoss, EndOfStream, Mark
+from unbounded._node import DataLoss, EndOfStream, Mark, StreamError
 from unbounded.sources._spool import Spool
 
 _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
 
-Begin = Callable[[Mapping[str, Any], threading.Event], Iterator[Block]]
-"""Given what the source said of itself when it was saved (empty at first), and an event that is set when it is to stop,
-gives the blocks."""
+class Past(NamedTuple):
+    """What a source that goes on may want to know of the run before: how many rows are kept of it, when the last of them arrived (seconds
+    since 1970; None: there is none), and how many it had read and lost."""
+
+    rows: int
+    last: float | None
+    lost: int
+
+
+Begin = Callable[[Past, threading.Event], Iterator[Block]]
+"""Opens the iterator of blocks, given its past, and an event that is set when it is to stop."""
 
 
 class Live:
@@ -38,7 +46,7 @@ class Live:
         self._idle = True  # the thread is not in the middle of a read
         self._stop = threading.Event()
         self._state = threading.Condition()
-        self._about: Mapping[str, Any] = {}
+        self._lost_before = 0  # of the rows lost, those that runs before the last one lost
         self._missed = 0
         self.lost = 0
         """Rows that a killed run had read and not saved; filled in by whoever knows how many there were."""
@@ -49,7 +57,7 @@ class Live:
 
     def _run(self) -> None:
         try:
-            blocks = self._begin(self._about, self._stop)
+            blocks = self._begin(Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before), self._stop)
             try:
                 while self._await_room():
                     block = next(blocks, None)
@@ -147,9 +155,13 @@ class Live:
 
     def recall(self, journal: Mapping[str, Any]) -> None:
         self._missed, self.lost = journal["live"]["missed"], journal["live"]["lost"]
+        self._lost_before = self.lost
 
-    def load(self, dumps: list[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-        """Take up the rows that a checkpoint carried, before `restore`."""
+    def load(self, dumps: list[Mapping[str, Any]]) -> None:
+        """Take up the rows that a checkpoint carried, before `restore`. Not while the thread reads."""
+        if self._thread is not None:
+            raise StreamError(
+                "A source that can't go back is already being read, and can't be put to another place. Load the state into a new feed, "
+                "before its first batch."
+            )
         self.spool.load(dumps)
-        self._about = about
-        self._waiting = 0

@@ -111,7 +111,9 @@ class _Normalize(Through):
         groups: list[Array] = [np.arange(block.count)]
         if self._by is not None:
             if not isinstance(rows, dict) or self._by not in rows:
-                raise RowsError(f"normalize(by={self._by!r}) was given rows without that column. Expected a dict with it.")
+                raise RowsError(
+                    f"normalize(by={self._by!r}) was given rows without that column. Expected a dict with it."
+                )
             unique, inverse = np.unique(rows[self._by], return_inverse=True)
             keys = unique.tolist()
             groups = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
@@ -129,7 +131,9 @@ class _Normalize(Through):
                 made[index], states[key][path] = normalized(flat[index], state)
             out[path] = made.reshape(leaf.shape).astype(leaf.dtype)
         if not out:
-            raise RowsError("normalize() found no floating-point column in the rows. Expected one: .map() can make it, with .astype('float32').")
+            raise RowsError(
+                "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with .astype('float32')."
+            )
         self._states = {**self._states, **states}
         self._missing += missing
         paths = iter([path for path, _ in _rows.leaves(rows)])
@@ -140,7 +144,9 @@ class _Normalize(Through):
             for column in self._columns:
                 if path.startswith(f"[{column!r}]"):
                     if leaf.dtype.kind != "f":
-                        raise RowsError(f"normalize({column!r}) was given {leaf.dtype}. Expected a floating-point dtype.")
+                        raise RowsError(
+                            f"normalize({column!r}) was given {leaf.dtype}. Expected a floating-point dtype."
+                        )
                     return True
             return False
         return leaf.dtype.kind == "f"

@@ -97,12 +97,16 @@ class _Dropping(_Buffer):
     """
 
     def __init__(self, upstream: Node, rows: int) -> None:
-        self._log: list[tuple[int, int]] = []  # first row and one past the last, numbered from the stream's beginning
+        self._log: list[
+            tuple[int, int]
+        ] = []  # first row and one past the last, numbered from the stream's beginning
         self._settled = 0  # what became of the rows before this one is settled: handed on, or in the log
         self._dropped = 0
         self._row = 0  # the next row that upstream gives
         self._to_skip = 0  # rows to pass over after a restore into the middle of a block
-        self._parts: deque[tuple[Block, Mark]] = deque()  # of a block that was pulled, cut where the log says so
+        self._parts: deque[tuple[Block, Mark]] = (
+            deque()
+        )  # of a block that was pulled, cut where the log says so
         super().__init__(upstream, rows)
         self._mark = {"from": self._mark, "row": 0, "over": 0}
 
@@ -196,7 +200,11 @@ class _Dropping(_Buffer):
         return {**counts, "dropped": counts.get("dropped", 0) + self._dropped}
 
     def journal(self) -> dict[str, Any]:
-        log = {"drops": [list(entry) for entry in self._log], "settled": self._settled, "dropped": self._dropped}
+        log = {
+            "drops": [list(entry) for entry in self._log],
+            "settled": self._settled,
+            "dropped": self._dropped,
+        }
         return {**super().journal(), "buffer": log}
 
     def recall(self, journal: Mapping[str, Any]) -> None:

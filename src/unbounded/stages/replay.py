@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbounded import _check, _rows
-from unbounded._block import At, Block, Break
+from unbounded._block import At, Block
 from unbounded._held import Held
 from unbounded._node import Context, Mark, Node
 from unbounded._order import Order
@@ -42,9 +42,13 @@ class Replay(Stage):
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", _check.positive(self.capacity, "replay(capacity)"))
         if not (math.isfinite(self.reuse) and self.reuse > 0):
-            raise ValueError(f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row.")
+            raise ValueError(
+                f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row."
+            )
         if self.half_life is not None and not (math.isfinite(self.half_life) and self.half_life > 0):
-            raise ValueError(f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None.")
+            raise ValueError(
+                f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None."
+            )
 
     def draw(self, place: int) -> Draw:
         """Which row comes when."""
@@ -58,7 +62,14 @@ class Replay(Stage):
 
     def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
         oldest = self.draw(place).oldest(ordinal)
-        return {"from": upstream(oldest), "rows": 0, "breaks": 0, "row": oldest, "given": ordinal, "seam": [0, 0]}
+        return {
+            "from": upstream(oldest),
+            "rows": 0,
+            "breaks": 0,
+            "row": oldest,
+            "given": ordinal,
+            "seam": [0, 0],
+        }
 
 
 class Draw:
@@ -92,7 +103,9 @@ class Draw:
         steps = np.empty(stop - start, np.uint64)
         for group in range(start // _GROUP, (stop - 1) // _GROUP + 1):
             first, last = max(start, group * _GROUP), min(stop, (group + 1) * _GROUP)
-            dealt = Order(_GROUP, (*self._key, group)).at(np.arange(first - group * _GROUP, last - group * _GROUP))
+            dealt = Order(_GROUP, (*self._key, group)).at(
+                np.arange(first - group * _GROUP, last - group * _GROUP)
+            )
             steps[first - start : last - start] = (dealt + group * _GROUP).view(np.uint64)
         with np.errstate(over="ignore"):
             # 53 bits: what a float holds.
@@ -151,7 +164,9 @@ class _Replay(Holding):
     def _push(self, block: Block) -> None:
         size = self._draw.capacity + self._slack
         if self._ring is None:
-            self._ring = _rows.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
+            self._ring = _rows.map_leaves(
+                lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows
+            )
             self._times = None if block.times is None else np.empty(size)
         start = self._next.rows % size
         first = min(block.count, size - start)

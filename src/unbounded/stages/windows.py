@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unbounded import _block, _check, _rows
-from unbounded._block import At, Block
+from unbounded import _check, _rows
+from unbounded._block import Block
 from unbounded._held import Held
 from unbounded._node import CannotTell, Context, Mark, Node
 from unbounded._rows import Array, RowsError, Tree
@@ -34,7 +34,9 @@ class Windows(Stage):
         object.__setattr__(self, "stride", _check.positive(self.stride, "windows(stride=…)"))
         if self.expire is not None:
             if self.by is None:
-                raise ValueError("windows(expire=…) was given without by=. Expected the column that tells the keys apart.")
+                raise ValueError(
+                    "windows(expire=…) was given without by=. Expected the column that tells the keys apart."
+                )
             _check.positive(self.expire, "windows(expire=…)")
 
     def rows_per_pass(self, rows: int | None) -> int | None:
@@ -164,7 +166,9 @@ class _KeyedWindows(Holding):
     def _windows_of(self, block: Block) -> Block:
         by, length, stride = self._windows.by, self._windows.length, self._windows.stride
         if not isinstance(block.rows, dict) or by not in block.rows:
-            raise RowsError(f"windows(by={by!r}) was given rows without that column. Expected a dict of columns with it.")
+            raise RowsError(
+                f"windows(by={by!r}) was given rows without that column. Expected a dict of columns with it."
+            )
         keys, inverse = np.unique(block.rows[by], return_inverse=True)
         order = np.argsort(inverse, kind="stable")
         bounds = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
@@ -190,7 +194,9 @@ class _KeyedWindows(Holding):
                     last.append(part[ends])
                 gone = min(windows * stride, count)
                 keep = _rows.map_leaves(np.copy, _rows.cut(rows, gone, count))
-                tails[key] = _Tail(keep, count - gone, over + windows * stride - gone, int(part[-1]) + self._row)
+                tails[key] = _Tail(
+                    keep, count - gone, over + windows * stride - gone, int(part[-1]) + self._row
+                )
         if self._windows.expire is not None:
             now = self._row + block.count
             tails = {k: t for k, t in tails.items() if not self._expired(t.seen, now)}

@@ -1,0 +1,112 @@
+"""What a feed says in words: its position, a bad row's address, and why it can't go on with a state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unbounded._lots import Count
+from unbounded._node import Mark
+from unbounded._stream import Stream
+from unbounded.sources.arrays import Arrays
+
+CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows")
+"""The stats that a state carries: all others follow from the position, or come from the nodes."""
+
+
+class RunFinished(UserWarning):
+    """A run that already has all the epochs asked for."""
+
+
+def finished(number: int, asked: int) -> None:
+    """Say that there is nothing left to train, and what would go on."""
+    epochs = "epoch" if number == 1 else "epochs"
+    warnings.warn(
+        f"The run has trained {number} {epochs} already, and {asked} were asked for: nothing is left to train. "
+        f"epochs={number + asked} would go on.",
+        RunFinished,
+        stacklevel=4,
+    )
+
+
+def weakest(stream: Stream) -> str:
+    """A sentence that names the parts of a stream which promise less than `exact`."""
+    parts = [part for part in stream.parts if part.guarantee != "exact"]
+    return " ".join(f"{part.word}() promises {part.guarantee!r}." for part in parts)
+
+
+def innermost(mark: Mark) -> Mark:
+    """The source's own part of a mark."""
+    while "from" in mark:
+        mark = mark["from"]
+    return mark
+
+
+def position(stream: Stream, count: Count, mark: Mark) -> str:
+    """Such as "pass 7, row 1,024 of 10,000"."""
+    per_pass = stream.rows_per_pass
+    if per_pass:
+        passed, row = divmod(count.rows, per_pass)
+        return f"pass {passed + 1:,}, row {row:,} of {per_pass:,}"
+    if stream.has_passes:
+        return f"pass {count.passes + 1:,}, {count.rows:,} rows trained"
+    read = innermost(mark).get("row")
+    return f"row {count.rows:,}" + (
+        "" if read is None or read == count.rows else f", to be read again from row {read:,} of the source"
+    )
+
+
+def address(stream: Stream, step: int, row: int) -> str:
+    """Which row of the arrays it is, where the stream can tell."""
+    source = stream.parts[0]
+    if not isinstance(source, Arrays):
+        return ""
+    try:
+        rows = stream.numbered().batch_at(step)
+        return f", row {int(rows[row]):,} of the arrays"
+    except (LookupError, IndexError):
+        return ""
+
+
+def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept_changes: bool) -> None:
+    """Raise ValueError where a state is not one of this stream."""
+    if not isinstance(state, Mapping) or "format" not in state:
+        raise ValueError("This is not the state of a feed. Expected what feed.state_dict() gave.")
+    if state["format"] > newest:
+        raise ValueError(
+            f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the version that wrote it, or a newer one."
+        )
+    if state["fingerprint"] != stream.fingerprint and not accept_changes:
+        changes = "; ".join(differences(state["stream"], stream.identity()))
+        raise ValueError(
+            f"The state is of another stream: {changes}. Its position means other rows here. Use another directory, or the stream as it was; "
+            "accept_changes=True goes on all the same."
+        )
+
+
+def differences(was: Any, now: Any) -> list[str]:
+    """What differs between two streams' identities, a sentence each."""
+    words = [[part[0] for part in side] for side in (was, now)]
+    if words[0] != words[1]:
+        return [f"it was {'.'.join(words[0])} and is {'.'.join(words[1])}"]
+    found = []
+    for (word, before), (_, after) in zip(was, now, strict=True):
+        for name in sorted({*before, *after}):
+            old, new = before.get(name), after.get(name)
+            if _comparable(old) != _comparable(new):
+                shown = (
+                    f"{old!r} and is {new!r}" if np.ndim(old) == 0 and not isinstance(old, dict) else "other"
+                )
+                found.append(f"{word}({name}) was {shown}")
+    return found or ["its fingerprint differs"]
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _comparable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_comparable(v) for v in value]
+    return value

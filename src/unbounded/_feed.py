@@ -1,0 +1,690 @@
+"""Feed: a stream at work for one trainer. It hands out batches, and knows which of them were trained on.
+
+Two step numbers say it all: up to which batch it handed out, and up to which the trainer says that it trained. A position is
+where the second one points; what lies between the two is in doubt, and comes again after a restart.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Literal
+
+from unbounded import _describe, _rows
+from unbounded._block import Block, Run
+from unbounded._clock import SYSTEM, Clock
+from unbounded._epoch import Epoch
+from unbounded._held import Held
+from unbounded._lots import Count, Lot
+from unbounded._mark import from_plain, to_plain
+from unbounded._node import EndOfStream, Mark, Node, StreamError
+from unbounded._rows import RowsError, Tree
+from unbounded._stats import Stats
+from unbounded._stream import Opened, Stream
+from unbounded.stages._base import Guarantee, Through
+
+FORMAT = 1
+_SLICE = 0.05  # seconds: how long the feed waits for data before it looks whether it is to stop
+_ORDER: list[Guarantee] = ["at_most_once", "at_least_once", "exact"]
+
+
+class Feed:
+    """Batches for one trainer, and the knowledge of which of them were trained on.
+
+    Asking for the next batch, or ending the epoch, says that the previous batch is trained. Where that is not so
+    (gradients that are accumulated over several batches), `confirm="manual"` leaves saying it to `trained()`.
+
+    Args:
+        stream: what to feed.
+        epoch: how much progress an epoch is. None leaves it to a trainer that knows.
+        require: the weakest guarantee that will do: "exact", "at_least_once" or "at_most_once".
+        confirm: "auto" or "manual".
+        on_nan: "raise" refuses a batch with a NaN or an infinity in it; "pass" hands it out, and counts it.
+        clock: the time; tests pass one that they move.
+
+    Raises:
+        ValueError: where the stream promises less than is required, or has no passes and the epoch counts them.
+
+    >>> import numpy as np, unbounded as ub
+    >>> feed = ub.Feed(ub.arrays(np.arange(10), shuffle=False).batch(4), epoch=ub.Epoch(steps=2))
+    >>> for epoch in feed.epochs(2):
+    ...     for batch in epoch:
+    ...         print(epoch.number, batch)
+    0 [0 1 2 3]
+    0 [4 5 6 7]
+    1 [8 9 0 1]
+    1 [2 3 4 5]
+    >>> print(feed.position)
+    pass 2, row 6 of 10
+    >>> feed.close()
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        epoch: Epoch | None = None,
+        require: Guarantee | None = None,
+        confirm: Literal["auto", "manual"] = "auto",
+        on_nan: Literal["raise", "pass"] = "raise",
+        clock: Clock = SYSTEM,
+    ) -> None:
+        if not isinstance(stream, Stream):
+            raise TypeError(
+                f"Feed() was given {type(stream).__name__}. Expected a stream, such as ub.arrays(…).batch(32)."
+            )
+        if confirm not in ("auto", "manual"):
+            raise ValueError(f"Feed(confirm={confirm!r}): expected 'auto' or 'manual'.")
+        if on_nan not in ("raise", "pass"):
+            raise ValueError(f"Feed(on_nan={on_nan!r}): expected 'raise' or 'pass'.")
+        if require is not None and _ORDER.index(stream.guarantee) < _ORDER.index(require):
+            raise ValueError(
+                f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
+                f"{_describe.weakest(stream)} Choose a source that can go back, or require less."
+            )
+        self.stream = stream
+        self.confirm = confirm
+        self._on_nan = on_nan
+        self._clock = clock
+        self._rows_per_pass = stream.rows_per_pass
+        self.epoch = epoch
+        self._closed = False
+        self._interrupted = False
+        self._trainer: weakref.ref[Any] | None = None
+        self._kept: deque[Mark] | None = (
+            None  # of the checkpoints that are kept, oldest first; None where there are none
+        )
+        self._keeper: Any = None
+        self._opened: Opened = stream.open(clock)
+        self._top: Node = self._opened.top if stream.batch_size else _BlocksAsBatches(self._opened.top)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._held: Held[Run] = Held(self._top)
+        self._lots: deque[Lot] = deque()
+        self._tail = Count()  # after all lots
+        self._start = 0  # the step at which `_held` began
+        self._handed = 0
+        self._trained = 0
+        self._ended = False
+        self._number = 0
+        self._epoch_start = Count()
+        self._pass_goal: Fraction | None = None
+        self._epoch_seconds = 0.0  # of the epoch at hand, before it was last taken up
+        self._epoch_begun: float | None = None
+        self._stats_before = Stats()  # what was counted before the last restore
+        self._stats_epoch = Stats()
+        self._in_doubt = 0
+        self._waited = 0.0
+        self._worked = 0.0
+        self._looked: float | None = None  # when the trainer was last given a batch
+        self._aged = 0.0
+        self._aged_rows = 0
+        self._nan = 0
+
+    # -- epochs --------------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """How much progress an epoch is."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: Epoch | None) -> None:
+        if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
+            if not self.stream.has_passes:
+                raise ValueError(
+                    f"{epoch!r} counts passes, and {self.stream!r} has none. Use steps=, rows= or seconds=."
+                )
+            if epoch.passes != int(epoch.passes):
+                raise ValueError(
+                    f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes."
+                )
+        self._epoch = epoch
+
+    @property
+    def epoch_number(self) -> int:
+        """The number of the epoch at hand, from 0, counted from the run's beginning."""
+        return self._number
+
+    def epochs(self, n: int) -> Iterator[EpochRun]:
+        """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7 goes on there.
+
+        Args:
+            n: how many epochs the run has in all.
+
+        Returns:
+            An iterator of epochs, each an iterable of batches with a `number` (from 0) and `stats`.
+        """
+        if self._epoch is None:
+            raise ValueError(
+                "Feed.epochs(n) needs to know what an epoch is. Give Feed(stream, epoch=ub.Epoch(steps=1000))."
+            )
+        self._take_trainer()
+        epochs = self._epochs(n)
+        self._trainer = weakref.ref(epochs)
+        return epochs
+
+    def _take_trainer(self) -> None:
+        self._usable()
+        trainer = self._trainer() if self._trainer is not None else None
+        if trainer is not None and trainer.gi_frame is not None:
+            raise StreamError(
+                "The feed is already at work for another loop, and a batch can be trained on by one trainer only. Make a second "
+                "feed of the same stream for the second trainer, or end the first loop."
+            )
+
+    def _epochs(self, n: int) -> Iterator[EpochRun]:
+        if self._number >= n:
+            _describe.finished(self._number, n)
+        while self._number < n and not self._interrupted and self.available():
+            run = EpochRun(self, self._number)
+            yield run
+            run.close()
+            self.end_epoch()
+
+    def batches(self) -> Iterator[Tree]:
+        """The batches that the epoch at hand still has; `end_epoch` then begins the next.
+
+        With `confirm="auto"`, asking for the next one, or finding that there is none, confirms the previous one.
+        """
+        self._usable()
+        auto = self.confirm == "auto"
+        if self._epoch_begun is None:
+            self._epoch_begun = self._clock.monotonic()
+        seconds = None if self._epoch is None else self._epoch.seconds
+        while (lot := self._next_lot()) is not None:
+            stop = min(self._epoch_end(lot), lot.end)
+            first = lot.before.steps
+            for step in range(self._handed, stop):
+                self._handed = step + 1
+                self._check_out(lot, step - first)
+                yield lot.run.items[step - first]
+                if self._handed != step + 1 or self._closed:
+                    self._usable()
+                    raise StreamError("The feed was moved while this loop was at work. Begin a new loop.")
+                if auto:
+                    self._trained = step + 1
+                if self._interrupted or (seconds is not None and self.epoch_seconds >= seconds):
+                    break
+            self._settle()
+        self._pause()
+
+    def _next_lot(self) -> Lot | None:
+        """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed is to stop."""
+        self._usable()
+        while not self._interrupted and not self.epoch_over:
+            if self._handed < self._tail.steps:
+                return self._lot_of(self._handed)
+            if not self._pull():
+                return None
+        return None
+
+    def _pull(self, *, once: bool = False) -> bool:
+        """Take the next run from the stream, waiting for it; False where there is none before the epoch is to end."""
+        begun = self._clock.monotonic()
+        if self._looked is not None:
+            self._worked += begun - self._looked
+        try:
+            while True:
+                at = self._held.tail
+                try:
+                    run = self._held.read(_SLICE)
+                except EndOfStream:
+                    self._ended = True
+                    return False
+                if run is not None:
+                    break
+                if self._interrupted or once or self.epoch_over:
+                    return False
+        finally:
+            self._looked = self._clock.monotonic()
+            self._waited += self._looked - begun
+        lot = Lot(run, at, self._tail)
+        self._tail = lot.count_at(lot.end)
+        if run.count:
+            self._lots.append(lot)
+        return True
+
+    def available(self) -> bool:
+        """Whether there is another batch; waits until that is known. False after a declared end, and where the feed is to stop."""
+        self._usable()
+        while self._handed >= self._tail.steps and not self._ended and not self._interrupted:
+            self._pull()
+        self._pause()
+        return self._handed < self._tail.steps and not self._interrupted
+
+    def _lot_of(self, step: int) -> Lot | None:
+        return next((lot for lot in self._lots if lot.before.steps <= step < lot.end), None)
+
+    def _count_at(self, step: int) -> Count:
+        lot = self._lot_of(step)
+        return self._tail if lot is None else lot.count_at(step)
+
+    @property
+    def epoch_over(self) -> bool:
+        """Whether the epoch at hand has handed out all of its batches."""
+        if self._handed <= self._epoch_start.steps:
+            return False
+        if self._ended and self._handed >= self._tail.steps:
+            return True
+        epoch = self._epoch
+        if epoch is None:
+            return False
+        if epoch.seconds is not None and self.epoch_seconds >= epoch.seconds:
+            return True
+        now = self._count_at(self._handed)
+        start = self._epoch_start
+        if epoch.steps is not None and now.steps - start.steps >= epoch.steps:
+            return True
+        if epoch.rows is not None and now.rows - start.rows >= epoch.rows:
+            return True
+        return epoch.passes is not None and self._passes(now) >= self._goal(epoch.passes)
+
+    def _epoch_end(self, lot: Lot) -> int:
+        """The step at which the epoch ends, as far as batches decide it; beyond the lot's end where it is not in it."""
+        epoch = self._epoch
+        end = lot.end + 1
+        if epoch is None:
+            return end
+        if epoch.steps is not None:
+            end = min(end, self._epoch_start.steps + epoch.steps)
+        if epoch.rows is not None:
+            end = min(end, lot.first_step_with(self._epoch_start.rows + epoch.rows))
+        if epoch.passes is not None:
+            goal = self._goal(epoch.passes)
+            if self._rows_per_pass is not None:
+                end = min(end, lot.first_step_with(math.ceil(goal * self._rows_per_pass)))
+            else:
+                end = min(end, lot.first_step_with_passes(math.ceil(goal)))
+        return max(
+            end,
+            self._epoch_start.steps + 1,
+            self._handed + (1 if self._handed == self._epoch_start.steps else 0),
+        )
+
+    def _passes(self, count: Count) -> Fraction:
+        return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
+
+    def _goal(self, passes: float) -> Fraction:
+        """Passes are carried: the goal is counted on from the last one, not from where a batch happened to end."""
+        if self._pass_goal is None:
+            self._pass_goal = self._passes(self._epoch_start) + Fraction(str(passes))
+        return self._pass_goal
+
+    @property
+    def epoch_seconds(self) -> float:
+        """How long the epoch at hand has taken."""
+        begun = self._epoch_begun
+        return self._epoch_seconds + (0.0 if begun is None else self._clock.monotonic() - begun)
+
+    def end_epoch(self) -> None:
+        """The epoch at hand is over: the next batch is the next epoch's first. What was not confirmed stays in doubt."""
+        self._settle()
+        epoch, reached = self._epoch, self._count_at(self._trained)
+        if (
+            epoch is not None
+            and epoch.passes is not None
+            and self._passes(reached) >= self._goal(epoch.passes)
+        ):
+            self._pass_goal = self._goal(epoch.passes) + Fraction(str(epoch.passes))
+        else:
+            self._pass_goal = None
+        self.rewind()
+        self._number += 1
+        self._epoch_start = reached
+        self._epoch_seconds, self._epoch_begun = 0.0, None
+        self._stats_epoch = self.stats
+
+    def interrupt(self) -> None:
+        """Stop: waiting for data ends at once, and loops end after the batch at hand. Safe in a signal handler."""
+        self._interrupted = True
+
+    def resume(self) -> None:
+        """Take back `interrupt`."""
+        self._interrupted = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `interrupt` was called."""
+        return self._interrupted
+
+    # -- what was trained ------------------------------------------------------------------------------------------
+
+    def trained(self, batches: int | None = None) -> None:
+        """Say that batches are trained on: the oldest `batches` of those handed out and not confirmed; None says all of them."""
+        self._usable()
+        out = self._handed - self._trained
+        if batches is None:
+            batches = out
+        if not 0 <= batches <= out:
+            raise ValueError(
+                f"trained({batches}): {out} batches are out and not confirmed. Confirm each batch once."
+            )
+        self._trained += batches
+
+    @property
+    def outstanding(self) -> int:
+        """How many batches were handed out and not confirmed."""
+        return self._handed - self._trained
+
+    @property
+    def steps(self) -> int:
+        """How many batches were trained on, from the run's beginning."""
+        return self._trained
+
+    def rewind(self) -> int:
+        """Batches that were handed out and not confirmed come again; says how many these are. Nothing is read again."""
+        doubtful = self._handed - self._trained
+        self._in_doubt += doubtful
+        self._handed = self._trained
+        return doubtful
+
+    def peek(self) -> Tree:
+        """The next batch, without handing it out: for building a model. Waits for it."""
+        if not self.available():
+            raise StreamError("The stream has ended: there is no batch to look at.")
+        lot = self._lot_of(self._handed)
+        assert lot is not None
+        return lot.run.items[self._handed - lot.before.steps]
+
+    def _settle(self) -> None:
+        """Let go of what was trained."""
+        now = self._clock.time()
+        while self._lots and self._lots[0].end <= self._trained:
+            lot = self._lots.popleft()
+            if lot.run.arrived is not None:
+                self._aged += (now - lot.run.arrived) * lot.run.total
+                self._aged_rows += lot.run.total
+        self._held.keep(self._at())
+        if self._kept is None:
+            self._top.release(self._mark()["from"])
+
+    def _pause(self) -> None:
+        """The trainer is off to do something else: what it does is no work on batches, nor waiting for them."""
+        if self._looked is not None:
+            self._worked += self._clock.monotonic() - self._looked
+            self._looked = None
+        if self._epoch_begun is not None:
+            now = self._clock.monotonic()
+            self._epoch_seconds += now - self._epoch_begun
+            self._epoch_begun = now
+
+    def _check_out(self, lot: Lot, index: int) -> None:
+        """Refuse what no trainer can use; once for all batches of a lot."""
+        if lot.checked:
+            return
+        run = lot.run
+        for part in run.parts:
+            for path, leaf in _rows.leaves(part):
+                if leaf.dtype.hasobject:
+                    self._handed -= 1
+                    raise RowsError(
+                        f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. Expected a "
+                        f"numeric dtype: convert it with .map(), or leave it out with .select()."
+                    )
+        if any(_rows.first_non_finite(part) for part in run.parts):
+            for i in range(index, run.count):
+                if bad := _rows.first_non_finite(run.items[i]):
+                    self._non_finite(lot, i, *bad)
+        lot.checked = True
+
+    def _non_finite(self, lot: Lot, i: int, path: str, row: int) -> None:
+        if self._on_nan == "pass":
+            self._nan += 1
+            return
+        step = lot.before.steps + i
+        if step + 1 != self._handed:
+            return  # a later batch of the lot: it is refused when its turn comes
+        self._handed -= 1
+        where = _describe.address(self.stream, step, row)
+        raise ValueError(
+            f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {lot.before.rows + i * lot.run.size + row:,} of the "
+            f"run{where}). Nothing was trained on it. Mend it with .map(), leave it out with .filter(), or allow it: Feed(on_nan='pass')."
+        )
+
+    # -- what it says of itself ------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        """Where training stands: it reads in words, and has `steps`, `rows` and `passes`."""
+        count = self._count_at(self._trained)
+        return Position(count, _describe.position(self.stream, count, self._mark()))
+
+    @property
+    def stats(self) -> Stats:
+        """What happened from the run's beginning."""
+        count = self._count_at(self._trained)
+        counts = self._opened.top.counts() if not self._closed else self._last_counts
+        passes: float | None = None
+        if self._rows_per_pass:
+            passes = count.rows / self._rows_per_pass
+        elif self.stream.has_passes:
+            passes = float(count.passes)
+        before = self._stats_before
+        return Stats(
+            steps=count.steps,
+            rows=count.rows,
+            passes=passes,
+            fetched=counts.get("fetched", 0),
+            in_doubt=before.in_doubt + self._in_doubt,
+            waited=before.waited + self._waited,
+            worked=before.worked + self._worked,
+            aged=before.aged + self._aged,
+            aged_rows=before.aged_rows + self._aged_rows,
+            nan=counts.get("nan", 0) + before.nan + self._nan,
+            dropped=counts.get("dropped", 0),
+            missed=counts.get("missed", 0),
+            lost=counts.get("lost", 0),
+        )
+
+    @property
+    def epoch_stats(self) -> Stats:
+        """What happened in the epoch at hand."""
+        return self.stats.since(self._stats_epoch)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def _at(self) -> Any:
+        lot = self._lot_of(self._trained)
+        return self._held.tail if lot is None else lot.at_step(self._trained)
+
+    def _mark(self) -> Mark:
+        """The address of the first batch that was not trained on."""
+        return self._held.address(self._at())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands, as plain data: dicts, lists, numbers and strings.
+
+        Of a source that can't go back, the rows that were read and not trained on are in it.
+        """
+        from unbounded import _kept
+
+        return {**self._state(), "rows": to_plain(_kept.dump(self._opened.source, self._mark()))}
+
+    def _state(self) -> dict[str, Any]:
+        self._usable()
+        stats = self.stats
+        return {
+            "format": FORMAT,
+            "fingerprint": self.stream.fingerprint,
+            "stream": to_plain(self.stream.identity()),
+            "position": to_plain(self._mark()),
+            "count": list(self._count_at(self._trained)),
+            "epoch": {
+                "number": self._number,
+                "start": list(self._epoch_start),
+                "goal": None if self._pass_goal is None else str(self._pass_goal),
+                "seconds": self.epoch_seconds,
+            },
+            "journal": to_plain(self._top.journal()),
+            "stats": to_plain({n: getattr(stats, n) for n in _describe.CARRIED}),
+            "stats_epoch": to_plain({n: getattr(self._stats_epoch, n) for n in Stats.__dataclass_fields__}),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
+        """Go to where `state_dict` was taken: the next batch is the first that had not been trained on then.
+
+        Args:
+            state: what `state_dict` gave, or what JSON made of it.
+            accept_changes: go on though the stream is not the one that the state is of.
+
+        Raises:
+            ValueError: for a newer format, or the state of another stream.
+        """
+        from unbounded import _kept
+
+        rows = state.get("rows")
+        self._restore(
+            state, [] if rows is None else _kept.undump(from_plain(rows)), accept_changes=accept_changes
+        )
+
+    def _restore(
+        self, state: Mapping[str, Any], dumps: list[Mapping[str, Any]], *, accept_changes: bool = False
+    ) -> None:
+        from unbounded import _kept
+
+        self._usable()
+        _describe.check_state(self.stream, state, FORMAT, accept_changes=accept_changes)
+        mark = from_plain(state["position"])
+        self._top.recall(from_plain(state["journal"]))
+        _kept.load(self._opened.source, dumps)
+        self._begin()
+        self._held.restore(mark)
+        self._tail = Count(*state["count"])
+        self._handed = self._trained = self._tail.steps
+        epoch = state["epoch"]
+        self._number = epoch["number"]
+        self._epoch_start = Count(*epoch["start"])
+        self._pass_goal = None if epoch["goal"] is None else Fraction(epoch["goal"])
+        self._epoch_seconds = epoch["seconds"]
+        self._stats_before = Stats(**state["stats"])
+        self._stats_epoch = Stats(**state["stats_epoch"])
+
+    def save(self, directory: Any, *, state: Tree = None, keep: int = 3) -> Any:
+        """Write a checkpoint: the position and `state`, in one atomic cut.
+
+        Args:
+            directory: where the run's checkpoints are.
+            state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`: dicts, lists and
+                tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
+            keep: how many checkpoints are kept, the newest.
+
+        Returns:
+            The new checkpoint's path.
+
+        Raises:
+            StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be known.
+            CheckpointError: it could not be written; the one before is still there, whole.
+        """
+        from unbounded import _kept
+
+        return _kept.save(self, directory, state, keep)
+
+    def load(self, directory: Any, *, accept_changes: bool = False) -> Any:
+        """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there is none.
+
+        >>> import tempfile, numpy as np, unbounded as ub
+        >>> stream = ub.arrays(np.arange(100)).batch(8)
+        >>> folder = tempfile.mkdtemp()
+        >>> with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        ...     for epoch in feed.epochs(1):
+        ...         seen = len(list(epoch))
+        ...     path = feed.save(folder, state={"weights": np.zeros(3)})
+        >>> with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        ...     state = feed.load(folder)
+        ...     print(feed.steps, state["weights"])
+        5 [0. 0. 0.]
+        """
+        from unbounded import _kept
+
+        return _kept.load_newest(self, directory, accept_changes=accept_changes)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End its threads and let go of the source. A second time does nothing."""
+        if not self._closed:
+            self._last_counts = self._opened.top.counts()
+            self._closed = True
+            self._top.close()
+            if self._keeper is not None:
+                self._keeper[2].close()
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise StreamError(
+                "The feed is closed. Make a new one: ub.Feed(stream, …), and load the checkpoint to go on."
+            )
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Feed of {self.stream!r}: {'closed' if self._closed else self.position}>"
+
+
+class Position:
+    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in words."""
+
+    def __init__(self, count: Count, words: str) -> None:
+        self.steps, self.rows, self.passes = count
+        self._words = words
+
+    def __str__(self) -> str:
+        return self._words
+
+    def __repr__(self) -> str:
+        return f"<Position: {self._words}; {self.steps:,} steps>"
+
+
+class EpochRun:
+    """One epoch's batches: iterate over it once.
+
+    Attributes:
+        number: the epoch's number, from 0, counted from the run's beginning.
+    """
+
+    def __init__(self, feed: Feed, number: int) -> None:
+        self.number = number
+        self._feed = feed
+        self._batches = feed.batches()
+        self._stats: Stats | None = None
+
+    def __iter__(self) -> Iterator[Tree]:
+        return self._batches
+
+    @property
+    def stats(self) -> Stats:
+        """What happened in it so far."""
+        return self._feed.epoch_stats if self._stats is None else self._stats
+
+    def close(self) -> None:
+        """It is over: its loop was left, or ran to the end."""
+        self._batches.close()  # type: ignore[attr-defined]
+        self._stats = self._feed.epoch_stats
+
+
+class _BlocksAsBatches(Through):
+    """Without `batch`, a source's own blocks are the batches."""
+
+    def apply(self, block: Block | Run) -> Run:
+        assert isinstance(block, Block)
+        breaks = ((1, block.ends),) if block.ends else ()
+        arrived = None if block.times is None else float(block.times.mean())
+        return Run([block.rows], block.count, block.count, breaks, (block.rows,), arrived)
+
+    def pull(self, timeout: float | None) -> Run | None:
+        out = super().pull(timeout)
+        if isinstance(out, Block):
+            return Run([], 1, 0, ((0, out.ends),) if out.ends else ())
+        return out

@@ -1,0 +1,176 @@
+"""What of a feed goes into a checkpoint, and back: the position, and the rows of a source that can't go back.
+
+Such rows are written in segments: files that are written once and that several checkpoints share. A segment holds the rows that were
+read since the last one; small ones are written again together, so that there are few.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbounded._checkpoint import Checkpoints, Saved, Segment
+from unbounded._describe import innermost
+from unbounded._node import Mark, Node, StreamError
+from unbounded._rows import Tree
+from unbounded.sources.live import Live
+
+if TYPE_CHECKING:
+    from unbounded._feed import Feed
+
+_SMALL = 1 << 18  # bytes: a segment smaller than this is written again with the next rows
+
+
+def dump(source: Node, mark: Mark) -> Any:
+    """The rows that were read and not trained on; None for a source that can go back."""
+    if not isinstance(source, Live):
+        return None
+    return source.spool.dump(innermost(mark)["row"], source.spool.stop.rows)
+
+
+def undump(rows: Any) -> list[Mapping[str, Any]]:
+    """What `load` takes, from what `dump` gave."""
+    return [] if rows is None else [rows]
+
+
+def load(source: Node, dumps: list[Mapping[str, Any]]) -> None:
+    """Give a source that can't go back the rows that were saved with a position."""
+    if isinstance(source, Live):
+        source.load(dumps)
+
+
+class Keeper:
+    """Writes a feed's part of each checkpoint, and reads it back. One for each feed and directory."""
+
+    def __init__(self, feed: Feed, directory: Path, *, name: str = "feed") -> None:
+        self._feed = feed
+        self._name = name
+        self._segments: list[tuple[int, int, int, Segment]] = []  # first row, one past the last, bytes, file
+        self._counter = _Counter(directory / f"{name}.rows") if isinstance(self._source, Live) else None
+
+    @property
+    def _source(self) -> Node:
+        return self._feed._opened.source
+
+    def save(self, store: Checkpoints) -> tuple[dict[str, Any], list[Segment]]:
+        """The feed's state as plain data, and the segments that belong to it."""
+        state = self._feed._state()
+        source = self._source
+        if isinstance(source, Live):
+            first = innermost(self._feed._mark())["row"]
+            self._write_rows(store, source, first)
+            state["segments"] = [
+                [low, high, size, segment.name] for low, high, size, segment in self._segments
+            ]
+            state["read"] = [first, source.spool.stop.rows]
+            self._watch(source)
+        return state, [segment for *_, segment in self._segments]
+
+    def _write_rows(self, store: Checkpoints, source: Live, first: int) -> None:
+        self._segments = [entry for entry in self._segments if entry[1] > first]
+        start = max(first, self._segments[-1][1] if self._segments else 0)
+        stop = source.spool.stop.rows
+        if start >= stop and self._segments:
+            return
+        while (
+            self._segments
+            and self._segments[-1][2] < _SMALL
+            and self._segments[-1][0] >= source.spool.start.rows
+        ):
+            start = self._segments.pop()[0]
+        rows = source.spool.dump(start, stop)
+        if rows["count"]:
+            segment = store.add_segment(f"{self._name}-{start}-{stop}", rows)
+            self._segments.append((start, stop, segment.size, segment))
+
+    def saved(self, keep: int) -> None:
+        """The checkpoint is on the disk: the source may forget what no kept one needs."""
+        feed = self._feed
+        if feed._kept is None:
+            feed._kept = deque()
+        feed._kept.append(feed._mark()["from"])
+        while len(feed._kept) > keep:
+            feed._kept.popleft()
+        feed._top.release(feed._kept[0])
+
+    def load(self, state: Mapping[str, Any], saved: Saved, *, accept_changes: bool = False) -> None:
+        """Go to where the state was saved."""
+        source = self._source
+        dumps = []
+        if isinstance(source, Live):
+            files = {segment.name: segment for segment in saved.segments}
+            self._segments = [(low, high, size, files[name]) for low, high, size, name in state["segments"]]
+            dumps = [saved.read_segment(name) for *_, name in state["segments"]]
+        self._feed._restore(state, dumps, accept_changes=accept_changes)
+        if isinstance(source, Live) and self._counter is not None:
+            source.lost += max(0, self._counter.read() - source.spool.stop.rows)
+            self._watch(source)
+
+    def _watch(self, source: Live) -> None:
+        if self._counter is not None and source.on_rows is None:
+            source.on_rows = self._counter.write
+            self._counter.write(source.spool.stop.rows)
+
+
+class _Counter:
+    """How many rows were read in all, in a file that a killed process leaves as it was: eight bytes in shared memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._memory: mmap.mmap | None = None
+
+    def read(self) -> int:
+        """What was last written; 0 where nothing was."""
+        try:
+            (rows,) = struct.unpack("<q", self._path.read_bytes())
+        except (OSError, struct.error):
+            return 0
+        return int(rows)
+
+    def write(self, rows: int) -> None:
+        """Note a number of rows."""
+        if self._memory is None:
+            with open(self._path, "w+b") as file:
+                file.write(struct.pack("<q", rows))
+                file.flush()
+                self._memory = mmap.mmap(file.fileno(), 8)
+        self._memory[:8] = struct.pack("<q", rows)
+
+
+def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
+    """See `Feed.save`."""
+    if feed.outstanding:
+        raise StreamError(
+            "A batch is out and not confirmed, so whether its update is in the model can't be known. Call feed.trained() once the batch "
+            "is trained on, and then feed.save(); or save between epochs."
+        )
+    keeper, store = _open(feed, directory, keep)
+    info, segments = keeper.save(store)
+    path = store.write(feed.steps, state, {"feed": info}, segments=segments)
+    keeper.saved(keep)
+    return path
+
+
+def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
+    """See `Feed.load`."""
+    keeper, store = _open(feed, directory, 3)
+    saved = store.newest()
+    if saved is None:
+        return None
+    keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
+    return saved.read_state()
+
+
+def _open(feed: Feed, directory: Any, keep: int) -> tuple[Keeper, Checkpoints]:
+    path = Path(directory)
+    if feed._keeper is None or feed._keeper[0] != path:
+        if feed._keeper is not None:
+            feed._keeper[2].close()
+        feed._keeper = (path, Keeper(feed, path), Checkpoints(path, keep=keep))
+    _, keeper, store = feed._keeper
+    store.keep = keep
+    return keeper, store

@@ -1,0 +1,93 @@
+"""Stats: what really happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a feed did, over the whole run or over one epoch.
+
+    Attributes:
+        steps: batches trained on.
+        rows: rows in them.
+        passes: passes over a finite source's rows; None where there are none.
+        fetched: rows that the source gave.
+        reuse: rows trained on for each row that the source gave, over all of the stream; None before the first.
+        in_doubt: batches that were handed out and never confirmed, and came again.
+        waited: seconds in which the trainer waited for a batch.
+        worked: seconds in which it did not.
+        age: seconds from a row's arrival to its training, on average; None for rows that were there from the beginning.
+        nan: values that were not finite, as `normalize` saw them, or that `on_nan="pass"` let through.
+        dropped: rows that a full buffer let go.
+        missed: rows that did not come, in the gaps that the source noticed.
+        lost: rows that a killed run had read from a source that can't go back, and not saved.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    passes: float | None = None
+    fetched: int = 0
+    in_doubt: int = 0
+    waited: float = 0.0
+    worked: float = 0.0
+    aged: float = 0.0
+    aged_rows: int = 0
+    nan: int = 0
+    dropped: int = 0
+    missed: int = 0
+    lost: int = 0
+
+    @property
+    def reuse(self) -> float | None:
+        """Rows trained on for each row fetched."""
+        return self.rows / self.fetched if self.fetched else None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds from a row's arrival to its training, on average."""
+        return self.aged / self.aged_rows if self.aged_rows else None
+
+    @property
+    def waiting(self) -> float:
+        """The share of the time in which the trainer waited, from 0 to 1."""
+        total = self.waited + self.worked
+        return self.waited / total if total else 0.0
+
+    def since(self, earlier: Stats) -> Stats:
+        """What happened after `earlier`."""
+        return Stats(*(_minus(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)))
+
+    def logs(self) -> dict[str, float]:
+        """As numbers for a trainer's logs, for a History, a CSV file or TensorBoard."""
+        shown: dict[str, Any] = {
+            "rows": self.rows,
+            "passes": self.passes,
+            "reuse": self.reuse,
+            "age": self.age,
+        }
+        shown["waiting"] = self.waiting
+        shown.update(
+            {
+                n: getattr(self, n)
+                for n in ("nan", "dropped", "missed", "lost", "in_doubt")
+                if getattr(self, n)
+            }
+        )
+        return {name: float(value) for name, value in shown.items() if value is not None}
+
+    def __str__(self) -> str:
+        size = f" × {self.rows // self.steps:,}" if self.steps and self.rows % self.steps == 0 else ""
+        text = f"{self.steps:,} {'batch' if self.steps == 1 else 'batches'}{size} = {self.rows:,} rows"
+        if not size:
+            text = text.replace(" = ", ", ")
+        if self.passes is not None:
+            passes = f"{self.passes:,.2f}".rstrip("0").rstrip(".")
+            text += f", {passes} {'pass' if passes == '1' else 'passes'}"
+        return text
+
+
+def _minus(a: Any, b: Any) -> Any:
+    return a if b is None else None if a is None else a - b

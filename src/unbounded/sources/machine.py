@@ -1,0 +1,55 @@
+"""machine: this computer's own vitals, live, some readings a second."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from unbounded._block import Block, Break
+from unbounded._clock import Clock
+from unbounded._node import Context, Node
+from unbounded.sources._base import Source
+from unbounded.sources._vitals import read_vitals
+from unbounded.sources.live import Live, Past
+
+
+@dataclass(frozen=True)
+class Machine(Source):
+    """See `unbounded.machine`."""
+
+    rate: float = 10.0
+    word = "machine"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.rate, (int, float)) and math.isfinite(self.rate) and self.rate > 0):
+            raise ValueError(f"machine(rate={self.rate!r}): expected readings a second, a number above 0, such as 10.")
+
+    @property
+    def guarantee(self) -> Any:
+        return "at_most_once"
+
+    def identity(self) -> dict[str, Any]:
+        return {"rate": self.rate}
+
+    def open(self, context: Context) -> Node:
+        return Live(lambda past, stop: self._readings(context.clock, past, stop))
+
+    def _readings(self, clock: Clock, past: Past, stop: threading.Event) -> Iterator[Block]:
+        _, counters = read_vitals(None, clock.time)
+        if past.last is not None:
+            # Readings fall due whether or not anybody takes them: those of the time between were missed.
+            due = round((clock.time() - past.last) * self.rate)
+            yield Block(None, 0, Break("gap", max(0, due - past.lost)))
+        start, tick = clock.monotonic(), 1
+        while not clock.wait(stop, start + tick / self.rate - clock.monotonic()):
+            rows, counters = read_vitals(counters, clock.time)
+            if len(rows["time"]):
+                yield Block(rows, 1, None, rows["time"])
+            tick += 1
+            late = int((clock.monotonic() - start) * self.rate) - tick
+            if late > 0:
+                yield Block(None, 0, Break("gap", late))
+                tick += late
