@@ -1,0 +1,148 @@
+"""Files that are whole or absent, and one writing process for each directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from unbounded import _disk
+from unbounded._checkpoint import CheckpointError, Checkpoints
+
+
+def test_a_file_is_measured_as_it_was_written(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    path = tmp_path / "file"
+    written = _disk.write_file(path, lambda file: [file.write(data[:10]), file.write(data[10:]), None][2])
+    assert path.read_bytes() == data
+    assert written == (len(data), hashlib.sha256(data).hexdigest()) == _disk.measure_file(path)
+
+
+def test_a_kernel_that_takes_little_at_a_time_gets_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_disk, "call", lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
+    _disk.write_file(tmp_path / "file", lambda file: [file.write(bytes(range(100))), None][1])
+    assert (tmp_path / "file").read_bytes() == bytes(range(100))
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError):
+        _disk.write_file(tmp_path / "file", lambda file: None)
+
+
+def test_what_is_not_there_can_be_removed_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    _disk.remove(tmp_path / "absent")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "gone" / "deep").mkdir(parents=True)
+    (tmp_path / "gone" / "link").symlink_to(tmp_path / "kept")
+    _disk.remove(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+    assert (tmp_path / "kept" / "file").exists()
+
+
+class Other:
+    """Another Python process; it runs `code`, says what it prints, and then waits to be told to end."""
+
+    def __init__(self, path: Path, code: str) -> None:
+        lines = [
+            "import os, sys, time, signal",
+            "from unbounded._checkpoint import Checkpoints, CheckpointError",
+            "checkpoints = Checkpoints(sys.argv[1])",
+            textwrap.dedent(code).strip(),
+            "sys.stdin.read()",
+        ]
+        given = [sys.executable, "-u", "-c", "\n".join(lines), str(path)]
+        self.process = subprocess.Popen(
+            given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=path.parent
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __enter__(self) -> Other:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.communicate()
+
+
+def test_two_processes_cannot_write_to_one_directory(tmp_path: Path) -> None:
+    with Other(tmp_path, "checkpoints.write(1, {}, {}); print('ready')") as other:
+        assert other.line() == "ready"
+        mine = Checkpoints(tmp_path)
+        saved = mine.newest()  # to read is no trouble
+        assert saved is not None
+        assert saved.number == 1
+        says = rf"the process {other.process.pid} writes to it; stop that one, or use another directory"
+        for go_on in (lambda: mine.write(2, {}, {}), mine.prepare):
+            with pytest.raises(CheckpointError, match=says):
+                go_on()
+    mine.write(2, {}, {})  # the other has ended
+
+
+def test_a_closed_directory_is_free_for_others(tmp_path: Path) -> None:
+    mine = Checkpoints(tmp_path)
+    mine.write(1, {}, {})
+    second = Checkpoints(tmp_path)  # the same process: they share the lock, until both let go
+    second.write(2, {}, {})
+    mine.close()
+    code = """
+    try:
+        checkpoints.write(3, {}, {})
+        print("written")
+    except CheckpointError as error:
+        print(error)
+    """
+    with Other(tmp_path, code) as other:
+        assert f"the process {os.getpid()} writes to it" in other.line()
+    second.close()
+    with Other(tmp_path, code) as other:
+        assert other.line() == "written"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+def test_the_lock_of_a_killed_writer_is_free_though_its_child_lives(tmp_path: Path) -> None:
+    code = """
+    checkpoints.write(1, {}, {})
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    print(child)
+    """
+    with Other(tmp_path, code) as other:
+        child = int(other.line())
+        try:
+            other.process.kill()
+            other.process.wait()
+            os.kill(child, 0)  # it lives
+            Checkpoints(tmp_path).write(2, {}, {})
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+def test_a_forked_child_does_not_write_beside_its_parent(tmp_path: Path) -> None:
+    code = """
+    checkpoints.write(1, {}, {})
+    child = os.fork()
+    if child == 0:
+        try:
+            checkpoints.write(2, {}, {})
+        except CheckpointError as error:
+            print(error)
+        os._exit(0)
+    os.waitpid(child, 0)
+    checkpoints.write(3, {}, {})
+    print(checkpoints.newest().number)
+    """
+    with Other(tmp_path, code) as other:
+        assert f"the process {other.process.pid} writes to it" in other.line()
+        assert other.line() == "3"
