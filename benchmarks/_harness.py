@@ -1,0 +1,225 @@
+"""Measuring several sides in turns, and saying what came out.
+
+A side is a function that handles n batches and returns the seconds that they took. All sides take turns in
+short slices, in a new order each round, so that a slow second of the machine falls on one slice and not on
+one side. A ratio is taken within each round; its median over the rounds is held against a target.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the work: `run(n)` handles n batches and returns the seconds that they took.
+
+    `multiple` is what n must be a multiple of; `least` is the smallest n that is fair to this side (one that
+    prepares batches between its turns must be asked for many more than it can have prepared).
+    """
+
+    name: str
+    run: Callable[[int], float]
+    multiple: int = 1
+    least: int = 1
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Minimum, median and quartiles of one figure over the rounds."""
+
+    least: float
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of two values or more."""
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(min(values), low, median, high)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Microseconds a batch, for each side one value a round; the same index is the same round for all."""
+
+    title: str
+    micros: Mapping[str, Sequence[float]]
+
+    def spread(self, side: str) -> Spread:
+        """How long a batch of `side` takes, in microseconds."""
+        return Spread.of(self.micros[side])
+
+    def ratio(self, side: str, over: str) -> Spread:
+        """How many times as long as `over` this `side` takes, round by round."""
+        return Spread.of([a / b for a, b in zip(self.micros[side], self.micros[over], strict=True)])
+
+    def fastest(self, sides: Sequence[str]) -> str:
+        """Of these sides, the one with the smallest median."""
+        return min(sides, key=lambda side: self.spread(side).median)
+
+    def markdown(self, base: str) -> str:
+        """A table of all sides, the fastest first; ratios to `base` within rounds, and of the minima."""
+        lines = [
+            f"### {self.title}",
+            "",
+            f"| side | min µs | median µs | quartiles | × {base} | × of minima |",
+        ]
+        lines.append("|---|--:|--:|--:|--:|--:|")
+        for name in sorted(self.micros, key=lambda side: self.spread(side).median):
+            s, within = self.spread(name), self.ratio(name, base).median
+            cells = f"{name} | {s.least:,.1f} | {s.median:,.1f} | {s.low:,.1f}–{s.high:,.1f}"
+            lines.append(f"| {cells} | {within:.2f} | {s.least / self.spread(base).least:.2f} |")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure and the limit that it has to keep: a lower one where `at_least`, else an upper one."""
+
+    what: str
+    value: float
+    limit: float
+    at_least: bool = False
+    unit: str = "×"
+    spread: tuple[float, float] | None = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, what: str, spread: Spread, limit: float, *, at_least: bool = False, note: str = "") -> Check:
+        """The check of a ratio that was taken round by round: its median counts."""
+        return cls(what, spread.median, limit, at_least, "×", (spread.low, spread.high), note)
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure keeps its limit."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def row(self) -> str:
+        """One line of the table of verdicts."""
+        quartiles = f" ({_short(self.spread[0])}–{_short(self.spread[1])})" if self.spread else ""
+        target = f"{'≥' if self.at_least else '≤'} {_short(self.limit)}{self.unit}"
+        verdict = "met" if self.met else "**missed**"
+        value = f"{_short(self.value)}{self.unit}{quartiles}"
+        return f"| {self.what} | {value} | {target} | {verdict} | {self.note} |"
+
+
+@dataclass
+class Report:
+    """What a benchmark found: tables (each with the side that its ratios refer to), verdicts, remarks."""
+
+    tables: list[tuple[Timings, str]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def add(self, other: Report) -> None:
+        """Append all that another report holds."""
+        self.tables += other.tables
+        self.checks += other.checks
+        self.remarks += other.remarks
+
+    def markdown(self) -> str:
+        """The whole report, verdicts first."""
+        parts = []
+        if self.checks:
+            head = ["| figure | measured (quartiles) | target | verdict | note |", "|---|--:|--:|---|---|"]
+            parts.append("\n".join(head + [check.row() for check in self.checks]))
+        parts += [timings.markdown(base) for timings, base in self.tables]
+        if self.remarks:
+            parts.append("\n".join(f"- {remark}" for remark in self.remarks))
+        return "\n\n".join(parts)
+
+    def save(self, path: Path) -> None:
+        """Write the figures as JSON, so that `load` gives this report back."""
+        tables = [{"title": t.title, "micros": dict(t.micros), "base": base} for t, base in self.tables]
+        checks = [asdict(check) | {"met": check.met} for check in self.checks]
+        whole = {"machine": machine(), "tables": tables, "checks": checks, "remarks": self.remarks}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read what `save` wrote."""
+        whole = json.loads(path.read_text())
+        tables = [(Timings(t["title"], t["micros"]), t["base"]) for t in whole["tables"]]
+        checks = []
+        for plain in whole["checks"]:
+            del plain["met"]
+            plain["spread"] = tuple(plain["spread"]) if plain["spread"] else None
+            checks.append(Check(**plain))
+        return cls(tables, checks, whole["remarks"])
+
+
+def timed(work: Callable[[int], object]) -> Callable[[int], float]:
+    """Turn a function that handles n batches into one that also says how many seconds that took."""
+
+    def run(n: int) -> float:
+        begin = perf_counter()
+        work(n)
+        return perf_counter() - begin
+
+    return run
+
+
+def measure(
+    title: str, sides: Sequence[Side], *, rounds: int, slice_seconds: float, warm: float = 0.0, seed: int = 0
+) -> Timings:
+    """Let all sides take turns, `rounds` times, for at least `slice_seconds` each time.
+
+    A side that fails is an error: a peer that silently drops out would make us look better than we are.
+    Before each turn a side runs `warm` times its slice untimed: what it touched long ago has left the caches.
+    """
+    counts = [_count_for(side, slice_seconds) for side in sides]
+    micros: dict[str, list[float]] = {side.name: [] for side in sides}
+    turns = random.Random(seed)
+    for _ in range(rounds):
+        for i in turns.sample(range(len(sides)), len(sides)):
+            gc.collect()
+            if warm:
+                sides[i].run(max(1, int(counts[i] * warm)))
+            micros[sides[i].name].append(sides[i].run(counts[i]) / counts[i] * 1e6)
+    return Timings(title, micros)
+
+
+def _count_for(side: Side, seconds: float) -> int:
+    """How many batches fill a slice of this side; finding out also warms the side up."""
+    n = max(side.least, side.multiple)
+    n += -n % side.multiple
+    side.run(n)
+    while (took := side.run(n)) < seconds:
+        n = max(n + 1, min(n * 8, int(n * seconds / max(took, 1e-9) * 1.2)))
+        n += -n % side.multiple
+    return n
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on, for the reader who compares them with others."""
+    versions = {}
+    for name in ("numpy", "keras", "jax", "torch", "tensorflow-cpu", "tensorflow", "grain"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "versions": versions,
+    }
+
+
+def _short(value: float) -> str:
+    """The three figures that matter, without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
