@@ -16,18 +16,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 def windows_of(readings, length):
     """Every window of `length` readings, [rows, length, columns]."""
-    return np.ascontiguousarray(
-        np.moveaxis(np.lib.stride_tricks.sliding_window_view(readings, length, 0), -1, 1)
-    )
+    return np.ascontiguousarray(np.moveaxis(np.lib.stride_tricks.sliding_window_view(readings, length, 0), -1, 1))
 
 
 def noisy_readings(rows, seed=0):
     """Two columns: noise about a level that jumps now and then, and a slow walk."""
     rng = np.random.default_rng(seed)
     level = np.repeat(rng.normal(size=rows // 200 + 1), 200)[:rows]
-    return np.stack([level + 0.5 * rng.normal(size=rows), 0.05 * rng.normal(size=rows).cumsum()], 1).astype(
-        "f4"
-    )
+    return np.stack([level + 0.5 * rng.normal(size=rows), 0.05 * rng.normal(size=rows).cumsum()], 1).astype("f4")
 
 
 def test_a_window_s_last_reading_is_never_looked_at():
@@ -47,9 +43,7 @@ def test_numpy_and_the_backend_predict_the_same_after_training():
     model.fit(windows, epochs=2, verbose=0)
     weights = model.numpy_weights()
     assert all(np.abs(weight).max() > 0 for weight in weights)
-    np.testing.assert_allclose(
-        predict(np, weights, windows), keras.ops.convert_to_numpy(model(windows)), atol=1e-5
-    )
+    np.testing.assert_allclose(predict(np, weights, windows), keras.ops.convert_to_numpy(model(windows)), atol=1e-5)
 
 
 @pytest.mark.slow  # a compilation, and a few steps

@@ -30,8 +30,8 @@ def scored(scorer, values, start=0):
     values = np.asarray(values, dtype=float)
     before = np.concatenate([np.repeat(values[:1], 10, axis=0), values])
     expected = np.stack([before[i : i + 10].mean(axis=0) for i in range(len(values))])
-    time = (start + np.arange(len(values))) / 10
-    return scorer.score(time, values, values / 10, expected / 10)
+    row = start + np.arange(len(values))
+    return scorer.score(row, row / 10, values, values / 10, expected / 10)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -53,7 +53,8 @@ def test_a_column_that_was_idle_names_itself_among_the_others():
     columns = [*CPU, Column("net_in", "B/s", least=1e5, bursts=True)]
     scorer = Scorer(columns)
     x = scaled(columns, values)
-    alarms = scorer.score(np.arange(800) / 10, values, x, np.repeat(np.median(x, 0)[None], 800, 0)).alarms
+    row, middle = np.arange(800), np.repeat(np.median(x, 0)[None], 800, 0)
+    alarms = scorer.score(row, row / 10, values, x, middle).alarms
     first = next(alarm for alarm in alarms if alarm.row >= 600)
     assert first.column == "net_in"
     assert first.row < 605
@@ -123,7 +124,7 @@ def test_a_reading_beyond_all_before_it_raises_an_alarm_that_asks_no_model():
     x = values / 10
     for record, rows in ((0.05, [2_500]), (0.0, [])):
         scorer = Scorer([Column("a")], record=record, warm_up=1_000)
-        alarms = scorer.score(np.arange(3_000.0), values, x, -x).alarms
+        alarms = scorer.score(np.arange(3_000), np.arange(3_000.0), values, x, -x).alarms
         assert [alarm.row for alarm in alarms if alarm.row == 2_500] == rows
         assert all(alarm.record for alarm in alarms if alarm.row == 2_500)
 
@@ -136,15 +137,15 @@ def test_blocks_cut_anywhere_and_a_restart_between_any_two_change_nothing(sizes,
     values[-30:, 0] = 100
     columns = [*CPU, Column("other")]
     x, expected = values / 10, np.roll(values, 1, axis=0) / 10
-    time = np.arange(len(values)) / 10
-    whole = Scorer(columns, warm_up=16).score(time, values, x, expected)
+    row = np.arange(len(values))
+    whole = Scorer(columns, warm_up=16).score(row, row / 10, values, x, expected)
     parts, alarms, state, at = [], [], None, 0
     for size in sizes:
         scorer = Scorer(columns, warm_up=16)
         if state is not None:
             scorer.load_state_dict(state)
         cut = slice(at, at + size)
-        part = scorer.score(time[cut], values[cut], x[cut], expected[cut])
+        part = scorer.score(row[cut], row[cut] / 10, values[cut], x[cut], expected[cut])
         at += size
         parts.append(part.score)
         alarms.extend(part.alarms)
@@ -158,11 +159,12 @@ def test_readings_that_were_scored_before_are_skipped():
     once, twice = Scorer(CPU), Scorer(CPU)
     first = scored(once, cpu)
     scored(twice, cpu[:300])
-    again = twice.score(np.arange(200, 500) / 10, cpu[200:], cpu[200:], cpu[200:])
+    row = np.arange(200, 500)
+    again = twice.score(row, row / 10, cpu[200:], cpu[200:], cpu[200:])
     assert np.isnan(again.score[:100]).all()
     assert not np.isnan(again.score[100:]).any()
     assert once.rows == twice.rows == 500
-    assert once.time == twice.time == 49.9
+    assert once.last == twice.last == 499
     assert not np.isnan(first.score).any()
 
 
@@ -184,7 +186,7 @@ def test_the_state_of_other_columns_is_refused_in_words():
 def test_the_state_stays_small():
     scorer = Scorer(VITALS)
     x = np.random.default_rng(0).gamma(2, 1e5, (5_000, len(VITALS)))
-    scorer.score(np.arange(5_000.0), x, x, x)
+    scorer.score(np.arange(5_000), np.arange(5_000.0), x, x, x)
     assert sum(np.asarray(leaf).nbytes for leaf in scorer.state_dict().values()) < 32_000
 
 
@@ -202,8 +204,8 @@ def test_options_that_cannot_be_are_refused_in_words(columns, options, words):
 
 
 def test_shapes_that_do_not_fit_are_refused_in_words():
-    with pytest.raises(ValueError, match=r"it expects \[rows\]"):
-        Scorer(CPU).score(np.zeros(2), np.zeros((2, 3)), np.zeros((2, 1)), np.zeros((2, 1)))
+    with pytest.raises(ValueError, match=r"it expects \[rows\] twice"):
+        Scorer(CPU).score(np.zeros(2), np.zeros(2), np.zeros((2, 3)), np.zeros((2, 1)), np.zeros((2, 1)))
 
 
 def test_changes_are_written_as_one_would_say_them():

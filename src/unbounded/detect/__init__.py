@@ -1,0 +1,1 @@
+"""An anomaly detector for streams of readings: what `unbounded train` trains."""

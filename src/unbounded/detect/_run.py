@@ -93,7 +93,8 @@ class Run:
             The share of persistence's mean squared error that the model saved: 0.3 is 30 % better, a
             negative number is worse. ``None`` where nothing moved, or nothing was scored.
         """
-        error, last = self.error[-readings:] if readings else self.error, self.last[-(readings or 0) :]
+        newest = slice(-readings if readings else None, None)
+        error, last = self.error[newest], self.last[newest]
         known = np.isfinite(error) & np.isfinite(last)
         usual = float(last[known].sum())
         return 1.0 - float(error[known].sum()) / usual if usual > 0 else None
@@ -213,7 +214,7 @@ def read_run(directory: Path) -> Run:
         return np.array(values, dtype=dtype)
 
     width = len(starts[-1].columns) if starts else 0
-    values = np.array([record["values"] for record in readings], dtype=np.float64).reshape(-1, width)
+    values = np.array([record["values"] for record in readings], dtype=np.float64).reshape(len(readings), width)
     return Run(
         starts=starts,
         row=column("row", np.int64),

@@ -32,8 +32,9 @@ _SHARES = np.array([0.5, 0.9, 0.98])
 class Alarm:
     """One alarm: when, in which column, and by how much.
 
-    ``change`` is against the median of the last hundred readings, in the column's own unit; ``record`` is
-    whether the reading lay beyond all before it, and was not surprising otherwise.
+    ``row`` counts the readings scored, from 0; ``change`` is against the median of the last hundred readings,
+    in the column's own unit; ``record`` is whether the reading lay beyond all before it, and was not
+    surprising otherwise.
     """
 
     row: int
@@ -78,7 +79,8 @@ class Scorer:
         >>> rng = np.random.default_rng(0)
         >>> cpu = 20 + rng.normal(size=(300, 1))
         >>> cpu[250:] += 50
-        >>> scored = scorer.score(np.arange(300) / 10, cpu, cpu - 20, np.zeros((300, 1)))
+        >>> row = np.arange(300)
+        >>> scored = scorer.score(row, row / 10, cpu, cpu - 20, np.zeros((300, 1)))
         >>> scored.alarms[0].row, scored.alarms[0].words
         (250, 'cpu +50 points')
     """
@@ -110,7 +112,7 @@ class Scorer:
         self.warm_up, self.refractory, self.memory, self.record = warm_up, refractory, memory, record
         width = len(self.columns)
         self.rows = 0
-        self.time = -np.inf
+        self.last = -1
         self.alarms = 0
         self._usual = np.zeros((LOOKS, width, len(_EDGES) + 1))
         self._values = np.zeros((0, width))
@@ -121,38 +123,44 @@ class Scorer:
         # What has been looked at since the last ordinal at which it is learned: sizes, and their weights.
         self._pending = np.zeros((2, LOOKS, 0, width))
 
-    def score(self, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray) -> Scored:
+    def score(
+        self, row: np.ndarray, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray
+    ) -> Scored:
         """Score the next readings.
 
         Args:
+            row: numbers that only ever grow and say which readings these are, int64, [rows].
             time: when they were taken, in seconds, [rows].
             values: the readings in their own units, [rows, columns].
             normal: the readings on the model's scale, [rows, columns].
             expected: the model's predictions of them, made before it was trained on them, [rows, columns].
 
         Returns:
-            A score for each reading, and the alarms. Readings that are not later than the last scored one
-            were scored before: they are left out, and get a score of NaN.
+            A score for each reading, and the alarms. Readings whose number is not above the last scored
+            one's were scored before: they are left out, and get a score of NaN.
 
         Raises:
             ValueError: the shapes do not fit the columns.
         """
-        time = np.asarray(time, dtype=np.float64)
+        row, time = np.asarray(row, dtype=np.int64), np.asarray(time, dtype=np.float64)
         values, normal, expected = (np.asarray(v, dtype=np.float64) for v in (values, normal, expected))
-        if any(v.shape != (*time.shape, len(self.columns)) for v in (values, normal, expected)):
+        shape = (len(row), len(self.columns))
+        if time.shape != row.shape or any(v.shape != shape for v in (values, normal, expected)):
             raise ValueError(
-                f"Scorer.score was given time {time.shape}, values {values.shape}, normal {normal.shape} and "
-                f"expected {expected.shape}: it expects [rows], and [rows, {len(self.columns)}] three times."
+                f"Scorer.score was given row {row.shape}, time {time.shape}, values {values.shape}, "
+                f"normal {normal.shape} and expected {expected.shape}: it expects [rows] twice, and "
+                f"[rows, {len(self.columns)}] three times."
             )
         score = np.full(len(time), np.nan)
         alarms: list[Alarm] = []
-        rows = np.flatnonzero(time > np.maximum.accumulate(np.concatenate([[self.time], time]))[:-1])
+        rows = np.flatnonzero(row > np.maximum.accumulate(np.concatenate([[self.last], row]))[:-1])
         at = 0
         while at < len(rows):
             # What is usual is learned at fixed ordinals, wherever the blocks were cut.
             part = rows[at : at + CHUNK - self.rows % CHUNK]
             at += len(part)
             score[part] = self._chunk(time[part], values[part], normal[part], expected[part], alarms)
+            self.last = int(row[part[-1]])
         return Scored(score, tuple(alarms))
 
     def _chunk(
@@ -180,7 +188,6 @@ class Scorer:
         self._low = np.minimum(self._low, values.min(axis=0))
         self._high = np.maximum(self._high, values.max(axis=0))
         self.rows += len(time)
-        self.time = float(time[-1])
         if self.rows % CHUNK == 0:
             self._learn(*self._pending)
             self._pending = self._pending[:, :, :0]
@@ -265,7 +272,7 @@ class Scorer:
         return {
             "columns": [column.name for column in self.columns],
             "rows": self.rows,
-            "time": self.time,
+            "last": self.last,
             "alarms": self.alarms,
             "usual": self._usual.copy(),
             "values": self._values.copy(),
@@ -292,7 +299,7 @@ class Scorer:
                 f"The scorer's state is of the columns {list(state['columns'])}, but the readings have "
                 f"{names}: go on with the same columns, or start a new run in another directory."
             )
-        self.rows, self.time, self.alarms = int(state["rows"]), float(state["time"]), int(state["alarms"])
+        self.rows, self.last, self.alarms = (int(state[key]) for key in ("rows", "last", "alarms"))
         self._usual = np.array(state["usual"], dtype=np.float64)
         self._values, self._normal = (
             np.array(state[key], dtype=np.float64).reshape(-1, len(names)) for key in ("values", "normal")

@@ -1,0 +1,193 @@
+"""The report of a run: one HTML file with real plots, to be opened anywhere and sent to anyone.
+
+The figures come from what the run wrote down, and from nothing else. matplotlib draws them as SVG, which goes
+into the page itself; the page loads nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import time as clock
+from collections.abc import Sequence
+from pathlib import Path
+
+from unbounded.detect import _plots
+from unbounded.detect._run import Run, read_run
+
+FILE = "report.html"
+
+
+def write_report(directory: Path, *, title: str | None = None) -> Path:
+    """Write `report.html` into a run's directory.
+
+    Args:
+        directory: where the run wrote `run.jsonl`.
+        title: what stands at the top; the source's name, if none is given.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: no run has written there.
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    run = read_run(directory)
+    if not run.starts:
+        raise FileNotFoundError(
+            f"There is no run in {directory} to report on. Start one there: unbounded train machine: --dir {directory}"
+        )
+    path = directory / FILE
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(page(run, title=title or _title(run)), encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def page(run: Run, *, title: str) -> str:
+    """A run as a page.
+
+    Args:
+        run: what to show.
+        title: what stands at the top.
+
+    Returns:
+        A whole HTML document.
+    """
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p class=lead>{html.escape(_lead(run))}</p>",
+        _facts(run),
+    ]
+    if run.alarms:
+        parts += ["<h2>Alarms</h2>", _alarms(run)]
+    if len(run.time) > 1:
+        parts += [
+            _figure(
+                "What was read",
+                "Each column in its own unit; a vertical line where it raised an alarm. "
+                "Grey is time in which nothing was read.",
+                _plots.readings(run),
+            ),
+            _figure(
+                "How surprising it was",
+                "A score of 3 is one reading in a thousand. Each reading is scored before the model is "
+                "trained on it; above the dashed line, an alarm.",
+                _plots.scores(run),
+            ),
+        ]
+    if run.epochs:
+        parts.append(
+            _figure(
+                "What was learned",
+                "The loss of each epoch against that of “the next reading is the last one” on the same rows, "
+                "and the share of its time in which the model waited for data.",
+                _plots.epochs(run),
+            )
+        )
+    if len(run.starts) > 1:
+        parts += ["<h2>Starts</h2>", _starts(run)]
+    parts.append(f"<footer>Made by unbounded, {_when(clock.time())}, from {len(run.row):,} readings.</footer>")
+    return _document(title, "\n".join(parts))
+
+
+def _title(run: Run) -> str:
+    source = run.starts[-1].source
+    return "This computer’s vitals" if source == "machine:" else source
+
+
+def _lead(run: Run) -> str:
+    if not len(run.row):
+        return "Nothing has been scored yet."
+    better = run.better_by()
+    read = f"{len(run.row):,} readings of {len(run.columns)} columns in {_span(run.time[-1] - run.time[0])}"
+    if better is None:
+        return f"{read}."
+    word = "better" if better >= 0 else "worse"
+    return (
+        f"{read}. Before it was trained on them, the model predicted them {abs(better):.0%} {word} than "
+        "“the next reading is the last one”."
+    )
+
+
+def _facts(run: Run) -> str:
+    last = run.epochs[-1].logs if run.epochs else {}
+    facts = [
+        ("steps", f"{run.steps[-1]:,}" if len(run.steps) else "0"),
+        ("readings", f"{len(run.row):,}"),
+        ("alarm" if len(run.alarms) == 1 else "alarms", f"{len(run.alarms):,}"),
+        ("uses of each row", f"{last['reuse']:.1f}" if "reuse" in last else "–"),
+        ("rows trained twice", f"{run.rows_trained_twice():,}"),
+        ("readings missed", f"{sum(start.missed for start in run.starts):,}"),
+    ]
+    cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
+    return f"<div class=facts>{cells}</div>"
+
+
+def _alarms(run: Run) -> str:
+    rows = [
+        (_when(alarm.time), alarm.words, "a new record" if alarm.record else f"score {alarm.score:.1f}")
+        for alarm in run.alarms[-50:]
+    ]
+    return _table(("when", "what", "why"), rows)
+
+
+def _starts(run: Run) -> str:
+    rows = [
+        (_when(start.time), f"step {start.step + 1:,}", f"row {start.row + 1:,}", f"{start.missed:,}")
+        for start in run.starts
+    ]
+    return _table(("when", "began at", "after reading", "readings missed before"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _figure(heading: str, words: str, svg: str) -> str:
+    return f"<h2>{heading}</h2><p>{words}</p><figure>{svg}</figure>"
+
+
+def _when(seconds: float) -> str:
+    return clock.strftime("%Y-%m-%d %H:%M:%S", clock.localtime(seconds))
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7_200 else f"{seconds / 3_600:.1f} hours"
+
+
+_STYLE = """
+:root{--ink:#1c2430;--soft:#5d6b7c;--line:#e3e8ee;--card:#fff;--page:#f5f7fa;--accent:#0b7285}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);
+  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+main{max-width:1040px;margin:0 auto;padding:48px 28px 64px}
+h1{font-size:34px;line-height:1.2;letter-spacing:-.02em;margin:0 0 8px}
+h2{font-size:20px;letter-spacing:-.01em;margin:48px 0 4px}
+p{margin:0 0 14px;color:var(--soft);max-width:70ch}
+p.lead{font-size:18px;color:var(--ink)}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:28px 0 0}
+.facts div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px}
+.facts b{display:block;font-size:26px;line-height:1.2;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
+.facts span{color:var(--soft);font-size:13px}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px}
+figure svg{display:block;width:100%;height:auto}
+table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);
+  border-radius:12px;border-spacing:0;overflow:hidden;margin-top:12px;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:9px 16px;border-top:1px solid var(--line)}
+thead th{border-top:0;color:var(--soft);font-weight:500;font-size:13px}
+footer{margin-top:48px;color:var(--soft);font-size:13px}
+@media print{body{background:#fff}main{padding:0}figure,table{break-inside:avoid}}
+"""
+
+
+def _document(title: str, body: str) -> str:
+    return (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><main>{body}</main></body></html>\n"
+    )
