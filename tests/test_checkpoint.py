@@ -20,6 +20,7 @@ import pytest
 
 from unbounded import _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError
+from unbounded._saved import open_saved
 
 
 def state(number: int) -> dict[str, Any]:
@@ -170,8 +171,11 @@ def test_a_truncated_lengthened_or_missing_file_is_noticed(index: int, tmp_path:
             file.unlink()
         else:
             os.truncate(file, length)
-        with pytest.warns(DamagedCheckpoint, match=rf"{re.escape(str(file))} is .*Going on from .*0001"):
+        with pytest.warns(DamagedCheckpoint, match=rf"{re.escape(str(file))} is .*Going on from .*0001") as told:
             assert read(Checkpoints(path)) == 1
+        if length is None or index > 0:
+            why = "is missing" if length is None else f"it has {length:,} bytes, and {size:,} were written"
+            assert why in str(told[0].message)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -233,6 +237,17 @@ def test_after_a_fall_back_the_next_one_is_the_newest(tmp_path: Path) -> None:
     assert read(Checkpoints(tmp_path)) == 15
     save(checkpoints, 20)
     assert read(Checkpoints(tmp_path)) == 20
+
+
+def test_a_damaged_one_that_was_moved_away_is_written_anew(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 1, 2)
+    (tmp_path / "step-000000000002" / "state.npz").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        checkpoints.newest()
+    shutil.move(tmp_path / "step-000000000002", tmp_path / "damaged")
+    save(checkpoints, 2, 3)
+    assert [saved.number for saved in checkpoints.all()] == [3]
 
 
 def newer(path: Path) -> None:
@@ -394,6 +409,22 @@ def test_a_reader_beside_a_writer_always_finds_a_whole_one(tmp_path: Path) -> No
     assert read(Checkpoints(tmp_path)) == 59
 
 
+def test_one_that_its_writer_removes_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Checkpoints(tmp_path, keep=1)
+    save(writer, 1)
+
+    def open_late(path: Path) -> Any:
+        saved = open_saved(path)
+        if saved.number == 1:
+            save(writer, 2)  # between the look at its manifest and at its state
+        return saved
+
+    monkeypatch.setattr("unbounded._checkpoint.open_saved", open_late)
+    assert read(Checkpoints(tmp_path)) == 2
+
+
 def test_two_objects_of_one_process_take_turns(tmp_path: Path) -> None:
     two = [Checkpoints(tmp_path, keep=2) for _ in range(2)]
     threads = [threading.Thread(target=save, args=(checkpoints, *range(i, 40, 2))) for i, checkpoints in enumerate(two)]
@@ -411,6 +442,17 @@ def test_a_directory_that_was_removed_is_made_again(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run")
     save(checkpoints, 2)
     assert [saved.number for saved in checkpoints.all()] == [2]
+
+
+def test_what_others_wrote_after_a_directory_was_removed_is_left_whole(tmp_path: Path) -> None:
+    first, second = Checkpoints(tmp_path / "run"), Checkpoints(tmp_path / "run")
+    for checkpoints, rows in ((first, 3), (second, 4)):
+        segment = checkpoints.add_segment("rows", {"x": np.arange(rows)})
+        checkpoints.write(1, {}, {}, segments=[segment])
+        if checkpoints is first:
+            shutil.rmtree(tmp_path / "run")
+    save(first, 2)
+    assert [saved.check() for saved in first.all()] == [None, None]
 
 
 # ---- what the disk refuses ----
@@ -436,10 +478,11 @@ def test_a_failed_write_never_reaches_a_file_that_was_opened_later(
         return function(*args)
 
     monkeypatch.setattr(_disk, "call", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as raised:
         _disk.write_file(tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
     monkeypatch.undo()
     fd = os.open(tmp_path / "b", os.O_WRONLY | os.O_CREAT)  # it gets the number that the other file had
+    del raised  # and with it the buffer, which then writes what it still holds
     gc.collect()
     os.close(fd)
     assert (tmp_path / "b").read_bytes() == b""

@@ -26,8 +26,10 @@ def test_a_file_is_measured_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_kernel_that_takes_little_at_a_time_gets_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_disk, "call", lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
-    _disk.write_file(tmp_path / "file", lambda file: [file.write(bytes(range(100))), None][1])
-    assert (tmp_path / "file").read_bytes() == bytes(range(100))
+    path = tmp_path / "file"
+    written = _disk.write_file(path, lambda file: [file.write(bytes(range(100))), None][1])
+    assert path.read_bytes() == bytes(range(100))
+    assert written == _disk.measure_file(path)
 
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:

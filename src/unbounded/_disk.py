@@ -41,13 +41,11 @@ class _Hashing(io.RawIOBase):
         return True
 
     def write(self, data: Any, /) -> int:
-        view = memoryview(data).cast("B")
+        view = memoryview(data)
         if self.fd is None:
             return len(view)
-        done = 0
-        while done < len(view):  # the kernel may take less than it was given: 2 GiB at most, on Linux
-            done += call(os.write, self.fd, view[done:])
-        self.hash.update(view)
+        done = call(os.write, self.fd, view)  # perhaps not all of it; then the buffer comes again with the rest
+        self.hash.update(view[:done])
         self.size += done
         return done
 
