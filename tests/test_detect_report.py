@@ -34,7 +34,7 @@ def write_run(directory, readings=1_200, columns=VITALS, epochs=8, starts=2):
     score = Scorer(columns).score(np.arange(readings), time, values, x, np.repeat(x.mean(0)[None], readings, 0)).score
     figures = {"score": score, "error": np.full(readings, 0.5), "last": np.full(readings, 1.0)}
     lines = [
-        _run.start_record(Start(time[0], "machine:", 0, 0, 0, columns, 4.0)),
+        _run.start_record(Start(time[0], "machine:", 0, "the beginning", columns, 4.0)),
         *_run.reading_records(range(readings), time, values, figures),
         *(_run.step_record(step, range(step, step + 32)) for step in range(1, readings // 2)),
         *(
@@ -45,7 +45,8 @@ def write_run(directory, readings=1_200, columns=VITALS, epochs=8, starts=2):
         ),
     ]
     if starts > 1:
-        lines.append(_run.start_record(Start(time[readings // 2], "machine:", 300, 600, 38, columns, 4.0)))
+        again = Start(time[readings // 2], "machine:", 300, "row 600", columns, 4.0)
+        lines += [_run.start_record(again), _run.missed_record(38, time[readings // 2])]
     row = readings // 45 * 30
     alarm = Alarm(row, float(time[row]), columns[0].name, 61.7, 6.2, False, columns[0].change(61.7))
     lines.append(_run.alarm_record(alarm))
@@ -130,7 +131,8 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path):
     assert len(run.row) == 900
     assert run.values.shape == (900, 7)
     assert run.columns == VITALS
-    assert [start.missed for start in run.starts] == [0, 38]
+    assert [start.step for start in run.starts] == [0, 300]
+    assert run.missed == 38
     assert run.alarms[0].words == "cpu +62 points"
     assert run.better_by() == pytest.approx(0.5)
     assert run.better_by(100) == pytest.approx(0.5)

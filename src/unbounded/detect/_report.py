@@ -117,7 +117,7 @@ def _facts(run: Run) -> str:
         ("alarm" if len(run.alarms) == 1 else "alarms", f"{len(run.alarms):,}"),
         ("uses of each row", f"{last['reuse']:.1f}" if "reuse" in last else "–"),
         ("rows trained twice", f"{run.rows_trained_twice():,}"),
-        ("readings missed", f"{sum(start.missed for start in run.starts):,}"),
+        ("readings missed", f"{run.missed:,}"),
     ]
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
     return f"<div class=facts>{cells}</div>"
@@ -132,11 +132,8 @@ def _alarms(run: Run) -> str:
 
 
 def _starts(run: Run) -> str:
-    rows = [
-        (_when(start.time), f"step {start.step + 1:,}", f"row {start.row + 1:,}", f"{start.missed:,}")
-        for start in run.starts
-    ]
-    return _table(("when", "began at", "after reading", "readings missed before"), rows)
+    rows = [(_when(start.time), f"step {start.step + 1:,}", start.position) for start in run.starts]
+    return _table(("when", "on at", "from"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,17 +23,14 @@ FILE = "run.jsonl"
 
 @dataclass(frozen=True)
 class Start:
-    """The trainer began, or began again.
-
-    ``step`` is the last step that was trained before, ``row`` the last reading that was scored before, and
-    ``missed`` the readings that did not come while the trainer was away.
+    """The trainer began, or began again: ``step`` is the last step that it had trained before, and
+    ``position`` says in words from where in the stream it goes on.
     """
 
     time: float
     source: str
     step: int
-    row: int
-    missed: int
+    position: str
     columns: tuple[Column, ...]
     threshold: float
 
@@ -64,6 +61,7 @@ class Run:
         steps: the number of each trained step, [steps].
         batches: the numbers of the rows that each was trained on.
         epochs: in order.
+        missed: readings that did not come, such as those while nobody was there to take them.
     """
 
     starts: tuple[Start, ...]
@@ -77,6 +75,7 @@ class Run:
     steps: np.ndarray
     batches: tuple[tuple[int, ...], ...]
     epochs: tuple[Epoch, ...]
+    missed: int
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -173,6 +172,19 @@ def step_record(step: int, rows: Sequence[int]) -> dict[str, Any]:
     return {"kind": "step", "step": int(step), "rows": [int(row) for row in rows]}
 
 
+def missed_record(readings: int, time: float) -> dict[str, Any]:
+    """Readings that did not come as a line.
+
+    Args:
+        readings: how many.
+        time: when that was noticed.
+
+    Returns:
+        Plain data.
+    """
+    return {"kind": "missed", "readings": int(readings), "time": float(time)}
+
+
 def epoch_record(epoch: Epoch) -> dict[str, Any]:
     """An epoch as a line.
 
@@ -227,6 +239,7 @@ def read_run(directory: Path) -> Run:
         steps=np.array([record["step"] for record in lines.get("step", [])], dtype=np.int64),
         batches=tuple(tuple(record["rows"]) for record in lines.get("step", [])),
         epochs=tuple(Epoch(**record) for record in lines.get("epoch", [])),
+        missed=sum(record["readings"] for record in lines.get("missed", [])),
     )
 
 

@@ -1,0 +1,110 @@
+"""Training the detector: the stream, the model and the callbacks put together, and `fit` called once.
+
+This is the whole recipe, and a short one: what makes it endless, exact and restartable is the library's. The
+frameworks are imported when training begins, so that a command can show its first reading before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbounded.detect._readings import Readings
+
+if TYPE_CHECKING:
+    from unbounded.detect._watch import Watch
+
+ENDLESS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train; each run keeps to the one that it was begun with.
+
+    Args:
+        steps: the step, counted over all runs, after which training ends; ``None`` for never.
+        epoch: steps in an epoch.
+        length: readings in a window.
+        capacity: windows that count as recent.
+        reuse: how often each window is trained on, on average.
+        batch: windows in a batch.
+        every: steps between two checkpoints.
+        warm_up: readings before the first alarm may come.
+        false_alarms: readings that may raise an alarm without a cause, as a share of all.
+        learning_rate: Adam's.
+    """
+
+    steps: int | None = None
+    epoch: int = 50
+    length: int = 32
+    capacity: int = 1_000
+    reuse: float = 16.0
+    batch: int = 32
+    every: int = 1
+    warm_up: int = 300
+    false_alarms: float = 1e-4
+    learning_rate: float = 1e-2
+
+
+def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
+    """The stream from the readings to the batches.
+
+    Args:
+        readings: where they come from.
+        plan: the sizes.
+        watch: what reads, scores and counts along the way.
+
+    Returns:
+        A stream of batches of windows, [batch, length, columns].
+    """
+    return (
+        readings.stream.map(watch.read)
+        .normalize("x")
+        .windows(plan.length)
+        .map(watch.see)
+        .replay(plan.capacity, reuse=plan.reuse)
+        .batch(plan.batch)
+        .map(watch.hand_out)
+    )
+
+
+def train(
+    readings: Readings, directory: Path, plan: Plan | None = None, *, tell: Callable[[dict[str, Any]], None]
+) -> None:
+    """Train the detector until its last step, for ever, or until a signal; and go on where an earlier run ended.
+
+    Args:
+        readings: what to train on.
+        directory: where checkpoints, `run.jsonl` and the report go.
+        plan: how to train.
+        tell: is told what happens; see `Watch`.
+
+    Raises:
+        ModuleNotFoundError: Keras, or its backend, is not installed.
+    """
+    plan = plan or Plan()
+    tell({"event": "loading"})
+    import keras
+
+    import unbounded as ub
+    from unbounded.detect._model import Predictor
+    from unbounded.detect._score import Scorer
+    from unbounded.detect._watch import Watch
+
+    keras.utils.set_random_seed(0)
+    scorer = Scorer(readings.columns, warm_up=plan.warm_up, false_alarms=plan.false_alarms)
+    directory.mkdir(parents=True, exist_ok=True)
+    watch = Watch(readings.name, readings.columns, scorer, directory, tell=tell, stop_at=plan.steps)
+    model = Predictor(plan.length, len(readings.columns))
+    model.compile(keras.optimizers.Adam(plan.learning_rate, global_clipnorm=1.0))
+    model.optimizer.build(model.trainable_variables)
+    try:
+        with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
+            watch.attach(feed)
+            checkpoint = ub.keras.Checkpoint(feed, directory / "checkpoints", every=plan.every)
+            model.fit(feed, epochs=ENDLESS, callbacks=[watch, checkpoint], verbose=0)
+            tell({"event": "end", "step": feed.steps, "iterations": int(model.optimizer.iterations.value)})
+    finally:
+        watch.close()

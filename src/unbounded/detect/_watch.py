@@ -1,0 +1,252 @@
+"""What goes on around the training: scoring, counting and telling, as a Keras callback with two ears in the stream.
+
+One ear hears each new window as it is pulled and scores it there and then, in NumPy, with the weights of the
+last step: a window can't be in a batch before it was pulled, so it is always scored before it is trained on.
+The other hears which rows each batch is made of. What is heard again after a restart is known by its number
+and left alone; what was written down after the checkpoint is cut off.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unbounded._log import Log
+from unbounded._stats import Stats
+from unbounded.detect import _run
+from unbounded.detect._columns import Column, scaled
+from unbounded.detect._model import predict
+from unbounded.detect._run import Epoch, Start
+from unbounded.detect._score import Scorer
+
+Event = dict[str, Any]
+LATELY = 600
+
+
+class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Scores what comes in, writes down what happens, and tells whoever shows it.
+
+    Its state belongs in the checkpoint: it has the `get_state` and `set_state` that `Checkpoint` asks for.
+
+    Args:
+        source: the readings' name.
+        columns: what the readings' columns are.
+        scorer: what scores them.
+        directory: where `run.jsonl` goes.
+        tell: is told events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
+        stop_at: the step after which training ends; ``None`` for never.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        columns: tuple[Column, ...],
+        scorer: Scorer,
+        directory: Path,
+        *,
+        tell: Callable[[Event], None],
+        stop_at: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._source, self._columns, self._scorer = source, columns, scorer
+        self._tell, self._stop_at = tell, stop_at
+        self._log = Log(directory / _run.FILE)
+        self._feed: Any = None
+        self._weights: list[np.ndarray] | None = None
+        self._held: list[Mapping[str, np.ndarray]] = []
+        self._heard = -1
+        self._shown = -1
+        self._batches: deque[np.ndarray] = deque()
+        self._missed = 0
+        self._errors = np.zeros(2)  # what the model and persistence got wrong lately
+        self._restored = False
+        self._epoch: tuple[int, int] = (0, 0)  # its number, and the step before its first
+
+    # -- in the stream -------------------------------------------------------------------------------------------
+
+    def read(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rows on their way in: the newest is shown, and all are brought to the model's scale as `x`.
+
+        Args:
+            rows: `row`, `time` and `values`.
+
+        Returns:
+            The same, and `x`, [rows, columns].
+        """
+        if rows["row"][-1] > self._shown:
+            self._shown = int(rows["row"][-1])
+            self._tell({"event": "reading", "values": rows["values"][-1].tolist(), "time": float(rows["time"][-1])})
+        return {**rows, "x": scaled(self._columns, rows["values"])}
+
+    def see(self, windows: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Windows on their way to training: the new ones are scored first.
+
+        Args:
+            windows: as `read` returned them, each [windows, length, …].
+
+        Returns:
+            The same.
+        """
+        new = windows["row"][:, -1] > self._heard
+        if new.any():
+            self._held.append({name: leaf[new] for name, leaf in windows.items()})
+            self._heard = int(windows["row"][-1, -1])
+            if self._weights is not None:
+                self._score()
+        return windows
+
+    def hand_out(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """A batch on its way to the model, which takes windows of `x` alone.
+
+        Args:
+            batch: as `see` returned it.
+
+        Returns:
+            [rows, length, columns].
+        """
+        self._batches.append(batch["row"][:, -1])
+        return batch["x"]
+
+    # -- in the training -----------------------------------------------------------------------------------------
+
+    def attach(self, feed: Any) -> None:
+        """Learn of the feed, whose counts are shown.
+
+        Args:
+            feed: an `unbounded.keras.Feed`.
+        """
+        self._feed = feed
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Before the first, everything that was restored is in its place."""
+        if self._weights is None:
+            if not self._restored:
+                self._log.cut(0)
+            steps, position = self._feed.steps, str(self._feed.position)
+            start = Start(clock.time(), self._source, steps, position, self._columns, self._scorer.threshold)
+            self._log.append(_run.start_record(start))
+            self._tell(
+                {
+                    "event": "begin",
+                    "step": steps,
+                    "position": position,
+                    "readings": self._scorer.rows,
+                    "columns": [[column.name, column.unit] for column in self._columns],
+                    "threshold": self._scorer.threshold,
+                    "iterations": int(self.model.optimizer.iterations.value),
+                }
+            )
+            self._weights = self.model.numpy_weights()
+            self._score()
+        self._epoch = (epoch, self._feed.steps - self._feed.epoch_stats.steps)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """A step is trained: write down of which rows, take over the weights, and tell."""
+        sync = getattr(self.model, "jax_state_sync", None)
+        if sync is not None:
+            sync()
+        self._weights = self.model.numpy_weights()
+        step = int(self.model.optimizer.iterations.value)
+        self._log.append(_run.step_record(step, self._batches.popleft().tolist()))
+        stats: Stats = self._feed.stats
+        if stats.missed > self._missed:
+            self._log.append(_run.missed_record(stats.missed - self._missed, clock.time()))
+            self._missed = stats.missed
+        recent: Stats = self._feed.epoch_stats
+        logs = logs or {}
+        self._tell(
+            {
+                "event": "step",
+                "step": step,
+                "epoch": self._epoch[0],
+                "in_epoch": step - self._epoch[1],
+                "rows": stats.rows,
+                "readings": stats.fetched,
+                "scored": self._scorer.rows,
+                "reuse": stats.reuse,
+                "loss": float(logs.get("loss", np.nan)),
+                "persistence": float(logs.get("persistence", np.nan)),
+                "better": self._better(),
+                "age": recent.age if recent.age is not None else stats.age,
+                "waiting": recent.waiting,
+                "missed": stats.missed,
+                "lost": stats.lost,
+            }
+        )
+        if self._stop_at is not None and step >= self._stop_at:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """An epoch is over: its figures go into the report."""
+        figures = {name: float(value) for name, value in (logs or {}).items() if np.isfinite(float(value))}
+        step = int(self.model.optimizer.iterations.value)
+        self._log.append(_run.epoch_record(Epoch(epoch + 1, step, clock.time(), figures)))
+        self._tell({"event": "epoch", "epoch": epoch, "step": step, **figures})
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._log.close()
+
+    # -- in the checkpoint ---------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """What belongs to this moment.
+
+        Returns:
+            Plain data and small arrays.
+        """
+        return {
+            "scorer": self._scorer.state_dict(),
+            "length": self._log.tell(),
+            "missed": self._missed,
+            "errors": self._errors.copy(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a moment; what was heard or written after it never was.
+
+        Args:
+            state: from `get_state`.
+        """
+        self._scorer.load_state_dict(state["scorer"])
+        self._log.cut(int(state["length"]))
+        self._missed = int(state["missed"])
+        self._errors = np.array(state["errors"], dtype=np.float64)
+        self._heard = self._shown = self._scorer.last
+        self._held.clear()
+        self._batches.clear()
+        self._restored = True
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    def _better(self) -> float | None:
+        error, last = self._errors
+        return 1.0 - float(error / last) if last > 0 else None
+
+    def _score(self) -> None:
+        """Score the windows that are held, with the weights of the last step."""
+        if not self._held or self._weights is None:
+            return
+        held = {name: np.concatenate([part[name] for part in self._held]) for name in self._held[0]}
+        self._held.clear()
+        row, time, values, x = (held[name] for name in ("row", "time", "values", "x"))
+        now, expected = x[:, -1], predict(np, self._weights, x)
+        scored = self._scorer.score(row[:, -1], time[:, -1], values[:, -1], now, expected)
+        error = np.mean((now - expected) ** 2, axis=-1)
+        last = np.mean((now - x[:, -2]) ** 2, axis=-1)
+        for both in zip(error, last, strict=True):
+            self._errors += (np.array(both) - self._errors) / LATELY
+        figures = {"score": scored.score, "error": error, "last": last}
+        numbers = range(self._scorer.rows - len(row), self._scorer.rows)
+        self._log.append(*_run.reading_records(numbers, time[:, -1], values[:, -1], figures))
+        self._tell({"event": "score", "score": float(scored.score[-1]), "scored": self._scorer.rows})
+        for alarm in scored.alarms:
+            record = _run.alarm_record(alarm)
+            self._log.append(record)
+            self._tell({**record, "event": "alarm"})
