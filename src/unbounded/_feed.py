@@ -553,6 +553,10 @@ class Feed:
         mark = from_plain(state["position"])
         self._top.recall(from_plain(state["journal"]))
         _kept.load(self._opened.source, dumps)
+        self._go(state, mark)
+
+    def _go(self, state: Mapping[str, Any], mark: Mark) -> None:
+        """Go to a position of this very feed, whose source still has, or can read again, what follows."""
         self._begin()
         self._held.restore(mark)
         self._tail = Count(*state["count"])

@@ -1,0 +1,7 @@
+"""Endless data into Keras 3's `fit`, exact to the batch, on TensorFlow, JAX and PyTorch."""
+
+from __future__ import annotations
+
+from unbounded.keras._feed import Feed
+
+__all__ = ["Feed"]

@@ -30,7 +30,7 @@ class Caller:
     """The call of a model's method that led here.
 
     `callbacks`, `epoch` and `epochs` are those of `fit`, as far as it has got; `begun` says that its own iterator is
-    there already, so that any other which it makes is for validation.
+    there already, so that any other which it makes is for validation; `adapter` is what that one reads from.
     """
 
     verb: Verb
@@ -39,6 +39,7 @@ class Caller:
     epoch: int | None = None
     epochs: int | None = None
     begun: bool = False
+    adapter: Any = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def caller() -> Caller | None:
                 known.get("epoch"),
                 known.get("epochs"),
                 known.get("epoch_iterator") is not None,
+                getattr(known.get("epoch_iterator"), "data_adapter", None),
             )
         frame = frame.f_back
     return None

@@ -23,6 +23,13 @@ def set_target(callbacks: Any, steps: int | None, *, done: int = 0) -> None:
             callback.progbar = _Bar(steps, done, callback.verbose)
 
 
+def set_round_target(callbacks: Any, steps: int | None) -> None:
+    """Tell the callbacks of an `evaluate` or `predict` how long it is; inside of `fit` they are told nothing."""
+    for callback in callbacks.callbacks:
+        if isinstance(callback, keras.callbacks.ProgbarLogger) and not callback._called_in_fit:
+            set_target(callbacks, steps)
+
+
 class _Bar(keras.utils.Progbar):  # type: ignore[misc]
     """A bar whose first steps were done before."""
 
