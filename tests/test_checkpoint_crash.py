@@ -194,7 +194,6 @@ def test_a_disk_that_fails_at_any_call_leaves_the_old_or_the_new_one(
         elif problem is not None:  # the new one is there; an old one could not be removed
             assert "could not be removed: No space left" in str(problem)
             assert found == SCENARIOS[name][2][1]
-        problem = None  # its traceback holds the lock
         write(checkpoints, 9)
         checkpoints.close()
         assert_goes_on(path)

@@ -90,6 +90,23 @@ def test_two_processes_cannot_write_to_one_directory(tmp_path: Path) -> None:
     mine.write(2, {}, {})  # the other has ended
 
 
+def test_a_directory_is_free_once_closed_whatever_still_refers_to_it(tmp_path: Path) -> None:
+    mine = Checkpoints(tmp_path)
+    mine.write(1, {}, {})
+    lock = mine._lock  # as a traceback does
+    mine.close()
+    with Other(tmp_path, "checkpoints.write(2, {}, {}); print('written')") as other:
+        assert other.line() == "written"
+    assert lock is not None
+    assert not lock.holds()
+
+
+def test_a_directory_is_free_once_forgotten(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).write(1, {}, {})
+    with Other(tmp_path, "checkpoints.write(2, {}, {}); print('written')") as other:
+        assert other.line() == "written"
+
+
 def test_a_closed_directory_is_free_for_others(tmp_path: Path) -> None:
     mine = Checkpoints(tmp_path)
     mine.write(1, {}, {})

@@ -90,7 +90,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Let go of the lock; the next write takes it again."""
-        self._lock = None
+        if self._lock is not None:
+            self._lock.let_go(self)
+            self._lock = None
 
     def newest(self) -> Saved | None:
         """The newest checkpoint that is whole, every byte of it checked; None where there is none.
@@ -246,7 +248,7 @@ class Checkpoints:
         lock = self._lock
         if lock is None or not lock.holds():
             _disk.make_directory(self.directory)
-            lock = _disk.Lock.of(self.directory)
+            lock = _disk.Lock.of(self.directory, self)
             with lock.turn:
                 for folder in (self.directory, self.directory / "segments"):
                     for path in folder.glob(".tmp-*"):

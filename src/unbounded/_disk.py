@@ -140,8 +140,9 @@ class Lock:
         self.pid = os.getpid()
         self.turn = threading.RLock()
         self.fresh: set[str] = set()
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
         fd = call(os.open, file, os.O_RDWR | os.O_CREAT, 0o666)
-        # When its last holder is gone: the lock goes with the file.
+        # When it is collected, at the latest: the lock goes with the open file.
         self._closed = weakref.finalize(self, os.close, fd)
         self.inode = os.fstat(fd).st_ino
         if fcntl is None:
@@ -161,8 +162,8 @@ class Lock:
         call(os.pwrite, fd, f"{self.pid}\n".encode(), 0)
 
     @classmethod
-    def of(cls, directory: Path) -> Lock:
-        """The lock of a directory, taken now unless this process has it already.
+    def of(cls, directory: Path, user: object) -> Lock:
+        """The lock of a directory, taken now unless this process has it already; `user` holds it until `let_go`.
 
         Raises:
             BlockingIOError: another process has it.
@@ -172,11 +173,21 @@ class Lock:
             lock = cls._held.get(key)
             if lock is None or not lock.holds():
                 lock = cls._held[key] = cls(directory / ".lock")
+            lock._users.add(user)
         return lock
+
+    def let_go(self, user: object) -> None:
+        """Say that `user` writes no more; others may when all users have said so."""
+        if self.pid != os.getpid():  # a forked child has nothing to let go of
+            return
+        with self.turn, self._taking:
+            self._users.discard(user)
+            if not self._users:
+                self._closed()
 
     def holds(self) -> bool:
         """Whether this process still has it: not in a forked child, nor when the directory was removed."""
         try:
-            return self.pid == os.getpid() and os.stat(self.file).st_ino == self.inode
+            return self._closed.alive and self.pid == os.getpid() and os.stat(self.file).st_ino == self.inode
         except OSError:
             return False

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.metadata
 import json
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -192,6 +190,9 @@ def _unreadable(path: Path, error: OSError) -> Exception:
 
 @cache
 def _versions() -> dict[str, str]:
+    import importlib.metadata  # slow to import, and needed once, when the first checkpoint is written
+    import platform
+
     try:
         own = importlib.metadata.version("unbounded")
     except importlib.metadata.PackageNotFoundError:
