@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unbounded import _disk
+from unbounded import _checkpoint, _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError
 from unbounded._saved import open_saved
 
@@ -634,3 +635,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path, mo
         warnings.simplefilter("error")
         save(checkpoints, 2)
     assert read(checkpoints) == 2
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(_checkpoint).failed == 0

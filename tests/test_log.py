@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from pathlib import Path
 
 import pytest
 
+from unbounded import _log
 from unbounded._log import Log
 
 
@@ -62,3 +64,7 @@ def test_a_closed_log_is_not_written_to(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(ValueError, match="was closed; open it again"):
         log.append(1)
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(_log).failed == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 import json
 import math
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from unbounded import _state
 from unbounded._state import from_json, non_finite, read_tree, to_json, write_tree
 
 
@@ -264,9 +266,7 @@ def test_a_torch_model_and_its_optimizer_go_on_from_a_saved_state() -> None:
 
     model, optimizer = make()
     train(model, optimizer, 3)
-    saved = through(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
-    )
+    saved = through({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()})
     train(model, optimizer, 3)
     other, other_optimizer = make()
     other.load_state_dict(saved["model"])
@@ -381,3 +381,7 @@ def test_non_finite_values_of_frameworks_are_found() -> None:
         assert non_finite([ones]) is None
         assert non_finite([ones, ones * math.inf]) == "state[1]"
     assert non_finite([jax.random.key(0), jax.numpy.arange(3), torch.arange(3)]) is None
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(_state).failed == 0

@@ -150,9 +150,7 @@ class Checkpoints:
         with self._sentence("Nothing can be saved"):
             self._ready()
 
-    def write(
-        self, number: int, state: Tree, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()
-    ) -> Path:
+    def write(self, number: int, state: Tree, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()) -> Path:
         """Write a checkpoint, all or nothing, and then remove those that are older than the newest `keep`.
 
         Of the same number again, it replaces the earlier one. A lower number than those already there means
@@ -200,9 +198,7 @@ class Checkpoints:
             CheckpointError: it could not be written.
         """
         if not _SEGMENT_NAME.fullmatch(name):
-            raise ValueError(
-                f"{name!r} can't name a segment: use letters, digits, '.', '_' and '-', up to 151."
-            )
+            raise ValueError(f"{name!r} can't name a segment: use letters, digits, '.', '_' and '-', up to 151.")
         packed = pack(arrays, name=name)
         with self._sentence(f"The segment {name} was not saved"):
             lock = self._ready()
@@ -215,9 +211,7 @@ class Checkpoints:
                     # Named by what is in it: what a checkpoint refers to is never replaced by other rows.
                     segment = Segment(name, f"{name}-{sha256[:16]}.npz", size, sha256)
                     lock.fresh.add(segment.file)
-                    _disk.rename(
-                        unfinished, folder / segment.file
-                    )  # `write` sees that the name is on the disk
+                    _disk.rename(unfinished, folder / segment.file)  # `write` sees that the name is on the disk
         return segment
 
     @contextlib.contextmanager

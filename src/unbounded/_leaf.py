@@ -104,7 +104,7 @@ def foreign_dtype(name: str) -> np.dtype[Any]:
 
 
 def has_non_finite(leaf: Any) -> bool:
-    """Whether a leaf holds a NaN or an infinity; False for what can't."""
+    """Whether a leaf holds a NaN or an infinity; False for what can't. Sums may overflow: call it under `np.errstate`."""
     if isinstance(leaf, float):
         return not math.isfinite(leaf)
     if (torch := sys.modules.get("torch")) is not None and isinstance(leaf, torch.Tensor):
@@ -120,9 +120,8 @@ def has_non_finite(leaf: Any) -> bool:
         return any(has_non_finite(leaf[field]) for field in leaf.dtype.names)
     if leaf.dtype.kind == "f":
         # One pass, nothing allocated: a sum is finite unless a term is not, or the sum itself grew too large.
-        with np.errstate(all="ignore"):
-            if math.isfinite(leaf.sum()):
-                return False
+        if math.isfinite(leaf.sum()):
+            return False
     return (leaf.dtype.kind in "fc" or leaf.dtype.isbuiltin == 2) and not bool(np.isfinite(leaf).all())
 
 

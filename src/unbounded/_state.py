@@ -71,9 +71,7 @@ def write_packed(file: BinaryIO, structure: JSON, arrays: list[Array]) -> None:
     """Write what `pack` returned as an `.npz` file."""
     with zipfile.ZipFile(file, "w") as members:
         text = json.dumps(structure, allow_nan=False, separators=(",", ":"))
-        members.writestr(
-            zipfile.ZipInfo("tree.json"), text
-        )  # a ZipInfo has a fixed date: same tree, same bytes
+        members.writestr(zipfile.ZipInfo("tree.json"), text)  # a ZipInfo has a fixed date: same tree, same bytes
         for index, array in enumerate(arrays):
             with members.open(zipfile.ZipInfo(f"{index}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -108,7 +106,8 @@ def non_finite(tree: Tree, *, name: str = "state") -> str | None:
         >>> non_finite({"w": np.ones(3), "b": [np.zeros(2), np.array([1.0, np.inf])]})
         "state['b'][1]"
     """
-    return next((path for path, leaf in _leaves(tree, name) if has_non_finite(leaf)), None)
+    with np.errstate(all="ignore"):
+        return next((path for path, leaf in _leaves(tree, name) if has_non_finite(leaf)), None)
 
 
 def _leaves(tree: Tree, path: str) -> Iterator[tuple[str, Any]]:
