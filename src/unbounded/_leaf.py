@@ -104,7 +104,7 @@ def foreign_dtype(name: str) -> np.dtype[Any]:
 
 
 def has_non_finite(leaf: Any) -> bool:
-    """Whether a leaf holds a NaN or an infinity; False for what can't. Sums may overflow: call it under `np.errstate`."""
+    """Whether a leaf holds a NaN or an infinity; False for what can't. Its sums may overflow (`np.errstate`)."""
     if isinstance(leaf, float):
         return not math.isfinite(leaf)
     if (torch := sys.modules.get("torch")) is not None and isinstance(leaf, torch.Tensor):
@@ -118,10 +118,9 @@ def has_non_finite(leaf: Any) -> bool:
     leaf = np.asarray(leaf)
     if leaf.dtype.names is not None:
         return any(has_non_finite(leaf[field]) for field in leaf.dtype.names)
-    if leaf.dtype.kind == "f":
-        # One pass, nothing allocated: a sum is finite unless a term is not, or the sum itself grew too large.
-        if math.isfinite(leaf.sum()):
-            return False
+    # One pass, nothing allocated: a sum is finite unless a term is not, or the sum itself grew too large.
+    if leaf.dtype.kind == "f" and math.isfinite(leaf.sum()):
+        return False
     return (leaf.dtype.kind in "fc" or leaf.dtype.isbuiltin == 2) and not bool(np.isfinite(leaf).all())
 
 
