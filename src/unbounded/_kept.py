@@ -29,7 +29,7 @@ def dump(source: Node, mark: Mark) -> Any:
     """The rows that were read and not trained on; None for a source that can go back."""
     if not isinstance(source, Live):
         return None
-    return source.spool.dump(innermost(mark)["row"], source.spool.stop.rows)
+    return source.dump(innermost(mark)["row"], source.spool.stop.rows)
 
 
 def undump(rows: Any) -> list[Mapping[str, Any]]:
@@ -82,7 +82,7 @@ class Keeper:
             and self._segments[-1][0] >= source.spool.start.rows
         ):
             start = self._segments.pop()[0]
-        rows = source.spool.dump(start, stop)
+        rows = source.dump(start, stop)
         if rows["count"]:
             segment = store.add_segment(f"{self._name}-{start}-{stop}", rows)
             self._segments.append((start, stop, segment.size, segment))

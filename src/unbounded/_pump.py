@@ -140,9 +140,11 @@ class Pump:
 
     def _run(self) -> None:
         while True:
+            if not self._await_room():
+                return
             with self._reading:
-                if not self._await_room():
-                    return
+                if not self._has_room():
+                    continue  # another thread took it
                 number = self._pulled
                 made = self._pull()
                 if made is None:
@@ -162,6 +164,10 @@ class Pump:
             with self._state:
                 self._ready[number] = (block, mark)
                 self._state.notify_all()
+
+    def _has_room(self) -> bool:
+        with self._state:
+            return not (self._stop or self._over or self._asleep) and self._ahead < self.room()
 
     def _await_room(self) -> bool:
         """Wait until there is room; False when this thread is to end."""

@@ -66,7 +66,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._missed = 0
         self._errors = np.zeros(2)  # what the model and persistence got wrong lately
         self._restored = False
-        self._epoch: tuple[int, int] = (0, 0)  # its number, and the step before its first
+        self._epoch = 0
+        self._epoch_began = Stats()
 
     # -- in the stream -------------------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             )
             self._weights = self.model.numpy_weights()
             self._score()
-        self._epoch = (epoch, self._feed.steps - self._feed.epoch_stats.steps)
+        self._epoch, self._epoch_began = epoch, self._feed.stats
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """A step is trained: write down of which rows, take over the weights, and tell."""
@@ -158,14 +159,15 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if stats.missed > self._missed:
             self._log.append(_run.missed_record(stats.missed - self._missed, clock.time()))
             self._missed = stats.missed
-        recent: Stats = self._feed.epoch_stats
+        recent = stats.since(self._epoch_began)
         logs = logs or {}
         self._tell(
             {
                 "event": "step",
                 "step": step,
-                "epoch": self._epoch[0],
-                "in_epoch": step - self._epoch[1],
+                "epoch": self._epoch,
+                # Epochs are counted from the run's beginning, and all are of one length.
+                "in_epoch": step - self._epoch * self._feed.epoch.steps,
                 "rows": stats.rows,
                 "readings": stats.fetched,
                 "scored": self._scorer.rows,

@@ -86,7 +86,7 @@ class Feed(Adapter):  # type: ignore[misc]
         self.core = core("manual")
         """The feed underneath, for training."""
         self.fitting = Fitting(self.core)
-        self._make_rounds = lambda: Rounds(core("auto"), each_round)
+        self._make_rounds: Callable[[], Rounds] = lambda: Rounds(core("auto"), each_round)
         self._rounds: Rounds | None = None
         self._uses: weakref.WeakKeyDictionary[Any, Use] = weakref.WeakKeyDictionary()
 
@@ -218,7 +218,7 @@ class Feed(Adapter):  # type: ignore[misc]
         """Keras begins to iterate: over an epoch, over a round, or for a look at one batch."""
         iterator, who = _asked.iterator(), _asked.caller()
         use = self._use(iterator)
-        if use is None or who is None or who.verb == "build":
+        if iterator is None or use is None or who is None or who.verb == "build":
             return
         if use.training:
             self.fitting.begin_epoch(iterator, use.steps_per_execution, who)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
 
+# Where functions of the user's run in the trainer's own thread. Elsewhere a wait looks for itself whether to stop.
+_CALLS_OUT = ("unbounded.sources.generate", "unbounded.stages.")
+
 
 class Interrupted(BaseException):
-    """Raised inside a wait for data, and nowhere else: a clean stop was asked for."""
+    """Raised inside a function of the user's that the feed waits for, and nowhere else."""
 
 
 class Signals:
@@ -27,21 +29,23 @@ class Signals:
     def __init__(self, on_first: Callable[[], None]) -> None:
         self._on_first = on_first
         self._before: dict[int, Any] = {}
-        self._waiting = False
+        self._owner: weakref.ref[Any] | None = None
         self.received: int | None = None
         """The number of the first signal; None until there was one."""
 
     def install(self, owner: object) -> None:
         """Take over the signals until `put_back`, or until `owner` is no more.
 
-        After an exception `fit` calls nobody's `on_train_end`, so the handlers go when what belongs to that call goes.
-        Outside of the main thread Python allows no handlers, and there are none.
+        Args:
+            owner: the fit's list of callbacks. After an exception `fit` calls nobody's `on_train_end`; the list,
+                which belongs to that call, goes all the same.
         """
         if threading.current_thread() is not threading.main_thread():
-            return
+            return  # Python allows handlers in the main thread alone
         for number in _WATCHED:
             before = signal.signal(number, self._handle)
             self._before[number] = signal.SIG_DFL if before is None else before
+        self._owner = weakref.ref(owner)
         weakref.finalize(owner, Signals.put_back, self)
 
     def put_back(self) -> None:
@@ -54,29 +58,33 @@ class Signals:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, before)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """A stretch in the main thread that may wait for data: a signal ends it with `Interrupted`.
-
-        A flag alone would wait out a generator of the user's that sleeps.
-        """
-        if threading.current_thread() is not threading.main_thread() or not self._before:
-            yield
-            return
-        self._waiting = True
-        try:
-            if self.received is not None:
-                raise Interrupted
-            yield
-        finally:
-            self._waiting = False
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None or not self._is_running(frame):
             self.put_back()
             signal.raise_signal(number)
             return
         self.received = number
         self._on_first()
-        if self._waiting:
+        if _in_function_of_the_user(frame):
+            # A flag alone would wait out a generator that sleeps.
             raise Interrupted
+
+    def _is_running(self, frame: FrameType | None) -> bool:
+        """Whether the `fit` is still under way: what it belongs to may live on after an exception."""
+        owner = None if self._owner is None else self._owner()
+        while frame is not None:
+            if frame.f_code.co_name == "fit" and frame.f_locals.get("callbacks") is owner:
+                return True
+            frame = frame.f_back
+        return False
+
+
+def _in_function_of_the_user(frame: FrameType | None) -> bool:
+    inside = False
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("unbounded."):
+            return inside and module.startswith(_CALLS_OUT)
+        inside = True
+        frame = frame.f_back
+    return False

@@ -7,6 +7,7 @@ model trains, and rows that were read but not trained on travel with the checkpo
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class Live:
     def __init__(self, begin: Begin, *, ahead: int = 64) -> None:
         self._begin = begin
         self._most = ahead
+        self.run = uuid.uuid4().hex
         self.spool = Spool()
         self._at = At(0)
         self._waiting = 0  # blocks that were read and not pulled yet
@@ -158,10 +160,16 @@ class Live:
         self._lost_before = self.lost
 
     def load(self, dumps: list[Mapping[str, Any]]) -> None:
-        """Take up the rows that a checkpoint carried, before `restore`. Not while the thread reads."""
-        if self._thread is not None:
+        """Take up the rows that were saved with a position, before `restore`."""
+        if self._thread is None:
+            self.spool.load(dumps)
+        # The thread that reads can't be moved, but it may still have all rows that followed the position.
+        elif not dumps or dumps[0]["run"] != self.run or dumps[0]["first"] < self.spool.start.rows:
             raise StreamError(
-                "A source that can't go back is already being read, and can't be put to another place. Load the state into a new feed, "
+                "A source that can't go back is being read already, and can't be put to another place. Load the state into a new feed, "
                 "before its first batch."
             )
-        self.spool.load(dumps)
+
+    def dump(self, start: int, stop: int) -> dict[str, Any]:
+        """The rows from number `start` up to `stop`, as plain data and arrays."""
+        return {**self.spool.dump(start, stop), "run": self.run}

@@ -1,0 +1,364 @@
+"""Checkpoint: the callback that saves model, optimizer, randomness, callbacks and position as one, and goes on there.
+
+It stands last among the callbacks of a `fit`, so that what it saves is what all others have made of the moment.
+What a checkpoint holds of the model is in `_model.py`, of the callbacks in `_callbacks.py`, of a feed in
+`unbounded._kept`; how it is written all or nothing in `unbounded._checkpoint`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from unbounded._checkpoint import CheckpointError, Checkpoints, Saved
+from unbounded._describe import RunFinished
+from unbounded._epoch import Epoch
+from unbounded._kept import Keeper
+from unbounded._state import non_finite
+from unbounded.keras import _asked, _model
+from unbounded.keras._callbacks import CallbackStates, callback_list
+from unbounded.keras._counting import Counting
+from unbounded.keras._due import Due
+from unbounded.keras._feed import Feed
+from unbounded.keras._signals import Signals
+
+FORMAT = 1
+
+
+class NotSaved(UserWarning):
+    """A checkpoint was due and was not written, since its weights would replace better ones."""
+
+
+class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves a run, and takes it up again when `fit` begins.
+
+    On `fit`'s beginning the newest checkpoint in the directory is restored, to the very batch: the epoch goes on
+    in its middle, with its number, its metrics so far and the states of the other callbacks. SIGINT and SIGTERM
+    let the step at hand end, write a checkpoint and end `fit`; a second one ends at once.
+
+    Args:
+        feed: what `fit` trains on; or a list of it and of validation feeds, whose positions are then saved too.
+        directory: of this run's checkpoints alone.
+        every: a number of steps, or an `ub.Epoch`; None saves at the end of each epoch. The end of training and a
+            signal always save.
+        keep: how many checkpoints to keep, the newest.
+        accept_changes: go on though the stream is no longer the one that the checkpoint is of.
+
+    Raises:
+        CheckpointError: in `fit`, where the directory can't be written to, or holds nothing that can be read.
+        ValueError: in `fit`, for the checkpoint of another model or another stream.
+
+    Example:
+        >>> import keras, numpy as np, tempfile, unbounded as ub
+        >>> folder = tempfile.mkdtemp()
+        >>> for epochs in (2, 3):
+        ...     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        ...     model.compile(optimizer="sgd", loss="mse")
+        ...     stream = ub.arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
+        ...     with ub.keras.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        ...         history = model.fit(
+        ...             feed, epochs=epochs, verbose=0, callbacks=[ub.keras.Checkpoint(feed, folder)]
+        ...         )
+        ...         print(int(model.optimizer.iterations), len(history.history["loss"]))
+        10 2
+        15 3
+    """
+
+    def __init__(
+        self,
+        feed: Feed | Sequence[Feed],
+        directory: str | os.PathLike[str],
+        every: int | Epoch | None = None,
+        *,
+        keep: int = 3,
+        accept_changes: bool = False,
+    ) -> None:
+        super().__init__()
+        feeds = [feed] if isinstance(feed, Feed) else list(feed)
+        for one in feeds:
+            if not isinstance(one, Feed):
+                raise TypeError(
+                    f"Checkpoint() was given {type(one).__name__}. Expected the ub.keras.Feed that fit trains on."
+                )
+        self.feeds = feeds
+        self.stopped_by: str | None = None
+        """The name of the signal that ended the last `fit`; None where none did."""
+        self._due = Due(every)
+        self._store = Checkpoints(directory, keep=keep)
+        self._keep = keep
+        self._accept_changes = accept_changes
+        self._keepers: list[Keeper] = []
+        self._counting = Counting(feeds[0], self._before_steps, self._after_steps)
+        self._signals = Signals(self._interrupt)
+        self._states: CallbackStates | None = None
+        self._resumed: dict[str, Any] | None = None  # what is still to be put back, of a checkpoint
+        self._before_round: dict[str, Any] | None = None  # what a round of validation will change
+        self._aborted = False  # that round was given up
+        self._stopping = False
+        self._finished = False
+        self._wrote: int | None = None  # the step of the newest checkpoint
+
+    # -- the beginning ---------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Take up the newest checkpoint, where there is one."""
+        callbacks, who = callback_list(), _asked.caller()
+        feed = self.feeds[0]
+        if callbacks is None or who is None or who.adapter is not feed:
+            raise ValueError(
+                "Checkpoint(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
+                "callbacks=[ub.keras.Checkpoint(feed, …)])."
+            )
+        self._take_places(callbacks)
+        self._signals = Signals(self._interrupt)
+        self._states, self._resumed, self._before_round = None, None, None
+        self._stopping, self._aborted, self._finished, self.stopped_by = False, False, False, None
+        self._store.prepare()
+        if not self._keepers:
+            names = ["feed", *(f"feed-{i}" for i in range(1, len(self.feeds)))]
+            parts = [feed.core, *(other.rounds.feed for other in self.feeds[1:])]
+            self._keepers = [
+                Keeper(core, self._store.directory, name=name)
+                for core, name in zip(parts, names, strict=True)
+            ]
+        saved = self._store.newest()
+        if saved is not None:
+            self._restore(saved, who)
+        elif feed.steps == 0:
+            self._due.saved(feed.core)
+        self.model._initial_epoch = feed.epoch_number or None
+        if not self._finished and feed.epoch_number >= self.params["epochs"]:
+            self._finish(who, f"{feed.epoch_number} epochs", by_end=False)
+        self._signals.install(callbacks)
+
+    def _take_places(self, callbacks: Any) -> None:
+        """The counting before all others, the saving after them."""
+        others = [c for c in callbacks.callbacks if c is not self and not isinstance(c, Counting)]
+        for other in others:
+            if isinstance(other, keras.callbacks.BackupAndRestore | Checkpoint):
+                raise ValueError(
+                    f"{type(other).__name__} stands beside Checkpoint, and both would restore the model. Use one."
+                )
+        self._counting.mute.end()
+        self._counting.set_model(self.model)
+        callbacks.callbacks = [self._counting, *others, self]
+        self.feeds[0].fitting.counting = self._counting
+
+    def _restore(self, saved: Saved, who: _asked.Caller) -> None:
+        info = saved.info
+        if "keras" not in info:
+            raise CheckpointError(
+                f"{saved.path} was not written by ub.keras.Checkpoint. Use another directory for this run."
+            )
+        if len(info["feeds"]) != len(self.feeds):
+            raise CheckpointError(
+                f"{saved.path} holds the positions of {len(info['feeds'])} feeds, and Checkpoint() was given "
+                f"{len(self.feeds)}. Give the same feeds in the same order, or use another directory."
+            )
+        for keeper, state in zip(self._keepers, info["feeds"], strict=True):
+            keeper.load(state, saved, accept_changes=self._accept_changes)
+        for other in self.feeds[1:]:
+            other.rounds.moved()
+        feed = self.feeds[0]
+        feed.fitting.moved()
+        state = saved.read_state()
+        model = self.model
+        if not (model.built and model.optimizer is not None and model.optimizer.built):
+            _model.build(model, feed.core.peek())
+        _model.restore_model(model, state["model"])
+        self._resumed = state
+        self._due.saved(feed.core)
+        self._wrote = saved.number
+        ended = info["keras"]["ended"]
+        if ended is not None and self.params["epochs"] <= info["keras"]["epochs"]:
+            self._finish(who, f"{feed.epoch_number} epochs, where {ended} ended it", by_end=True)
+
+    def _finish(self, who: _asked.Caller, done: str, *, by_end: bool) -> None:
+        """The run is over already: `fit` has nothing to do but to tell the callbacks."""
+        self._finished = True
+        asked = self.params["epochs"]
+        more = max(asked, self.feeds[0].epoch_number) + max(1, asked)
+        self.model._initial_epoch = max(asked, 1)
+        warnings.warn(
+            f"The run has trained {done} already, and {asked} were asked for: nothing is left to train. "
+            f"epochs={more} would go on.",
+            RunFinished,
+            stacklevel=2,
+        )
+
+    def _before_steps(self, who: _asked.Caller) -> None:
+        """All callbacks have begun the epoch; put back what beginning it has changed."""
+        state = self._resumed
+        if state is None:
+            return
+        self._resumed = None
+        core = self.feeds[0].core
+        if core.steps > core._epoch_start.steps:
+            _model.restore_metrics(self.model, state["model"])
+            _model.restore_learning_rate(self.model, state["model"])
+            assert self._states is not None
+            self._states.restore(state["callbacks"])
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Unused: by the time that the last callback begins an epoch, others have begun it."""
+
+    def _begin_states(self) -> None:
+        """Before any callback begins its first epoch: all have begun training, and have reset themselves."""
+        callbacks = callback_list()
+        others = [] if callbacks is None else callbacks.callbacks
+        ours = (Counting, Checkpoint, keras.callbacks.ProgbarLogger)
+        self._states = CallbackStates([c for c in others if not isinstance(c, ours)])
+        if self._resumed is not None:
+            self._states.restore(self._resumed["callbacks"])
+        # It stays on the model, and a later fit without this callback would begin there.
+        self.model._initial_epoch = None
+
+    # -- on the way ------------------------------------------------------------------------------------------
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Save where it is time, and end where a signal asked for it."""
+        core = self.feeds[0].core
+        if self._signals.received is not None:
+            self._stop()
+        elif self._due.now(core) and not (core.epoch_over and core.outstanding == 0):
+            self._save()
+
+    def _after_steps(self) -> None:
+        # Data was waited for, and a signal ended the wait: no step follows in which to see it.
+        if self._signals.received is not None:
+            self._stop()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Validation resets the metrics of training: keep them, in case that it is not to be finished."""
+        if not self._stopping:
+            self._before_round = {
+                "metrics": _model.metrics_state(self.model),
+                "random": _model.random_state(),
+            }
+        self._give_up_round()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """A signal does not wait for the end of validation."""
+        self._give_up_round()
+
+    def _give_up_round(self) -> None:
+        if self._signals.received is not None and not self._stopping:
+            self.model.stop_evaluating = True
+            self._aborted = True
+            callbacks = callback_list()
+            if callbacks is not None:
+                self._counting.mute.all_but(callbacks, self)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Save where it is time: the epoch is over for all callbacks, and so is its validation."""
+        feed = self.feeds[0]
+        if self._stopping:
+            self._counting.mute.end()
+            self.model.__dict__.pop("_should_eval", None)
+            return
+        if self._aborted:
+            for other in self.feeds[1:]:
+                other.rounds.back()
+            self._stop(changed=self._before_round)
+            self._counting.mute.end()
+            self.model.__dict__.pop("_should_eval", None)
+            return
+        self._before_round = None
+        last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
+        due = self._due.each_epoch or self._due.now(feed.core)
+        if last or due or self._signals.received is not None:
+            ended = None
+            if self.model.stop_training:
+                ended = "a callback" if feed.fitting.has_more() else "the stream's declared end"
+            self._save(ended=ended)
+        if self._signals.received is not None:
+            self._stop()
+            self._counting.mute.end()
+            self.model.__dict__.pop("_should_eval", None)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Let go of signals and of the directory."""
+        self._signals.put_back()
+        self._counting.mute.end()
+        callbacks = callback_list()
+        if callbacks is not None:
+            callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
+        self.feeds[0].fitting.counting = None
+        self.model._initial_epoch = None
+        self._store.close()
+        if self._stopping and self._signals.received is not None:
+            self.stopped_by = signal.Signals(self._signals.received).name
+            print(
+                f"\nStopped by {self.stopped_by} after step {self.feeds[0].steps:,}; the same call of fit goes on "
+                f"with step {self.feeds[0].steps + 1:,}.",
+                file=sys.stderr,
+            )
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _interrupt(self) -> None:
+        for feed in self.feeds:
+            feed.interrupt()
+
+    def _stop(self, changed: Mapping[str, Any] | None = None) -> None:
+        """Save, and let `fit` end without another word to the other callbacks, whose epoch is not over."""
+        self._stopping = True
+        if self._wrote != self.feeds[0].steps:
+            self._save(changed=changed)
+        self.model.stop_training = True
+        # Keras asks this before it validates: half an epoch is not validated.
+        self.model.__dict__["_should_eval"] = lambda *_: False
+        callbacks = callback_list()
+        if callbacks is not None:
+            self._counting.mute.all_but(callbacks, self)
+
+    def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint of this moment.
+
+        Args:
+            ended: what ended the run, so that it has nothing to go on with; None where it goes on.
+            changed: of the model's state, what has changed since the moment that is meant.
+        """
+        model = self.model
+        state = {**_model.model_state(model), **(changed or {})}
+        trainable = {v.path: a for v, a in zip(model.variables, state["variables"]["arrays"], strict=True) if v.trainable}
+        bad = non_finite(trainable, name="weights")
+        step = self.feeds[0].steps
+        if bad is not None:
+            old = "nothing was saved yet" if self._wrote is None else f"the newest is of step {self._wrote:,}"
+            warnings.warn(
+                f"{bad} has a NaN or an infinity after step {step:,}, so no checkpoint was written: {old}.",
+                NotSaved,
+                stacklevel=2,
+            )
+            return
+        feeds, segments = [], []
+        for keeper in self._keepers:
+            info, own = keeper.save(self._store)
+            feeds.append(info)
+            segments += own
+        about = {
+            "format": FORMAT,
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "epochs": self.params["epochs"],
+            "ended": ended,
+        }
+        states = {} if self._states is None else self._states.state()
+        self._store.write(
+            step, {"model": state, "callbacks": states}, {"feeds": feeds, "keras": about}, segments=segments
+        )
+        for keeper in self._keepers:
+            keeper.saved(self._keep)
+        self._due.saved(self.feeds[0].core)
+        self._wrote = step
+
+
+_ = np

@@ -1,0 +1,276 @@
+"""Tools to test streams with, ours and yours: the assertion that a stream resumes exactly, a clock that tests move, and streams that
+stall, fail and cut their blocks in other places on purpose."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from unbounded import _rows
+from unbounded._block import Block, Run
+from unbounded._clock import SYSTEM
+from unbounded._clock import Clock as _SystemClock
+from unbounded._feed import Feed
+from unbounded._node import Mark, Node
+from unbounded._rows import Tree
+from unbounded._stream import Opened, Stream
+from unbounded.sources.live import Live
+
+__all__ = ["Clock", "Flaky", "assert_resumes", "assert_same_rows", "shaken"]
+
+
+class Clock(_SystemClock):
+    """A clock that stands still until the test moves it.
+
+    >>> clock = Clock(100.0)
+    >>> clock.advance(2.5)
+    >>> clock.time()
+    102.5
+    """
+
+    def __init__(self, start: float = 0.0) -> None:
+        self._now = start
+        self._moved = threading.Condition()
+        self._waiting = 0
+
+    def time(self) -> float:
+        """Seconds since 1970, as the test has them."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """The same seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; whoever waits for it goes on."""
+        with self._moved:
+            self._now += seconds
+            self._moved.notify_all()
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Until the event is set, or the test has moved the clock `timeout` seconds on."""
+        with self._moved:
+            until = None if timeout is None else self._now + timeout
+            self._waiting += 1
+            self._moved.notify_all()
+            # An event has no list of who waits for it: look at it now and then, in the machine's own time.
+            while not event.is_set() and (until is None or self._now < until):
+                self._moved.wait(0.02)
+            self._waiting -= 1
+        return event.is_set()
+
+    def await_waiting(self, threads: int = 1, timeout: float = 10.0) -> None:
+        """Until so many threads wait for the clock: then all that they do in between is done."""
+        with self._moved:
+            if not self._moved.wait_for(lambda: self._waiting >= threads, timeout):
+                raise AssertionError(f"{self._waiting} threads wait for the clock after {timeout} s, and {threads} should.")
+
+
+class Flaky(RuntimeError):
+    """The failure that a shaken stream brings about."""
+
+
+class _Shaker:
+    """Between two nodes: cuts blocks in other places, has nothing yet, and fails, as chance decides."""
+
+    def __init__(self, upstream: Node, rng: np.random.Generator, stall: float, fail: float, cut: bool) -> None:
+        self._upstream = upstream
+        self._rng = rng
+        self._stall = stall
+        self._fail = fail
+        self._cut = cut
+        self._pending: Block | Run | None = None
+        self._base: Mark = upstream.mark()  # before the block of which `_given` was handed on
+        self._given = 0
+        self._skip = 0
+
+    def pull(self, timeout: float | None) -> Block | Run | None:
+        chance = self._rng.random()
+        if chance < self._stall:
+            return None
+        if chance < self._stall + self._fail:
+            raise Flaky("a failure on purpose")
+        while self._pending is None:
+            before = self._upstream.mark()
+            block = self._upstream.pull(timeout)
+            if block is None:
+                return None
+            # What a mark skips may lie in more blocks than it did when the mark was taken.
+            over, skip = min(self._skip, block.count), self._skip
+            if over == block.count and over and not block.ends:
+                self._skip -= over
+                continue
+            self._base, self._given, self._skip = before, skip, 0
+            self._pending = block.part(over, block.count)
+        pending = self._pending
+        most = int(self._rng.integers(1, max(2, min(pending.count, 40) + 1))) if self._cut else pending.count
+        out = pending.part(0, most)
+        if out.count < pending.count:
+            self._pending = pending.part(out.count, pending.count)
+            self._given += out.count
+        else:
+            self._pending = None
+        return out
+
+    def mark(self) -> Mark:
+        if self._pending is not None:
+            return {"base": self._base, "skip": self._given}
+        return {"base": self._upstream.mark(), "skip": self._skip}
+
+    def restore(self, mark: Mark) -> None:
+        self._pending = None
+        self._upstream.restore(mark["base"])
+        self._skip = mark["skip"]
+
+    def release(self, mark: Mark) -> None:
+        self._upstream.release(mark["base"])
+
+    def close(self) -> None:
+        self._upstream.close()
+
+    def counts(self) -> dict[str, int]:
+        return self._upstream.counts()
+
+    def journal(self) -> dict[str, Any]:
+        return self._upstream.journal()
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        self._upstream.recall(journal)
+
+
+class _Shaken(Stream):
+    """A stream with a shaker after each of its nodes."""
+
+    def __init__(self, stream: Stream, seed: int, stall: float, fail: float, cut: bool = True) -> None:
+        super().__init__(stream._source, stream._stages)
+        self._shaking = (seed, stall, fail, cut)
+
+    def open(
+        self, clock: _SystemClock = SYSTEM, *, block_rows: int | None = None, wrap: Callable[[Node], Node] | None = None
+    ) -> Opened:
+        seed, stall, fail, cut = self._shaking
+        rng = np.random.default_rng(seed)
+
+        def shake(node: Node) -> Node:
+            # Each its own generator: nodes may be pulled from several threads.
+            return _Shaker(node, np.random.default_rng(rng.integers(2**63)), stall, fail, cut)
+
+        return super().open(clock, block_rows=int(rng.integers(1, 60)) if cut else None, wrap=shake)
+
+
+def shaken(stream: Stream, *, seed: int = 0, stall: float = 0.1, fail: float = 0.05) -> Stream:
+    """The same rows, with trouble on the way: between any two stages blocks are cut in other places, there is nothing yet, or it fails.
+
+    Args:
+        stream: any stream.
+        seed: what the trouble is drawn from.
+        stall: the share of pulls that find nothing yet.
+        fail: the share of pulls that raise `Flaky`; the next one goes on where this one stood.
+    """
+    return _Shaken(stream, seed, stall, fail)
+
+
+def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
+    """Assert that two trees of arrays are equal: structure, dtypes, shapes and every bit (NaN equals NaN)."""
+    ours, theirs = dict(_rows.leaves(got)), dict(_rows.leaves(expected))
+    assert list(ours) == list(theirs), f"{what}: leaves {list(ours)} for {list(theirs)}"
+    for path, leaf in theirs.items():
+        mine = ours[path]
+        assert mine.dtype == leaf.dtype, f"{what}: {_rows.name(path)} is {mine.dtype} for {leaf.dtype}"
+        assert mine.shape == leaf.shape, f"{what}: {_rows.name(path)} has shape {mine.shape} for {leaf.shape}"
+        same = mine.tobytes() == leaf.tobytes()
+        assert same, f"{what}: {_rows.name(path)} differs:\n{mine!r}\nexpected:\n{leaf!r}"
+
+
+def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int = 6) -> None:
+    """Assert that a stream goes on exactly from each of its first `steps` batches.
+
+    The stream runs once without trouble. Then it runs again, `shaken`, with a position taken after each batch; and from each position (as JSON
+    and back) a new run, shaken in another way, must give the batches that followed. A source that can't go back is put back within the one run
+    that reads it.
+
+    Args:
+        stream: what to test. It must have at least one batch.
+        steps: how many batches to try; fewer where the stream ends before.
+        seed: what the trouble is drawn from.
+        ahead: how many batches to compare after each position, the first of them resumed from once more on the way.
+
+    Raises:
+        AssertionError: naming the step that went on wrongly.
+
+    >>> import numpy as np, unbounded as ub
+    >>> assert_resumes(ub.arrays(np.arange(50)).shuffle(20).batch(8), steps=10)
+    """
+    live = _is_live(stream)
+    with Feed(stream, on_nan="pass") as feed:
+        feed._kept = deque()  # nothing is released: every position stays good
+        expected, states = _run(feed, steps + ahead)
+        if live:
+            for step in range(min(steps, len(expected))):
+                feed.load_state_dict(_through_json(states[step]))
+                again, _ = _run(feed, min(ahead, len(expected) - step))
+                _compare(again, expected[step : step + ahead], f"batch {step} after it was put back")
+            return
+    assert expected, "The stream gave no batch at all."
+    calm, states = _collect(_Shaken(stream, 0, 0.0, 0.0, cut=False), steps + ahead)
+    _compare(calm, expected, "a batch of a second run")
+    shaky, positions = _collect(shaken(stream, seed=seed), steps + ahead)
+    _compare(shaky, expected, "a batch of the shaken stream")
+    for step in range(min(steps, len(expected)) + 1):
+        many = min(ahead, len(expected) - step)
+        for origin, state in (("", states[step]), (" of the shaken run", positions[step])):
+            with Feed(shaken(stream, seed=seed + 1 + step), on_nan="pass") as feed:
+                feed.load_state_dict(_through_json(state))
+                first, later = _run(feed, min(1, many))
+                with Feed(shaken(stream, seed=seed + 2 + step), on_nan="pass") as twice:
+                    twice.load_state_dict(_through_json(later[-1]))
+                    rest, _ = _run(twice, many - len(first))
+            _compare(first + rest, expected[step : step + many], f"a batch after a resume at step {step}{origin}")
+
+
+def _is_live(stream: Stream) -> bool:
+    opened = stream.open()
+    try:
+        return isinstance(opened.source, Live)
+    finally:
+        opened.top.close()
+
+
+def _collect(stream: Stream, steps: int) -> tuple[list[Tree], list[dict[str, Any]]]:
+    with Feed(stream, on_nan="pass") as feed:
+        return _run(feed, steps)
+
+
+def _run(feed: Feed, steps: int) -> tuple[list[Tree], list[dict[str, Any]]]:
+    """Some batches, and the positions before each and after the last; failures on purpose are tried again."""
+    seen: list[Tree] = []
+    states = [feed.state_dict()]
+    while len(seen) < steps:
+        try:
+            for batch in feed.batches():
+                feed.trained()
+                seen.append(_rows.map_leaves(np.copy, batch))
+                states.append(feed.state_dict())
+                if len(seen) == steps:
+                    break
+            else:
+                break
+        except Flaky:
+            feed.rewind()
+    return seen, states
+
+
+def _through_json(state: dict[str, Any]) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(json.dumps(state))
+    return loaded
+
+
+def _compare(got: list[Tree], expected: list[Tree], what: str) -> None:
+    assert len(got) == len(expected), f"{what}: {len(got)} batches for {len(expected)}"
+    for i, batch in enumerate(got):
+        assert_same_rows(batch, expected[i], f"{what} (+{i})")
