@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unbounded.keras._checkpoint import Checkpoint
 from unbounded.keras._feed import Feed
 
-__all__ = ["Feed"]
+__all__ = ["Checkpoint", "Feed"]

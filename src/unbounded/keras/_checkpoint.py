@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from unbounded._checkpoint import CheckpointError, Checkpoints, Saved
 from unbounded._describe import RunFinished
@@ -95,11 +95,13 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._keep = keep
         self._accept_changes = accept_changes
         self._keepers: list[Keeper] = []
-        self._counting = Counting(feeds[0], self._before_steps, self._after_steps)
+        self._counting = Counting(feeds[0], self)
+        self._list: weakref.ref[Any] | None = None  # of all callbacks of the fit at hand
         self._signals = Signals(self._interrupt)
         self._states: CallbackStates | None = None
         self._resumed: dict[str, Any] | None = None  # what is still to be put back, of a checkpoint
-        self._before_round: dict[str, Any] | None = None  # what a round of validation will change
+        self._before_round: dict[str, Any] = {}  # what a round of validation will change
+        self._round_numbers: list[int] = []
         self._aborted = False  # that round was given up
         self._stopping = False
         self._finished = False
@@ -116,10 +118,11 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 "Checkpoint(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
                 "callbacks=[ub.keras.Checkpoint(feed, …)])."
             )
+        self._list = weakref.ref(callbacks)
         self._take_places(callbacks)
         self._signals = Signals(self._interrupt)
-        self._states, self._resumed, self._before_round = None, None, None
-        self._stopping, self._aborted, self._finished, self.stopped_by = False, False, False, None
+        self._states, self._resumed, self.stopped_by = None, None, None
+        self._stopping, self._aborted, self._finished = False, False, False
         self._store.prepare()
         if not self._keepers:
             names = ["feed", *(f"feed-{i}" for i in range(1, len(self.feeds)))]
@@ -130,12 +133,14 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             ]
         saved = self._store.newest()
         if saved is not None:
-            self._restore(saved, who)
-        elif feed.steps == 0:
-            self._due.saved(feed.core)
-        self.model._initial_epoch = feed.epoch_number or None
-        if not self._finished and feed.epoch_number >= self.params["epochs"]:
-            self._finish(who, f"{feed.epoch_number} epochs", by_end=False)
+            self._restore(saved)
+        self._due.saved(feed.core)
+        asked = self.params["epochs"]
+        if feed.epoch_number >= asked:
+            self._finish(f"{feed.epoch_number} epochs")
+        elif saved is not None and saved.info["keras"]["ended"] and asked <= saved.info["keras"]["epochs"]:
+            self._finish(f"{feed.epoch_number} epochs, where {saved.info['keras']['ended']} ended it,")
+        self.model._initial_epoch = max(asked, 1) if self._finished else feed.epoch_number or None
         self._signals.install(callbacks)
 
     def _take_places(self, callbacks: Any) -> None:
@@ -147,11 +152,10 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                     f"{type(other).__name__} stands beside Checkpoint, and both would restore the model. Use one."
                 )
         self._counting.mute.end()
-        self._counting.set_model(self.model)
         callbacks.callbacks = [self._counting, *others, self]
         self.feeds[0].fitting.counting = self._counting
 
-    def _restore(self, saved: Saved, who: _asked.Caller) -> None:
+    def _restore(self, saved: Saved) -> None:
         info = saved.info
         if "keras" not in info:
             raise CheckpointError(
@@ -174,18 +178,13 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             _model.build(model, feed.core.peek())
         _model.restore_model(model, state["model"])
         self._resumed = state
-        self._due.saved(feed.core)
         self._wrote = saved.number
-        ended = info["keras"]["ended"]
-        if ended is not None and self.params["epochs"] <= info["keras"]["epochs"]:
-            self._finish(who, f"{feed.epoch_number} epochs, where {ended} ended it", by_end=True)
 
-    def _finish(self, who: _asked.Caller, done: str, *, by_end: bool) -> None:
+    def _finish(self, done: str) -> None:
         """The run is over already: `fit` has nothing to do but to tell the callbacks."""
         self._finished = True
         asked = self.params["epochs"]
-        more = max(asked, self.feeds[0].epoch_number) + max(1, asked)
-        self.model._initial_epoch = max(asked, 1)
+        more = max(asked, self.feeds[0].epoch_number) + asked
         warnings.warn(
             f"The run has trained {done} already, and {asked} were asked for: nothing is left to train. "
             f"epochs={more} would go on.",
@@ -193,7 +192,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             stacklevel=2,
         )
 
-    def _before_steps(self, who: _asked.Caller) -> None:
+    def before_steps(self) -> None:
         """All callbacks have begun the epoch; put back what beginning it has changed."""
         state = self._resumed
         if state is None:
@@ -206,19 +205,26 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             assert self._states is not None
             self._states.restore(state["callbacks"])
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Unused: by the time that the last callback begins an epoch, others have begun it."""
-
-    def _begin_states(self) -> None:
-        """Before any callback begins its first epoch: all have begun training, and have reset themselves."""
-        callbacks = callback_list()
-        others = [] if callbacks is None else callbacks.callbacks
+    def before_epoch(self) -> None:
+        """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
+        if self._states is not None:
+            return
         ours = (Counting, Checkpoint, keras.callbacks.ProgbarLogger)
-        self._states = CallbackStates([c for c in others if not isinstance(c, ours)])
+        self._states = CallbackStates([c for c in self._callbacks.callbacks if not isinstance(c, ours)])
         if self._resumed is not None:
             self._states.restore(self._resumed["callbacks"])
         # It stays on the model, and a later fit without this callback would begin there.
         self.model._initial_epoch = None
+
+    def before_end(self) -> None:
+        """A run that was over already ends with its callbacks as they were: the best weights are theirs to give."""
+        if self._finished:
+            self.before_epoch()
+
+    @property
+    def _callbacks(self) -> Any:
+        assert self._list is not None
+        return self._list()
 
     # -- on the way ------------------------------------------------------------------------------------------
 
@@ -230,18 +236,18 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         elif self._due.now(core) and not (core.epoch_over and core.outstanding == 0):
             self._save()
 
-    def _after_steps(self) -> None:
-        # Data was waited for, and a signal ended the wait: no step follows in which to see it.
+    def after_steps(self) -> None:
+        """Where a signal has ended the wait for data, no step follows that would see it."""
         if self._signals.received is not None:
             self._stop()
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Validation resets the metrics of training: keep them, in case that it is not to be finished."""
-        if not self._stopping:
-            self._before_round = {
-                "metrics": _model.metrics_state(self.model),
-                "random": _model.random_state(),
-            }
+        self._before_round = {
+            "metrics": _model.metrics_state(self.model),
+            "random": _model.random_state(),
+        }
+        self._round_numbers = [other.rounds.number for other in self.feeds[1:]]
         self._give_up_round()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -249,47 +255,37 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._give_up_round()
 
     def _give_up_round(self) -> None:
-        if self._signals.received is not None and not self._stopping:
+        if self._signals.received is not None:
             self.model.stop_evaluating = True
             self._aborted = True
-            callbacks = callback_list()
-            if callbacks is not None:
-                self._counting.mute.all_but(callbacks, self)
+            self._counting.mute.all_but(self._callbacks, self)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save where it is time: the epoch is over for all callbacks, and so is its validation."""
-        feed = self.feeds[0]
-        if self._stopping:
-            self._counting.mute.end()
-            self.model.__dict__.pop("_should_eval", None)
-            return
+        feed, signalled = self.feeds[0], self._signals.received is not None
         if self._aborted:
-            for other in self.feeds[1:]:
-                other.rounds.back()
+            for other, number in zip(self.feeds[1:], self._round_numbers, strict=True):
+                if other.rounds.number > number:
+                    other.rounds.back()
             self._stop(changed=self._before_round)
-            self._counting.mute.end()
-            self.model.__dict__.pop("_should_eval", None)
-            return
-        self._before_round = None
-        last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        due = self._due.each_epoch or self._due.now(feed.core)
-        if last or due or self._signals.received is not None:
-            ended = None
-            if self.model.stop_training:
-                ended = "a callback" if feed.fitting.has_more() else "the stream's declared end"
-            self._save(ended=ended)
-        if self._signals.received is not None:
-            self._stop()
+        elif not self._stopping:
+            ending = self.model.stop_training
+            last = epoch + 1 >= self.params["epochs"] or ending
+            if last or signalled or self._due.each_epoch or self._due.now(feed.core):
+                by = "a callback" if not ending or feed.fitting.has_more() else "the stream's declared end"
+                self._save(ended=by if ending else None)
+            if signalled:
+                self._stop()
+        if self._stopping:
+            # on_train_end is for all of them again.
             self._counting.mute.end()
             self.model.__dict__.pop("_should_eval", None)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Let go of signals and of the directory."""
         self._signals.put_back()
-        self._counting.mute.end()
-        callbacks = callback_list()
-        if callbacks is not None:
-            callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
+        callbacks = self._callbacks
+        callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
         self.feeds[0].fitting.counting = None
         self.model._initial_epoch = None
         self._store.close()
@@ -309,15 +305,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _stop(self, changed: Mapping[str, Any] | None = None) -> None:
         """Save, and let `fit` end without another word to the other callbacks, whose epoch is not over."""
+        if self._stopping:
+            return
         self._stopping = True
         if self._wrote != self.feeds[0].steps:
             self._save(changed=changed)
         self.model.stop_training = True
         # Keras asks this before it validates: half an epoch is not validated.
         self.model.__dict__["_should_eval"] = lambda *_: False
-        callbacks = callback_list()
-        if callbacks is not None:
-            self._counting.mute.all_but(callbacks, self)
+        self._counting.mute.all_but(self._callbacks, self)
 
     def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint of this moment.
@@ -328,7 +324,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """
         model = self.model
         state = {**_model.model_state(model), **(changed or {})}
-        trainable = {v.path: a for v, a in zip(model.variables, state["variables"]["arrays"], strict=True) if v.trainable}
+        arrays = state["variables"]["arrays"]
+        trainable = {v.path: a for v, a in zip(model.variables, arrays, strict=True) if v.trainable}
         bad = non_finite(trainable, name="weights")
         step = self.feeds[0].steps
         if bad is not None:
@@ -339,6 +336,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 stacklevel=2,
             )
             return
+        for other in self.feeds[1:]:
+            other.rounds.settle()
         feeds, segments = [], []
         for keeper in self._keepers:
             info, own = keeper.save(self._store)
@@ -359,6 +358,3 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             keeper.saved(self._keep)
         self._due.saved(self.feeds[0].core)
         self._wrote = step
-
-
-_ = np

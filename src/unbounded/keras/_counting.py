@@ -7,8 +7,7 @@ all others find the stats in their logs. `Checkpoint` brings it along.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 
@@ -18,26 +17,34 @@ if TYPE_CHECKING:
     from unbounded.keras._feed import Feed
 
 
+class Owner(Protocol):
+    """Who needs to know of moments that are no callback's."""
+
+    def before_epoch(self) -> None:
+        """All callbacks have begun training, and none has begun the epoch."""
+
+    def before_steps(self) -> None:
+        """All callbacks have begun the epoch, and no batch was asked for."""
+
+    def after_steps(self) -> None:
+        """Keras has no more steps in the epoch, and has not validated yet."""
+
+    def before_end(self) -> None:
+        """No callback has ended training yet."""
+
+
 class Counting(keras.callbacks.Callback):  # type: ignore[misc]
     """Counts for one feed.
 
     Args:
         feed: what `fit` trains on.
-        before_steps: called with the caller when all callbacks have had their `on_epoch_begin`, before the
-            first step.
-        after_steps: called when Keras has no more steps in the epoch, before it validates.
+        owner: who brought it along, and is told what no callback hears.
     """
 
-    def __init__(
-        self,
-        feed: Feed,
-        before_steps: Callable[[_asked.Caller], None],
-        after_steps: Callable[[], None],
-    ) -> None:
+    def __init__(self, feed: Feed, owner: Owner) -> None:
         super().__init__()
         self._feed = feed
-        self._before_steps = before_steps
-        self._after_steps = after_steps
+        self._owner = owner
         self._base = 0  # steps of the run before Keras's step 0 of this epoch
         self.mute = Mute()
         self.idle = False
@@ -46,7 +53,7 @@ class Counting(keras.callbacks.Callback):  # type: ignore[misc]
     def begin_epoch(self, iterator: Any, who: _asked.Caller) -> None:
         """Keras begins to iterate over an epoch of training."""
         fitting, core = self._feed.fitting, self._feed.core
-        self._before_steps(who)
+        self._owner.before_steps()
         self._base = core.steps
         done, total = _length.epoch_steps(core, iterator.steps_per_execution)
         if who.callbacks is not None:
@@ -79,7 +86,11 @@ class Counting(keras.callbacks.Callback):  # type: ignore[misc]
         if self.idle:
             self.idle = False
             self.mute.end()
-        self._after_steps()
+        self._owner.after_steps()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """No other callback has begun the epoch yet."""
+        self._owner.before_epoch()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Confirm. `batch` is the last step of those that Keras ran at once, whether or not there were so many."""
@@ -95,6 +106,10 @@ class Counting(keras.callbacks.Callback):  # type: ignore[misc]
                 logs.setdefault(name, value)  # a metric of the user's own keeps its name
         fitting.close_epoch()
         fitting.stop_at_the_end(_asked.caller())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """No other callback has ended training yet."""
+        self._owner.before_end()
 
 
 class Mute:

@@ -109,11 +109,14 @@ class Fitting:
             if who.callbacks is not None:
                 _bar.set_target(who.callbacks, total, done=done)
         self._updates = (_model.iterations(who.model) or 0) - core.steps
+        # From here on the model works, whatever was done before the first step.
+        core._looked = core._clock.monotonic()
 
     def end_steps(self, who: _asked.Caller | None) -> None:
         """Keras has no more steps in this epoch: it asked for more in vain, or had as many as it wanted."""
         if not self._open:
             return
+        self.core._pause()
         if self.counting is not None:
             self.counting.end_steps()
             return

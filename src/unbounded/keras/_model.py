@@ -65,6 +65,12 @@ def restore_model(model: Any, state: State) -> None:
     restore_random(state["random"])
 
 
+def metrics_state(model: Any) -> State:
+    """The metrics alone: validation resets them, and shares them with training."""
+    _gather(model)
+    return _read(model.metrics_variables)
+
+
 def restore_metrics(model: Any, state: State) -> None:
     """Put back the metrics alone: Keras resets them at the start of every epoch, a resumed one too."""
     for variable, value in _match("metrics", model.metrics_variables, state["metrics"]):

@@ -31,6 +31,8 @@ class Rounds:
         self._epoch = feed.epoch
         self._begun = False
         self._state: Any = None  # where the round began
+        self.number = 0
+        """How many rounds have begun."""
         if each_round == "same":
             self._state = feed._state()
             # What follows its beginning is wanted again, so a source that can't go back must keep it.
@@ -59,6 +61,7 @@ class Rounds:
                 self.end()
             self._state = self.feed._state()
         self._begun = True
+        self.number += 1
         self.feed.resume()
         if not self._available() and not self.feed.interrupted:
             raise StreamError(
@@ -83,6 +86,16 @@ class Rounds:
             self._begun = False
             self.feed.trained()
             self.feed.end_epoch()
+
+    def settle(self) -> None:
+        """Stand where the next round begins, between two of them."""
+        if self.each_round == "same":
+            self.back()
+
+    def moved(self) -> None:
+        """The core feed was put somewhere else."""
+        self._begun = False
+        self._state = self.feed._state()
 
     def back(self) -> None:
         """Go back to where the round began: it has not happened."""
