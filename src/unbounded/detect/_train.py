@@ -104,7 +104,9 @@ def train(
         with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
             watch.attach(feed)
             checkpoint = ub.keras.Checkpoint(feed, directory / "checkpoints", every=plan.every)
-            model.fit(feed, epochs=ENDLESS, callbacks=[watch, checkpoint], verbose=0)
+            # As many epochs as there may be: more steps mean more epochs, so that a run that ended can go on.
+            epochs = ENDLESS if plan.steps is None else plan.steps
+            model.fit(feed, epochs=epochs, callbacks=[watch, checkpoint], verbose=0)
             tell({"event": "end", "step": feed.steps, "iterations": int(model.optimizer.iterations.value)})
     finally:
         watch.close()

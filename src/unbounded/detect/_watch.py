@@ -66,8 +66,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._missed = 0
         self._errors = np.zeros(2)  # what the model and persistence got wrong lately
         self._restored = False
-        self._epoch = 0
-        self._epoch_began = Stats()
+        self._epoch = (-1, 0)  # its number, and the step before its first
+        self._before = Stats()
 
     # -- in the stream -------------------------------------------------------------------------------------------
 
@@ -145,7 +145,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             )
             self._weights = self.model.numpy_weights()
             self._score()
-        self._epoch, self._epoch_began = epoch, self._feed.stats
+        self._before = self._feed.stats
+        if epoch != self._epoch[0]:
+            self._epoch = (epoch, self._before.steps)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """A step is trained: write down of which rows, take over the weights, and tell."""
@@ -159,15 +161,14 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if stats.missed > self._missed:
             self._log.append(_run.missed_record(stats.missed - self._missed, clock.time()))
             self._missed = stats.missed
-        recent = stats.since(self._epoch_began)
+        recent = stats.since(self._before)
         logs = logs or {}
         self._tell(
             {
                 "event": "step",
                 "step": step,
-                "epoch": self._epoch,
-                # Epochs are counted from the run's beginning, and all are of one length.
-                "in_epoch": step - self._epoch * self._feed.epoch.steps,
+                "epoch": self._epoch[0],
+                "in_epoch": step - self._epoch[1],
                 "rows": stats.rows,
                 "readings": stats.fetched,
                 "scored": self._scorer.rows,
@@ -208,6 +209,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             "length": self._log.tell(),
             "missed": self._missed,
             "errors": self._errors.copy(),
+            "epoch": list(self._epoch),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -216,10 +218,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         Args:
             state: from `get_state`.
         """
+        if self._weights is not None:
+            return  # an epoch that goes on in its middle is put back twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
         self._log.cut(int(state["length"]))
         self._missed = int(state["missed"])
         self._errors = np.array(state["errors"], dtype=np.float64)
+        self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
         self._heard = self._shown = self._scorer.last
         self._held.clear()
         self._batches.clear()
