@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from unbounded._block import Block, Run
 from unbounded._node import EndOfStream, Mark, Node
 
 _SLICE = 0.05  # seconds: how often a thread that waits for data looks whether it is to stop
 _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
+
+
+Entry: TypeAlias = tuple[Any, Mark, BaseException | None]
+"""A block and the upstream's mark after it; or an error, of the upstream (without a block) or of the work on a block."""
+
+_RETRY = RuntimeError("to be tried again")
 
 
 class Pump:
@@ -36,14 +42,13 @@ class Pump:
 
     def _begin(self) -> None:
         self._mark: Mark = self._upstream.mark()
-        self._ready: dict[int, tuple[Any, Mark]] = {}
+        self._ready: dict[int, Entry] = {}
         self._pulled = 0  # blocks that threads have pulled
         self._given = 0  # blocks that were handed on
         self._ahead = 0  # what is queued, in the unit of `size`
         self._asleep = False
         self._stop = False
         self._over = False  # nothing more will be pulled: the end, or an error
-        self._failed = False  # an error was handed on: begin again from the mark
         self._released: Mark | None = None
 
     # -- what a kind of pump decides -------------------------------------------------------------------------------
@@ -63,20 +68,14 @@ class Pump:
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The next block that a thread has ready; waits for it, `timeout` seconds at most."""
-        if self._failed:
-            self.restore(self._mark)
         if not self._threads:
             self._launch()
         with self._state:
-            if self._given not in self._ready and not self._state.wait_for(
-                lambda: self._given in self._ready, timeout
-            ):
+            if self._given not in self._ready and not self._state.wait_for(lambda: self._given in self._ready, timeout):
                 return None
-            block, mark = self._ready[self._given]
-            if isinstance(block, BaseException):
-                # The end stays where it is; an error is told once, and then tried again.
-                self._failed = not isinstance(block, EndOfStream)
-                raise block
+            block, mark, error = self._ready[self._given]
+            if error is not None:
+                block = self._fail(block, mark, error)
             del self._ready[self._given]
             self._given += 1
             self._mark = mark
@@ -85,6 +84,24 @@ class Pump:
                 self._asleep = False
                 self._state.notify_all()
             return block  # type: ignore[no-any-return]
+
+    def _fail(self, block: Any, mark: Mark, error: BaseException) -> Any:
+        """Tell of an error, so that the next pull goes on where this one stood."""
+        if block is not None:
+            # The work failed. It is done again in the consumer's own thread.
+            assert self._work is not None
+            if error is not _RETRY:
+                self._ready[self._given] = (block, mark, _RETRY)
+                raise error
+            return self._work(block)
+        if isinstance(error, EndOfStream):
+            raise error
+        # The upstream failed, and stands where it stood: it is asked again.
+        del self._ready[self._given]
+        self._given += 1
+        self._over = False
+        self._state.notify_all()
+        raise error
 
     def mark(self) -> Mark:
         """The upstream's, right after the last block that was handed on."""
@@ -150,19 +167,19 @@ class Pump:
                 if made is None:
                     continue
                 self._pulled += 1
-                block, mark = made
-                self._over = isinstance(block, BaseException)
-                size = 0 if self._over else self.size(block)
-                with self._state:
-                    self._ahead += size
-                    self.admit()
-            if self._work is not None and not isinstance(block, BaseException):
+                block, mark, error = made
+                self._over = error is not None
+                if block is not None:
+                    with self._state:
+                        self._ahead += self.size(block)
+                        self.admit()
+            if self._work is not None and block is not None:
                 try:
                     block = self._work(block)
-                except BaseException as error:
-                    block = error
+                except BaseException as failure:
+                    error = failure
             with self._state:
-                self._ready[number] = (block, mark)
+                self._ready[number] = (block, mark, error)
                 self._state.notify_all()
 
     def _has_room(self) -> bool:
@@ -172,23 +189,23 @@ class Pump:
     def _await_room(self) -> bool:
         """Wait until there is room; False when this thread is to end."""
         with self._state:
-            while not (self._stop or self._over):
-                if not self._asleep:
+            while not self._stop:
+                if not (self._over or self._asleep):
                     if self._ahead < self.room():
                         return True
                     self._asleep = True
                 self._state.wait()
             return False
 
-    def _pull(self) -> tuple[Any, Mark] | None:
+    def _pull(self) -> Entry | None:
         released, self._released = self._released, None
         try:
             if released is not None:
                 self._upstream.release(released)
             block = self._upstream.pull(_SLICE)
-            return None if block is None else (block, self._upstream.mark())
+            return None if block is None else (block, self._upstream.mark(), None)
         except BaseException as error:
-            return error, self._mark
+            return None, self._mark, error
 
 
 class Workers(Pump):

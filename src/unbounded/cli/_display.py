@@ -161,10 +161,11 @@ class LiveDisplay:
         figures.add_row(*(Text(number, style="bold") for number in numbers))
         parts: list[Any] = [figures]
         if view.step:
-            parts.append(
-                ProgressBar(total=view.epoch_steps, completed=view.step["in_epoch"], width=min(60, width + 20))
-            )
-            parts.append(Text(view.better(), style="green" if (view.step["better"] or 0) >= 0 else "yellow"))
+            # In a table of its own, since a bar does not end its line.
+            bar = Table.grid()
+            bar.add_row(ProgressBar(total=view.epoch_steps, completed=view.step["in_epoch"], width=width + 24))
+            better = view.step["better"]
+            parts += [bar, Text(view.better(), style="green" if better is None or better >= 0 else "yellow")]
         columns = Table.grid(padding=(0, 2))
         columns.add_column(min_width=10)
         columns.add_column(justify="right", min_width=9)
@@ -173,7 +174,9 @@ class LiveDisplay:
         for index, column in enumerate(view.columns):
             style = "bold red" if column.name in late else "cyan"
             now = column.reading(float(history[-1, index])) if len(history) else "–"
-            bars = sparkline(history[-width:, index]) if len(history) else ""
+            # A share is shown against the whole; of anything else nobody knows what much would be.
+            whole = (0.0, 100.0) if column.unit == "%" else (None, None)
+            bars = sparkline(history[-width:, index], *whole) if len(history) else ""
             columns.add_row(Text(column.name), Text(now, style="bold"), Text(bars, style=style))
         if view.scores:
             top = max(view.threshold, max(view.scores))

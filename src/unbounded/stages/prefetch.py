@@ -11,7 +11,7 @@ from typing import Any, Literal
 from unbounded import _check
 from unbounded._block import Block, Break, Run
 from unbounded._node import Context, Mark, Node
-from unbounded._pump import Ahead, Pump
+from unbounded._pump import Ahead, Entry, Pump
 from unbounded.stages._base import Guarantee, Stage
 
 Overflow = Literal["block", "drop_oldest"]
@@ -120,16 +120,17 @@ class _Dropping(_Buffer):
             self._settled = max(self._settled, self._mark["row"])
         return block
 
-    def _pull(self) -> tuple[Any, Mark] | None:
+    def _pull(self) -> Entry | None:
         if not self._parts:
             before = self._upstream.mark()
             made = super()._pull()
-            if made is None or isinstance(made[0], BaseException):
+            if made is None or made[2] is not None:
                 return made
             self._cut(made[0], before, made[1])
             if not self._parts:
                 return None
-        return self._parts.popleft()
+        block, mark = self._parts.popleft()
+        return block, mark, None
 
     def _cut(self, block: Block, before: Mark, after: Mark) -> None:
         """Cut a block at the stretches that the log says were dropped, each of which becomes a gap."""
@@ -162,22 +163,22 @@ class _Dropping(_Buffer):
         """Let the oldest rows go until what is queued fits."""
         while self._ahead > self._rows and self._row > self._settled:
             oldest = self._ready.get(self._given)
-            if oldest is None or isinstance(oldest[0], BaseException):
+            if oldest is None or oldest[2] is not None:
                 return
-            block, mark = oldest
+            block, mark, _ = oldest
             if not block.count:
                 following = self._ready.get(self._given + 1)
-                if following is None or isinstance(following[0], BaseException):
+                if following is None or following[2] is not None:
                     return
                 del self._ready[self._given]
                 self._given += 1
-                gone, mark = following
+                gone, mark, _ = following
                 missed = (block.ends.missed if block.ends else 0) + gone.count
                 self._log[-1] = (self._log[-1][0], mark["row"])
             else:
                 gone, missed = block, block.count
                 self._log.append((mark["row"] - gone.count, mark["row"]))
-            self._ready[self._given] = (Block(None, 0, Break("gap", missed)), mark)
+            self._ready[self._given] = (Block(None, 0, Break("gap", missed)), mark, None)
             self._ahead -= gone.count
             self._dropped += gone.count
 
