@@ -6,7 +6,9 @@ update can make it look better. The backend is KERAS_BACKEND's; JAX where it is 
 
 from __future__ import annotations
 
+import functools
 import os
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,6 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import ops
+
+from unbounded.keras._model import build, model_state, restore_model
 
 BACKEND = keras.backend.backend()
 
@@ -27,13 +31,13 @@ class Recorder(keras.layers.Layer):
     Args:
         ids: how many ids there are; ids are 0 … ids − 1.
         length: how many rows can be recorded, over the whole run.
+        when: True records rows that are trained on, False those that are evaluated or predicted.
     """
 
-    def __init__(self, ids: int, length: int, **kwargs: object) -> None:
+    def __init__(self, ids: int, length: int, *, when: bool = True, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.counts = self.add_weight(
-            shape=(ids,), dtype="int32", initializer="zeros", trainable=False, name="counts"
-        )
+        self.when = when
+        self.counts = self.add_weight(shape=(ids,), dtype="int32", initializer="zeros", trainable=False, name="counts")
         self.order = self.add_weight(
             shape=(length,),
             dtype="int32",
@@ -41,16 +45,14 @@ class Recorder(keras.layers.Layer):
             trainable=False,
             name="order",
         )
-        self.seen = self.add_weight(
-            shape=(), dtype="int32", initializer="zeros", trainable=False, name="seen"
-        )
+        self.seen = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="seen")
         self.ids = ids
 
     def build(self, input_shape: object) -> None:
         self.built = True
 
     def call(self, x: object, training: bool = False) -> object:
-        if training:
+        if bool(training) is self.when:
             ids = ops.cast(x[:, 0], "int32")
             self.counts.assign(self.counts + ops.sum(ops.one_hot(ids, self.ids, dtype="int32"), axis=0))
             places = self.seen + ops.arange(ops.shape(ids)[0], dtype="int32")
@@ -59,14 +61,22 @@ class Recorder(keras.layers.Layer):
         return x
 
 
-def recorder(model: keras.Model) -> Recorder:
+def recorder(model: keras.Model, *, when: bool = True) -> Recorder:
     """The model's recorder."""
-    return next(layer for layer in model.layers if isinstance(layer, Recorder))
+    return next(layer for layer in model.layers if isinstance(layer, Recorder) and layer.when is when)
 
 
 def trained_ids(model: keras.Model) -> list[int]:
     """The ids that this model was trained on, in order."""
-    layer = recorder(model)
+    return _order(recorder(model))
+
+
+def evaluated_ids(model: keras.Model) -> list[int]:
+    """The ids that this model has evaluated or predicted, in order; it was made with `records_rounds`."""
+    return _order(recorder(model, when=False))
+
+
+def _order(layer: Recorder) -> list[int]:
     return _read(layer.order)[: int(_read(layer.seen))].tolist()
 
 
@@ -85,7 +95,7 @@ def recording_model(
     seed: int | None = 0,
     steps_per_execution: int = 1,
     metrics: tuple[str, ...] = ("mae",),
-    jit_compile: bool | str = "auto",
+    records_rounds: bool = False,
 ) -> keras.Model:
     """A compiled model on rows of `columns` float32, the first of them the id; the target is (n, 1) float32.
 
@@ -99,6 +109,8 @@ def recording_model(
         keras.layers.Rescaling(1.0 / ids),
         keras.layers.Dense(4, activation="tanh"),
     ]
+    if records_rounds:
+        layers.insert(1, Recorder(ids, length, when=False))
     if dropout:
         layers.append(keras.layers.Dropout(dropout))
     layers.append(keras.layers.Dense(1))
@@ -108,17 +120,31 @@ def recording_model(
         loss="mse",
         metrics=list(metrics),
         steps_per_execution=steps_per_execution,
-        jit_compile=jit_compile,
     )
     return model
+
+
+def ready_model(**kwargs: Any) -> keras.Model:
+    """A `recording_model`, built and as new; one is used again and again, since compiling it takes a second."""
+    columns = kwargs.get("columns", 3)
+    model, state = _ready(columns, tuple(sorted(kwargs.items())))
+    restore_model(model, state)
+    model.stop_training = False
+    model._initial_epoch = None
+    return model
+
+
+@functools.cache
+def _ready(columns: int, kwargs: tuple[tuple[str, Any], ...]) -> tuple[keras.Model, Any]:
+    model = recording_model(**dict(kwargs))
+    build(model, rows(1, columns))
+    return model, model_state(model)
 
 
 def rows(n: int, columns: int = 3, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """n rows with the ids start … start + n − 1, and their targets: the same values for the same id."""
     ids = np.arange(start, start + n)
-    x = np.stack(
-        [ids.astype(np.float32)] + [np.sin(ids * (c + 1.0)).astype(np.float32) for c in range(columns - 1)], 1
-    )
+    x = np.stack([ids.astype(np.float32)] + [np.sin(ids * (c + 1.0)).astype(np.float32) for c in range(columns - 1)], 1)
     return x, np.cos(ids * 0.7).astype(np.float32)[:, None]
 
 

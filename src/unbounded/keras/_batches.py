@@ -31,9 +31,7 @@ def refuse(name: str, value: Any) -> None:
 def refuse_sharding() -> None:
     """Keras can shard a tf.data over processes, and nothing else; for a feed it doesn't even look."""
     distribution = keras.distribution.distribution()
-    if getattr(distribution, "_is_multi_process", False) and getattr(
-        distribution, "auto_shard_dataset", False
-    ):
+    if getattr(distribution, "_is_multi_process", False) and getattr(distribution, "auto_shard_dataset", False):
         raise ValueError(
             "A distribution over several processes would give each of them the same batches of the feed. Give each "
             "process a stream of its own share, and set distribution.auto_shard_dataset = False."
@@ -46,9 +44,7 @@ def check_multiple(epoch: Epoch | None, multiple: int) -> None:
     if steps is not None and steps % multiple:
         low = steps // multiple * multiple
         choice = f"{low} or {low + multiple}" if low else f"{multiple}"
-        raise ValueError(
-            f"Epoch(steps={steps}) is not a multiple of steps_per_execution={multiple}: use {choice}."
-        )
+        raise ValueError(f"Epoch(steps={steps}) is not a multiple of steps_per_execution={multiple}: use {choice}.")
 
 
 def rounded_up(core: CoreFeed, multiple: int) -> Iterator[Tree]:

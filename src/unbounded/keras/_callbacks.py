@@ -32,9 +32,7 @@ class CallbackStates:
     def __init__(self, callbacks: Sequence[Any]) -> None:
         self._callbacks = {name: callback for name, callback in _named(callbacks)}
         self._initial = {
-            name: _plain_attributes(callback)
-            for name, callback in self._callbacks.items()
-            if _verbs(callback) is None
+            name: _plain_attributes(callback) for name, callback in self._callbacks.items() if _verbs(callback) is None
         }
 
     def state(self) -> dict[str, Any]:
@@ -100,11 +98,7 @@ def _verbs(callback: Any) -> tuple[str, str] | None:
 
 
 def _plain_attributes(callback: Any) -> dict[str, Any]:
-    return {
-        key: _copy(value)
-        for key, value in vars(callback).items()
-        if key not in _KERAS_OWN and _is_plain(value)
-    }
+    return {key: _copy(value) for key, value in vars(callback).items() if key not in _KERAS_OWN and _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

@@ -128,8 +128,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             names = ["feed", *(f"feed-{i}" for i in range(1, len(self.feeds)))]
             parts = [feed.core, *(other.rounds.feed for other in self.feeds[1:])]
             self._keepers = [
-                Keeper(core, self._store.directory, name=name)
-                for core, name in zip(parts, names, strict=True)
+                Keeper(core, self._store.directory, name=name) for core, name in zip(parts, names, strict=True)
             ]
         saved = self._store.newest()
         if saved is not None:

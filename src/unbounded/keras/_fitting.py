@@ -49,9 +49,7 @@ class Fitting:
         """A `fit` begins: settle what an epoch is, and what the last fit left in doubt."""
         steps, own = given.steps, self.own_epoch
         if steps is not None and own is not None and own != Epoch(steps=steps):
-            raise ValueError(
-                f"steps_per_epoch={steps} was given beside a feed with {own!r}. Leave one of them out."
-            )
+            raise ValueError(f"steps_per_epoch={steps} was given beside a feed with {own!r}. Leave one of them out.")
         epoch = own if steps is None else Epoch(steps=steps)
         if epoch is None and not _length.ends(self.core.stream):
             raise ValueError(
