@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from unbounded._sources import arrays, generate, machine, samples  # isort: skip
 from unbounded._stream import Stream
+
 from unbounded._epoch import Epoch  # isort: skip
 from unbounded._feed import EpochRun, Feed, Position
 from unbounded._stats import Stats
+
 from unbounded._node import DataLoss, StreamError  # isort: skip
 from unbounded._rows import RowsError
 

@@ -1,8 +1,8 @@
 """Blocks: what moves through a running stream.
 
-A `Block` is rows on their way, with what is known of them beside their values: the break that follows them, and when
-they arrived. A `Run` is what comes out of `batch`: some whole batches. Where a block begins and ends carries no
-meaning; where a break falls does.
+A `Block` is rows on their way, with what is known of them beside their values: the break that follows them,
+and when they arrived. A `Run` is what comes out of `batch`: some whole batches. Where a block begins and ends
+carries no meaning; where a break falls does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Break(NamedTuple):
 
 
 class At(NamedTuple):
-    """A point in a stretch of the stream: after so many rows, and after so many of the breaks that follow the last of them."""
+    """A point in a stretch of the stream: after so many rows, and after so many of the breaks that follow the
+    last of them."""
 
     rows: int
     breaks: int = 0
@@ -36,9 +37,9 @@ class At(NamedTuple):
 class Block:
     """Rows on their way.
 
-    `rows` is a tree of arrays of `count` rows, or None where count is 0: a block without rows carries a break that was
-    noticed late. `ends` is the break after the last row, `times` when each row arrived (float64, seconds since 1970) or
-    None for rows that did not arrive but were there.
+    `rows` is a tree of arrays of `count` rows, or None where count is 0: a block without rows carries a break
+    that was noticed late. `ends` is the break after the last row, `times` when each row arrived (float64,
+    seconds since 1970) or None for rows that did not arrive but were there.
     """
 
     rows: Tree
@@ -72,9 +73,7 @@ def join(blocks: Sequence[Block]) -> Block:
     if not full:
         return Block(None, 0, blocks[-1].ends)
     times = (
-        None
-        if any(b.times is None for b in full)
-        else np.concatenate([b.times for b in full if b.times is not None])
+        None if any(b.times is None for b in full) else np.concatenate([b.times for b in full if b.times is not None])
     )
     if len(full) == 1:
         return replace(full[0], ends=blocks[-1].ends)
@@ -85,9 +84,10 @@ def join(blocks: Sequence[Block]) -> Block:
 class Run:
     """Some whole batches, one after the other.
 
-    `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer); `total` counts
-    their rows. `breaks` says after how many of the items a break falls (0: before the first), `parts` are the larger trees that the
-    items are views of (what is true of all parts is true of all items), `arrived` is the mean arrival time of their rows.
+    `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer);
+    `total` counts their rows. `breaks` says after how many of the items a break falls (0: before the first),
+    `parts` are the larger trees that the items are views of (what is true of all parts is true of all items),
+    `arrived` is the mean arrival time of their rows.
     """
 
     items: list[Tree]
@@ -97,7 +97,8 @@ class Run:
     parts: tuple[Tree, ...] = ()
     arrived: float | None = None
 
-    # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can take the other.
+    # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can
+    # take the other.
     @property
     def count(self) -> int:
         """How many batches there are."""

@@ -1,4 +1,5 @@
-"""Time, as sources and feeds see it: one small object, so that a test can move it by hand (`ub.testing.Clock`)."""
+"""Time, as sources and feeds see it: one small object, so that a test can move it by hand
+(`ub.testing.Clock`)."""
 
 from __future__ import annotations
 

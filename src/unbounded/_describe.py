@@ -77,12 +77,14 @@ def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept
         raise ValueError("This is not the state of a feed. Expected what feed.state_dict() gave.")
     if state["format"] > newest:
         raise ValueError(
-            f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the version that wrote it, or a newer one."
+            f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the "
+            "version that wrote it, or a newer one."
         )
     if state["fingerprint"] != stream.fingerprint and not accept_changes:
         changes = "; ".join(differences(state["stream"], stream.identity()))
         raise ValueError(
-            f"The state is of another stream: {changes}. Its position means other rows here. Use another directory, or the stream as it was; "
+            f"The state is of another stream: {changes}. Its position means other rows here. Use another "
+            "directory, or the stream as it was; "
             "accept_changes=True goes on all the same."
         )
 
@@ -97,9 +99,7 @@ def differences(was: Any, now: Any) -> list[str]:
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             if _comparable(old) != _comparable(new):
-                shown = (
-                    f"{old!r} and is {new!r}" if np.ndim(old) == 0 and not isinstance(old, dict) else "other"
-                )
+                shown = f"{old!r} and is {new!r}" if np.ndim(old) == 0 and not isinstance(old, dict) else "other"
                 found.append(f"{word}({name}) was {shown}")
     return found or ["its fingerprint differs"]
 

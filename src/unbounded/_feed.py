@@ -1,7 +1,8 @@
 """Feed: a stream at work for one trainer. It hands out batches, and knows which of them were trained on.
 
-Two step numbers say it all: up to which batch it handed out, and up to which the trainer says that it trained. A position is
-where the second one points; what lies between the two is in doubt, and comes again after a restart.
+Two step numbers say it all: up to which batch it handed out, and up to which the trainer says that it
+trained. A position is where the second one points; what lies between the two is in doubt, and comes again
+after a restart.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, Literal
@@ -35,8 +37,9 @@ _ORDER: list[Guarantee] = ["at_most_once", "at_least_once", "exact"]
 class Feed:
     """Batches for one trainer, and the knowledge of which of them were trained on.
 
-    Asking for the next batch, or ending the epoch, says that the previous batch is trained. Where that is not so
-    (gradients that are accumulated over several batches), `confirm="manual"` leaves saying it to `trained()`.
+    Asking for the next batch, or ending the epoch, says that the previous batch is trained. Where that is not
+    so (gradients that are accumulated over several batches), `confirm="manual"` leaves saying it to
+    `trained()`.
 
     Args:
         stream: what to feed.
@@ -47,7 +50,8 @@ class Feed:
         clock: the time; tests pass one that they move.
 
     Raises:
-        ValueError: where the stream promises less than is required, or has no passes and the epoch counts them.
+        ValueError: where the stream promises less than is required, or has no passes and the epoch counts
+            them.
 
     >>> import numpy as np, unbounded as ub
     >>> feed = ub.Feed(ub.arrays(np.arange(10), shuffle=False).batch(4), epoch=ub.Epoch(steps=2))
@@ -124,7 +128,7 @@ class Feed:
         self._looked: float | None = None  # when the trainer was last given a batch
         self._aged = 0.0
         self._aged_rows = 0
-        self._nan = 0
+        self._bad = 0
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
@@ -141,9 +145,7 @@ class Feed:
                     f"{epoch!r} counts passes, and {self.stream!r} has none. Use steps=, rows= or seconds=."
                 )
             if epoch.passes != int(epoch.passes):
-                raise ValueError(
-                    f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes."
-                )
+                raise ValueError(f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes.")
         self._epoch = epoch
 
     @property
@@ -152,7 +154,8 @@ class Feed:
         return self._number
 
     def epochs(self, n: int) -> Iterator[EpochRun]:
-        """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7 goes on there.
+        """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7
+        goes on there.
 
         Args:
             n: how many epochs the run has in all.
@@ -174,7 +177,8 @@ class Feed:
         trainer = self._trainer() if self._trainer is not None else None
         if trainer is not None and trainer.gi_frame is not None:
             raise StreamError(
-                "The feed is already at work for another loop, and a batch can be trained on by one trainer only. Make a second "
+                "The feed is already at work for another loop, and a batch can be trained on by one trainer only. "
+                "Make a second "
                 "feed of the same stream for the second trainer, or end the first loop."
             )
 
@@ -190,7 +194,8 @@ class Feed:
     def batches(self) -> Iterator[Tree]:
         """The batches that the epoch at hand still has; `end_epoch` then begins the next.
 
-        With `confirm="auto"`, asking for the next one, or finding that there is none, confirms the previous one.
+        With `confirm="auto"`, asking for the next one, or finding that there is none, confirms the previous
+        one.
         """
         self._usable()
         auto = self.confirm == "auto"
@@ -199,11 +204,12 @@ class Feed:
         seconds = None if self._epoch is None else self._epoch.seconds
         while (lot := self._next_lot()) is not None:
             stop = min(self._epoch_end(lot), lot.end)
-            first = lot.before.steps
+            items, first = lot.run.items, lot.before.steps
             for step in range(self._handed, stop):
+                if not lot.checked:
+                    self._check(lot, step)
                 self._handed = step + 1
-                self._check_out(lot, step - first)
-                yield lot.run.items[step - first]
+                yield items[step - first]
                 if self._handed != step + 1 or self._closed:
                     self._usable()
                     raise StreamError("The feed was moved while this loop was at work. Begin a new loop.")
@@ -215,7 +221,8 @@ class Feed:
         self._pause()
 
     def _next_lot(self) -> Lot | None:
-        """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed is to stop."""
+        """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed
+        is to stop."""
         self._usable()
         while not self._interrupted and not self.epoch_over:
             if self._handed < self._tail.steps:
@@ -225,7 +232,8 @@ class Feed:
         return None
 
     def _pull(self, *, once: bool = False) -> bool:
-        """Take the next run from the stream, waiting for it; False where there is none before the epoch is to end."""
+        """Take the next run from the stream, waiting for it; False where there is none before the epoch is to
+        end."""
         begun = self._clock.monotonic()
         if self._looked is not None:
             self._worked += begun - self._looked
@@ -251,7 +259,8 @@ class Feed:
         return True
 
     def available(self) -> bool:
-        """Whether there is another batch; waits until that is known. False after a declared end, and where the feed is to stop."""
+        """Whether there is another batch; waits until that is known. False after a declared end, and where
+        the feed is to stop."""
         self._usable()
         while self._handed >= self._tail.steps and not self._ended and not self._interrupted:
             self._pull()
@@ -286,7 +295,8 @@ class Feed:
         return epoch.passes is not None and self._passes(now) >= self._goal(epoch.passes)
 
     def _epoch_end(self, lot: Lot) -> int:
-        """The step at which the epoch ends, as far as batches decide it; beyond the lot's end where it is not in it."""
+        """The step at which the epoch ends, as far as batches decide it; beyond the lot's end where it is not
+        in it."""
         epoch = self._epoch
         end = lot.end + 1
         if epoch is None:
@@ -311,7 +321,8 @@ class Feed:
         return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
 
     def _goal(self, passes: float) -> Fraction:
-        """Passes are carried: the goal is counted on from the last one, not from where a batch happened to end."""
+        """Passes are carried: the goal is counted on from the last one, not from where a batch happened to
+        end."""
         if self._pass_goal is None:
             self._pass_goal = self._passes(self._epoch_start) + Fraction(str(passes))
         return self._pass_goal
@@ -323,14 +334,11 @@ class Feed:
         return self._epoch_seconds + (0.0 if begun is None else self._clock.monotonic() - begun)
 
     def end_epoch(self) -> None:
-        """The epoch at hand is over: the next batch is the next epoch's first. What was not confirmed stays in doubt."""
+        """The epoch at hand is over: the next batch is the next epoch's first. What was not confirmed stays
+        in doubt."""
         self._settle()
         epoch, reached = self._epoch, self._count_at(self._trained)
-        if (
-            epoch is not None
-            and epoch.passes is not None
-            and self._passes(reached) >= self._goal(epoch.passes)
-        ):
+        if epoch is not None and epoch.passes is not None and self._passes(reached) >= self._goal(epoch.passes):
             self._pass_goal = self._goal(epoch.passes) + Fraction(str(epoch.passes))
         else:
             self._pass_goal = None
@@ -341,7 +349,8 @@ class Feed:
         self._stats_epoch = self.stats
 
     def interrupt(self) -> None:
-        """Stop: waiting for data ends at once, and loops end after the batch at hand. Safe in a signal handler."""
+        """Stop: waiting for data ends at once, and loops end after the batch at hand. Safe in a signal
+        handler."""
         self._interrupted = True
 
     def resume(self) -> None:
@@ -356,15 +365,14 @@ class Feed:
     # -- what was trained ------------------------------------------------------------------------------------------
 
     def trained(self, batches: int | None = None) -> None:
-        """Say that batches are trained on: the oldest `batches` of those handed out and not confirmed; None says all of them."""
+        """Say that batches are trained on: the oldest `batches` of those handed out and not confirmed; None
+        says all of them."""
         self._usable()
         out = self._handed - self._trained
         if batches is None:
             batches = out
         if not 0 <= batches <= out:
-            raise ValueError(
-                f"trained({batches}): {out} batches are out and not confirmed. Confirm each batch once."
-            )
+            raise ValueError(f"trained({batches}): {out} batches are out and not confirmed. Confirm each batch once.")
         self._trained += batches
 
     @property
@@ -378,7 +386,8 @@ class Feed:
         return self._trained
 
     def rewind(self) -> int:
-        """Batches that were handed out and not confirmed come again; says how many these are. Nothing is read again."""
+        """Batches that were handed out and not confirmed come again; says how many these are. Nothing is read
+        again."""
         doubtful = self._handed - self._trained
         self._in_doubt += doubtful
         self._handed = self._trained
@@ -405,7 +414,8 @@ class Feed:
             self._top.release(self._mark()["from"])
 
     def _pause(self) -> None:
-        """The trainer is off to do something else: what it does is no work on batches, nor waiting for them."""
+        """The trainer is off to do something else: what it does is no work on batches, nor waiting for
+        them."""
         if self._looked is not None:
             self._worked += self._clock.monotonic() - self._looked
             self._looked = None
@@ -414,40 +424,38 @@ class Feed:
             self._epoch_seconds += now - self._epoch_begun
             self._epoch_begun = now
 
-    def _check_out(self, lot: Lot, index: int) -> None:
-        """Refuse what no trainer can use; once for all batches of a lot."""
-        if lot.checked:
-            return
+    def _check(self, lot: Lot, step: int) -> None:
+        """Refuse what no trainer can use, before it is handed out. A lot without fault is looked at once."""
         run = lot.run
         for part in run.parts:
             for path, leaf in _rows.leaves(part):
                 if leaf.dtype.hasobject:
-                    self._handed -= 1
                     raise RowsError(
-                        f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. Expected a "
-                        f"numeric dtype: convert it with .map(), or leave it out with .select()."
+                        f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
+                        ""
+                        "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
                     )
-        if any(_rows.first_non_finite(part) for part in run.parts):
-            for i in range(index, run.count):
-                if bad := _rows.first_non_finite(run.items[i]):
-                    self._non_finite(lot, i, *bad)
-        lot.checked = True
-
-    def _non_finite(self, lot: Lot, i: int, path: str, row: int) -> None:
-        if self._on_nan == "pass":
-            self._nan += 1
+        if not any(_rows.first_non_finite(part) for part in run.parts):
+            lot.checked = True
             return
-        step = lot.before.steps + i
-        if step + 1 != self._handed:
-            return  # a later batch of the lot: it is refused when its turn comes
-        self._handed -= 1
+        bad = _rows.first_non_finite(run.items[step - lot.before.steps])
+        if bad is None:
+            return
+        if self._on_nan == "pass":
+            self._bad += _rows.non_finite_rows(run.items[step - lot.before.steps])
+            return
+        path, row = bad
+        number = lot.before.rows + (step - lot.before.steps) * run.size + row
         where = _describe.address(self.stream, step, row)
         raise ValueError(
-            f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {lot.before.rows + i * lot.run.size + row:,} of the "
-            f"run{where}). Nothing was trained on it. Mend it with .map(), leave it out with .filter(), or allow it: Feed(on_nan='pass')."
+            f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "
+            f"run{where}). "
+            "Nothing was trained on it. Mend it with .map(), leave it out with .filter(), or allow it: "
+            "Feed(on_nan='pass')."
         )
 
-    # -- what it says of itself ------------------------------------------------------------------------------------
+    # -- what it says of itself
+    # ------------------------------------------------------------------------------------
 
     @property
     def position(self) -> Position:
@@ -476,7 +484,7 @@ class Feed:
             worked=before.worked + self._worked,
             aged=before.aged + self._aged,
             aged_rows=before.aged_rows + self._aged_rows,
-            nan=counts.get("nan", 0) + before.nan + self._nan,
+            bad=counts.get("bad", 0) + before.bad + self._bad,
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
             lost=counts.get("lost", 0),
@@ -522,8 +530,8 @@ class Feed:
                 "seconds": self.epoch_seconds,
             },
             "journal": to_plain(self._top.journal()),
-            "stats": to_plain({n: getattr(stats, n) for n in _describe.CARRIED}),
-            "stats_epoch": to_plain({n: getattr(self._stats_epoch, n) for n in Stats.__dataclass_fields__}),
+            "stats": {**{n: getattr(stats, n) for n in _describe.CARRIED}, "bad": self._stats_before.bad + self._bad},
+            "stats_epoch": asdict(self._stats_epoch),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
@@ -539,9 +547,7 @@ class Feed:
         from unbounded import _kept
 
         rows = state.get("rows")
-        self._restore(
-            state, [] if rows is None else _kept.undump(from_plain(rows)), accept_changes=accept_changes
-        )
+        self._restore(state, [] if rows is None else _kept.undump(from_plain(rows)), accept_changes=accept_changes)
 
     def _restore(
         self, state: Mapping[str, Any], dumps: list[Mapping[str, Any]], *, accept_changes: bool = False
@@ -574,15 +580,16 @@ class Feed:
 
         Args:
             directory: where the run's checkpoints are.
-            state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`: dicts, lists and
-                tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
+            state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`:
+                dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
             keep: how many checkpoints are kept, the newest.
 
         Returns:
             The new checkpoint's path.
 
         Raises:
-            StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be known.
+            StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be
+                known.
             CheckpointError: it could not be written; the one before is still there, whole.
         """
         from unbounded import _kept
@@ -590,7 +597,8 @@ class Feed:
         return _kept.save(self, directory, state, keep)
 
     def load(self, directory: Any, *, accept_changes: bool = False) -> Any:
-        """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there is none.
+        """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there
+        is none.
 
         >>> import tempfile, numpy as np, unbounded as ub
         >>> stream = ub.arrays(np.arange(100)).batch(8)
@@ -638,7 +646,8 @@ class Feed:
 
 
 class Position:
-    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in words."""
+    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
+    words."""
 
     def __init__(self, count: Count, words: str) -> None:
         self.steps, self.rows, self.passes = count

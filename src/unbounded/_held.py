@@ -1,8 +1,8 @@
 """Held: the one helper with which stages hold rows, skip them, and say from where to read them again.
 
-A stage that holds rows back marks itself with the upstream's mark from before the oldest of them, and how many rows to
-skip from there. Upstream marks are taken before each pull, and thinned out so that some 64 of them cover whatever is
-held: reading again costs the rows held and a little more, however old the stream is.
+A stage that holds rows back marks itself with the upstream's mark from before the oldest of them, and how
+many rows to skip from there. Upstream marks are taken before each pull, and thinned out so that some 64 of
+them cover whatever is held: reading again costs the rows held and a little more, however old the stream is.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ B = TypeVar("B", Block, Run)
 class Held(Generic[B]):
     """What was pulled from `upstream` and is still needed, first in, first out.
 
-    `head` is the point before the first row held, `tail` the point after the last one pulled. Points count from where
-    this helper began or was restored to.
+    `head` is the point before the first row held, `tail` the point after the last one pulled. Points count
+    from where this helper began or was restored to.
     """
 
     def __init__(self, upstream: Node) -> None:
@@ -37,7 +37,8 @@ class Held(Generic[B]):
         self.run = 0  # of the rows held, those before the first break
         self.closed = False  # a break is among what is held: `run` will not grow
         self.head = self.tail = At(0)
-        # What is still to be read over: as many blocks as it takes, since they may be cut in another way this time.
+        # What is still to be read over: as many blocks as it takes, since they may be cut in another way this
+        # time.
         self._skip_rows: int = skip.get("rows", 0)
         self._skip_breaks: int = skip.get("breaks", 0)
         self._oldest: Mark = self._upstream.mark()
@@ -66,7 +67,8 @@ class Held(Generic[B]):
             return block
 
     def _skipped(self, block: B) -> B | None:
-        """What is left of a block once the rows and breaks to skip are taken from its front; None where that is nothing."""
+        """What is left of a block once the rows and breaks to skip are taken from its front; None where that
+        is nothing."""
         if self._skip_rows:
             over = min(self._skip_rows, block.count)
             self._skip_rows -= over
@@ -113,7 +115,8 @@ class Held(Generic[B]):
             self.closed = block.ends is not None
 
     def peek(self, rows: int) -> B:
-        """The first `rows` rows, at most those before the first break, joined; the break comes with the last of them."""
+        """The first `rows` rows, at most those before the first break, joined; the break comes with the last
+        of them."""
         parts: list[B] = []
         need = rows
         for block in self.blocks:
@@ -125,7 +128,7 @@ class Held(Generic[B]):
             need -= block.count
             if block.ends:
                 break
-        return cast("B", _block.join(cast("list[Block]", parts)) if len(parts) != 1 else parts[0])
+        return _block.join(parts)  # type: ignore[arg-type, return-value]
 
     def drop(self, rows: int) -> None:
         """Let go of what `peek(rows)` gives."""

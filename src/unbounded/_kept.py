@@ -1,7 +1,8 @@
 """What of a feed goes into a checkpoint, and back: the position, and the rows of a source that can't go back.
 
-Such rows are written in segments: files that are written once and that several checkpoints share. A segment holds the rows that were
-read since the last one; small ones are written again together, so that there are few.
+Such rows are written in segments: files that are written once and that several checkpoints share. A segment
+holds the rows that were read since the last one; small ones are written again together, so that there are
+few.
 """
 
 from __future__ import annotations
@@ -63,9 +64,7 @@ class Keeper:
         if isinstance(source, Live):
             first = innermost(self._feed._mark())["row"]
             self._write_rows(store, source, first)
-            state["segments"] = [
-                [low, high, size, segment.name] for low, high, size, segment in self._segments
-            ]
+            state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]
             state["read"] = [first, source.spool.stop.rows]
             self._watch(source)
         return state, [segment for *_, segment in self._segments]
@@ -76,11 +75,7 @@ class Keeper:
         stop = source.spool.stop.rows
         if start >= stop and self._segments:
             return
-        while (
-            self._segments
-            and self._segments[-1][2] < _SMALL
-            and self._segments[-1][0] >= source.spool.start.rows
-        ):
+        while self._segments and self._segments[-1][2] < _SMALL and self._segments[-1][0] >= source.spool.start.rows:
             start = self._segments.pop()[0]
         rows = source.dump(start, stop)
         if rows["count"]:
@@ -117,7 +112,8 @@ class Keeper:
 
 
 class _Counter:
-    """How many rows were read in all, in a file that a killed process leaves as it was: eight bytes in shared memory."""
+    """How many rows were read in all, in a file that a killed process leaves as it was: eight bytes in shared
+    memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -145,7 +141,8 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
     """See `Feed.save`."""
     if feed.outstanding:
         raise StreamError(
-            "A batch is out and not confirmed, so whether its update is in the model can't be known. Call feed.trained() once the batch "
+            "A batch is out and not confirmed, so whether its update is in the model can't be known. Call "
+            "feed.trained() once the batch "
             "is trained on, and then feed.save(); or save between epochs."
         )
     keeper, store = _open(feed, directory, keep)

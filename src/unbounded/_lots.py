@@ -1,7 +1,8 @@
 """Lots: the batches that a feed has at hand, and where among them it stands.
 
-A lot is a run of batches with what had been trained on before it. Which batch was handed out, and which was trained on, are two step
-numbers; everything else about a point (its rows, its passes, its address in the stream) follows from the lot it lies in.
+A lot is a run of batches with what had been trained on before it. Which batch was handed out, and which was
+trained on, are two step numbers; everything else about a point (its rows, its passes, its address in the
+stream) follows from the lot it lies in.
 """
 
 from __future__ import annotations

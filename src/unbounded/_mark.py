@@ -1,6 +1,7 @@
 """Marks as plain data: what `state_dict` and checkpoints hold, and back.
 
-While a stream runs, a mark may refer to arrays and named tuples that nobody changes. Saved, it is what JSON can hold.
+While a stream runs, a mark may refer to arrays and named tuples that nobody changes. Saved, it is what JSON
+can hold.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ def to_plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
-            raise TypeError(
-                "A stream's state holds an array of Python objects, which can't be saved as plain data."
-            )
+            raise TypeError("A stream's state holds an array of Python objects, which can't be saved as plain data.")
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
         return {"$array": [value.dtype.str, list(value.shape), data]}
     if isinstance(value, bytes):
@@ -36,7 +35,8 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"A stream's state holds {type(value).__name__} {value!r}, which is no plain data. Expected dicts, lists, numbers, "
+        f"A stream's state holds {type(value).__name__} {value!r}, which is no plain data. Expected dicts, "
+        "lists, numbers, "
         "strings, bytes and NumPy arrays: check what the iterator's state_dict() returns."
     )
 

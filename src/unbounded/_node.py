@@ -1,7 +1,7 @@
 """The protocol that every source and stage at work keeps, and what it is opened with.
 
-The verbs are few, and the same for all: whatever has them can be fed, checkpointed, tested by `assert_resumes`, and
-timed. Their promises are the second law in docs/design.md.
+The verbs are few, and the same for all: whatever has them can be fed, checkpointed, tested by
+`assert_resumes`, and timed. Their promises are the second law in docs/design.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Node(Protocol):
     """A source or a stage at work."""
 
     def pull(self, timeout: float | None) -> Block | Run | None:
-        """The next rows, or None where there are none yet and nothing moved; raises EndOfStream at a declared end.
+        """The next rows, or None where there are none yet and nothing moved; raises EndOfStream at a declared
+        end.
 
         A pull that raises, or gives None, leaves the mark where it was.
         """
@@ -55,7 +56,8 @@ class Node(Protocol):
         """End threads and let go of files; a closed node is not pulled again."""
 
     def counts(self) -> dict[str, int]:
-        """What happened on the way so far: fetched, dropped, missed and bad rows, of this node and those before it."""
+        """What happened on the way so far: fetched, dropped, missed and bad rows, of this node and those
+        before it."""
 
     def journal(self) -> dict[str, Any]:
         """What arrival decided and a mark can't say: the log that a restored node needs beside its mark."""
@@ -68,8 +70,8 @@ class Node(Protocol):
 class Context:
     """What a node is opened with.
 
-    `place` is the node's place in the stream, which keys its random choices; `block_rows` how many rows a source had best
-    hand out at once; `clock` the time, for sources alone.
+    `place` is the node's place in the stream, which keys its random choices; `block_rows` how many rows a
+    source had best hand out at once; `clock` the time, for sources alone.
     """
 
     clock: Clock

@@ -1,8 +1,8 @@
 """A keyed order of n rows: a bijection of [0, n) in constant memory, any position in O(1).
 
-The order is a Feistel network over Z_a x Z_b, with a * b just above n, and walks on where it lands outside of [0, n)
-(Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). Small n, where a network
-mixes badly and a table costs nothing, are permuted outright.
+The order is a Feistel network over Z_a x Z_b, with a * b just above n, and walks on where it lands outside of
+[0, n) (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). Small n,
+where a network mixes badly and a table costs nothing, are permuted outright.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 ROUNDS = 8
 TABLE = 4096
-"""Up to so many rows the order is a table, drawn by Fisher and Yates' method: constant memory all the same."""
+"""Up to so many rows the order is a table, drawn by Fisher and Yates' method: constant memory all the
+same."""
 
 # Odd multipliers for words of 32 and of 64 bits (from xxHash by Yann Collet).
 _PRIMES: dict[type, tuple[int, int, int]] = {
@@ -28,8 +29,8 @@ _32 = np.uint64(32)
 class Order:
     """A keyed order of the rows [0, n).
 
-    `key` is a sequence of non-negative integers of any size, such as (seed, place, pass): equal keys give equal orders, on every
-    machine, and different ones give unrelated orders.
+    `key` is a sequence of non-negative integers of any size, such as (seed, place, pass): equal keys give
+    equal orders, on every machine, and different ones give unrelated orders.
 
     >>> Order(5, (0, 0, 0)).at(np.arange(5)).tolist() == sorted(range(5), key=Order(5, (0, 0, 0)).find_one)
     True
@@ -44,7 +45,8 @@ class Order:
             return
         self._a = math.isqrt(n - 1) + 1
         self._b = -(-n // self._a)
-        # Halves of fewer than 2**16 values fit words of 32 bits, which go through the processor twice as fast.
+        # Halves of fewer than 2**16 values fit words of 32 bits, which go through the processor twice as
+        # fast.
         self._word: Any = np.uint32 if self._a < 2**16 else np.uint64
         self._primes = [self._word(p) for p in _PRIMES[self._word]]
         self._keys = [self._word(k) for k in seeds.generate_state(2 * ROUNDS, self._word)]
@@ -52,7 +54,8 @@ class Order:
     def at(self, positions: NDArray[Any]) -> NDArray[np.int64]:
         """The row at each position; positions are integers in [0, n)."""
         if self._table is not None:
-            return self._table[positions]
+            rows: NDArray[np.int64] = self._table[positions]
+            return rows
         return self._walk(positions, self._forward)
 
     def find(self, rows: NDArray[Any]) -> NDArray[np.int64]:
@@ -60,7 +63,8 @@ class Order:
         if self._table is not None:
             inverse = np.empty_like(self._table)
             inverse[self._table] = np.arange(self.n)
-            return inverse[rows]
+            positions: NDArray[np.int64] = inverse[rows]
+            return positions
         return self._walk(rows, self._backward)
 
     def find_one(self, row: int) -> int:
@@ -69,7 +73,8 @@ class Order:
 
     def _walk(self, values: NDArray[Any], step: Any) -> NDArray[np.int64]:
         out = step(values.astype(np.uint64))
-        # a * b exceeds n by less than a: of n values fewer than sqrt(n) land outside, and walk on along their cycle.
+        # a * b exceeds n by less than a: of n values fewer than sqrt(n) land outside, and walk on along their
+        # cycle.
         while len(outside := np.flatnonzero(out >= self.n)):
             out[outside] = step(out[outside])
         return out.view(np.int64)  # type: ignore[no-any-return]
@@ -101,8 +106,9 @@ class Order:
         return value
 
     def _mix(self, half: NDArray[Any], i: int, below: int) -> NDArray[Any]:
-        """A keyed hash of `half`, in [0, below): multiply, fold, multiply, and the high bits scaled to the range."""
-        h = half * self._primes[0]
+        """A keyed hash of `half`, in [0, below): multiply, fold, multiply, and the high bits scaled to the
+        range."""
+        h: Any = half * self._primes[0]
         h += self._keys[2 * i]
         h ^= h >> self._word(15)
         h *= self._primes[1]
@@ -112,7 +118,8 @@ class Order:
         wide = h.astype(np.uint64) if self._word is np.uint32 else h >> _32
         wide *= np.uint64(below)
         wide >>= _32
-        return wide.astype(self._word, copy=False)
+        mixed: NDArray[Any] = wide.astype(self._word, copy=False)
+        return mixed
 
 
 def _shift(half: NDArray[Any], by: NDArray[Any], size: Any) -> NDArray[Any]:
@@ -121,4 +128,5 @@ def _shift(half: NDArray[Any], by: NDArray[Any], size: Any) -> NDArray[Any]:
     Taking `size` off where it may not be wraps round to a large number: the smaller of the two is the answer.
     """
     total = half + by
-    return np.minimum(total, total - size)
+    shifted: NDArray[Any] = np.minimum(total, total - size)
+    return shifted

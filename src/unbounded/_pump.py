@@ -1,8 +1,8 @@
 """Pump: the one thread-and-queue of (rows, mark), behind `prefetch`, `buffer` and `map(workers=…)`.
 
-Threads pull from upstream in turn, do their work on what they pulled, and queue it in the order in which it was pulled, each block
-with the upstream's mark right after it. The mark of the whole is that of the last block which was handed on: what is queued was
-never given to anyone, and comes again after a crash.
+Threads pull from upstream in turn, do their work on what they pulled, and queue it in the order in which it
+was pulled, each block with the upstream's mark right after it. The mark of the whole is that of the last
+block which was handed on: what is queued was never given to anyone, and comes again after a crash.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebod
 
 
 Entry: TypeAlias = tuple[Any, Mark, BaseException | None]
-"""A block and the upstream's mark after it; or an error, of the upstream (without a block) or of the work on a block."""
+"""A block and the upstream's mark after it; or an error, of the upstream (without a block) or of the work on
+a block."""
 
 _RETRY = RuntimeError("to be tried again")
 
@@ -27,8 +28,8 @@ _RETRY = RuntimeError("to be tried again")
 class Pump:
     """A node that works ahead in threads of its own, until `full` says that enough is queued.
 
-    Thread hand-overs cost tens of microseconds each: so what is queued is whatever blocks the upstream gives, and once the queue is
-    full the threads sleep until half of it is gone.
+    Thread hand-overs cost tens of microseconds each: so what is queued is whatever blocks the upstream gives,
+    and once the queue is full the threads sleep until half of it is gone.
     """
 
     def __init__(self, upstream: Node, *, work: Callable[[Any], Any] | None = None, threads: int = 1) -> None:
@@ -51,7 +52,8 @@ class Pump:
         self._over = False  # nothing more will be pulled: the end, or an error
         self._released: Mark | None = None
 
-    # -- what a kind of pump decides -------------------------------------------------------------------------------
+    # -- what a kind of pump decides
+    # -------------------------------------------------------------------------------
 
     def size(self, block: Block | Run) -> int:
         """How much of the room a block takes."""
@@ -64,7 +66,8 @@ class Pump:
     def admit(self) -> None:
         """Called, with the state guarded, when a block was pulled and is about to be queued."""
 
-    # -- the consumer's side -----------------------------------------------------------------------------------------
+    # -- the consumer's side
+    # -----------------------------------------------------------------------------------------
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The next block that a thread has ready; waits for it, `timeout` seconds at most."""

@@ -1,8 +1,8 @@
 """Rows: a tree of NumPy arrays that share their first dimension.
 
-A tree is an array, or a tuple, list or dict of trees. Here is what the rest of the library needs of one: its leaves,
-how many rows it has, a slice of it, two joined into one, and a sentence when it is not what it should be. How rows
-are wrapped while they move through a stream is `_block.py`'s business.
+A tree is an array, or a tuple, list or dict of trees. Here is what the rest of the library needs of one: its
+leaves, how many rows it has, a slice of it, two joined into one, and a sentence when it is not what it should
+be. How rows are wrapped while they move through a stream is `_block.py`'s business.
 """
 
 from __future__ import annotations
@@ -120,9 +120,11 @@ def join(parts: Sequence[Tree]) -> Tree:
 
 
 def cut_all(rows: Tree, size: int) -> list[Tree]:
-    """Rows cut into pieces of `size` rows each (their count must be a multiple of it): views, made all at once.
+    """Rows cut into pieces of `size` rows each (their count must be a multiple of it): views, made all at
+    once.
 
-    Splitting each leaf's first dimension and walking over it is several times faster than slicing piece by piece.
+    Splitting each leaf's first dimension and walking over it is several times faster than slicing piece by
+    piece.
     """
     if isinstance(rows, dict):
         keys = list(rows)
@@ -141,25 +143,23 @@ def cut_all(rows: Tree, size: int) -> list[Tree]:
 
 
 def spec(rows: Tree) -> Tree:
-    """What must stay the same from block to block: per leaf its dtype and its shape after the first dimension."""
+    """What must stay the same from block to block: per leaf its dtype and its shape after the first
+    dimension."""
     return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
 
 
 def check_same(expected: Tree, rows: Tree, what: str) -> None:
-    """Raise RowsError, naming the leaf, where rows differ in structure, dtype or trailing shape from `expected`.
+    """Raise RowsError, naming the leaf, where rows differ in structure, dtype or trailing shape from
+    `expected`.
 
     `expected` is a `spec`; `what` names the rows, such as "row 1,024 of sensor()".
     """
     was = {path: leaf for path, leaf in _spec_leaves(expected)}
     now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}
     for path in was.keys() - now.keys():
-        raise RowsError(
-            f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time."
-        )
+        raise RowsError(f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time.")
     for path in now.keys() - was.keys():
-        raise RowsError(
-            f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on."
-        )
+        raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
     for path, (dtype, shape) in was.items():
         got, got_shape = now[path]
         if dtype != got:
@@ -192,7 +192,8 @@ def row_bytes(rows: Tree) -> int:
 def first_non_finite(rows: Tree) -> tuple[str, int] | None:
     """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite.
 
-    A sum is NaN or infinite where any term is: one cheap pass over healthy rows, and a second one only in doubt.
+    A sum is NaN or infinite where any term is: one cheap pass over healthy rows, and a second one only in
+    doubt.
     """
     for path, leaf in leaves(rows):
         if leaf.dtype.kind not in "fc":
@@ -200,7 +201,18 @@ def first_non_finite(rows: Tree) -> tuple[str, int] | None:
         with np.errstate(over="ignore", invalid="ignore"):
             total = leaf.sum()
         if not np.isfinite(total):
-            bad = np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
+            bad = np.flatnonzero(_non_finite(leaf))
             if len(bad):
                 return path, int(bad[0])
     return None
+
+
+def non_finite_rows(rows: Tree) -> int:
+    """How many rows have a NaN or an infinity in some leaf."""
+    bad = [_non_finite(leaf) for _, leaf in leaves(rows) if leaf.dtype.kind in "fc"]
+    return int(np.logical_or.reduce(bad).sum()) if bad else 0
+
+
+def _non_finite(leaf: Array) -> NDArray[np.bool_]:
+    bad: NDArray[np.bool_] = (~np.isfinite(leaf.reshape(len(leaf), -1))).any(axis=1)  # type: ignore[assignment]
+    return bad

@@ -18,8 +18,9 @@ def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | Non
     The order takes no memory, and any position is reached at once.
 
     Args:
-        rows: an array, or a tuple, list or dict of arrays, nested as you like, that share their first dimension. They are not copied: do not
-            write to them while a feed is open. A `numpy.memmap` is read where it lies.
+        rows: an array, or a tuple, list or dict of arrays, nested as you like, that share their first
+            dimension. They are not copied: do not write to them while a feed is open. A `numpy.memmap` is
+            read where it lies.
         shuffle: whether each pass has a new random order; False keeps the rows' own.
         seed: the orders are a function of the seed and the pass.
         passes: how many passes there are before the declared end; None for no end.
@@ -38,14 +39,17 @@ def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | Non
 def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
     """Rows that a generator function yields, any number at a time, for ever.
 
-    How exactly it resumes is up to the function. One with a parameter named `start` is called with the number of the first row to make. One
-    that returns an iterator with `state_dict()` and `load_state_dict(state)` is put back where it was. Any other can't go
-    back: it is read in a thread of its own, and rows that were read and not trained on travel with the checkpoint; after
+    How exactly it resumes is up to the function. One with a parameter named `start` is called with the number
+    of the first row to make. One that returns an iterator with `state_dict()` and `load_state_dict(state)` is
+    put back where it was. Any other can't go
+    back: it is read in a thread of its own, and rows that were read and not trained on travel with the
+        checkpoint; after
     a kill, those read since the last checkpoint are lost, and counted.
 
     Args:
-        fn: a function without required parameters (but `start`) that returns an iterator of rows: trees of arrays that share their first
-            dimension. Structure, dtypes and trailing shapes stay the same; the number of rows may change. Yield new arrays each
+        fn: a function without required parameters (but `start`) that returns an iterator of rows: trees of
+            arrays that share their first dimension. Structure, dtypes and trailing shapes stay the same; the
+            number of rows may change. Yield new arrays each
             time: what was yielded is read later.
         passes: call it this many times, each to its end; None: it never ends, and an end is an error.
 
@@ -66,7 +70,8 @@ def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> 
 def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
     """Rows that a generator function yields one at a time, for ever.
 
-    As `generate`, but each value is a single sample: a tree of arrays or numbers without a first dimension for the row.
+    As `generate`, but each value is a single sample: a tree of arrays or numbers without a first dimension
+    for the row.
 
     >>> import unbounded as ub
     >>> def squares(start=0):
@@ -82,11 +87,13 @@ def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> S
 def machine(*, rate: float = 10.0) -> Stream:
     """This computer's own vitals, live: for trying things on data that is real and never ends. Needs psutil.
 
-    Rows are dicts of columns, each of shape (rows,): `time` (float64, seconds since 1970) and, in float32, `cpu` and `memory` (per cent), `load`
-    (the one-minute average), `disk_read`, `disk_write`, `net_in` and `net_out` (bytes a second).
+    Rows are dicts of columns, each of shape (rows,): `time` (float64, seconds since 1970) and, in float32,
+    `cpu` and `memory` (per cent), `load` (the one-minute average), `disk_read`, `disk_write`, `net_in` and
+    `net_out` (bytes a second).
 
     Args:
-        rate: readings a second. Where a reading could not be taken in time, a gap stands in the stream, and is counted.
+        rate: readings a second. Where a reading could not be taken in time, a gap stands in the stream, and
+            is counted.
 
     >>> import unbounded as ub
     >>> print(ub.machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))

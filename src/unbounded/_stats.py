@@ -15,12 +15,15 @@ class Stats:
         rows: rows in them.
         passes: passes over a finite source's rows; None where there are none.
         fetched: rows that the source gave.
-        reuse: rows trained on for each row that the source gave, over all of the stream; None before the first.
+        reuse: rows trained on for each row that the source gave, over all of the stream; None before the
+            first.
         in_doubt: batches that were handed out and never confirmed, and came again.
         waited: seconds in which the trainer waited for a batch.
         worked: seconds in which it did not.
-        age: seconds from a row's arrival to its training, on average; None for rows that were there from the beginning.
-        nan: values that were not finite, as `normalize` saw them, or that `on_nan="pass"` let through.
+        age: seconds from a row's arrival to its training, on average; None for rows that were there from the
+            beginning.
+        bad: rows with a value that is not finite, as `normalize` saw them or `on_nan="pass"` let them
+            through.
         dropped: rows that a full buffer let go.
         missed: rows that did not come, in the gaps that the source noticed.
         lost: rows that a killed run had read from a source that can't go back, and not saved.
@@ -35,7 +38,7 @@ class Stats:
     worked: float = 0.0
     aged: float = 0.0
     aged_rows: int = 0
-    nan: int = 0
+    bad: int = 0
     dropped: int = 0
     missed: int = 0
     lost: int = 0
@@ -70,11 +73,7 @@ class Stats:
         }
         shown["waiting"] = self.waiting
         shown.update(
-            {
-                n: getattr(self, n)
-                for n in ("nan", "dropped", "missed", "lost", "in_doubt")
-                if getattr(self, n)
-            }
+            {n: getattr(self, n) for n in ("bad", "dropped", "missed", "lost", "in_doubt") if getattr(self, n)}
         )
         return {name: float(value) for name, value in shown.items() if value is not None}
 

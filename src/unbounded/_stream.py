@@ -39,10 +39,12 @@ class Opened:
 
 
 class Stream:
-    """Where rows come from and what becomes of them: `source.stage().stage()`, in the order in which the data goes.
+    """Where rows come from and what becomes of them: `source.stage().stage()`, in the order in which the data
+    goes.
 
-    A stream is a description, and nothing runs before a `Feed` is made of it. It never changes: each word gives a new
-    one. `batch` is the last word that changes rows; only `map`, `random_map` and `prefetch` may follow it.
+    A stream is a description, and nothing runs before a `Feed` is made of it. It never changes: each word
+    gives a new one. `batch` is the last word that changes rows; only `map`, `random_map` and `prefetch` may
+    follow it.
 
     Sources make streams: `unbounded.arrays`, `generate`, `samples`, `machine`.
     """
@@ -57,10 +59,11 @@ class Stream:
         """Change rows, whole columns at a time.
 
         Args:
-            fn: is given a tree of arrays, each of shape (rows, …), and returns a tree with as many rows. It must be pure, and treat each
-                row for itself: how many rows it is given at a time carries no meaning. After `batch` it is given one whole batch, and may look across rows.
-            workers: threads that call it; 0 calls it where the rows are pulled. Order is kept. Worth it for functions that
-                release the GIL, as most of NumPy does on large arrays.
+            fn: is given a tree of arrays, each of shape (rows, …), and returns a tree with as many rows. It
+                must be pure, and treat each row for itself: how many rows it is given at a time carries no
+                meaning. After `batch` it is given one whole batch, and may look across rows.
+            workers: threads that call it; 0 calls it where the rows are pulled. Order is kept. Worth it for
+                functions that release the GIL, as most of NumPy does on large arrays.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.arrays(np.arange(4), shuffle=False).map(lambda rows: rows * 10).batch(2).batch_at(1)
@@ -72,23 +75,25 @@ class Stream:
         """Change rows one at a time: convenient and slow; `map` is the fast one.
 
         Args:
-            fn: is given a tree of arrays of shape (…), one row without its first dimension, and returns such a tree.
+            fn: is given a tree of arrays of shape (…), one row without its first dimension, and returns such
+                a tree.
         """
         return self._then(MapRows(fn))
 
-    def random_map(
-        self, fn: Callable[[Tree, np.random.Generator], Tree], *, seed: int = 0, group: int = 64
-    ) -> Stream:
+    def random_map(self, fn: Callable[[Tree, np.random.Generator], Tree], *, seed: int = 0, group: int = 64) -> Stream:
         """Change rows by chance, such as augmentation: the same draws after any number of resumes.
 
         Args:
-            fn: is given rows and a `numpy.random.Generator`, and returns as many rows. Before `batch` it is given the rows in groups that
-                begin at fixed rows; after `batch`, a whole batch.
-            seed: draws are a function of the seed, the stage's place in the stream, and the group's or batch's number.
-            group: rows to a group. Rows wait until their group is full: choose a small one for slow live streams.
+            fn: is given rows and a `numpy.random.Generator`, and returns as many rows. Before `batch` it is
+                given the rows in groups that begin at fixed rows; after `batch`, a whole batch.
+            seed: draws are a function of the seed, the stage's place in the stream, and the group's or
+                batch's number.
+            group: rows to a group. Rows wait until their group is full: choose a small one for slow live
+                streams.
 
         >>> import numpy as np, unbounded as ub
-        >>> stream = ub.arrays(np.zeros(8)).random_map(lambda rows, rng: rows + rng.normal(size=rows.shape)).batch(4)
+        >>> stream = ub.arrays(np.zeros(8)).random_map(lambda rows, rng: rows +
+        rng.normal(size=rows.shape)).batch(4)
         >>> bool((stream.batch_at(5) == stream.batch_at(5)).all())
         True
         """
@@ -98,7 +103,8 @@ class Stream:
         """Keep the rows for which `fn` says True.
 
         Args:
-            fn: is given a tree of arrays of shape (rows, …) and returns bool of shape (rows,). It must be pure, and treat each row for itself.
+            fn: is given a tree of arrays of shape (rows, …) and returns bool of shape (rows,). It must be
+                pure, and treat each row for itself.
         """
         return self._then(Filter(fn))
 
@@ -113,11 +119,13 @@ class Stream:
         return self._then(Select(x, y, weight))
 
     def shuffle(self, rows: int, *, seed: int = 0) -> Stream:
-        """Put each `rows` rows on end in a random order. A buffer closes at the end of a pass: each row comes once in each.
+        """Put each `rows` rows on end in a random order. A buffer closes at the end of a pass: each row comes
+        once in each.
 
         Args:
             rows: how many rows the buffer holds. As many as a pass has make its order uniformly random.
-            seed: the order is a function of the seed, the stage's place in the stream, and the buffer's number.
+            seed: the order is a function of the seed, the stage's place in the stream, and the buffer's
+                number.
         """
         return self._then(Shuffle(rows, seed))
 
@@ -126,14 +134,13 @@ class Stream:
 
         Args:
             rows: how many rows it holds.
-            overflow: what happens when it is full: "block" lets the source wait; "drop_oldest" lets the oldest rows go, counts
-                them, and leaves a gap in their place (the stream's guarantee is then `at_most_once`).
+            overflow: what happens when it is full: "block" lets the source wait; "drop_oldest" lets the
+                oldest rows go, counts them, and leaves a gap in their place (the stream's guarantee is then
+                `at_most_once`).
         """
         return self._then(Buffer(rows, overflow))
 
-    def windows(
-        self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None
-    ) -> Stream:
+    def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None) -> Stream:
         """Sliding windows: each row becomes `length` consecutive rows, leaves of shape (windows, length, …).
 
         A window never spans a break: the end of a pass, or a gap.
@@ -141,28 +148,30 @@ class Stream:
         Args:
             length: rows in a window.
             stride: rows between the starts of two windows.
-            by: the name of a column: windows hold the rows of one key each. Each key's last rows are then part of the position.
-            expire: with `by`, rows of the whole stream after which a silent key is forgotten. None keeps keys for ever.
+            by: the name of a column: windows hold the rows of one key each. Each key's last rows are then
+                part of the position.
+            expire: with `by`, rows of the whole stream after which a silent key is forgotten. None keeps keys
+                for ever.
         """
         return self._then(Windows(length, stride, by, expire))
 
     def normalize(self, *columns: Any, by: str | None = None) -> Stream:
         """Bring columns to mean 0 and variance 1, by the running statistics of all rows so far.
 
-        NaN stays out of the statistics, is counted in the stats as `nan`, and passes through.
+        NaN stays out of the statistics, is counted (`stats.bad`), and passes through.
 
         Args:
-            columns: names of columns of a dict, or positions in a tuple. None given: every floating-point column.
+            columns: names of columns of a dict, or positions in a tuple. None given: every floating-point
+                column.
             by: the name of a column: each key has statistics of its own, which are part of the position.
         """
         return self._then(Normalize(columns, by))
 
-    def replay(
-        self, capacity: int, *, reuse: float = 4.0, half_life: float | None = None, seed: int = 0
-    ) -> Stream:
+    def replay(self, capacity: int, *, reuse: float = 4.0, half_life: float | None = None, seed: int = 0) -> Stream:
         """Train on the recent rows, each about `reuse` times.
 
-        For each row that comes in, `reuse` rows come out, drawn from the `capacity` newest. The ratio is exact from the first row on.
+        For each row that comes in, `reuse` rows come out, drawn from the `capacity` newest. The ratio is
+        exact from the first row on.
 
         Args:
             capacity: how many rows count as recent.
@@ -177,7 +186,8 @@ class Stream:
         return self._then(Take(rows))
 
     def batch(self, rows: int) -> Stream:
-        """Rows in batches of `rows` each. Only at a declared end may the last have fewer; it is neither padded nor mixed."""
+        """Rows in batches of `rows` each. Only at a declared end may the last have fewer; it is neither
+        padded nor mixed."""
         return self._then(Batch(rows))
 
     def prefetch(self, batches: int) -> Stream:
@@ -187,7 +197,8 @@ class Stream:
     def _then(self, stage: Stage) -> Stream:
         if self._batched and not stage.after_batch:
             raise ValueError(
-                f".{stage.word}() stands after .batch(), which is the last word that changes rows. Expected only .map(), "
+                f".{stage.word}() stands after .batch(), which is the last word that changes rows. Expected only "
+                ".map(), "
                 f".random_map() and .prefetch() there: put .{stage.word}() before .batch()."
             )
         stream = Stream(self._source, (*self._stages, stage))
@@ -200,7 +211,8 @@ class Stream:
                 )
         return stream
 
-    # -- what it says of itself ------------------------------------------------------------------------------------
+    # -- what it says of itself
+    # ------------------------------------------------------------------------------------
 
     @property
     def _batched(self) -> bool:
@@ -215,7 +227,8 @@ class Stream:
     def guarantee(self) -> Guarantee:
         """What is promised of each row: the weakest of the source's and the stages' promises.
 
-        `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost. `at_most_once`: never twice.
+        `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost.
+        `at_most_once`: never twice.
         """
         return min([self._source.guarantee, *(s.guarantee for s in self._stages)], key=_WEAKEST.index)
 
@@ -230,7 +243,8 @@ class Stream:
         return self._source.rows_per_pass() is not None or getattr(self._source, "passes", None) is not None
 
     def numbered(self) -> Stream:
-        """The same stream over arrays' row numbers in place of the rows: as far as no function has to be asked."""
+        """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
+        asked."""
         assert isinstance(self._source, Arrays)
         if any(isinstance(stage, (Filter, Normalize)) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
@@ -240,7 +254,8 @@ class Stream:
 
     @property
     def rows_per_pass(self) -> int | None:
-        """Rows that come out of the last stage in each pass; None where that can't be said, or no pass ends."""
+        """Rows that come out of the last stage in each pass; None where that can't be said, or no pass
+        ends."""
         return self._rows_at()[-1]
 
     def _rows_at(self) -> list[int | None]:
@@ -263,7 +278,8 @@ class Stream:
         return total
 
     def identity(self) -> list[Any]:
-        """What moves rows, as plain data: the source, the seeds, the stages and their sizes; functions by name."""
+        """What moves rows, as plain data: the source, the seeds, the stages and their sizes; functions by
+        name."""
         parts: list[Any] = [[self._source.word, self._source.identity()]]
         return parts + [[stage.word, stage.identity()] for stage in self._stages if stage.moves_rows]
 
@@ -289,13 +305,15 @@ class Stream:
         lines.append(f"guarantee: {self.guarantee.replace('_', ' ')}; fingerprint {self.fingerprint}")
         return "\n".join(lines)
 
-    # -- what a step contains --------------------------------------------------------------------------------------
+    # -- what a step contains
+    # --------------------------------------------------------------------------------------
 
     def batch_at(self, step: int) -> Tree:
         """What batch number `step` (from 0) contains, without running up to it.
 
         Raises:
-            LookupError: where the stream can't tell: a filter, running statistics, or a source that can't go to a row come before.
+            LookupError: where the stream can't tell: a filter, running statistics, or a source that can't go
+                to a row come before.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
@@ -325,9 +343,7 @@ class Stream:
             if level == 0:
                 return self._source.mark_at
             stage = self._stages[level - 1]
-            return lambda ordinal: stage.mark_at(
-                ordinal, before(level - 1), rows[level - 1], places[level - 1]
-            )
+            return lambda ordinal: stage.mark_at(ordinal, before(level - 1), rows[level - 1], places[level - 1])
 
         return before(len(self._stages))(step)
 
@@ -346,7 +362,8 @@ class Stream:
         size = self.batch_size
         if size is None:
             raise CannotTell("step_of() counts batches, and the stream has no .batch().")
-        # A stage moves a row within its pass alone: the pass of batch `after`, and the two that follow, hold the answer.
+        # A stage moves a row within its pass alone: the pass of batch `after`, and the two that follow, hold
+        # the answer.
         per_pass = rows[0]
         start = after * size // per_pass * per_pass if per_pass else after * size
         for _ in range(3):
@@ -362,7 +379,8 @@ class Stream:
     # -- at work -----------------------------------------------------------------------------------------------------
 
     def _places(self) -> list[int]:
-        """Each stage's place: those that move no rows are not counted, so that a prefetch changes no random choice."""
+        """Each stage's place: those that move no rows are not counted, so that a prefetch changes no random
+        choice."""
         places, place = [], 0
         for stage in self._stages:
             place += 1 if stage.moves_rows else 0

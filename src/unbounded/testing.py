@@ -1,5 +1,5 @@
-"""Tools to test streams with, ours and yours: the assertion that a stream resumes exactly, a clock that tests move, and streams that
-stall, fail and cut their blocks in other places on purpose."""
+"""Tools to test streams with, ours and yours: the assertion that a stream resumes exactly, a clock that tests
+move, and streams that stall, fail and cut their blocks in other places on purpose."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class Clock(_SystemClock):
         """Until so many threads wait for the clock: then all that they do in between is done."""
         with self._moved:
             if not self._moved.wait_for(lambda: self._waiting >= threads, timeout):
-                raise AssertionError(f"{self._waiting} threads wait for the clock after {timeout} s, and {threads} should.")
+                raise AssertionError(
+                    f"{self._waiting} threads wait for the clock after {timeout} s, and {threads} should."
+                )
 
 
 class Flaky(RuntimeError):
@@ -164,7 +166,8 @@ class _Shaken(Stream):
 
 
 def shaken(stream: Stream, *, seed: int = 0, stall: float = 0.1, fail: float = 0.05) -> Stream:
-    """The same rows, with trouble on the way: between any two stages blocks are cut in other places, there is nothing yet, or it fails.
+    """The same rows, with trouble on the way: between any two stages blocks are cut in other places, there is
+    nothing yet, or it fails.
 
     Args:
         stream: any stream.
@@ -190,15 +193,16 @@ def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
 def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int = 6) -> None:
     """Assert that a stream goes on exactly from each of its first `steps` batches.
 
-    The stream runs once without trouble. Then it runs again, `shaken`, with a position taken after each batch; and from each position (as JSON
-    and back) a new run, shaken in another way, must give the batches that followed. A source that can't go back is put back within the one run
-    that reads it.
+    The stream runs once without trouble. Then it runs again, `shaken`, with a position taken after each
+    batch; and from each position (as JSON and back) a new run, shaken in another way, must give the batches
+    that followed. A source that can't go back is put back within the one run that reads it.
 
     Args:
         stream: what to test. It must have at least one batch.
         steps: how many batches to try; fewer where the stream ends before.
         seed: what the trouble is drawn from.
-        ahead: how many batches to compare after each position, the first of them resumed from once more on the way.
+        ahead: how many batches to compare after each position, the first of them resumed from once more on
+            the way.
 
     Raises:
         AssertionError: naming the step that went on wrongly.

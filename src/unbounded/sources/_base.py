@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from unbounded._node import CannotTell, Context, Mark, Node
 
 TARGET_BYTES = 1 << 20
-"""A block of about a megabyte is long enough to make the work per block small, and short enough to stay in a cache."""
+"""A block of about a megabyte is long enough to make the work per block small, and short enough to stay in a
+cache."""
 MOST_ROWS = 1 << 14
 
 
@@ -50,7 +51,8 @@ class Source(ABC):
 
 
 def block_rows(context: Context, row_bytes: int) -> int:
-    """How many rows to hand out at once: about `TARGET_BYTES`, in whole batches where it is known how long they are."""
+    """How many rows to hand out at once: about `TARGET_BYTES`, in whole batches where it is known how long
+    they are."""
     if context.block_rows is not None:
         return context.block_rows
     rows = min(MOST_ROWS, max(1, TARGET_BYTES // max(1, row_bytes)))

@@ -1,6 +1,7 @@
 """Spool: the rows of a source that can't go back, numbered, and kept from the oldest mark still needed.
 
-It is the one place in a stream where rows are saved. `sources/live.py` fills it; a checkpoint takes from it what it needs.
+It is the one place in a stream where rows are saved. `sources/live.py` fills it; a checkpoint takes from it
+what it needs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from unbounded._block import At, Block, Break
 
 
 class Spool:
-    """Blocks from point `start` up to point `stop`, numbered from the stream's beginning. Safe between threads."""
+    """Blocks from point `start` up to point `stop`, numbered from the stream's beginning. Safe between
+    threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +58,8 @@ class Spool:
                 self.start = end
 
     def dump(self, start: int, stop: int) -> dict[str, Any]:
-        """The rows from number `start` up to `stop`, with their times and the breaks after them: arrays and plain data."""
+        """The rows from number `start` up to `stop`, with their times and the breaks after them: arrays and
+        plain data."""
         with self._lock:
             kept = [(f, b) for f, b in self._blocks if f.rows < stop and f.rows + b.count >= start]
         parts, breaks = [], []

@@ -152,7 +152,6 @@ def _psutil() -> Any:
         import psutil
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "This computer's vitals are read with psutil, which is not installed: "
-            "pip install 'unbounded[machine]'."
+            "This computer's vitals are read with psutil, which is not installed: pip install 'unbounded[machine]'."
         ) from error
     return psutil

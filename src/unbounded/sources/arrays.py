@@ -30,9 +30,7 @@ class Arrays(Source):
     def __post_init__(self) -> None:
         rows = _rows.as_rows(self.rows, "arrays()")
         if _rows.count(rows) == 0:
-            raise RowsError(
-                "arrays() was given zero rows. Expected at least one: there is nothing to repeat."
-            )
+            raise RowsError("arrays() was given zero rows. Expected at least one: there is nothing to repeat.")
         if self.passes is not None:
             _check.positive(self.passes, "arrays(passes=n)")
         object.__setattr__(self, "rows", rows)

@@ -1,8 +1,8 @@
 """generate and samples: rows that a Python function makes, for ever.
 
-How exactly a stream over a function resumes is up to the function: one with a parameter named `start` is asked for the rows from there;
-one that returns an iterator with `state_dict` and `load_state_dict` is put back; of any other, the rows that were read and not
-trained on travel with the checkpoint.
+How exactly a stream over a function resumes is up to the function: one with a parameter named `start` is
+asked for the rows from there; one that returns an iterator with `state_dict` and `load_state_dict` is put
+back; of any other, the rows that were read and not trained on travel with the checkpoint.
 """
 
 from __future__ import annotations
@@ -120,13 +120,16 @@ class Generate(Source):
     def undeclared_end(self, rows: int) -> StreamError:
         """The error for an iterator that ended though nobody had said that it would."""
         return StreamError(
-            f"{self._name}() ended after {rows:,} rows, and {self.word}() expects it to go on for ever. If the end is meant, "
-            f"declare it: ub.{self.word}({self._name}, passes=1); if it is to start over, passes=n repeats it n times; else let it wait for data."
+            f"{self._name}() ended after {rows:,} rows, and {self.word}() expects it to go on for ever. If the "
+            "end is meant, "
+            f"declare it: ub.{self.word}({self._name}, passes=1); if it is to start over, passes=n repeats it n "
+            "times; else let it wait for data."
         )
 
 
 class _Reader:
-    """Turns what a user's iterator yields into blocks: checked, stamped with the time, and single samples stacked."""
+    """Turns what a user's iterator yields into blocks: checked, stamped with the time, and single samples
+    stacked."""
 
     def __init__(self, source: Generate, clock: Clock) -> None:
         self._source = source
@@ -173,7 +176,8 @@ class _Reader:
 
 
 class _Generated:
-    """A function that can be asked for rows from a given one on, or whose iterator can be put back: read where it is pulled."""
+    """A function that can be asked for rows from a given one on, or whose iterator can be put back: read
+    where it is pulled."""
 
     def __init__(self, source: Generate, grade: Grade, clock: Clock) -> None:
         self._source = source
@@ -186,9 +190,7 @@ class _Generated:
         self._row: int = mark["row"]
         self._passed: int = mark["passed"]
         self._in_pass: int = mark["in_pass"]  # of the pass's rows, those pulled
-        self._state: Any = mark[
-            "state"
-        ]  # of the iterator, as it was when all but the last `skip` rows had been pulled
+        self._state: Any = mark["state"]  # of the iterator, as it was when all but the last `skip` rows had been pulled
         self._skip: int = mark["skip"]
         self._todo = self._skip  # rows to be read over
         self._iterator: Any = None

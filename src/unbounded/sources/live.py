@@ -1,7 +1,7 @@
 """Live: rows that come once, from an iterator that can't go back, read in a thread of its own.
 
-The thread puts what it reads into a spool, so that waiting for data can be interrupted at any moment, nothing is missed while the
-model trains, and rows that were read but not trained on travel with the checkpoint.
+The thread puts what it reads into a spool, so that waiting for data can be interrupted at any moment, nothing
+is missed while the model trains, and rows that were read but not trained on travel with the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from unbounded.sources._spool import Spool
 
 _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
 
+
 class Past(NamedTuple):
-    """What a source that goes on may want to know of the run before: how many rows are kept of it, when the last of them arrived (seconds
-    since 1970; None: there is none), and how many it had read and lost."""
+    """What a source that goes on may want to know of the run before: how many rows are kept of it, when the
+    last of them arrived (seconds since 1970; None: there is none), and how many it had read and lost."""
 
     rows: int
     last: float | None
@@ -59,7 +60,9 @@ class Live:
 
     def _run(self) -> None:
         try:
-            blocks = self._begin(Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before), self._stop)
+            blocks = self._begin(
+                Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before), self._stop
+            )
             try:
                 while self._await_room():
                     block = next(blocks, None)
@@ -90,7 +93,8 @@ class Live:
         self._state.notify_all()
 
     def _await_room(self) -> bool:
-        """Wait until more may be read; once enough is waiting, until half of it is gone: hand-overs between threads are dear."""
+        """Wait until more may be read; once enough is waiting, until half of it is gone: hand-overs between
+        threads are dear."""
         with self._state:
             if self._waiting >= self._most:
                 self._state.wait_for(lambda: self._waiting <= self._most // 2 or self._stop.is_set())
@@ -128,7 +132,8 @@ class Live:
         at = At(mark["row"], mark["breaks"])
         if at < self.spool.start or at > self.spool.stop:
             raise DataLoss(
-                f"The stream is to go on at row {at.rows:,}, and rows {self.spool.start.rows:,} to {self.spool.stop.rows:,} are "
+                f"The stream is to go on at row {at.rows:,}, and rows {self.spool.start.rows:,} to "
+                f"{self.spool.stop.rows:,} are "
                 "kept of a source that can't go back. Load the checkpoint that the rows came with."
             )
         self._at = at
@@ -137,7 +142,8 @@ class Live:
         self.spool.release(At(mark["row"], mark["breaks"]))
 
     def settle(self, timeout: float) -> bool:
-        """Wait until the thread is not in the middle of a read, so that nothing is on its way; says whether it is so."""
+        """Wait until the thread is not in the middle of a read, so that nothing is on its way; says whether
+        it is so."""
         with self._state:
             self._most = 0
             return self._state.wait_for(lambda: self._idle, timeout)
@@ -166,7 +172,8 @@ class Live:
         # The thread that reads can't be moved, but it may still have all rows that followed the position.
         elif not dumps or dumps[0]["run"] != self.run or dumps[0]["first"] < self.spool.start.rows:
             raise StreamError(
-                "A source that can't go back is being read already, and can't be put to another place. Load the state into a new feed, "
+                "A source that can't go back is being read already, and can't be put to another place. Load the "
+                "state into a new feed, "
                 "before its first batch."
             )
 

@@ -1,7 +1,8 @@
 """What the stages share: how one is described, and the node behind those that hold nothing back.
 
-A stage is described by a frozen dataclass (`Stage`), which opens a node. A stage whose output follows block by block
-from its input is a `Through`: it only says what becomes of a block. One that holds rows back uses `Held`.
+A stage is described by a frozen dataclass (`Stage`), which opens a node. A stage whose output follows block
+by block from its input is a `Through`: it only says what becomes of a block. One that holds rows back uses
+`Held`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Stage(ABC):
         return rows
 
     def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
-        """The mark before output row `ordinal`; `upstream` gives that of the stage before, `rows` come in a pass."""
+        """The mark before output row `ordinal`; `upstream` gives that of the stage before, `rows` come in a
+        pass."""
         raise CannotTell(f"what comes out of {self.word}() at a given step depends on all rows before it")
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
@@ -76,7 +78,8 @@ def name_of(fn: Callable[..., Any]) -> str:
 
 
 class Through:
-    """A node whose output follows block by block from its input: nothing is held, the mark is the upstream's."""
+    """A node whose output follows block by block from its input: nothing is held, the mark is the
+    upstream's."""
 
     def __init__(self, upstream: Node) -> None:
         self._upstream = upstream
@@ -135,7 +138,8 @@ class Through:
 
 
 class Holding:
-    """A node that holds rows back: the verbs that are the same for all of them. `mark` and `restore` are its own."""
+    """A node that holds rows back: the verbs that are the same for all of them. `mark` and `restore` are its
+    own."""
 
     _upstream: Node
 

@@ -1,6 +1,7 @@
 """batch: rows into batches of one size.
 
-The cut is made for many batches at once. Only a batch that straddles two blocks is copied; all others are views.
+The cut is made for many batches at once. Only a batch that straddles two blocks is copied; all others are
+views.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class _Apply(Through):
         self._call = Caller(fn, what)
 
     def apply(self, block: Block | Run) -> Block | Run | None:
-        return self._call(block)
+        changed: Block | Run = self._call(block)
+        return changed
 
 
 class Caller:
@@ -100,9 +101,7 @@ class MapRows(_OneToOne):
 
     def open(self, upstream: Node, context: Context) -> Node:
         def each(rows: Tree) -> Tree:
-            made = [
-                self.fn(_rows.map_leaves(lambda leaf, i=i: leaf[i], rows)) for i in range(_rows.count(rows))
-            ]
+            made = [self.fn(_rows.map_leaves(lambda leaf, i=i: leaf[i], rows)) for i in range(_rows.count(rows))]
             return _rows.map_leaves(lambda *same: np.stack(same), *made)
 
         return _Apply(upstream, each, f"map_rows({name_of(self.fn)})")
@@ -157,9 +156,7 @@ class Select(_OneToOne):
 
     def __post_init__(self) -> None:
         if self.x is None:
-            raise ValueError(
-                "select() was given no x. Expected the name of a column, or a list or dict of names."
-            )
+            raise ValueError("select() was given no x. Expected the name of a column, or a list or dict of names.")
         if self.y is None and self.weight is not None:
             raise ValueError("select(weight=…) was given without y. Expected select(x=…, y=…, weight=…).")
 
@@ -183,7 +180,5 @@ def _column(rows: Mapping[Any, Tree], wanted: Any) -> Tree:
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         return [_column(rows, inner) for inner in wanted]
     if wanted not in rows:
-        raise RowsError(
-            f"select() was asked for column {wanted!r}, and the rows have {', '.join(map(repr, rows))}."
-        )
+        raise RowsError(f"select() was asked for column {wanted!r}, and the rows have {', '.join(map(repr, rows))}.")
     return rows[wanted]

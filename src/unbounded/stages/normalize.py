@@ -1,9 +1,10 @@
 """normalize: columns to mean 0 and variance 1, by the statistics of all rows so far.
 
-Each row is normalised with the mean and variance of the rows up to and including it, kept as in Chan, Golub and LeVeque, "Updating
-Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979): deviations are summed relative to the mean
-at the last multiple of `GROUP` rows, so that nothing cancels however long the stream is. Sums run row by row from a carried
-state, so that they come out bit-equal however the rows are cut into blocks.
+Each row is normalised with the mean and variance of the rows up to and including it, kept as in Chan, Golub
+and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979): deviations
+are summed relative to the mean at the last multiple of `GROUP` rows, so that nothing cancels however long the
+stream is. Sums run row by row from a carried state, so that they come out bit-equal however the rows are cut
+into blocks.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class Normalize(Stage):
 class State(NamedTuple):
     """The statistics of one leaf's rows so far, each array one number for each value in a row.
 
-    `known`, `mean` and `spread` (the summed squares of deviations) are those at the last multiple of `GROUP` rows; `more`, `sum` and `squares`
-    those of the rows since, relative to that mean. `rows` counts rows, NaN or not.
+    `known`, `mean` and `spread` (the summed squares of deviations) are those at the last multiple of `GROUP`
+    rows; `more`, `sum` and `squares` those of the rows since, relative to that mean. `rows` counts rows, NaN
+    or not.
     """
 
     rows: int
@@ -58,7 +60,8 @@ def start(width: int) -> State:
 
 
 def normalized(values: NDArray[np.float64], state: State) -> tuple[NDArray[np.float64], State]:
-    """Values of shape (rows, width), each row by the statistics up to and including it; and the state after them."""
+    """Values of shape (rows, width), each row by the statistics up to and including it; and the state after
+    them."""
     out = np.empty_like(values)
     done = 0
     while done < len(values):
@@ -78,7 +81,7 @@ def _within(values: NDArray[np.float64], state: State) -> tuple[NDArray[np.float
 
     def running(carry: NDArray[np.float64], each: NDArray[Any]) -> NDArray[np.float64]:
         # The carry goes first, so that the additions are the same ones in the same order whatever the cut.
-        return np.cumsum(np.concatenate([carry[None], each]), axis=0)[1:]  # type: ignore[no-any-return]
+        return np.cumsum(np.concatenate([carry[None], each]), axis=0)[1:]
 
     more = running(state.more, known.astype(np.float64))
     total = running(state.sum, deviation)
@@ -102,7 +105,7 @@ class _Normalize(Through):
         self._by = normalize.by
         # By key and leaf path. Never changed in place: marks refer to it.
         self._states: Mapping[Any, Mapping[str, State]] = {}
-        self._missing = 0
+        self._bad = 0
 
     def apply(self, block: Block | Run) -> Block:
         assert isinstance(block, Block)
@@ -118,13 +121,13 @@ class _Normalize(Through):
             keys = unique.tolist()
             groups = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
         states = {key: dict(self._states.get(key, {})) for key in keys}
-        missing = 0
+        bad = np.zeros(block.count, bool)
         out: dict[str, Array] = {}
         for path, leaf in _rows.leaves(rows):
             if not self._chosen(rows, path, leaf):
                 continue
             flat = leaf.reshape(block.count, -1).astype(np.float64)
-            missing += int((~np.isfinite(flat)).sum())
+            bad |= ~np.isfinite(flat).all(axis=1)
             made = np.empty_like(flat)
             for key, index in zip(keys, groups, strict=True):
                 state = states[key].get(path) or start(flat.shape[1])
@@ -132,10 +135,11 @@ class _Normalize(Through):
             out[path] = made.reshape(leaf.shape).astype(leaf.dtype)
         if not out:
             raise RowsError(
-                "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with .astype('float32')."
+                "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with "
+                ".astype('float32')."
             )
         self._states = {**self._states, **states}
-        self._missing += missing
+        self._bad += int(bad.sum())
         paths = iter([path for path, _ in _rows.leaves(rows)])
         return block.with_rows(_rows.map_leaves(lambda leaf: out.get(next(paths), leaf), rows))
 
@@ -154,16 +158,16 @@ class _Normalize(Through):
     def mark(self) -> Mark:
         if self._failed:
             return self._failed[1]
-        return {"from": self._upstream.mark(), "states": self._states, "missing": self._missing}
+        return {"from": self._upstream.mark(), "states": self._states, "bad": self._bad}
 
     def restore(self, mark: Mark) -> None:
         super().restore(mark["from"])
         self._states = {k: {p: State(*s) for p, s in paths.items()} for k, paths in mark["states"].items()}
-        self._missing = mark["missing"]
+        self._bad = mark["bad"]
 
     def release(self, mark: Mark) -> None:
         super().release(mark["from"])
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()
-        return {**counts, "nan": counts.get("nan", 0) + self._missing}
+        return {**counts, "bad": counts.get("bad", 0) + self._bad}

@@ -90,23 +90,21 @@ class _Buffer(Pump):
 
 
 class _Dropping(_Buffer):
-    """First in, first out; while it is full, the oldest rows make room for the new ones, and a gap stands in their place.
+    """First in, first out; while it is full, the oldest rows make room for the new ones, and a gap stands in
+    their place.
 
-    Which rows were dropped was decided by how fast the trainer was. That can't be found out again, so it is logged in stretches of
-    upstream rows until it is released; a restored node drops the same ones, and after the last of them lives on.
+    Which rows were dropped was decided by how fast the trainer was. That can't be found out again, so it is
+    logged in stretches of upstream rows until it is released; a restored node drops the same ones, and after
+    the last of them lives on.
     """
 
     def __init__(self, upstream: Node, rows: int) -> None:
-        self._log: list[
-            tuple[int, int]
-        ] = []  # first row and one past the last, numbered from the stream's beginning
+        self._log: list[tuple[int, int]] = []  # first row and one past the last, numbered from the stream's beginning
         self._settled = 0  # what became of the rows before this one is settled: handed on, or in the log
         self._dropped = 0
         self._row = 0  # the next row that upstream gives
         self._to_skip = 0  # rows to pass over after a restore into the middle of a block
-        self._parts: deque[tuple[Block, Mark]] = (
-            deque()
-        )  # of a block that was pulled, cut where the log says so
+        self._parts: deque[tuple[Block, Mark]] = deque()  # of a block that was pulled, cut where the log says so
         super().__init__(upstream, rows)
         self._mark = {"from": self._mark, "row": 0, "over": 0}
 

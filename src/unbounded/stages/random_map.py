@@ -1,8 +1,9 @@
-"""random_map: changes that are drawn by chance, such as augmentation, and are the same after any number of resumes.
+"""random_map: changes that are drawn by chance, such as augmentation, and are the same after any number of
+resumes.
 
-The generator that the function is handed is made from the seed, the stage's place and an ordinal: before `batch` that of
-a group of rows which begins at a fixed row, after `batch` that of the batch. So the draws do not depend on how rows
-happened to arrive.
+The generator that the function is handed is made from the seed, the stage's place and an ordinal: before
+`batch` that of a group of rows which begins at a fixed row, after `batch` that of the batch. So the draws do
+not depend on how rows happened to arrive.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ class _PerBatch(Through):
 
 
 class _PerGroup(Holding):
-    """Before `batch`: one generator for each group of rows, which begins at a fixed row and closes at a break."""
+    """Before `batch`: one generator for each group of rows, which begins at a fixed row and closes at a
+    break."""
 
     def __init__(self, upstream: Node, draw: _Draw, size: int) -> None:
         self._upstream = upstream
@@ -110,7 +112,9 @@ class _PerGroup(Holding):
         self._size = size
         self._held: Held[Block] = Held(upstream)
         self._number = 0
-        self._given = 0  # rows of the group at hand that were given on: after a restore it is made again, and they are left out
+        self._given = (
+            0  # rows of the group at hand that were given on: after a restore it is made again, and they are left out
+        )
 
     def pull(self, timeout: float | None) -> Block | None:
         held = self._held

@@ -1,9 +1,9 @@
 """replay: the recent rows again and again, each about `reuse` times.
 
-Output row number o may draw on rows up to number `newest(o)`, the last that had arrived when that many uses were due,
-and takes the one that is `age` older. Ages run over the golden-ratio sequence (the additive recurrence of Weyl and Steinhaus),
-which fills the buffer more evenly than independent draws do, dealt in a keyed random order within groups. So which row comes when is a
-function of the seed and o alone.
+Output row number o may draw on rows up to number `newest(o)`, the last that had arrived when that many uses
+were due, and takes the one that is `age` older. Ages run over the golden-ratio sequence (the additive
+recurrence of Weyl and Steinhaus), which fills the buffer more evenly than independent draws do, dealt in a
+keyed random order within groups. So which row comes when is a function of the seed and o alone.
 """
 
 from __future__ import annotations
@@ -42,13 +42,9 @@ class Replay(Stage):
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", _check.positive(self.capacity, "replay(capacity)"))
         if not (math.isfinite(self.reuse) and self.reuse > 0):
-            raise ValueError(
-                f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row."
-            )
+            raise ValueError(f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row.")
         if self.half_life is not None and not (math.isfinite(self.half_life) and self.half_life > 0):
-            raise ValueError(
-                f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None."
-            )
+            raise ValueError(f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None.")
 
     def draw(self, place: int) -> Draw:
         """Which row comes when."""
@@ -103,9 +99,7 @@ class Draw:
         steps = np.empty(stop - start, np.uint64)
         for group in range(start // _GROUP, (stop - 1) // _GROUP + 1):
             first, last = max(start, group * _GROUP), min(stop, (group + 1) * _GROUP)
-            dealt = Order(_GROUP, (*self._key, group)).at(
-                np.arange(first - group * _GROUP, last - group * _GROUP)
-            )
+            dealt = Order(_GROUP, (*self._key, group)).at(np.arange(first - group * _GROUP, last - group * _GROUP))
             steps[first - start : last - start] = (dealt + group * _GROUP).view(np.uint64)
         with np.errstate(over="ignore"):
             # 53 bits: what a float holds.
@@ -116,14 +110,16 @@ class Draw:
             # The inverse of the exponential distribution's, cut off at what is held.
             whole = -np.expm1(-held * (math.log(2) / self._half_life))
             age = (-np.log1p(-u * whole) * (self._half_life / math.log(2))).astype(np.int64)
-        return newest - np.minimum(age, held - 1)
+        rows: NDArray[np.int64] = newest - np.minimum(age, held - 1)
+        return rows
 
 
 class _Replay(Holding):
     def __init__(self, upstream: Node, draw: Draw, batch_rows: int) -> None:
         self._upstream = upstream
         self._draw = draw
-        # How many rows come out at once, and how many go in between: both bounded, so that the ring never loses a row too early.
+        # How many rows come out at once, and how many go in between: both bounded, so that the ring never
+        # loses a row too early.
         self._piece = max(1, 2048 // batch_rows) * batch_rows
         self._slack = max(1, self._piece // 4)
         self._begin(0, 0, At(0))
@@ -164,9 +160,7 @@ class _Replay(Holding):
     def _push(self, block: Block) -> None:
         size = self._draw.capacity + self._slack
         if self._ring is None:
-            self._ring = _rows.map_leaves(
-                lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows
-            )
+            self._ring = _rows.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
             self._times = None if block.times is None else np.empty(size)
         start = self._next.rows % size
         first = min(block.count, size - start)

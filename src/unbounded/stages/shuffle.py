@@ -1,8 +1,8 @@
 """shuffle: rows in an order that chance decides, a buffer at a time.
 
-Each `rows` rows on end are put in a keyed random order. As the buffers fall on fixed rows, where a row goes is a function of
-the seed and its number alone, and a whole pass in one buffer is a uniform permutation of it. A buffer closes early at
-a break: each row comes once in each pass.
+Each `rows` rows on end are put in a keyed random order. As the buffers fall on fixed rows, where a row goes
+is a function of the seed and its number alone, and a whole pass in one buffer is a uniform permutation of it.
+A buffer closes early at a break: each row comes once in each pass.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Shuffle(Stage):
         return _Shuffle(upstream, self.rows, (self.seed, context.place), context.batch_rows)
 
     def _buffer(self, ordinal: int, rows: int | None) -> tuple[int, int, int, int]:
-        """For an output row: its buffer's number, that buffer's first row and length, and the row's place in it."""
+        """For an output row: its buffer's number, that buffer's first row and length, and the row's place in
+        it."""
         passed, within = divmod(ordinal, rows) if rows else (0, ordinal)
         in_pass, given = divmod(within, self.rows)
         length = min(self.rows, rows - in_pass * self.rows) if rows else self.rows

@@ -56,7 +56,8 @@ class Windows(Stage):
 
 
 def slide(rows: Tree, length: int, stride: int) -> Tree:
-    """Windows of `length` rows, one starting at each `stride`-th row: views, of shape (windows, length, …)."""
+    """Windows of `length` rows, one starting at each `stride`-th row: views, of shape (windows, length,
+    …)."""
 
     def each(leaf: Array) -> Array:
         wide = np.lib.stride_tricks.sliding_window_view(leaf, length, axis=0)[::stride]
@@ -123,7 +124,8 @@ class _Windows(Holding):
 
 
 class _Tail(NamedTuple):
-    """A key's rows that a later window needs, how many of its rows to pass over first, and when it was last seen."""
+    """A key's rows that a later window needs, how many of its rows to pass over first, and when it was last
+    seen."""
 
     rows: Tree
     held: int
@@ -134,8 +136,8 @@ class _Tail(NamedTuple):
 class _KeyedWindows(Holding):
     """Windows over each key's own rows, in the order of their last rows.
 
-    The mark carries the rows of every key that a later window needs, at most `length - 1` each: a key that has been silent for long
-    would else tie the mark to the distant past.
+    The mark carries the rows of every key that a later window needs, at most `length - 1` each: a key that
+    has been silent for long would else tie the mark to the distant past.
     """
 
     def __init__(self, upstream: Node, windows: Windows) -> None:
@@ -194,9 +196,7 @@ class _KeyedWindows(Holding):
                     last.append(part[ends])
                 gone = min(windows * stride, count)
                 keep = _rows.map_leaves(np.copy, _rows.cut(rows, gone, count))
-                tails[key] = _Tail(
-                    keep, count - gone, over + windows * stride - gone, int(part[-1]) + self._row
-                )
+                tails[key] = _Tail(keep, count - gone, over + windows * stride - gone, int(part[-1]) + self._row)
         if self._windows.expire is not None:
             now = self._row + block.count
             tails = {k: t for k, t in tails.items() if not self._expired(t.seen, now)}
