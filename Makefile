@@ -1,0 +1,58 @@
+# What to type. `make demo`: a model in training on this computer's own vitals. `make test`: the whole suite, from nothing.
+
+PYTHON ?= python3
+BACKENDS = jax torch tensorflow
+CHAOS_KILLS ?= 20
+PYTEST = .venv/bin/python -m pytest -q
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
+
+.PHONY: demo test lint core backends chaos-short chaos bench
+
+demo: .venv/.demo
+	@.venv/bin/unbounded demo
+
+# -- tests ---------------------------------------------------------------------------------------------------------------
+
+test: lint core backends chaos-short
+
+lint: .venv/.test
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+core: .venv/.test
+	$(PYTEST) --ignore-glob='tests/test_keras_*' -m 'not chaos' --durations 5
+
+backends: .venv/.test
+	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; KERAS_BACKEND=$$backend $(PYTEST) tests/test_keras_*.py; done
+
+chaos-short: .venv/.test
+	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) -m chaos -rP
+
+# Two hundred kills: some minutes.
+chaos: .venv/.test
+	CHAOS_KILLS=200 $(PYTEST) -m chaos -rP
+
+# What it costs, beside what people use today: some minutes, and better on a quiet machine.
+bench: .venv/.bench
+	.venv/bin/python -m benchmarks
+
+# -- the environment ---------------------------------------------------------------------------------------------------------
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and this is %d.%d. Name one: make PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -m venv .venv
+
+# Installed once, and again when what is to be installed has changed.
+.venv/.demo: pyproject.toml | .venv/bin/python
+	@echo "Installing Keras on JAX and what the demo shows it with, into .venv: a minute or two."
+	@$(PIP) '.[demo]'
+	@touch $@
+
+.venv/.test: pyproject.toml | .venv/bin/python
+	@echo "Installing three backends and what the tests need, into .venv: some minutes."
+	@$(PIP) '.[test]'
+	@touch $@
+
+.venv/.bench: pyproject.toml | .venv/bin/python
+	@$(PIP) '.[bench]'
+	@touch $@
