@@ -91,6 +91,16 @@ def test_a_column_that_raised_an_alarm_stays_silent_for_the_refractory_period():
     assert min(np.diff(rows)) >= 100
 
 
+def test_a_scorer_that_was_hushed_is_silent_for_as_long_and_no_longer():
+    cpu = np.random.default_rng(0).normal(20, 3, (900, 1))
+    cpu[[610, 640, 670]] = 90
+    scorer = Scorer(CPU, refractory=0)
+    scored(scorer, cpu[:600])
+    scorer.hush(50)
+    rows = [alarm.row for alarm in scored(scorer, cpu[600:], start=600).alarms]
+    assert rows == [670]
+
+
 def test_a_burst_some_time_before_does_not_hide_what_stays():
     cpu = np.random.default_rng(0).normal(20, 3, (800, 1))
     cpu[620] = 90

@@ -46,6 +46,7 @@ def train(
     false_alarms: Annotated[
         float, typer.Option(help="How many readings may raise an alarm without a cause, as a share of all.")
     ] = 1e-4,
+    report: Annotated[bool, typer.Option(help="Leave report.html at the end.")] = True,
     show: Show = "auto",
 ) -> None:
     """Train an anomaly detector on a stream of readings: for ever, or until you stop it. Typed again, it goes on."""
@@ -53,11 +54,11 @@ def train(
     from unbounded.detect._train import Plan
 
     plan = Plan(steps=steps, epoch=epoch, every=every, warm_up=warm_up, false_alarms=false_alarms)
-    raise typer.Exit(run(source, directory, plan, rate=rate, show=show))
+    raise typer.Exit(run(source, directory, plan, rate=rate, show=show, report=report))
 
 
-@app.command()
-def report(
+@app.command("report")
+def write(
     directory: Annotated[Path, typer.Argument(help="A run's directory, such as runs/demo.")],
 ) -> None:
     """Write report.html of a run, whether it has ended or is still going on."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unbounded.cli._display import Display, display
+from unbounded.cli._train import leave_report
 from unbounded.cli._trainer import BusyCore, Trainer, TrainerError
 from unbounded.detect._run import read_run
 
@@ -61,7 +62,8 @@ class Demo:
             print(error, file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            say("Stopped. Typed again, it goes on from here.")
+            if self._trainer is not None:
+                self._end()
             return 130
         finally:
             if self._trainer is not None:
@@ -79,7 +81,7 @@ class Demo:
         self._trainer = Trainer(["machine:", *options], self._directory / "trainer.log")
         self._begin = self._wait_for("begin", BEGINS_WITHIN)
         if self._begin["step"] and not self._step:
-            on = f"on at step {self._begin['step'] + 1:,}, {self._begin['position']}"
+            on = f"on at step {self._begin['step'] + 1:,}; {self._begin['position']}"
             self._display.say(f"Going on with the run in {self._directory}: {on}.")
         self._wait_for("step", BEGINS_WITHIN)
 
@@ -89,7 +91,8 @@ class Demo:
         self._display.say(f"Now loading one core for {LOADED:.0f} s.")
         core = BusyCore(LOADED)
         try:
-            alarm = self._wait_for("alarm", ALARM_WITHIN, since=core.began)
+            # Other columns may have news of their own.
+            alarm = self._wait_for("alarm", ALARM_WITHIN, since=core.began, columns=("cpu", "load"))
         finally:
             core.close()
         if alarm:
@@ -137,18 +140,15 @@ class Demo:
         run = read_run(self._directory)
         say = self._display.say
         if end:
-            say(f"optimizer.iterations is {end['iterations']:,}, the steps of {len(run.starts)} starts together.")
+            ends = [*(start.step for start in run.starts[1:]), end["step"]]
+            each = " + ".join(f"{stop - start.step:,}" for start, stop in zip(run.starts, ends, strict=True))
+            say(f"optimizer.iterations is {end['iterations']:,}; {len(run.steps):,} steps were written down: {each}.")
         better = run.better_by()
         if better is not None:
             word = "better" if better >= 0 else "worse"
             than = f"{abs(better):.0%} {word} than “the next reading is the last one”"
             say(f"Each reading was predicted before it was trained on: {than}.")
-        try:
-            from unbounded.detect._report import write_report
-
-            say(f"The report is in {write_report(self._directory)}")
-        except ModuleNotFoundError as error:
-            say(str(error))
+        leave_report(self._directory, self._display)
         say(f"Typed again, it goes on from here. For your own data: {_command()} train FILE.py:FUNCTION")
 
     # -- watching ------------------------------------------------------------------------------------------------
@@ -160,7 +160,9 @@ class Demo:
             self._step = event
         self._display.show(event)
 
-    def _wait_for(self, kind: str, timeout: float, *, since: float = 0.0) -> dict[str, Any]:
+    def _wait_for(
+        self, kind: str, timeout: float, *, since: float = 0.0, columns: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         """The next event of a kind; an empty one if none comes in time."""
         assert self._trainer is not None
         until = clock.monotonic() + timeout
@@ -169,7 +171,8 @@ class Demo:
             if event is None:
                 break
             self._take(event)
-            if event["event"] == kind and event.get("time", since) >= since:
+            of_columns = not columns or event.get("column") in columns
+            if event["event"] == kind and event.get("time", since) >= since and of_columns:
                 return {**event, "heard": clock.time()}
         return {}
 

@@ -19,7 +19,7 @@ from unbounded.detect._train import Plan
 BACKENDS = ("jax", "torch", "tensorflow")
 
 
-def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: str) -> int:
+def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: str, report: bool) -> int:
     """Train, and show it.
 
     Args:
@@ -28,6 +28,7 @@ def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: s
         plan: how to train.
         rate: readings a second, for `machine:`.
         show: which display.
+        report: whether to leave a report.
 
     Returns:
         The process's exit code.
@@ -43,7 +44,9 @@ def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: s
         directory = directory or Path("runs") / name_of(source)
         hello(shown, where, plan)
         with Glance(shown.show, rate) if where.columns == VITALS else Glance(None, rate) as glance:
-            train_and_report(where, directory, plan, shown, glance)
+            train_and_show(where, directory, plan, shown, glance)
+        if report:
+            leave_report(directory, shown)
     except (SourceError, ModuleNotFoundError) as error:
         shown.close()
         print(error, file=sys.stderr)
@@ -59,23 +62,30 @@ def hello(shown: Display, where: Readings, plan: Plan) -> None:
     shown.show({"event": "hello", "source": where.name, "columns": columns, "epoch": plan.epoch})
 
 
-def train_and_report(where: Readings, directory: Path, plan: Plan, shown: Display, glance: Glance) -> None:
-    """Train until the end, and leave a report."""
+def train_and_show(where: Readings, directory: Path, plan: Plan, shown: Display, glance: Glance) -> None:
+    """Train until the end."""
     from unbounded.detect._train import train
 
     def tell(event: Event) -> None:
         if event["event"] == "begin":
             glance.stop()
             if event["step"]:
-                shown.say(f"Going on at step {event['step'] + 1:,}, {event['position']}.")
+                shown.say(f"Going on at step {event['step'] + 1:,}; {event['position']}.")
+        if event["event"] == "done":
+            more = f"--steps {event['step'] + 1_000} would go on"
+            shown.say(f"The run in {directory} has trained {event['step']:,} steps already; {more}.")
         shown.show(event)
 
     train(where, directory, plan, tell=tell)
+
+
+def leave_report(directory: Path, shown: Display) -> None:
+    """Write the report, or say what it lacks."""
     try:
         from unbounded.detect._report import write_report
 
         shown.say(f"The report is in {write_report(directory)}")
-    except ModuleNotFoundError as error:
+    except (FileNotFoundError, ModuleNotFoundError) as error:
         shown.say(str(error))
 
 

@@ -28,7 +28,7 @@ class Trainer:
 
     def __init__(self, arguments: Sequence[str], errors: Path) -> None:
         self._errors = errors
-        command = [sys.executable, "-m", "unbounded.cli", "train", *arguments, "--display", "json"]
+        command = [sys.executable, "-m", "unbounded.cli", "train", *arguments, "--display", "json", "--no-report"]
         with errors.open("ab") as file:
             self._process = subprocess.Popen(
                 command,

@@ -53,7 +53,7 @@ def readings(run: Run) -> str:
                 _mark(axis, alarm.time, alarm.words.removeprefix(column.name).strip(), run)
     figure.align_ylabels(axes)
     _pauses(axes, run)
-    return _svg(figure, axes)
+    return _svg(figure, axes, dates=_is_dated(run))
 
 
 def scores(run: Run) -> str:
@@ -82,7 +82,7 @@ def scores(run: Run) -> str:
         # Alarms that follow one another at once stand on three lines in turn.
         _mark(axis, alarm.time, alarm.words, run, 0.93 - 0.11 * (number % 3))
     _pauses([axis], run)
-    return _svg(figure, [axis])
+    return _svg(figure, [axis], dates=_is_dated(run))
 
 
 def epochs(run: Run) -> str:
@@ -187,7 +187,9 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     low, high = float(np.nanmin(values, initial=np.inf)), float(np.nanmax(values, initial=-np.inf))
     if not (np.isfinite(low) and np.isfinite(high)):
         return 0.0, 1.0
-    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    if low == high == 0:
+        return 0.0, 1.0
+    room = 0.08 * (high - low) or 0.1 * abs(high)
     return low - room, high + room
 
 
@@ -199,20 +201,26 @@ def _prefix(values: np.ndarray) -> tuple[float, str]:
     return 1.0, ""
 
 
+def _is_dated(run: Run) -> bool:
+    """Whether the times are times; a source that gives none has its readings numbered."""
+    return bool(len(run.time) and run.time[0] > 1e8)
+
+
 def _dates(seconds: Any) -> Any:
-    """Seconds since 1970 as the local time that a plot can write; numbers stay numbers for matplotlib."""
+    """Seconds since 1970 as the local time that a plot can write; small numbers are no dates, and stay."""
+    seconds = np.asarray(seconds, dtype=np.float64)
     zone = datetime.datetime.now().astimezone().utcoffset() or datetime.timedelta()
-    return (np.asarray(seconds, dtype=np.float64) + zone.total_seconds()) / 86_400.0
+    return np.where(seconds > 1e8, (seconds + zone.total_seconds()) / 86_400.0, seconds)
 
 
-def _svg(figure: Any, axes: Any, *, dates: bool = True) -> str:
+def _svg(figure: Any, axes: Any, *, dates: bool) -> str:
     from matplotlib import dates as mdates
     from matplotlib import rc_context
 
+    for axis in axes:
+        axis.margins(x=0.01)
     if dates:
         locator = mdates.AutoDateLocator(minticks=4, maxticks=9)
-        for axis in axes:
-            axis.margins(x=0.01)
         axes[-1].xaxis.set_major_locator(locator)
         axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, show_offset=False))
     out = io.StringIO()

@@ -60,19 +60,22 @@ def page(run: Run, *, title: str) -> str:
     ]
     if run.alarms:
         parts += ["<h2>Alarms</h2>", _alarms(run)]
-    if len(run.time) > 1:
+    shown = run.since_long_pause()
+    if len(shown.time) > 1:
+        left_out = len(run.time) - len(shown.time)
+        before = f" The {left_out:,} readings before the last long pause are left out." if left_out else ""
         parts += [
             _figure(
                 "What was read",
                 "Each column in its own unit; a vertical line where it raised an alarm. "
-                "Grey is time in which nothing was read.",
-                _plots.readings(run),
+                f"Grey is time in which nothing was read.{before}",
+                _plots.readings(shown),
             ),
             _figure(
                 "How surprising it was",
                 "A score of 3 is one reading in a thousand. Each reading is scored before the model is "
                 "trained on it; above the dashed line, an alarm.",
-                _plots.scores(run),
+                _plots.scores(shown),
             ),
         ]
     if run.epochs:
@@ -110,12 +113,11 @@ def _lead(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    last = run.epochs[-1].logs if run.epochs else {}
     facts = [
         ("steps", f"{run.steps[-1]:,}" if len(run.steps) else "0"),
         ("readings", f"{len(run.row):,}"),
         ("alarm" if len(run.alarms) == 1 else "alarms", f"{len(run.alarms):,}"),
-        ("uses of each row", f"{last['reuse']:.1f}" if "reuse" in last else "–"),
+        ("uses of each reading", f"{run.uses:.1f}"),
         ("rows trained twice", f"{run.rows_trained_twice():,}"),
         ("readings missed", f"{run.missed:,}"),
     ]

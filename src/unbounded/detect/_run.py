@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,27 @@ class Run:
         known = np.isfinite(error) & np.isfinite(last)
         usual = float(last[known].sum())
         return 1.0 - float(error[known].sum()) / usual if usual > 0 else None
+
+    @property
+    def uses(self) -> float:
+        """How often each reading was trained on, on average, over all that were scored."""
+        return sum(map(len, self.batches)) / len(self.row) if len(self.row) else 0.0
+
+    def since_long_pause(self) -> Run:
+        """The readings after the last pause that is longer than ten minutes and than all reading before it.
+
+        Returns:
+            The same run with fewer readings and alarms; or itself, where there is no such pause.
+        """
+        apart = np.diff(self.time)
+        read = float(apart[apart <= 600].sum())
+        long = np.flatnonzero(apart > max(600.0, read))
+        if not len(long):
+            return self
+        first = int(long[-1]) + 1
+        kept = {name: getattr(self, name)[first:] for name in ("row", "time", "values", "score", "error", "last")}
+        alarms = tuple(alarm for alarm in self.alarms if alarm.time >= self.time[first])
+        return replace(self, alarms=alarms, **kept)
 
     def rows_trained_twice(self) -> int:
         """Rows in batches that were trained before: the same rows in the same order.

@@ -163,6 +163,14 @@ class Scorer:
             self.last = int(row[part[-1]])
         return Scored(score, tuple(alarms))
 
+    def hush(self, readings: int) -> None:
+        """Raise no alarm for a while: what begins now will be felt, and is no event.
+
+        Args:
+            readings: for how many.
+        """
+        self._silent_until = np.maximum(self._silent_until, self.rows + readings)
+
     def _chunk(
         self,
         time: np.ndarray,

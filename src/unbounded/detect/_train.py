@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unbounded.detect._watch import Watch
 
 ENDLESS = 2**31 - 1
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
 def train(
     readings: Readings, directory: Path, plan: Plan | None = None, *, tell: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Train the detector until its last step, for ever, or until a signal; and go on where an earlier run ended.
+    """Train the detector until its last step, for ever, or until a signal; go on where an earlier run ended.
 
     Args:
         readings: what to train on.
@@ -85,6 +86,10 @@ def train(
         ModuleNotFoundError: Keras, or its backend, is not installed.
     """
     plan = plan or Plan()
+    done = steps_done(directory)
+    if plan.steps is not None and done >= plan.steps:
+        tell({"event": "done", "step": done})
+        return
     tell({"event": "loading"})
     import keras
 
@@ -103,10 +108,25 @@ def train(
     try:
         with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
             watch.attach(feed)
-            checkpoint = ub.keras.Checkpoint(feed, directory / "checkpoints", every=plan.every)
+            checkpoint = ub.keras.Checkpoint(feed, directory / CHECKPOINTS, every=plan.every)
             # As many epochs as there may be: more steps mean more epochs, so that a run that ended can go on.
             epochs = ENDLESS if plan.steps is None else plan.steps
             model.fit(feed, epochs=epochs, callbacks=[watch, checkpoint], verbose=0)
             tell({"event": "end", "step": feed.steps, "iterations": int(model.optimizer.iterations.value)})
     finally:
         watch.close()
+
+
+def steps_done(directory: Path) -> int:
+    """How many steps the run's newest checkpoint has.
+
+    Args:
+        directory: the run's.
+
+    Returns:
+        The number; 0 where there is none.
+    """
+    from unbounded._checkpoint import Checkpoints
+
+    saved = Checkpoints(directory / CHECKPOINTS).all()
+    return saved[-1].number if saved else 0

@@ -27,6 +27,7 @@ from unbounded.detect._score import Scorer
 
 Event = dict[str, Any]
 LATELY = 600
+SETTLING = 50
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -221,6 +222,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if self._weights is not None:
             return  # an epoch that goes on in its middle is put back twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
+        # Frameworks that load and compile are the trainer's own doing.
+        self._scorer.hush(SETTLING)
         self._log.cut(int(state["length"]))
         self._missed = int(state["missed"])
         self._errors = np.array(state["errors"], dtype=np.float64)
