@@ -1,46 +1,73 @@
-"""Training on data that never ends: an epoch is a measure of progress, not a pass over the data."""
+"""Training on data that never ends: an epoch is a measure of progress, not a pass over the data.
+
+The public face, in the order in which a user meets it. Each name loads what it needs on first use, so that importing the
+library costs next to nothing, and a framework is imported only where it is used.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from unbounded._sources import arrays, generate, machine, samples  # isort: skip
-from unbounded._stream import Stream
-
-from unbounded._epoch import Epoch  # isort: skip
-from unbounded._feed import EpochRun, Feed, Position
-from unbounded._stats import Stats
-
-from unbounded._node import DataLoss, StreamError  # isort: skip
-from unbounded._rows import RowsError
-
 if TYPE_CHECKING:
     from unbounded import keras, testing
+    from unbounded._checkpoint import CheckpointError, DamagedCheckpoint
+    from unbounded._describe import RunFinished
+    from unbounded._epoch import Epoch
+    from unbounded._feed import EpochRun, Feed, Position
+    from unbounded._node import CannotTell, DataLoss, StreamError
+    from unbounded._rows import RowsError
+    from unbounded._sources import arrays, generate, machine, samples
+    from unbounded._stats import Stats
+    from unbounded._stream import Stream
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DataLoss",
-    "Epoch",
-    "EpochRun",
-    "Feed",
-    "Position",
-    "RowsError",
-    "Stats",
-    "Stream",
-    "StreamError",
+__all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "arrays",
     "generate",
-    "keras",
-    "machine",
     "samples",
+    "machine",
+    "Stream",
+    "Epoch",
+    "Feed",
+    "EpochRun",
+    "Position",
+    "Stats",
+    "keras",
     "testing",
+    "RowsError",
+    "StreamError",
+    "DataLoss",
+    "CannotTell",
+    "CheckpointError",
+    "DamagedCheckpoint",
+    "RunFinished",
 ]
+
+_HOME = {
+    "_sources": ("arrays", "generate", "samples", "machine"),
+    "_stream": ("Stream",),
+    "_epoch": ("Epoch",),
+    "_feed": ("Feed", "EpochRun", "Position"),
+    "_stats": ("Stats",),
+    "_rows": ("RowsError",),
+    "_node": ("StreamError", "DataLoss", "CannotTell"),
+    "_checkpoint": ("CheckpointError", "DamagedCheckpoint"),
+    "_describe": ("RunFinished",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Frameworks are imported where they are used: `ub.keras` loads on first use.
     if name in ("keras", "testing"):
         return importlib.import_module(f"unbounded.{name}")
+    for module, names in _HOME.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"unbounded.{module}"), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module 'unbounded' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
