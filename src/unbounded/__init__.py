@@ -34,8 +34,6 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "EpochRun",
     "Position",
     "Stats",
-    "keras",
-    "testing",
     "RowsError",
     "StreamError",
     "DataLoss",
@@ -70,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, "keras", "testing", "__version__"])

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -65,6 +65,11 @@ def pack(tree: Tree, *, name: str = "state") -> tuple[JSON, list[Array]]:
     """A tree as JSON and the arrays that it refers to by number; nothing is copied that need not be."""
     arrays: list[Array] = []
     return _encode(tree, name, arrays), arrays
+
+
+def unpack(structure: JSON, arrays: Sequence[Array]) -> Tree:
+    """The tree that `pack` was given."""
+    return _decode(structure, {str(index): array for index, array in enumerate(arrays)})
 
 
 def write_packed(file: BinaryIO, structure: JSON, arrays: list[Array]) -> None:
