@@ -26,8 +26,18 @@ _PRIMES: dict[type, tuple[int, int, int]] = {
 _32 = np.uint64(32)
 
 
+def seeds_of(key: tuple[int, ...]) -> np.random.SeedSequence:
+    """What a key's random numbers come from: different keys, of any length and size, give unrelated ones."""
+    words: list[int] = []
+    for number in key:
+        # NumPy cuts numbers into words of 32 bits and fills up with zeros, so that (2**32, 0) were (0, 1), and (5, 0) were (5,).
+        size = -(-number.bit_length() // 32)
+        words += [size, *((number >> 32 * i) & 0xFFFFFFFF for i in range(size))]
+    return np.random.SeedSequence([len(key), *words])
+
+
 class Order:
-    """A keyed order of the rows [0, n).
+    """A keyed order of the rows [0, n), for n of at least 1.
 
     `key` is a sequence of non-negative integers of any size, such as (seed, place, pass): equal keys give
     equal orders, on every machine, and different ones give unrelated orders.
@@ -38,7 +48,7 @@ class Order:
 
     def __init__(self, n: int, key: tuple[int, ...], *, table: int = TABLE) -> None:
         self.n = n
-        seeds = np.random.SeedSequence(key)
+        seeds = seeds_of(key)
         self._table: NDArray[np.int64] | None = None
         if n <= table:
             self._table = np.random.Generator(np.random.PCG64(seeds)).permutation(n)

@@ -18,6 +18,7 @@ from unbounded import _check, _rows
 from unbounded._block import Block, Run
 from unbounded._held import Held
 from unbounded._node import Context, EndOfStream, Mark, Node
+from unbounded._order import seeds_of
 from unbounded._rows import Tree
 from unbounded.stages._base import Holding, Stage, Through, name_of
 from unbounded.stages.map import Caller
@@ -70,7 +71,7 @@ class _Draw:
         self._what = f"random_map({name_of(fn)})"
 
     def __call__(self, block: Any, number: int) -> Any:
-        seeds = np.random.SeedSequence((*self._key, number))
+        seeds = seeds_of((*self._key, number))
         rng = np.random.Generator(np.random.PCG64(seeds))
         return Caller(lambda rows: self._fn(rows, rng), self._what)(block)
 

@@ -21,7 +21,7 @@ from unbounded import _check, _rows
 from unbounded._block import At, Block
 from unbounded._held import Held
 from unbounded._node import Context, Mark, Node
-from unbounded._order import Order
+from unbounded._order import Order, seeds_of
 from unbounded._rows import Array, Tree
 from unbounded.stages._base import Holding, Stage
 
@@ -77,7 +77,7 @@ class Draw:
         self._p, self._q = ratio.numerator, ratio.denominator
         self._half_life = replay.half_life
         self._key = (replay.seed, place)
-        self._phase = np.random.SeedSequence(self._key).generate_state(1, np.uint64)[0]
+        self._phase = seeds_of(self._key).generate_state(1, np.uint64)[0]
 
     def due(self, rows: int) -> int:
         """How many rows may have come out once `rows` have come in."""

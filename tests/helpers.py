@@ -1,0 +1,159 @@
+"""Sources and small runs that several of the core's tests use."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import unbounded as ub
+from unbounded import _rows
+from unbounded._block import Block, Run
+from unbounded._node import EndOfStream
+
+
+def table(n: int = 100, **given: Any) -> ub.Stream:
+    """n rows with an id, a key and a float."""
+    ids = np.arange(n)
+    return ub.arrays({"id": ids, "k": ids % 3, "x": np.sin(ids) * 5 + ids / 10}, **given)
+
+
+def ids(batch: Any) -> list[int]:
+    """The ids in a batch of `table`, or in a batch that is an array."""
+    return (batch["id"] if isinstance(batch, dict) else batch).tolist()
+
+
+def first(stream: ub.Stream, steps: int, **given: Any) -> list[Any]:
+    """The first batches of a stream; fewer where it ends."""
+    with ub.Feed(stream, **{"on_nan": "pass", **given}) as feed:
+        return list(itertools.islice(feed.batches(), steps))
+
+
+def first_ids(stream: ub.Stream, steps: int) -> list[int]:
+    """The ids in the first batches, one after the other."""
+    return [i for batch in first(stream, steps) for i in ids(batch)]
+
+
+def blocks(stream: ub.Stream, rows: int | None = None) -> Iterator[Block | Run]:
+    """What a stream's last node gives, breaks and all; up to `rows` rows or batches."""
+    opened = stream.open()
+    seen = 0
+    try:
+        while rows is None or seen < rows:
+            try:
+                block = opened.top.pull(None)
+            except EndOfStream:
+                return
+            if block is not None:
+                seen += block.count
+                yield block
+    finally:
+        opened.top.close()
+
+
+def segments(stream: ub.Stream, rows: int | None = None) -> list[Any]:
+    """The rows between breaks, each stretch joined, an unfinished last one left out."""
+    done, parts = [], []
+    for block in blocks(stream, rows):
+        if block.count:
+            parts.append(block.rows)
+        if block.ends:
+            done.append(_rows.join(parts) if parts else None)
+            parts = []
+    return done
+
+
+class Steps:
+    """A source that a test steps: a plain generator function that yields what `give` was given."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._more = threading.Condition()
+        self.taken = 0
+        self.done = False
+
+    def give(self, *items: Any) -> None:
+        """Let the generator yield these; an exception is raised there."""
+        with self._more:
+            self._items += items
+            self._more.notify_all()
+
+    def end(self) -> None:
+        """Let the generator end."""
+        with self._more:
+            self.done = True
+            self._more.notify_all()
+
+    def await_taken(self, items: int) -> None:
+        """Until so many were asked beyond, so that all of them were dealt with."""
+        with self._more:
+            assert self._more.wait_for(lambda: self.taken >= items, 10), f"{self.taken} of {items} were taken"
+
+    def stream(self, **given: Any) -> ub.Stream:
+        """The stream of it: one that can't go back."""
+
+        def sensor() -> Iterator[Any]:
+            number = 0
+            while True:
+                with self._more:
+                    self.taken = number
+                    self._more.notify_all()
+                    self._more.wait_for(lambda: len(self._items) > number or self.done)
+                    if len(self._items) <= number:
+                        return
+                    item = self._items[number]
+                number += 1
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+
+        return ub.generate(sensor, **given)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Until something that another thread brings about is so; fails after a generous while."""
+    poll = threading.Event()
+    for _ in range(int(seconds / 0.002)):
+        if true():
+            return
+        poll.wait(0.002)
+    raise AssertionError("it did not come about")
+
+
+class Counter:
+    """An iterator that can be put back: rows 0, 1, 2, … three at a time."""
+
+    def __init__(self) -> None:
+        self.i = 0
+
+    def __iter__(self) -> Counter:
+        return self
+
+    def __next__(self) -> Any:
+        self.i += 3
+        return np.arange(self.i - 3, self.i)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"i": self.i}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.i = state["i"]
+
+
+def from_start(start: int = 0) -> Iterator[Any]:
+    """Rows 0, 1, 2, … in blocks of changing length, from any row on."""
+    while True:
+        n = start % 5 + 1
+        yield np.arange(start, start + n)
+        start += n
+
+
+def once() -> Iterator[Any]:
+    """Rows 0, 1, 2, … of a generator that can't go back."""
+    i = 0
+    while True:
+        yield np.arange(i, i + 3)
+        i += 3

@@ -1,0 +1,93 @@
+"""Rows: trees of arrays are counted, cut, joined and checked leaf by leaf."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from unbounded import _rows
+from unbounded._rows import RowsError
+
+
+class Pair(NamedTuple):
+    x: Any
+    y: Any
+
+
+TREE = {"a": np.arange(6), "b": (np.arange(12.0).reshape(6, 2), [np.arange(6) % 2 == 0]), "c": Pair(np.arange(6), np.zeros(6))}
+
+
+def test_a_cut_and_a_join_give_the_tree_back_with_its_structure() -> None:
+    again = _rows.join([_rows.cut(TREE, 0, 2), _rows.cut(TREE, 2, 6)])
+    assert isinstance(again["c"], Pair)
+    assert isinstance(again["b"][1], list)
+    for (path, leaf), (path2, leaf2) in zip(_rows.leaves(again), _rows.leaves(TREE), strict=True):
+        assert path == path2
+        assert leaf.tolist() == leaf2.tolist()
+
+
+def test_cutting_all_at_once_is_cutting_one_by_one() -> None:
+    for tree in (TREE, np.asfortranarray(np.arange(12).reshape(6, 2)), np.arange(12)[::2]):
+        for i, piece in enumerate(_rows.cut_all(tree, 2)):
+            expected = dict(_rows.leaves(_rows.cut(tree, 2 * i, 2 * i + 2)))
+            assert {p: v.tolist() for p, v in _rows.leaves(piece)} == {p: v.tolist() for p, v in expected.items()}
+    assert isinstance(_rows.cut_all(TREE, 3)[0]["c"], Pair)
+
+
+def test_a_gather_takes_an_index_or_a_mask_and_copies() -> None:
+    index = _rows.gather(TREE, np.array([5, 0]))
+    assert index["a"].tolist() == [5, 0]
+    mask = _rows.gather(TREE, TREE["a"] > 3)
+    assert mask["a"].tolist() == [4, 5]
+    assert not np.shares_memory(index["a"], TREE["a"])
+
+
+def test_rows_are_counted_at_any_leaf() -> None:
+    assert _rows.count(TREE) == 6
+    assert _rows.count_checked(TREE, "rows") == 6
+    assert _rows.row_bytes({"a": np.zeros((3, 2)), "b": np.zeros(3, np.int8)}) == 17
+
+
+def test_a_memmap_stays_one(tmp_path: Any) -> None:
+    mapped = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (5,))
+    assert _rows.as_rows({"x": mapped}, "rows")["x"] is mapped
+
+
+def test_the_first_value_that_is_not_finite_is_found_by_leaf_and_row() -> None:
+    rows = {"a": np.arange(4), "x": np.zeros((4, 2), np.float32)}
+    assert _rows.first_non_finite(rows) is None
+    rows["x"][2, 1] = -np.inf
+    assert _rows.first_non_finite(rows) == ("['x']", 2)
+    # A sum that overflows is no bad value.
+    assert _rows.first_non_finite(np.full(4, 1e308)) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ({"x": np.zeros(3), "y": np.zeros(4)}, r"leaf \['x'\] has 3 rows and leaf \['y'\] has 4"),
+        (np.float64(3), "the array has no rows"),
+        ({"x": np.zeros(3), "y": 5.0}, r"leaf \['y'\] has no rows .*ub\.samples"),
+        ({}, "there is no array in it"),
+    ],
+)
+def test_what_is_no_rows_is_refused_by_leaf(rows: Any, sentence: str) -> None:
+    with pytest.raises(RowsError, match=sentence):
+        _rows.as_rows(rows, "rows")
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ({"x": np.zeros((2, 3))}, r"row 7: leaf \['y'\] is missing"),
+        ({"x": np.zeros((2, 3)), "y": np.zeros(2, int), "z": np.zeros(2)}, r"leaf \['z'\] is new"),
+        ({"x": np.zeros((2, 3), np.float32), "y": np.zeros(2, int)}, r"leaf \['x'\] is now float32 and was float64.*astype"),
+        ({"x": np.zeros((2, 4)), "y": np.zeros(2, int)}, r"leaf \['x'\] has rows of shape \(4,\) and they had \(3,\)"),
+    ],
+)
+def test_rows_that_change_name_the_leaf(rows: Any, sentence: str) -> None:
+    spec = _rows.spec({"x": np.zeros((5, 3)), "y": np.zeros(5, int)})
+    with pytest.raises(RowsError, match=sentence):
+        _rows.check_same(spec, rows, "row 7")
