@@ -11,6 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -66,9 +67,9 @@ class Generate(Source):
         name = getattr(self.fn, "__qualname__", None) or type(self.fn).__qualname__
         return name.rsplit("<locals>.", 1)[-1]
 
-    @property
+    @cached_property
     def grade(self) -> Grade:
-        """How exactly the function allows a resume."""
+        """How exactly the function allows a resume. Of a function that is no generator function, the iterator must be seen."""
         try:
             if "start" in inspect.signature(self.fn).parameters:
                 return "start"
@@ -76,8 +77,8 @@ class Generate(Source):
             pass
         if inspect.isgeneratorfunction(self.fn):
             return "live"
-        kept = self.fn if inspect.isclass(self.fn) else self.fn()
-        return "state" if hasattr(kept, "state_dict") and hasattr(kept, "load_state_dict") else "live"
+        iterator = self.fn if inspect.isclass(self.fn) else self.fn()
+        return "state" if hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") else "live"
 
     @property
     def guarantee(self) -> Any:
