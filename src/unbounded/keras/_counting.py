@@ -102,7 +102,11 @@ class Counting(keras.callbacks.Callback):  # type: ignore[misc]
         """End the feed's epoch as well, and say what happened in it."""
         fitting = self._feed.fitting
         if logs is not None:
-            for name, value in self._feed.core.epoch_stats.logs().items():
+            stats = self._feed.core.epoch_stats.logs()
+            # Over one epoch it would only say how far ahead of it the source was read.
+            if (reuse := self._feed.core.stats.reuse) is not None:
+                stats["reuse"] = reuse
+            for name, value in stats.items():
                 logs.setdefault(name, value)  # a metric of the user's own keeps its name
         fitting.close_epoch()
         fitting.stop_at_the_end(_asked.caller())
