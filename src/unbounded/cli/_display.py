@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time as clock
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
@@ -127,13 +128,15 @@ class LiveDisplay:
                 "choose --display plain."
             ) from error
         self.view = View()
+        self._turn = threading.RLock()  # rich draws in a thread of its own
         self._console = Console(file=out)
-        self._live = Live(console=self._console, get_renderable=self._panel, refresh_per_second=8, transient=False)
+        self._live = Live(console=self._console, get_renderable=self._drawn, refresh_per_second=8, transient=False)
         self._live.start()
 
     def show(self, event: Event) -> None:
         """Take the event in; the panel follows by itself."""
-        self.view.take(event)
+        with self._turn:
+            self.view.take(event)
         if event["event"] == "alarm":
             self._console.print(f"[bold red]{alarm_line(event)}[/]", highlight=False)
 
@@ -144,6 +147,10 @@ class LiveDisplay:
     def close(self) -> None:
         """Leave the last panel standing."""
         self._live.stop()
+
+    def _drawn(self) -> Any:
+        with self._turn:
+            return self._panel()
 
     def _panel(self) -> Any:
         from rich import box
@@ -170,7 +177,7 @@ class LiveDisplay:
         columns.add_column(min_width=10)
         columns.add_column(justify="right", min_width=9)
         late = {alarm["column"] for alarm in view.alarms if clock.time() - alarm["time"] < 6}
-        history = np.array(view.values, dtype=float).reshape(len(view.values), -1)
+        history = np.array(view.values, dtype=float).reshape(len(view.values), len(view.columns))
         for index, column in enumerate(view.columns):
             style = "bold red" if column.name in late else "cyan"
             now = column.reading(float(history[-1, index])) if len(history) else "–"

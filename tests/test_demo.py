@@ -1,0 +1,73 @@
+"""The demo, whole and shortened, in processes of its own: it trains, is killed, goes on, and every count is right."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("psutil")
+pytest.importorskip("typer")
+pytest.importorskip("jax")
+
+from unbounded.detect._run import read_run
+
+pytestmark = pytest.mark.slow  # live: its readings come ten times a second
+
+OPTIONS = ("--warm-up", "8", "--after", "2", "--display", "plain")
+
+
+def demo(directory):
+    result = subprocess.run(
+        [sys.executable, "-m", "unbounded.cli", "demo", "--dir", str(directory), *OPTIONS],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def number(pattern, text):
+    """The numbers of the first match."""
+    match = re.search(pattern, text)
+    assert match, f"{pattern} is not in:\n{text}"
+    numbers = [int(group.replace(",", "")) for group in match.groups()]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def test_the_demo_is_killed_and_goes_on_and_typed_again_goes_on_from_there(tmp_path):
+    folder = tmp_path / "runs" / "demo"
+    first = demo(folder)
+    assert "Now loading one core for 3 s." in first
+    # With nothing else at work there is an alarm; a computer that is busy already is told that it is.
+    alarm = re.search(r"Alarm after ([\d.]+) s: (cpu|load) \+", first)
+    if alarm:
+        assert float(alarm[1]) <= 3.0
+    else:
+        assert number(r"No alarm within 3 s: the cpu was at (\d+) %", first) > 20
+    killed, on, twice, missed = number(
+        r"killed at step ([\d,]+); on at ([\d,]+); ([\d,]+) rows trained twice; "
+        r"([\d,]+) readings missed while it was dead",
+        first,
+    )
+    # A kill may come before the step at hand is saved: then the same step comes again.
+    assert on in (killed, killed + 1)
+    assert twice == 0
+    assert missed > 5
+    run = read_run(folder)
+    assert run.steps.tolist() == list(range(1, len(run.steps) + 1))
+    assert [start.step for start in run.starts] == [0, on - 1]
+    assert number(r"optimizer\.iterations is ([\d,]+)", first) == run.steps[-1]
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert first.rstrip().splitlines()[-1].endswith("train FILE.py:FUNCTION")
+
+    again = demo(folder)
+    assert number(r"Going on with the run in .*: on at step ([\d,]+)", again) == run.steps[-1] + 1
+    after = read_run(folder)
+    assert len(after.starts) == 4
+    assert number(r"optimizer\.iterations is ([\d,]+)", again) == after.steps[-1] == len(after.steps)
+    assert after.rows_trained_twice() == 0
