@@ -91,9 +91,9 @@ def test_chi_square_tells_it_no_better_from_chance_than_fisher_and_yates(n: int)
     for name, table in (("network", 0), ("Fisher-Yates", n)):
         orders = [permutation(n, (11, key), table) for key in range(many)]
         at, next_to = sum(cells(rows, bins) for rows in orders), sum(neighbours(rows, bins) for rows in orders)
-            # No row is its own neighbour: the difference 0 does not come.
-            differences = np.bincount(np.arange(1, n) * bins // n)
-            found[name] = (deviation(at, (bins - 1) ** 2), deviation(next_to, bins - 1, differences))
+        # No row is its own neighbour: the difference 0 does not come.
+        differences = np.bincount(np.arange(1, n) * bins // n)
+        found[name] = (deviation(at, (bins - 1) ** 2), deviation(next_to, bins - 1, differences))
     for name, (at_deviation, next_deviation) in found.items():
         assert abs(at_deviation) < 4, (name, found)
         assert abs(next_deviation) < 4, (name, found)
