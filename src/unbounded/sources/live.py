@@ -11,10 +11,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from unbounded import _rows
 from unbounded._block import At, Block
 from unbounded._node import DataLoss, EndOfStream, Mark, StreamError
 from unbounded.sources._spool import Spool
 
+_BLOCKS = 64
+_BYTES = 1 << 26
 _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
 
 
@@ -34,12 +37,13 @@ Begin = Callable[[Past, threading.Event], Iterator[Block]]
 class Live:
     """A node over an iterator of blocks.
 
-    `begin` opens the iterator at the first pull. At most `ahead` blocks are read before they are pulled.
+    `begin` opens the iterator at the first pull. At most `_BLOCKS` blocks, or `_BYTES` where two hold more, are read before
+    they are pulled.
     """
 
-    def __init__(self, begin: Begin, *, ahead: int = 64) -> None:
+    def __init__(self, begin: Begin) -> None:
         self._begin = begin
-        self._most = ahead
+        self._most = _BLOCKS
         self.run = uuid.uuid4().hex
         self.spool = Spool()
         self._at = At(0)
@@ -47,6 +51,7 @@ class Live:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._idle = True  # the thread is not in the middle of a read
+        self._settled = False  # reading rests, until somebody wants more than there is
         self._stop = threading.Event()
         self._state = threading.Condition()
         self._lost_before = 0  # of the rows lost, those that runs before the last one lost
@@ -86,6 +91,9 @@ class Live:
     def _take(self, block: Block) -> None:
         self.spool.append(block)
         self._waiting += 1
+        if block.count:
+            size = block.count * _rows.row_bytes(block.rows)
+            self._most = min(_BLOCKS, max(2, _BYTES // max(1, size)))
         if block.ends and block.ends.kind == "gap":
             self._missed += block.ends.missed
         if self.on_rows is not None:
@@ -93,13 +101,15 @@ class Live:
         self._state.notify_all()
 
     def _await_room(self) -> bool:
-        """Wait until more may be read; once enough is waiting, until half of it is gone: hand-overs between
-        threads are dear."""
+        """Wait until more may be read; once enough is waiting, until half is gone: hand-overs between threads are dear."""
         with self._state:
-            if self._waiting >= self._most:
-                self._state.wait_for(lambda: self._waiting <= self._most // 2 or self._stop.is_set())
+            if self._waiting >= self._most or self._settled:
+                self._state.wait_for(self._may_read)
             self._idle = False
             return not self._stop.is_set()
+
+    def _may_read(self) -> bool:
+        return self._stop.is_set() or (self._waiting <= self._most // 2 and not self._settled)
 
     # -- the node's side -----------------------------------------------------------------------------------------------
 
@@ -110,6 +120,9 @@ class Live:
         block = self.spool.read(self._at)
         if block is None:
             with self._state:
+                if self._settled:
+                    self._settled = False
+                    self._state.notify_all()
                 self._state.wait_for(lambda: self.spool.stop > self._at or self._error is not None, timeout)
             block = self.spool.read(self._at)
             if block is None:
@@ -121,7 +134,7 @@ class Live:
         if self._waiting:
             with self._state:
                 self._waiting = max(0, self._waiting - 1)
-                if self._waiting == self._most // 2:
+                if self._waiting <= self._most // 2:
                     self._state.notify_all()
         return block
 
@@ -145,7 +158,7 @@ class Live:
         """Wait until the thread is not in the middle of a read, so that nothing is on its way; says whether
         it is so."""
         with self._state:
-            self._most = 0
+            self._settled = True
             return self._state.wait_for(lambda: self._idle, timeout)
 
     def close(self) -> None:
