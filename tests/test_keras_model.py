@@ -1,14 +1,11 @@
-"""What "the same weights" needs: a model that was put back goes on bit for bit as if it had never stopped."""
+"""What "the same weights" needs, taken out of a model and put back.
+
+That a run then ends with the same bits, in the same process or in a fresh one, is in test_keras_checkpoint.py.
+"""
 
 from __future__ import annotations
 
-import os
-import pickle
 import random
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,60 +16,6 @@ from unbounded.keras import _model
 from unbounded.keras._callbacks import CallbackStates
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
-
-# Dropout without a seed of its own draws from the backend's generator on torch and from a variable elsewhere;
-# one epoch is four steps. Early stopping is wound up so that the resumed run must end at the same epoch.
-SCRIPT = """
-import pickle, sys, keras, keras_models as km
-from pathlib import Path
-from unbounded.keras import _model
-from unbounded.keras._callbacks import CallbackStates, callback_list
-
-class Keep(keras.callbacks.Callback):
-    def __init__(self, at=None, state=None, path=None):
-        super().__init__()
-        self.at, self.state, self.path = at, state, path
-    def on_epoch_begin(self, epoch, logs=None):
-        if not hasattr(self, "states"):
-            self.states = CallbackStates(callback_list().callbacks[:2])
-            if self.state:
-                _model.build(self.model, km.rows(4))
-                _model.restore_model(self.model, self.state["model"])
-                self.states.restore(self.state["callbacks"])
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == self.at:
-            state = {"model": _model.model_state(self.model), "callbacks": self.states.state()}
-            Path(self.path).write_bytes(pickle.dumps(state))
-
-def run(what, path):
-    model = km.recording_model(dropout=0.5, seed=0 if what == "whole" else 9)
-    x, y = km.rows(16)
-    stopping = keras.callbacks.EarlyStopping("mae", min_delta=10.0, patience=5)
-    plateau = keras.callbacks.ReduceLROnPlateau("mae", min_delta=10.0, patience=2)
-    keep = Keep(at=2, path=path) if what == "whole" else Keep(state=pickle.loads(Path(path).read_bytes()))
-    callbacks = [stopping, plateau, keep]
-    begin = 0 if what == "whole" else 3
-    model.fit(
-        x, y, batch_size=4, shuffle=False, epochs=20, verbose=0, callbacks=callbacks, initial_epoch=begin
-    )
-    return km.trained_ids(model), km.weights(model), stopping.stopped_epoch
-"""
-
-
-@pytest.mark.slow
-def test_a_fresh_process_goes_on_bit_for_bit_with_dropout_and_early_stopping(tmp_path: Path) -> None:
-    scope: dict[str, Any] = {}
-    exec(SCRIPT, scope)
-    ids, weights, stopped = scope["run"]("whole", str(tmp_path / "state"))
-    resumed = f"{SCRIPT}\nPath(sys.argv[2]).write_bytes(pickle.dumps(run('resumed', sys.argv[1])))"
-    environment = {**os.environ, "PYTHONPATH": str(Path(km.__file__).parent)}
-    command = [sys.executable, "-c", resumed, str(tmp_path / "state"), str(tmp_path / "resumed")]
-    subprocess.run(command, check=True, env=environment, capture_output=True)
-    resumed_ids, resumed_weights, resumed_stopped = pickle.loads((tmp_path / "resumed").read_bytes())
-    assert resumed_ids == ids
-    assert stopped == resumed_stopped == 5
-    assert len(ids) == 6 * 16
-    assert all(np.array_equal(a, b) for a, b in zip(weights, resumed_weights, strict=True))
 
 
 def test_a_state_is_a_copy_that_training_on_leaves_alone() -> None:

@@ -9,6 +9,7 @@ functions and of a few of their variables say it all. Nothing else in this packa
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
@@ -114,4 +115,19 @@ def looks_ahead() -> bool:
         if frame.f_code.co_name == "_one_batch_ahead_iterator":
             return True
         frame = frame.f_back
+    return False
+
+
+def is_fitting(adapter: object) -> bool:
+    """Whether a `fit` reads from this adapter now: further up the stack, or in another thread."""
+    tops = {**sys._current_frames(), threading.get_ident(): sys._getframe(1)}
+    # This function's own frame must not be among them: it would hold itself, and all frames above it.
+    for top in tops.values():
+        frame: FrameType | None = top
+        while frame is not None:
+            if frame.f_code.co_name == "fit":
+                iterator = frame.f_locals.get("epoch_iterator")
+                if iterator is not None and getattr(iterator, "data_adapter", None) is adapter:
+                    return True
+            frame = frame.f_back
     return False

@@ -6,10 +6,8 @@ from a `Counting` callback where there is one, and else from being asked for the
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from unbounded._epoch import Epoch
@@ -57,7 +55,11 @@ class Fitting:
                 "epoch=ub.Epoch(steps=1000)), or fit(feed, steps_per_epoch=1000)."
             )
         _batches.check_multiple(epoch, given.steps_per_execution)
-        _check_alone(adapter)
+        if _asked.is_fitting(adapter):
+            raise StreamError(
+                "The feed is already at work for another fit, and a batch can be trained on by one trainer only. "
+                "Make a second feed of the same stream for the second one."
+            )
         if who is not None:
             self._reconcile(who.model)
         self.core.resume()
@@ -167,18 +169,3 @@ class Fitting:
             yield batch if convert is None else convert(batch)
             if counting is None and not (ahead and core.outstanding == 1):
                 core.trained(1)
-
-
-def _check_alone(adapter: object) -> None:
-    """Two fits at once would each train on some of the batches, and count all of them."""
-    for top in sys._current_frames().values():
-        frame: FrameType | None = top
-        while frame is not None:
-            if frame.f_code.co_name == "fit":
-                iterator = frame.f_locals.get("epoch_iterator")
-                if getattr(iterator, "data_adapter", None) is adapter:
-                    raise StreamError(
-                        "The feed is already at work for another fit, and a batch can be trained on by one "
-                        "trainer only. Make a second feed of the same stream for the second one."
-                    )
-            frame = frame.f_back
