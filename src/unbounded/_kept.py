@@ -23,6 +23,7 @@ from unbounded.sources.live import Live
 if TYPE_CHECKING:
     from unbounded._feed import Feed
 
+_SETTLE = 1.0  # seconds
 _SMALL = 1 << 18  # bytes: a segment smaller than this is written again with the next rows
 
 
@@ -59,8 +60,11 @@ class Keeper:
 
     def save(self, store: Checkpoints) -> tuple[dict[str, Any], list[Segment]]:
         """The feed's state as plain data, and the segments that belong to it."""
-        state = self._feed._state()
         source = self._source
+        if isinstance(source, Live) and self._feed.interrupted:
+            # The run is about to stop: what the source is in the middle of reading is to come along.
+            source.settle(_SETTLE)
+        state = self._feed._state()
         if isinstance(source, Live):
             first = innermost(self._feed._mark())["row"]
             self._write_rows(store, source, first)
