@@ -87,6 +87,9 @@ def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(tmp_path):
                 while True:
                     yield {"temperature": [20 + np.sin(start / 9)]}
                     start += 1
+
+            def cellar(start=0):
+                yield from boiler(start)
             """
         )
     )
@@ -94,9 +97,12 @@ def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(tmp_path):
     assert first.returncode == 0, first.stderr
     assert "epoch 1 (1/50), step 1, rows 32" in first.stdout
     again = command("train", "lab.py:boiler", "--steps", "8", cwd=tmp_path)
-    assert "Going on at step 6; row 160" in again.stdout
+    assert "Going on at step 6, row 161." in again.stdout
     assert (tmp_path / "runs" / "lab-boiler" / "report.html").exists()
     assert "\x1b" not in first.stdout + again.stdout
+    other = command("train", "lab.py:cellar", "--dir", "runs/lab-boiler", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "Traceback" not in other.stderr
     done = command("train", "lab.py:boiler", "--steps", "8", cwd=tmp_path)
     assert "has trained 8 steps already" in done.stdout
     assert command("report", "runs/lab-boiler", cwd=tmp_path).returncode == 0

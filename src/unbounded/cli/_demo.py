@@ -80,8 +80,10 @@ class Demo:
         options = ["--dir", str(self._directory), "--warm-up", str(quiet)]
         self._trainer = Trainer(["machine:", *options], self._directory / "trainer.log")
         self._begin = self._wait_for("begin", BEGINS_WITHIN)
+        if not self._begin:
+            raise TrainerError(f"The trainer has not begun within {BEGINS_WITHIN:.0f} s.")
         if self._begin["step"] and not self._step:
-            on = f"on at step {self._begin['step'] + 1:,}; {self._begin['position']}"
+            on = f"on at step {self._begin['step'] + 1:,}, {self._begin['position']}"
             self._display.say(f"Going on with the run in {self._directory}: {on}.")
         self._wait_for("step", BEGINS_WITHIN)
 

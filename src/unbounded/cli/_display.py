@@ -5,6 +5,7 @@ All three take the same events and the same remarks. rich is imported by the liv
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import threading
@@ -42,7 +43,8 @@ def display(kind: str = "auto", out: TextIO | None = None) -> Display:
     """Choose how to show a run.
 
     Args:
-        kind: ``auto`` is live in a terminal and plain without one; or ``live``, ``plain``, ``json``.
+        kind: ``auto`` is live in a terminal where rich is installed, and plain elsewhere; or ``live``, ``plain``,
+            ``json``.
         out: where to write; standard output, if none is given.
 
     Returns:
@@ -53,7 +55,7 @@ def display(kind: str = "auto", out: TextIO | None = None) -> Display:
     """
     out = out or sys.stdout
     if kind == "auto":
-        kind = "live" if out.isatty() else "plain"
+        kind = "live" if out.isatty() and importlib.util.find_spec("rich") else "plain"
     kinds: dict[str, Callable[[TextIO], Display]] = {"live": LiveDisplay, "plain": PlainDisplay, "json": JsonDisplay}
     if kind not in kinds:
         raise ValueError(f"There is no display {kind!r}: choose auto, {', '.join(kinds)}.")

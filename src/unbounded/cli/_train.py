@@ -47,13 +47,34 @@ def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: s
             train_and_show(where, directory, plan, shown, glance)
         if report:
             leave_report(directory, shown)
-    except (SourceError, ModuleNotFoundError) as error:
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not is_sentence(error):
+            raise
         shown.close()
         print(error, file=sys.stderr)
         return 2
     finally:
         shown.close()
     return 0
+
+
+def is_sentence(error: Exception) -> bool:
+    """Whether an error was raised by this package's own code, to be read by whoever typed the command.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        False for what somebody's function, or a framework, stumbled over: there, the traceback is what helps.
+    """
+    if isinstance(error, SourceError | ModuleNotFoundError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("unbounded.")
 
 
 def hello(shown: Display, where: Readings, plan: Plan) -> None:
@@ -70,7 +91,7 @@ def train_and_show(where: Readings, directory: Path, plan: Plan, shown: Display,
         if event["event"] == "begin":
             glance.stop()
             if event["step"]:
-                shown.say(f"Going on at step {event['step'] + 1:,}; {event['position']}.")
+                shown.say(f"Going on at step {event['step'] + 1:,}, {event['position']}.")
         if event["event"] == "done":
             more = f"--steps {event['step'] + 1_000} would go on"
             shown.say(f"The run in {directory} has trained {event['step']:,} steps already; {more}.")

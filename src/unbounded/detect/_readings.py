@@ -20,6 +20,7 @@ import numpy as np
 
 import unbounded as ub
 from unbounded.detect._columns import VITALS, Column
+from unbounded.sources._vitals import read_counters
 
 Rows = dict[str, np.ndarray]
 
@@ -56,8 +57,10 @@ def readings(source: str, *, rate: float = 10.0) -> Readings:
 
     Raises:
         SourceError: there is no such source, or not yet.
+        ModuleNotFoundError: psutil is needed, and not installed.
     """
     if source in ("machine:", "machine"):
+        read_counters(0.0)  # says at once what is to be installed, where something is
         return Readings("machine:", VITALS, ub.machine(rate=rate).map(vitals))
     path, colon, name = source.rpartition(":")
     if colon and path.endswith(".py"):

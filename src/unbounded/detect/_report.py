@@ -135,7 +135,7 @@ def _alarms(run: Run) -> str:
 
 def _starts(run: Run) -> str:
     rows = [(_when(start.time), f"step {start.step + 1:,}", start.position) for start in run.starts]
-    return _table(("when", "on at", "from"), rows)
+    return _table(("when", "on at", "with"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

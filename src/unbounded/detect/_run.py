@@ -24,7 +24,7 @@ FILE = "run.jsonl"
 @dataclass(frozen=True)
 class Start:
     """The trainer began, or began again: ``step`` is the last step that it had trained before, and
-    ``position`` says in words from where in the stream it goes on.
+    ``position`` says in words with which row of the stream it goes on.
     """
 
     time: float

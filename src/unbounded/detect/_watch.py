@@ -130,7 +130,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if self._weights is None:
             if not self._restored:
                 self._log.cut(0)
-            steps, position = self._feed.steps, str(self._feed.position)
+            steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(clock.time(), self._source, steps, position, self._columns, self._scorer.threshold)
             self._log.append(_run.start_record(start))
             self._tell(
