@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from unbounded._checkpoint import Checkpoints, Saved, Segment
 from unbounded._describe import innermost
+from unbounded._mark import from_plain, to_plain
 from unbounded._node import Mark, Node, StreamError
 from unbounded._rows import Tree
 from unbounded.sources.live import Live
@@ -69,7 +70,10 @@ class Keeper:
             first = innermost(self._feed._mark())["row"]
             self._write_rows(store, source, first)
             state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]
-            state["read"] = [first, source.spool.stop.rows]
+            stop = source.spool.stop.rows
+            state["read"] = [first, stop]
+            # Breaks after the last row; and where no row is left, the number of the next one.
+            state["tail"] = to_plain(source.dump(stop, stop))
             self._watch(source)
         return state, [segment for *_, segment in self._segments]
 
@@ -104,15 +108,18 @@ class Keeper:
             files = {segment.name: segment for segment in saved.segments}
             self._segments = [(low, high, size, files[name]) for low, high, size, name in state["segments"]]
             dumps = [saved.read_segment(name) for *_, name in state["segments"]]
+            dumps.append(from_plain(state["tail"]))
         self._feed._restore(state, dumps, accept_changes=accept_changes)
         if isinstance(source, Live) and self._counter is not None:
-            source.lost += max(0, self._counter.read() - source.spool.stop.rows)
+            source.lost += max(0, self._counter.read() - source.spool.stop.rows - source.lost)
             self._watch(source)
 
     def _watch(self, source: Live) -> None:
         if self._counter is not None and source.on_rows is None:
-            source.on_rows = self._counter.write
-            self._counter.write(source.spool.stop.rows)
+            counter = self._counter
+            # With those lost before: killed again before it saves, a run must not forget them.
+            source.on_rows = lambda rows: counter.write(rows + source.lost)
+            source.on_rows(source.spool.stop.rows)
 
 
 class _Counter:

@@ -14,7 +14,7 @@ from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._node import CannotTell, Context, Mark, Node
 from unbounded._rows import Tree
-from unbounded.sources._base import Source
+from unbounded.sources._base import Source, Turns
 from unbounded.sources.arrays import Arrays
 from unbounded.stages._base import Guarantee, Stage
 from unbounded.stages.batch import Batch
@@ -398,7 +398,7 @@ class Stream:
         wrap = wrap or (lambda node: node)
         context = Context(clock, 0, block_rows, self.batch_size or 1)
         source = self._source.open(context)
-        node = wrap(source)
+        node = wrap(Turns(source))
         for stage, place in zip(self._stages, self._places(), strict=True):
             node = wrap(stage.open(node, context.at(place)))
         return Opened(source, node)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from unbounded._block import Block, Run
 from unbounded._node import CannotTell, Context, Mark, Node
 
 TARGET_BYTES = 1 << 20
@@ -57,3 +60,46 @@ def block_rows(context: Context, row_bytes: int) -> int:
         return context.block_rows
     rows = min(MOST_ROWS, max(1, TARGET_BYTES // max(1, row_bytes)))
     return max(1, rows // context.batch_rows) * context.batch_rows
+
+
+_TURN = 0.05  # seconds: how long a stage may go on pulling before whoever pulled from it gets a turn
+
+
+class Turns:
+    """Stands after each source: some twenty times a second it says "nothing yet", though there may be rows.
+
+    A stage pulls until it has what it needs, which may take it for ever: a shuffle of a slow source, or a filter that keeps nothing. So
+    the feed, or the thread that pulls, can look now and then whether it is to stop.
+    """
+
+    def __init__(self, source: Node) -> None:
+        self._source = source
+        self._turn = 0.0
+
+    def pull(self, timeout: float | None) -> Block | Run | None:
+        now = time.perf_counter()
+        if now - self._turn > _TURN:
+            self._turn = now
+            return None
+        return self._source.pull(timeout)
+
+    def mark(self) -> Mark:
+        return self._source.mark()
+
+    def restore(self, mark: Mark) -> None:
+        self._source.restore(mark)
+
+    def release(self, mark: Mark) -> None:
+        self._source.release(mark)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def counts(self) -> dict[str, int]:
+        return self._source.counts()
+
+    def journal(self) -> dict[str, Any]:
+        return self._source.journal()
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        self._source.recall(journal)

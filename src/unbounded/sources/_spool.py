@@ -61,7 +61,7 @@ class Spool:
         """The rows from number `start` up to `stop`, with their times and the breaks after them: arrays and
         plain data."""
         with self._lock:
-            kept = [(f, b) for f, b in self._blocks if f.rows < stop and f.rows + b.count >= start]
+            kept = [(f, b) for f, b in self._blocks if f.rows <= stop and f.rows + b.count >= start]
         parts, breaks = [], []
         for first, block in kept:
             part = block.part(max(0, start - first.rows), min(block.count, stop - first.rows))
@@ -87,7 +87,10 @@ class Spool:
             for dump in dumps:
                 whole = Block(dump["rows"], dump["count"], None, dump["times"])
                 done = first = dump["first"]
-                for row, kind, missed in dump["breaks"]:
+                # A break where two dumps meet may be in both.
+                known = self.stop.breaks if self.stop.rows == first else 0
+                early = [entry for entry in dump["breaks"] if entry[0] == first][:known]
+                for row, kind, missed in dump["breaks"][len(early) :]:
                     self._append(replace(whole.part(done - first, row - first), ends=Break(kind, missed)))
                     done = row
                 if done < first + whole.count:

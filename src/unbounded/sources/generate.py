@@ -161,7 +161,15 @@ class _Reader:
     def _stacked(self, values: Iterator[Tree]) -> Iterator[Tree]:
         samples: list[Tree] = []
         asked = self._clock.monotonic()
-        for value in values:
+        failure: Exception | None = None
+        while True:
+            try:
+                value = next(values)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error  # the samples before it are rows all the same
+                break
             sample = _rows.map_leaves(lambda leaf: np.asarray(leaf)[None], value)
             if samples and _rows.spec(sample) != _rows.spec(samples[0]):
                 yield _rows.join(samples)
@@ -174,6 +182,8 @@ class _Reader:
                 asked = self._clock.monotonic()
         if samples:
             yield _rows.join(samples)
+        if failure is not None:
+            raise failure
 
 
 class _Generated:

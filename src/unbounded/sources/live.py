@@ -143,6 +143,8 @@ class Live:
 
     def restore(self, mark: Mark) -> None:
         at = At(mark["row"], mark["breaks"])
+        if at.rows == self.spool.stop.rows:
+            at = min(at, self.spool.stop)  # a break that was passed already may be gone with the rows before it
         if at < self.spool.start or at > self.spool.stop:
             raise DataLoss(
                 f"The stream is to go on at row {at.rows:,}, and rows {self.spool.start.rows:,} to "

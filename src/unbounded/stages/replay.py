@@ -73,7 +73,8 @@ class Draw:
 
     def __init__(self, replay: Replay, place: int) -> None:
         self.capacity = replay.capacity
-        ratio = Fraction(replay.reuse).limit_denominator(1000)
+        # A plain fraction, so that the ratio is exact; one that is very small is that of one row in so many.
+        ratio = Fraction(replay.reuse).limit_denominator(1000) or Fraction(1, round(1 / replay.reuse))
         self._p, self._q = ratio.numerator, ratio.denominator
         self._half_life = replay.half_life
         self._key = (replay.seed, place)

@@ -1,0 +1,298 @@
+"""Live: rows that come once are read in a thread, kept while a position needs them, and waiting for them can be ended."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import Steps, once, wait_until
+
+import unbounded as ub
+from unbounded._block import At, Block, Break
+from unbounded.sources._spool import Spool
+from unbounded.sources.live import Live
+from unbounded.testing import assert_resumes
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+def test_the_rows_that_were_read_and_not_trained_on_travel_with_the_state() -> None:
+    steps = Steps()
+    with ub.Feed(steps.stream().batch(2)) as feed:
+        steps.give(*(np.arange(3 * i, 3 * i + 3) for i in range(4)))
+        batches = feed.batches()
+        assert [next(batches).tolist() for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+        steps.await_taken(4)
+        state = json.loads(json.dumps(feed.state_dict()))
+        batches.close()
+        steps.end()
+    after = Steps()
+    after.give(np.array([100, 101]))
+    with ub.Feed(after.stream().batch(2)) as feed:
+        feed.load_state_dict(state)
+        batches = feed.batches()
+        # The third batch was out and not confirmed: it comes again.
+        assert [next(batches).tolist() for _ in range(5)] == [[4, 5], [6, 7], [8, 9], [10, 11], [100, 101]]
+        batches.close()
+        after.end()
+
+
+def test_a_state_with_nothing_left_to_train_on_goes_on_with_the_next_row() -> None:
+    steps = Steps()
+    steps.give(np.arange(4))
+    with ub.Feed(steps.stream().batch(4)) as feed:
+        next(feed.batches())
+        feed.trained()
+        state = feed.state_dict()
+        steps.end()
+    after = Steps()
+    after.give(np.arange(10, 14))
+    with ub.Feed(after.stream().batch(4)) as feed:
+        feed.load_state_dict(state)
+        assert next(feed.batches()).tolist() == [10, 11, 12, 13]
+        assert feed.stats.fetched == 8
+        after.end()
+
+
+def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
+    def some() -> Iterator[Any]:
+        yield np.arange(4)
+        yield np.arange(4, 8)
+
+    stream = ub.generate(some, passes=3).batch(4)
+    for trained in range(6):
+        with ub.Feed(stream) as feed:
+            assert feed.available()
+            batches = feed.batches()
+            for _ in range(trained):
+                next(batches)
+                feed.trained()
+            wait_until(lambda: feed._opened.source.spool.stop == At(24, 1))  # noqa: B023
+            state = json.loads(json.dumps(feed.state_dict()))
+            batches.close()
+        # The function is begun again by a new process: its first pass is one more.
+        with ub.Feed(stream) as feed:
+            feed.load_state_dict(state)
+            rest = [b.tolist() for b in feed.batches()]
+            assert rest[: 6 - trained] == ([[0, 1, 2, 3], [4, 5, 6, 7]] * 3)[trained:]
+
+
+def test_it_reads_ahead_so_that_nothing_is_missed_and_no_further_than_it_may() -> None:
+    read = []
+
+    def sensor() -> Iterator[Any]:
+        for i in range(10_000):
+            read.append(i)
+            yield np.array([i])
+
+    with ub.Feed(ub.generate(sensor).batch(1)) as feed:
+        next(feed.batches())
+        wait_until(lambda: len(read) >= 64)
+        assert len(read) <= 66
+
+
+def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() -> None:
+    with ub.Feed(ub.generate(once).batch(3)) as feed:
+        spool = feed._opened.source.spool
+        for i, _ in enumerate(feed.batches()):
+            if i == 2000:
+                break
+        assert spool.start.rows > 5000
+        assert len(spool._blocks) < 300
+    with ub.Feed(ub.generate(once).batch(3)) as feed:
+        feed._kept = deque([{"row": 0, "breaks": 0}])  # as a checkpoint does
+        for i, _ in enumerate(feed.batches()):
+            if i == 300:
+                break
+        assert feed._opened.source.spool.start.rows == 0
+
+
+def test_a_position_that_is_no_longer_kept_is_data_loss() -> None:
+    with ub.Feed(ub.generate(once).batch(3)) as feed:
+        state = feed.state_dict()
+        for i, _ in enumerate(feed.batches()):
+            if i == 2000:
+                break
+        with pytest.raises(ub.StreamError, match="being read already"):
+            feed.load_state_dict(state)
+
+
+def test_a_failure_of_the_generator_comes_after_the_rows_before_it() -> None:
+    steps = Steps()
+    steps.give(np.arange(2), OSError("the cable"))
+    seen = []
+    with ub.Feed(steps.stream().batch(1)) as feed, pytest.raises(OSError, match="the cable"):
+        for batch in feed.batches():
+            seen += batch.tolist()
+    assert seen == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda s: s.batch(4),
+        lambda s: s.shuffle(100).batch(4),
+        lambda s: s.batch(4).prefetch(2),
+        lambda s: s.buffer(20).map(lambda r: r, workers=2).batch(4),
+        lambda s: s.random_map(lambda r, rng: r).batch(4),
+        lambda s: s.windows(50).replay(100).batch(4),
+    ],
+    ids=["batch", "shuffle", "prefetch", "threads", "random_map", "windows"],
+)
+def test_waiting_for_a_quiet_source_is_interrupted_and_asked_of_its_state_at_once(words: Any) -> None:
+    steps = Steps()
+    steps.give(np.arange(3))
+    with ub.Feed(words(steps.stream())) as feed:
+        threading.Timer(0.1, feed.interrupt).start()
+        begun = time.monotonic()
+        assert list(feed.batches()) == []
+        assert feed.interrupted
+        for _ in range(5):
+            feed.state_dict()
+        assert time.monotonic() - begun < 1.0
+        steps.end()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda s: s.shuffle(100_000).batch(4),
+        lambda s: s.batch(100_000),
+        lambda s: s.filter(lambda r: r < 0).batch(1),
+        lambda s: s.random_map(lambda r, rng: r, group=100_000).batch(1),
+        lambda s: s.windows(100_000).batch(1),
+        lambda s: s.replay(10, reuse=0.00001).batch(1),
+        lambda s: s.filter(lambda r: r < 0).shuffle(3).batch(1).prefetch(2),
+    ],
+    ids=["shuffle", "batch", "filter", "random_map", "windows", "replay", "prefetch"],
+)
+def test_a_source_that_trickles_does_not_keep_a_loop_from_ending(words: Any) -> None:
+    stop = threading.Event()
+
+    def sensor() -> Iterator[Any]:
+        i = 0
+        while not stop.is_set():
+            yield np.array([i])
+            i += 1
+            stop.wait(0.005)
+
+    with ub.Feed(words(ub.generate(sensor, passes=1))) as feed:
+        threading.Timer(0.1, feed.interrupt).start()
+        begun = time.monotonic()
+        assert list(feed.batches()) == []
+        assert time.monotonic() - begun < 1.0
+        feed.state_dict()
+        stop.set()
+
+
+def test_a_source_that_never_fits_is_interrupted_too() -> None:
+    with ub.Feed(ub.arrays(np.arange(100)).filter(lambda r: r < 0).batch(1)) as feed:
+        threading.Timer(0.1, feed.interrupt).start()
+        assert list(feed.batches()) == []
+
+
+def test_closing_ends_the_thread_and_closes_the_generator() -> None:
+    closed = []
+
+    def sensor() -> Iterator[Any]:
+        try:
+            yield from once()
+        finally:
+            closed.append(True)
+
+    with ub.Feed(ub.generate(sensor).batch(4).prefetch(3)) as feed:
+        next(feed.batches())
+    assert closed == [True]
+
+
+def test_times_of_arrival_travel_with_the_rows() -> None:
+    clock = ub.testing.Clock(1000.0)
+    steps = Steps()
+    steps.give(np.arange(4))
+    with ub.Feed(steps.stream().batch(4), clock=clock) as feed:
+        assert feed.available()
+        clock.advance(5.0)
+        next(feed.batches())
+        feed.trained()
+        feed._settle()
+        assert feed.stats.age == 5.0
+        steps.end()
+
+
+def test_a_live_source_resumes_within_its_run() -> None:
+    assert_resumes(ub.generate(once).batch(4), 10)
+    assert_resumes(ub.generate(once).filter(lambda r: r % 3 > 0).windows(4, stride=2).batch(4), 10)
+
+
+def spool_of(*parts: Block) -> Spool:
+    spool = Spool()
+    for part in parts:
+        spool.append(part)
+    return spool
+
+
+def gap(n: int = 1) -> Block:
+    return Block(None, 0, Break("gap", n))
+
+
+def rows(start: int, stop: int) -> Block:
+    return Block(np.arange(start, stop), stop - start, None, np.arange(start, stop) / 10)
+
+
+def all_of(spool: Spool, at: At) -> list[Any]:
+    found: list[Any] = []
+    while (block := spool.read(at)) is not None:
+        ends = 1 if block.ends else 0
+        at = At(at.rows + block.count, ends + (0 if block.count else at.breaks))
+        found += block.rows.tolist() if block.count else []
+        found += [block.ends] if block.ends else []
+    return found
+
+
+def test_a_spool_that_was_dumped_in_pieces_and_loaded_reads_the_same() -> None:
+    parts = [rows(0, 4), gap(1), rows(4, 6), gap(2), gap(3), rows(6, 9), gap(4)]
+    spool = spool_of(*parts)
+    whole = all_of(spool, At(0))
+    for cuts in ([], [4], [6], [4, 6], [2, 5, 7], [9], [4, 6, 9]):
+        loaded = Spool()
+        edges = [0, *cuts, 9]
+        loaded.load([spool.dump(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+        assert all_of(loaded, At(0)) == whole, cuts
+        assert loaded.stop == spool.stop
+        assert loaded.last_time == 0.8
+
+
+def test_a_break_that_came_after_a_dump_is_in_the_next_one() -> None:
+    spool = spool_of(rows(0, 4))
+    one = spool.dump(0, 4)
+    spool.append(gap(7))
+    spool.append(rows(4, 6))
+    loaded = Spool()
+    loaded.load([one, spool.dump(4, 6)])
+    assert all_of(loaded, At(0)) == all_of(spool, At(0))
+
+
+def test_reading_from_the_middle_and_letting_go_keep_the_numbers() -> None:
+    spool = spool_of(rows(0, 4), gap(), rows(4, 8))
+    assert all_of(spool, At(2)) == [2, 3, Break("gap", 1), 4, 5, 6, 7]
+    assert all_of(spool, At(4, 1)) == [4, 5, 6, 7]
+    spool.release(At(3))
+    assert spool.start == At(0)
+    spool.release(At(4))
+    assert spool.start == At(4)
+    assert all_of(spool, At(4))[0] == Break("gap", 1)
+
+
+def test_settling_leaves_nothing_on_its_way() -> None:
+    live = Live(lambda past, stop: iter([rows(0, 1)] * 1000))
+    assert live.pull(5.0) is not None
+    assert live.settle(5.0)
+    stop = live.spool.stop
+    assert live.spool.stop == stop
+    live.close()
