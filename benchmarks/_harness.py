@@ -2,7 +2,8 @@
 
 A side is a function that handles n batches and returns the seconds that they took. All sides take turns in
 short slices, in a new order each round, so that a slow second of the machine falls on one slice and not on
-one side. A ratio is taken within each round; its median over the rounds is held against a target.
+one side. A ratio is taken within each round; its median over the rounds is held against a target. Beside the
+time that passed stands the processor's, over all threads of the process: on a busy machine it is the steadier.
 """
 
 from __future__ import annotations
@@ -17,7 +18,24 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import NamedTuple
+
+
+class Took(NamedTuple):
+    """Seconds: those that passed, and those that the processor worked, over all threads of this process."""
+
+    passed: float
+    worked: float
+
+    @classmethod
+    def now(cls) -> Took:
+        """The time, to take differences of."""
+        return cls(perf_counter(), process_time())
+
+    def since(self, begin: Took) -> Took:
+        """The time from `begin` to this."""
+        return Took(self.passed - begin.passed, self.worked - begin.worked)
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class Side:
     """
 
     name: str
-    run: Callable[[int], float]
+    run: Callable[[int], Took]
     multiple: int = 1
     least: int = 1
 
@@ -52,10 +70,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timings:
-    """Microseconds a batch, for each side one value a round; the same index is the same round for all."""
+    """Microseconds a batch, for each side one value a round; the same index is the same round for all.
+
+    `micros` are those that passed, `worked` those of the processor.
+    """
 
     title: str
     micros: Mapping[str, Sequence[float]]
+    worked: Mapping[str, Sequence[float]]
 
     def spread(self, side: str) -> Spread:
         """How long a batch of `side` takes, in microseconds."""
@@ -63,7 +85,11 @@ class Timings:
 
     def ratio(self, side: str, over: str) -> Spread:
         """How many times as long as `over` this `side` takes, round by round."""
-        return Spread.of([a / b for a, b in zip(self.micros[side], self.micros[over], strict=True)])
+        return _ratio(self.micros, side, over)
+
+    def worked_ratio(self, side: str, over: str) -> Spread:
+        """How many times the processor's time of `over` this `side` takes, round by round."""
+        return _ratio(self.worked, side, over)
 
     def fastest(self, sides: Sequence[str]) -> str:
         """Of these sides, the one with the smallest median."""
@@ -71,16 +97,14 @@ class Timings:
 
     def markdown(self, base: str) -> str:
         """A table of all sides, the fastest first; ratios to `base` within rounds, and of the minima."""
-        lines = [
-            f"### {self.title}",
-            "",
-            f"| side | min µs | median µs | quartiles | × {base} | × of minima |",
-        ]
-        lines.append("|---|--:|--:|--:|--:|--:|")
+        names = ["side", "min µs", "median µs", "quartiles", f"× {base}", "× of minima", "CPU µs", "× CPU"]
+        lines = [f"### {self.title}", "", f"| {' | '.join(names)} |", "|---" + "|--:" * 7 + "|"]
         for name in sorted(self.micros, key=lambda side: self.spread(side).median):
-            s, within = self.spread(name), self.ratio(name, base).median
-            cells = f"{name} | {s.least:,.1f} | {s.median:,.1f} | {s.low:,.1f}–{s.high:,.1f}"
-            lines.append(f"| {cells} | {within:.2f} | {s.least / self.spread(base).least:.2f} |")
+            s, least = self.spread(name), self.spread(base).least
+            times = f"{s.least:,.1f} | {s.median:,.1f} | {s.low:,.1f}–{s.high:,.1f}"
+            ratios = f"{self.ratio(name, base).median:.2f} | {s.least / least:.2f}"
+            worked = f"{Spread.of(self.worked[name]).median:,.1f} | {self.worked_ratio(name, base).median:.2f}"
+            lines.append(f"| {name} | {times} | {ratios} | {worked} |")
         return "\n".join(lines)
 
 
@@ -142,7 +166,7 @@ class Report:
 
     def save(self, path: Path) -> None:
         """Write the figures as JSON, so that `load` gives this report back."""
-        tables = [{"title": t.title, "micros": dict(t.micros), "base": base} for t, base in self.tables]
+        tables = [asdict(timings) | {"base": base} for timings, base in self.tables]
         checks = [asdict(check) | {"met": check.met} for check in self.checks]
         whole = {"machine": machine(), "tables": tables, "checks": checks, "remarks": self.remarks}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +176,7 @@ class Report:
     def load(cls, path: Path) -> Report:
         """Read what `save` wrote."""
         whole = json.loads(path.read_text())
-        tables = [(Timings(t["title"], t["micros"]), t["base"]) for t in whole["tables"]]
+        tables = [(Timings(t["title"], t["micros"], t["worked"]), t["base"]) for t in whole["tables"]]
         checks = []
         for plain in whole["checks"]:
             del plain["met"]
@@ -161,13 +185,13 @@ class Report:
         return cls(tables, checks, whole["remarks"])
 
 
-def timed(work: Callable[[int], object]) -> Callable[[int], float]:
-    """Turn a function that handles n batches into one that also says how many seconds that took."""
+def timed(work: Callable[[int], object]) -> Callable[[int], Took]:
+    """Turn a function that handles n batches into one that says how many seconds that took."""
 
-    def run(n: int) -> float:
-        begin = perf_counter()
+    def run(n: int) -> Took:
+        begin = Took.now()
         work(n)
-        return perf_counter() - begin
+        return Took.now().since(begin)
 
     return run
 
@@ -182,14 +206,17 @@ def measure(
     """
     counts = [_count_for(side, slice_seconds) for side in sides]
     micros: dict[str, list[float]] = {side.name: [] for side in sides}
+    worked: dict[str, list[float]] = {side.name: [] for side in sides}
     turns = random.Random(seed)
     for _ in range(rounds):
         for i in turns.sample(range(len(sides)), len(sides)):
             gc.collect()
             if warm:
                 sides[i].run(max(1, int(counts[i] * warm)))
-            micros[sides[i].name].append(sides[i].run(counts[i]) / counts[i] * 1e6)
-    return Timings(title, micros)
+            took = sides[i].run(counts[i])
+            micros[sides[i].name].append(took.passed / counts[i] * 1e6)
+            worked[sides[i].name].append(took.worked / counts[i] * 1e6)
+    return Timings(title, micros, worked)
 
 
 def _count_for(side: Side, seconds: float) -> int:
@@ -197,10 +224,14 @@ def _count_for(side: Side, seconds: float) -> int:
     n = max(side.least, side.multiple)
     n += -n % side.multiple
     side.run(n)
-    while (took := side.run(n)) < seconds:
+    while (took := side.run(n).passed) < seconds:
         n = max(n + 1, min(n * 8, int(n * seconds / max(took, 1e-9) * 1.2)))
         n += -n % side.multiple
     return n
+
+
+def _ratio(values: Mapping[str, Sequence[float]], side: str, over: str) -> Spread:
+    return Spread.of([a / b for a, b in zip(values[side], values[over], strict=True)])
 
 
 def machine() -> dict[str, object]:

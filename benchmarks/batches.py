@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._harness import Check, Report, Side, Timings, measure, timed
+from benchmarks._harness import Check, Report, Side, Timings, Took, measure, timed
 
 Rows = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -32,7 +32,7 @@ def rows() -> Rows:
     return random.random((ROWS, 10), dtype=np.float32), random.random((ROWS, 1), dtype=np.float32)
 
 
-def drained(batches: Iterator[Any]) -> Callable[[int], float]:
+def drained(batches: Iterator[Any]) -> Callable[[int], Took]:
     """Time the taking of n batches, each dropped at once."""
     return timed(lambda n: deque(islice(batches, n), maxlen=0))
 
@@ -68,7 +68,7 @@ def torch_batches(data: Rows, size: int, read: Callable[[list[int]], Any]) -> It
     """A DataLoader whose data set takes a batch's indices at once, in a new order each pass, for ever."""
     from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-    class Batched(Dataset[Any]):
+    class Batched(Dataset[Any]):  # type: ignore[misc]
         """Rows that are read a batch at a time."""
 
         def __len__(self) -> int:
@@ -119,7 +119,7 @@ def grain_sides(data: Rows, size: int) -> list[Side]:
 
     Grain's own default, 16 threads and a queue of 500, would fill that queue in the others' turns.
     """
-    import grain
+    import grain  # type: ignore[import-untyped]
 
     x, y = data
 

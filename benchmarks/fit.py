@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 from benchmarks._floors import Batch, floors
-from benchmarks._harness import Check, Report, Side, Timings, measure
+from benchmarks._harness import Check, Report, Side, Timings, Took, measure
 
 ROWS = 1_000_000
 SIZE = 32
@@ -24,24 +24,22 @@ OURS = "unbounded"
 
 
 class Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """The seconds between the end of the first execution and that of the last."""
+    """The time from the end of the first execution to that of step number `last`."""
+
+    last = 0
+    begin: Took | None = None
+    took: Took | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """A new measurement."""
-        self.first: float | None = None
-        self.last = 0.0
+        self.begin = self.took = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Keras has read the loss by now, so that this step's update is done."""
-        self.last = perf_counter()
-        if self.first is None:
-            self.first = self.last
-
-    @property
-    def seconds(self) -> float:
-        """The time of all executions but the first."""
-        assert self.first is not None
-        return self.last - self.first
+        if self.begin is None:
+            self.begin = Took.now()
+        elif batch == self.last:
+            self.took = Took.now().since(self.begin)
 
 
 class Endless(keras.utils.PyDataset):  # type: ignore[misc]
@@ -65,17 +63,19 @@ def fitted(name: str, data: Callable[[int], dict[str, Any]], steps_per_execution
     model.compile("sgd", "mse", steps_per_execution=steps_per_execution)
     clock = Clock()
 
-    def run(n: int) -> float:
+    def run(n: int) -> Took:
         steps = n + steps_per_execution
+        clock.last = steps - 1
         model.fit(**data(steps), epochs=1, verbose=0, callbacks=[clock])
-        return clock.seconds
+        assert clock.took is not None, f"{name} did not train {steps} steps"
+        return clock.took
 
     return Side(name, run, multiple=steps_per_execution, least=4 * steps_per_execution)
 
 
 def peers(backend: str, x: Any, y: Any) -> dict[str, Callable[[int], dict[str, Any]]]:
     """What Keras takes today, by name: a constant batch where that is cheapest, else a million rows."""
-    import grain
+    import grain  # type: ignore[import-untyped]
     import tensorflow as tf
     import torch
 
@@ -85,7 +85,7 @@ def peers(backend: str, x: Any, y: Any) -> dict[str, Callable[[int], dict[str, A
         while True:
             yield batch
 
-    class Rows(torch.utils.data.Dataset[Any]):
+    class Rows(torch.utils.data.Dataset[Any]):  # type: ignore[misc]
         """A data set of torch that reads a batch's rows at once."""
 
         def __len__(self) -> int:
@@ -124,6 +124,10 @@ def peers(backend: str, x: Any, y: Any) -> dict[str, Callable[[int], dict[str, A
     return sides | {"arrays, shuffled": lambda steps: {"x": x, "y": y, "batch_size": SIZE, "steps_per_epoch": steps}}
 
 
+def _same(adapter: Any) -> Any:
+    return adapter
+
+
 def _with_steps(way: Callable[[], Any]) -> Callable[[int], dict[str, Any]]:
     return lambda steps: {"x": way(), "steps_per_epoch": steps}
 
@@ -146,7 +150,7 @@ def report(*, quick: bool = False, ours_too: bool = True) -> Report:
     found = Report()
     for executed in (1,) if backend == "torch" else (1, 32):  # Keras's torch trainer refuses another
         constant = floors(backend, (x[:SIZE].copy(), y[:SIZE].copy()), executed)
-        sides = {name: _with_steps(lambda adapter=adapter: adapter) for name, adapter in constant.items()}
+        sides = {name: _with_steps(partial(_same, adapter)) for name, adapter in constant.items()}
         sides |= peers(backend, x, y) | ({OURS: ours(x, y)} if ours_too else {})
         title = f"fit on {backend}, steps_per_execution={executed}, µs a step"
         rounds, seconds = (5, 0.1) if quick else (25, 0.2)
