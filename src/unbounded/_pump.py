@@ -131,9 +131,8 @@ class Pump:
         return self._upstream.counts()
 
     def journal(self) -> dict[str, Any]:
-        """The upstream's."""
-        with self._reading:
-            return self._upstream.journal()
+        """The upstream's, as far as it has got: not in its turn, which may be long in coming on a quiet stream."""
+        return self._upstream.journal()
 
     def recall(self, journal: Mapping[str, Any]) -> None:
         """Pass it on."""

@@ -105,12 +105,14 @@ class _Dropping(_Buffer):
         self._row = 0  # the next row that upstream gives
         self._to_skip = 0  # rows to pass over after a restore into the middle of a block
         self._parts: deque[tuple[Block, Mark]] = deque()  # of a block that was pulled, cut where the log says so
+        self._gap: Break | None = None  # the last one that was put in the place of rows
+        self._passed = False  # a pass ended among the rows that are being dropped again
         super().__init__(upstream, rows)
         self._mark = {"from": self._mark, "row": 0, "over": 0}
 
     def room(self) -> int:
-        # What is settled is not dropped a second time: there the source waits.
-        return self._rows if self._row < self._settled else sys.maxsize
+        # What is settled is not dropped a second time: until it was handed on again, the source waits.
+        return self._rows if self._mark["row"] < self._settled else sys.maxsize
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         block = super().pull(timeout)
@@ -150,33 +152,44 @@ class _Dropping(_Buffer):
             if low > start:
                 add(rows(start, low), low)
             start = min(high, last)
+            # A break among the rows, or right after the last of them, went with them; one that was noticed later did not.
+            inside = last < high or (last == high and first < last)
+            if inside and block.ends:
+                self._passed = self._passed or block.ends.kind == "pass"
             # The gap follows once, with the last row of the stretch.
             if high <= last:
-                add(Block(None, 0, Break("gap", high - low)), start)
-        if start < last or (start == last and block.ends):
+                self._gap = Break("pass" if self._passed else "gap", high - low)
+                add(Block(None, 0, self._gap), start)
+                self._passed = False
+            if inside:
+                self._row = last
+                return
+        if start < last or block.ends:
             add(rows(start, last), last)
         self._row = last
 
     def admit(self) -> None:
         """Let the oldest rows go until what is queued fits."""
-        while self._ahead > self._rows and self._row > self._settled:
+        while self._ahead > self._rows and self._mark["row"] >= self._settled:
             oldest = self._ready.get(self._given)
             if oldest is None or oldest[2] is not None:
                 return
-            block, mark, _ = oldest
-            if not block.count:
+            gone, mark, _ = oldest
+            ours = gone.ends is not None and gone.ends is self._gap
+            kinds = {gone.ends.kind} if gone.ends else set()
+            if not gone.count:
+                # A gap of ours grows; any other break that stands alone becomes part of one with the rows after it.
                 following = self._ready.get(self._given + 1)
                 if following is None or following[2] is not None:
                     return
                 del self._ready[self._given]
                 self._given += 1
                 gone, mark, _ = following
-                missed = (block.ends.missed if block.ends else 0) + gone.count
-                self._log[-1] = (self._log[-1][0], mark["row"])
-            else:
-                gone, missed = block, block.count
-                self._log.append((mark["row"] - gone.count, mark["row"]))
-            self._ready[self._given] = (Block(None, 0, Break("gap", missed)), mark, None)
+                kinds |= {gone.ends.kind} if gone.ends else set()
+            low = self._log.pop()[0] if ours else mark["row"] - gone.count
+            self._log.append((low, mark["row"]))
+            self._gap = Break("pass" if "pass" in kinds else "gap", mark["row"] - low)
+            self._ready[self._given] = (Block(None, 0, self._gap), mark, None)
             self._ahead -= gone.count
             self._dropped += gone.count
 
@@ -188,6 +201,7 @@ class _Dropping(_Buffer):
         self._row = mark["row"]
         self._to_skip = mark["over"]
         self._parts.clear()
+        self._gap, self._passed = None, False
 
     def release(self, mark: Mark) -> None:
         super().release(mark["from"])
@@ -199,15 +213,16 @@ class _Dropping(_Buffer):
         return {**counts, "dropped": counts.get("dropped", 0) + self._dropped}
 
     def journal(self) -> dict[str, Any]:
-        log = {
-            "drops": [list(entry) for entry in self._log],
-            "settled": self._settled,
-            "dropped": self._dropped,
-        }
-        return {**super().journal(), "buffer": log}
+        with self._state:
+            log = {
+                "drops": [list(entry) for entry in self._log],
+                "settled": self._settled,
+                "dropped": self._dropped,
+            }
+        return {"from": super().journal(), "buffer": log}
 
     def recall(self, journal: Mapping[str, Any]) -> None:
-        super().recall(journal)
+        super().recall(journal["from"])
         log = journal["buffer"]
         self._log = [(low, high) for low, high in log["drops"]]
         self._settled, self._dropped = log["settled"], log["dropped"]

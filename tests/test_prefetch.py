@@ -1,0 +1,325 @@
+"""prefetch and buffer: work ahead, first in, first out, and nothing that was worked ahead counts; drops are counted, and stand as gaps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import Steps, blocks, first_ids, ids, table, wait_until
+
+import unbounded as ub
+from unbounded._block import Break
+from unbounded._rows import Tree
+from unbounded.testing import assert_resumes
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+@pytest.mark.parametrize("words", [lambda s: s.batch(7).prefetch(3), lambda s: s.buffer(5).batch(7), lambda s: s.buffer(500).batch(7)])
+def test_the_order_is_that_without_it_and_it_resumes(words: Any) -> None:
+    assert first_ids(words(table(100, seed=1)), 40) == first_ids(table(100, seed=1).batch(7), 40)
+    assert_resumes(words(table(100)), 12)
+
+
+def test_a_batch_in_the_queue_is_not_lost_by_a_crash() -> None:
+    stream = table(100).batch(4).prefetch(16)
+    with ub.Feed(stream) as feed:
+        batches = feed.batches()
+        seen = [ids(next(batches)) for _ in range(5)]
+        wait_until(lambda: feed._opened.top._ahead >= 16)  # type: ignore[attr-defined]
+        state = feed.state_dict()
+        batches.close()
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        assert ids(next(feed.batches())) == seen[4]  # it was out, and not confirmed
+
+
+def test_at_least_as_many_batches_as_asked_for_wait_and_not_many_more() -> None:
+    made = []
+
+    def note(rows: Tree) -> Tree:
+        made.append(len(rows))
+        return rows
+
+    blocks = ub.generate(lambda: (np.arange(4) for _ in itertools.count())).batch(2).map(note).prefetch(5)
+    with ub.Feed(blocks) as feed:
+        next(feed.batches())
+        wait_until(lambda: len(made) >= 6)
+        assert len(made) <= 9
+
+
+def test_neither_prefetch_nor_a_buffer_that_blocks_moves_a_row_or_the_fingerprint() -> None:
+    plain = table(100).shuffle(30).batch(8)
+    ahead = table(100).buffer(20).shuffle(30).buffer(7).batch(8).prefetch(3)
+    assert plain.fingerprint == ahead.fingerprint
+    assert first_ids(plain, 20) == first_ids(ahead, 20)
+    assert plain.fingerprint != table(100).buffer(20, overflow="drop_oldest").shuffle(30).batch(8).fingerprint
+
+
+def test_an_error_comes_where_its_rows_would_have_and_the_next_pull_goes_on() -> None:
+    failed: list[int] = []
+
+    def once(rows: Tree) -> Tree:
+        if 20 in rows and not failed:
+            failed.append(1)
+            raise OSError("once")
+        return rows
+
+    seen: list[int] = []
+    with ub.Feed(ub.arrays(np.arange(40), shuffle=False, passes=1).batch(4).map(once).prefetch(3)) as feed:
+        with pytest.raises(OSError, match="once"):
+            for batch in feed.batches():
+                seen += batch.tolist()
+        feed.trained()
+        for batch in feed.batches():
+            seen += batch.tolist()
+    assert seen == list(range(40))
+
+
+# -- drop_oldest ---------------------------------------------------------------------------------------------------
+
+
+class Dropping:
+    """A feed over a buffer that drops, with a source that the test steps."""
+
+    def __init__(self, rows: int = 6, words: Any = lambda s: s.batch(1), **given: Any) -> None:
+        self.steps = Steps()
+        self.rows = rows
+        self.stream = words(self.steps.stream(**given).buffer(rows, overflow="drop_oldest"))
+        self.number = 0
+        self.blocks = 0
+        self.feed = ub.Feed(self.stream)
+        self.feed._kept = deque()  # positions stay good until the test says otherwise
+
+    def start(self) -> None:
+        assert not self.feed._pull(once=True)
+
+    def give(self, rows: int, size: int = 2) -> None:
+        """Rows arrive, and are in the buffer."""
+        for first in range(self.number, self.number + rows, size):
+            self.steps.give(np.arange(first, first + size))
+            self.blocks += 1
+        self.number += rows
+        self.steps.await_taken(self.blocks)
+        wait_until(lambda: self._buffer._row == self.number)
+
+    @property
+    def _buffer(self) -> Any:
+        node = self.feed._opened.top
+        while type(node).__name__ != "_Dropping":
+            node = node._upstream  # type: ignore[attr-defined]
+        return node
+
+    def take(self, steps: int) -> list[int]:
+        out: list[int] = []
+        for batch in itertools.islice(self.feed.batches(), steps):
+            self.feed.trained()
+            out += batch.tolist()
+        return out
+
+    def close(self) -> None:
+        self.steps.end()
+        self.feed.close()
+
+
+def test_rows_that_do_not_fit_drop_the_oldest_and_are_counted() -> None:
+    run = Dropping(6)
+    run.start()
+    run.give(20)
+    assert run.feed.stats.dropped == 14
+    assert run.take(6) == [14, 15, 16, 17, 18, 19]
+    run.give(4)
+    assert run.take(4) == [20, 21, 22, 23]
+    assert run.feed.stats.dropped == 14
+    assert run.feed.stats.logs()["dropped"] == 14.0
+    assert run.stream.guarantee == "at_most_once"
+    run.close()
+
+
+def test_a_gap_stands_where_the_rows_were() -> None:
+    run = Dropping(6, lambda s: s.windows(2).batch(1))
+    run.start()
+    run.give(6)
+    wide = run.take(5)
+    run.give(10)
+    wide += run.take(5)
+    # 0-5 come, 6-9 are dropped, 10-15 come: no window holds 5 and 10.
+    assert wide == [[i, i + 1] for i in (0, 1, 2, 3, 4, 10, 11, 12, 13, 14)]
+    run.close()
+
+
+def test_a_restore_gives_exactly_the_logged_past_and_then_lives_on() -> None:
+    run = Dropping(6)
+    run.start()
+    states, seen, counts = [run.feed.state_dict()], [], [0]
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            seen.extend(run.take(1))
+            states.append(json.loads(json.dumps(run.feed.state_dict())))
+            counts.append(run.feed.stats.dropped)
+
+    run.give(4)
+    train(3)
+    run.give(16)
+    train(4)
+    run.give(2)
+    train(2)
+    run.give(8)
+    train(3)
+    end = run.feed.stats.dropped
+    expected = [0, 1, 2]
+    assert seen[:3] == expected
+    assert seen == sorted(set(seen))
+    assert end > 0
+    for step in range(len(states) - 1, -1, -1):
+        # The journal of the run's end: a crash would have the one of its moment, which is tried below.
+        run.feed.load_state_dict({**states[step], "journal": run.feed.state_dict()["journal"]})
+        assert run.take(len(seen) - step) == seen[step:], step
+        assert run.feed.stats.dropped == end
+    before = run.feed.stats.dropped
+    run.give(20)
+    assert run.feed.stats.dropped > before
+    rest = run.take(4)
+    assert rest == sorted(rest)
+    assert rest[0] > seen[-1]
+    run.close()
+
+
+def test_a_new_process_drops_what_was_dropped_and_no_settled_row_a_second_time() -> None:
+    run = Dropping(6)
+    run.start()
+    run.give(20)  # 0-13 go
+    seen = run.take(2)
+    run.give(6)  # more go, after those that were handed on
+    state = run.feed.state_dict()
+    seen_after = run.take(3)
+    late = run.feed.state_dict()
+    run.close()
+
+    for start, journal, settled in ((state, state, []), (state, late, seen_after)):
+        again = Dropping(6)
+        again.feed.load_state_dict({**start, "journal": journal["journal"]})
+        again.feed._pull(once=True)
+        # As fast as the source is: rows whose fate is settled wait for the trainer, however many come.
+        for first in range(26, 66, 2):
+            again.steps.give(np.arange(first, first + 2))
+        wait_until(lambda: again.steps.taken > 3)  # noqa: B023
+        got = again.take(len(settled) + 1)
+        assert got[: len(settled)] == settled
+        assert got[0] > seen[-1]
+        assert len(set(got)) == len(got)
+        again.close()
+
+
+def test_the_log_of_drops_is_let_go_with_what_was_trained() -> None:
+    run = Dropping(4)
+    run.feed._kept = None
+    run.start()
+    for _ in range(30):
+        run.give(12)
+        assert len(run.take(3)) == 3
+    assert len(run._buffer._log) <= 4
+    assert len(json.dumps(run.feed.state_dict()["journal"])) < 1000
+    run.close()
+
+
+def test_a_pass_that_ended_among_dropped_rows_is_counted() -> None:
+    stop = threading.Event()
+
+    def some() -> Any:
+        for i in range(8):
+            stop.wait(0.001)
+            yield np.arange(2 * i, 2 * i + 2)
+
+    stream = ub.generate(some, passes=3).buffer(4, overflow="drop_oldest")
+    opened = stream.open()
+    kinds: list[Break] = []
+    rows = 0
+    opened.top._launch()  # type: ignore[attr-defined]
+    wait_until(lambda: opened.top._row == 48 and opened.top._over)  # type: ignore[attr-defined]
+    try:
+        while True:
+            block = opened.top.pull(1.0)
+            assert block is not None
+            rows += block.count
+            kinds += [block.ends] if block.ends else []
+    except Exception as error:
+        assert type(error).__name__ == "EndOfStream"
+    finally:
+        opened.top.close()
+    assert 4 <= rows <= 8
+    assert kinds[-1].kind == "pass"
+    assert sum(b.missed for b in kinds) + rows == 48
+
+
+def test_two_buffers_that_drop_each_have_their_own_log() -> None:
+    run = Dropping(6, lambda s: s.map(lambda r: r).buffer(4, overflow="drop_oldest").batch(1))
+    node = run.feed._opened.top._upstream  # type: ignore[attr-defined]
+    node._log, node._dropped = [(3, 5)], 2
+    state = run.feed.state_dict()
+    again = Dropping(6, lambda s: s.map(lambda r: r).buffer(4, overflow="drop_oldest").batch(1))
+    again.feed.load_state_dict(state)
+    outer = again.feed._opened.top._upstream  # type: ignore[attr-defined]
+    assert outer._log == [(3, 5)]
+    assert outer._upstream._upstream._log == []
+    assert again.feed.stats.dropped == 2
+    run.close()
+    again.close()
+
+
+def test_a_buffer_that_drops_resumes_over_a_source_that_can_go_back() -> None:
+    # Nothing is dropped where the trainer asks for one row after the other faster than the source gives them.
+    stream = table(60).buffer(10_000_000, overflow="drop_oldest").batch(7)
+    assert_resumes(stream, 8)
+
+
+def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks() -> None:
+    rng = np.random.default_rng(5)
+    stream = ub.arrays(np.arange(100), shuffle=False, passes=2)
+    log = [(5, 12), (30, 31), (95, 103), (150, 200)]
+    expected: list[Any] | None = None
+    for _ in range(20):
+        opened = stream.buffer(1000, overflow="drop_oldest").open(block_rows=int(rng.integers(1, 40)))
+        node: Any = opened.top
+        node.recall({"from": {}, "buffer": {"drops": log, "settled": 200, "dropped": 66}})
+        node.restore({"from": {"row": 0}, "row": 0, "over": 0})
+        found: list[Any] = []
+        marks = []
+        try:
+            while True:
+                marks.append((node.mark(), len(found)))
+                block = node.pull(1.0)
+                if block is not None:
+                    found += block.rows.tolist() if block.count else []
+                    found += [block.ends] if block.ends else []
+        except Exception as error:
+            assert type(error).__name__ == "EndOfStream"
+        assert expected is None or found == expected
+        expected = found
+        mark, at = marks[int(rng.integers(len(marks)))]
+        node.restore(mark)
+        rest: list[Any] = []
+        try:
+            while True:
+                block = node.pull(1.0)
+                if block is not None:
+                    rest += block.rows.tolist() if block.count else []
+                    rest += [block.ends] if block.ends else []
+        except Exception as error:
+            assert type(error).__name__ == "EndOfStream"
+        assert rest == found[at:]
+        opened.top.close()
+    assert expected is not None
+    assert expected[5] == Break("gap", 7)
+    assert Break("pass", 8) in expected
+    assert expected[-1] == Break("pass", 50)
+
+
+def test_blocks_of_a_buffer_that_blocks_wait() -> None:
+    assert sum(b.count for b in blocks(table(100, passes=2).buffer(10))) == 200
