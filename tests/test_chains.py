@@ -1,0 +1,115 @@
+"""Chains that hypothesis makes up: every one of them must go on exactly, under trouble, from wherever it stood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from helpers import Counter, from_start, table
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import unbounded as ub
+
+
+def _jitter(rows: Any, rng: np.random.Generator) -> Any:
+    return {**rows, "x": rows["x"] + rng.normal(size=rows["x"].shape)}
+
+
+def _double(rows: Any) -> Any:
+    return {**rows, "x": rows["x"] * 2}
+
+
+def _most(rows: Any) -> Any:
+    # Works on windows as well: by the first of a row's ids.
+    return rows["id"].reshape(len(rows["id"]), -1)[:, 0] % 4 != 3
+
+
+Word = Callable[[ub.Stream], ub.Stream]
+
+small = st.integers(1, 40)
+seeds = st.integers(0, 5)
+
+WORDS: st.SearchStrategy[Word] = st.one_of(
+    st.just(lambda s: s.map(_double)),
+    st.builds(lambda n: lambda s: s.map(_double, workers=n), st.integers(1, 3)),
+    st.builds(lambda n, k: lambda s: s.random_map(_jitter, seed=k, group=n), small, seeds),
+    st.just(lambda s: s.filter(_most)),
+    st.builds(lambda n, k: lambda s: s.shuffle(n, seed=k), small, seeds),
+    st.builds(lambda n: lambda s: s.buffer(n), small),
+    st.builds(lambda n, k: lambda s: s.windows(n, stride=k), st.integers(1, 5), st.integers(1, 7)),
+    st.just(lambda s: s.normalize("x")),
+    st.builds(
+        lambda n, r, h: lambda s: s.replay(n, reuse=r, half_life=h),
+        small,
+        st.sampled_from([0.5, 1.0, 2.5]),
+        st.sampled_from([None, 8.0]),
+    ),
+)
+
+AFTER: st.SearchStrategy[Word] = st.one_of(
+    st.just(lambda s: s.map(_double)),
+    st.builds(lambda k: lambda s: s.random_map(_jitter, seed=k), seeds),
+    st.builds(lambda n: lambda s: s.prefetch(n), st.integers(1, 9)),
+)
+
+
+def _named(rows: Any) -> Any:
+    return {"id": rows, "k": rows % 3, "x": rows / 7}
+
+
+SOURCES: st.SearchStrategy[ub.Stream] = st.one_of(
+    st.builds(table, st.integers(30, 120), seed=seeds),
+    st.builds(table, st.integers(30, 120), shuffle=st.just(False), passes=st.integers(4, 6)),
+    st.just(ub.generate(from_start).map(_named)),
+    st.just(ub.generate(Counter).map(_named)),
+)
+
+
+@given(
+    source=SOURCES,
+    words=st.lists(WORDS, max_size=4),
+    size=st.integers(1, 12),
+    after=st.lists(AFTER, max_size=2),
+    seed=st.integers(0, 1000),
+)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+def test_any_chain_goes_on_exactly_from_wherever_it_stood(
+    source: ub.Stream, words: list[Word], size: int, after: list[Word], seed: int
+) -> None:
+    stream = source
+    for word in words:
+        stream = word(stream)
+    stream = stream.batch(size)
+    for word in after:
+        stream = word(stream)
+    try:
+        ub.testing.assert_resumes(stream, steps=6, seed=seed, ahead=4)
+    except AssertionError as error:
+        # A chain that filters and slides everything away has nothing to go on with.
+        if "no batch at all" not in str(error):
+            raise
+
+
+def test_a_long_chain_of_every_word_goes_on_exactly() -> None:
+    stream = (
+        table(100, seed=3)
+        .filter(_most)
+        .normalize("x")
+        .random_map(_jitter, group=10)
+        .windows(3)
+        .shuffle(20)
+        .replay(40, reuse=2)
+        .take(1000)
+        .buffer(20)
+        .batch(6)
+        .map(_double, workers=2)
+        .prefetch(3)
+    )
+    ub.testing.assert_resumes(stream, steps=12)
