@@ -393,6 +393,21 @@ class Feed:
         self._handed = self._trained
         return doubtful
 
+    def ready(self) -> int:
+        """How many batches of the epoch at hand are there without waiting; at most one where time ends the epoch."""
+        lot = self._lot_of(self._handed)
+        if lot is None or self.epoch_over or self._interrupted:
+            return 0
+        if self._epoch is not None and self._epoch.seconds is not None:
+            return 1
+        return min(self._epoch_end(lot), lot.end) - self._handed
+
+    def give_back(self, batches: int) -> None:
+        """The newest `batches` of those handed out have not reached the trainer: they come again, and are in no doubt."""
+        if not 0 <= batches <= self.outstanding:
+            raise ValueError(f"give_back({batches}): {self.outstanding} batches are out and not confirmed.")
+        self._handed -= batches
+
     def peek(self) -> Tree:
         """The next batch, without handing it out: for building a model. Waits for it."""
         if not self.available():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -75,17 +75,17 @@ def rounded_up(core: CoreFeed, multiple: int) -> Iterator[Tree]:
         yield batch
 
 
-def converted(batches: Iterator[Tree], convert: Callable[[Tree], Any] | None) -> Iterator[Any]:
-    """Batches, each converted."""
+def converted(batches: Iterator[Tree], convert: Callable[[Iterator[Tree]], Iterable[Any]] | None) -> Iterator[Any]:
+    """Batches, converted, up to a signal."""
     try:
-        yield from batches if convert is None else map(convert, batches)
+        yield from batches if convert is None else convert(batches)
     except Interrupted:
         return
 
 
-def to_torch(batch: Tree) -> Any:
-    """A batch as tensors over the same memory, where PyTorch allows it."""
-    return _rows.map_leaves(_leaf_to_torch, batch)
+def to_torch(batches: Iterator[Tree]) -> Iterator[Any]:
+    """Batches as tensors over the same memory, where PyTorch allows it."""
+    return (_rows.map_leaves(_leaf_to_torch, batch) for batch in batches)
 
 
 def _leaf_to_torch(leaf: Any) -> Any:
@@ -95,31 +95,3 @@ def _leaf_to_torch(leaf: Any) -> Any:
     if not leaf.flags.writeable or not leaf.dtype.isnative or any(stride < 0 for stride in leaf.strides):
         leaf = np.array(leaf, leaf.dtype.newbyteorder("="))
     return torch.from_numpy(leaf) if leaf.dtype.kind in "fiubc" else leaf
-
-
-class EndingForTensorFlow:
-    """An iterator that ends as TensorFlow's trainer wants it.
-
-    The trainer takes `multiple` batches at a time with `zip`, which ends quietly, as it should, where an iterator
-    ends in the middle of them. One that has nothing at all must raise OutOfRangeError: the trainer would miss the
-    step's outputs, and knows of no other end.
-    """
-
-    def __init__(self, batches: Iterator[Any], multiple: int) -> None:
-        self._batches = batches
-        self._multiple = multiple
-        self._given = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        for batch in self._batches:
-            self._given += 1
-            return batch
-        if self._given % self._multiple:
-            self._given = 0
-            raise StopIteration
-        import tensorflow as tf
-
-        raise tf.errors.OutOfRangeError(None, None, "The epoch has ended.")

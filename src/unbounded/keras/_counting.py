@@ -92,6 +92,10 @@ class Counting(keras.callbacks.Callback):  # type: ignore[misc]
         """No other callback has begun the epoch yet."""
         self._owner.before_epoch()
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Wait for the step's data here, if waiting it is."""
+        self._feed.fitting.prepare(batch)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Confirm. `batch` is the last step of those that Keras ran at once, whether or not there were so many."""
         core = self._feed.core

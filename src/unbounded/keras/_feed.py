@@ -8,7 +8,7 @@ batch is for training, for a round of validation, or only to be looked at (`_ask
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from unbounded._stats import Stats
 from unbounded._stream import Stream
 from unbounded.keras import _asked, _bar, _batches, _length
 from unbounded.keras._base import Adapter
-from unbounded.keras._fitting import Fitting
+from unbounded.keras._fitting import Convert, Fitting
 from unbounded.keras._rounds import EachRound, Rounds
 from unbounded.stages._base import Guarantee
 
@@ -255,28 +255,43 @@ class Feed(Adapter):  # type: ignore[misc]
         """What TensorFlow's trainer iterates over, once for each epoch or round."""
         return _TensorFlowBatches(self)
 
-    def _iterate(self, convert: Callable[[Tree], Any] | None) -> Iterator[Any]:
+    def _iterate(self, convert: Convert | None) -> Iterator[Any]:
         """The batches for whoever asks."""
         use, who = self._use(_asked.iterator()), _asked.caller()
         training = use is None or use.training
         if who is not None and who.verb == "build":
             batch = self.core.peek() if training else self.rounds.feed.peek()
-            return iter([batch if convert is None else convert(batch)])
+            return iter([batch] if convert is None else convert(iter([batch])))
         if not training:
             return _batches.converted(self.rounds.batches(), convert)
         return self.fitting.batches(1 if use is None else use.steps_per_execution, convert)
 
 
 class _TensorFlowBatches:
-    """Stands where TensorFlow's trainer wants a data set."""
+    """Stands where TensorFlow's trainer wants a data set, and is iterated over for each epoch and each round."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
+        self._blocks: Any = None
 
     def __iter__(self) -> Iterator[Any]:
-        use = self._feed._use(_asked.iterator())
+        from unbounded.keras import _tensorflow
+
+        feed, iterator = self._feed, _asked.iterator()
+        use = feed._use(iterator)
         multiple = 1 if use is None else use.steps_per_execution
-        return _batches.EndingForTensorFlow(self._feed._iterate(None), multiple)
+        if use is not None and use.training and multiple > 1:
+            if iterator is not None and iterator._steps_seen >= iterator._num_batches:
+                return iter(())  # Keras asks for one iterator more than it uses
+            if self._blocks is None:
+                self._blocks = _tensorflow.Blocks(feed.core, multiple)
+            return feed.fitting.begin_blocks(self._blocks, multiple)
+
+        def tensors(batches: Iterator[Tree]) -> Iterable[Any]:
+            return _tensorflow.Tensors(feed.core, batches)
+
+        plain = use is not None and not use.training
+        return _tensorflow.Ending(feed._iterate(None if plain else tensors), multiple)
 
 
 def _no_warning() -> None:

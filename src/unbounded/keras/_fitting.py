@@ -7,8 +7,8 @@ from a `Counting` callback where there is one, and else from being asked for the
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
@@ -20,6 +20,10 @@ from unbounded.keras._signals import Interrupted
 
 if TYPE_CHECKING:
     from unbounded.keras._counting import Counting
+    from unbounded.keras._tensorflow import Blocks
+
+
+Convert: TypeAlias = Callable[[Iterator[Tree]], Iterable[Any]]
 
 
 class Fitting:
@@ -36,6 +40,9 @@ class Fitting:
         """Says what is trained, in the fit at hand; None without a callback of ours."""
         self.last_epoch: Stats | None = None
         """What happened in the epoch that ended last."""
+        self.blocks: Blocks | None = None
+        """What TensorFlow takes batches from, in the fit at hand, where it takes several at once."""
+        self._made: Iterable[Any] = ()  # the batches of the epoch at hand, as the backend wants them
         self._iterator: weakref.ref[Any] | None = None  # Keras's, of the fit at hand
         self._open = False  # an epoch has begun and is not over
         self._model: weakref.ref[Any] | None = None
@@ -60,13 +67,11 @@ class Fitting:
                 "The feed is already at work for another fit, and a batch can be trained on by one trainer only. "
                 "Make a second feed of the same stream for the second one."
             )
-        if who is not None:
-            self._reconcile(who.model)
+        self._settle(None if who is None else who.model)
         self.core.resume()
         self.core.epoch = epoch
-        self.core.rewind()
         self._iterator = weakref.ref(given.iterator)
-        self.counting = None
+        self.counting, self.blocks = None, None
 
     def is_of(self, iterator: Any) -> bool:
         """Whether Keras's iterator is that of the fit at hand."""
@@ -76,15 +81,16 @@ class Fitting:
         """The core feed was put somewhere else: the epoch that was begun is another one."""
         self._open = False
 
-    def _reconcile(self, model: Any) -> None:
-        """Batches that the optimizer has counted and nobody confirmed, as after an exception, were trained."""
-        before = None if self._model is None else self._model()
-        updates = _model.iterations(model)
-        if before is model and updates is not None:
-            unknown = updates - self._updates - self.core.steps
-            if 0 < unknown <= self.core.outstanding:
-                self.core.trained(unknown)
-        self._model = weakref.ref(model)
+    def _settle(self, model: Any) -> None:
+        """Batches may be out, as after an exception: what the optimizer has counted of them was trained."""
+        core, before = self.core, None if self._model is None else self._model()
+        updates = None if model is None or model is not before else _model.iterations(model)
+        if updates is not None and 0 <= updates - self._updates - core.steps <= core.outstanding:
+            core.trained(updates - self._updates - core.steps)
+            core.give_back(core.outstanding)
+        core.give_back(min(core.outstanding, getattr(self._made, "spare", 0)))
+        core.rewind()
+        self._model = None if model is None else weakref.ref(model)
 
     # -- an epoch --------------------------------------------------------------------------------------------
 
@@ -112,6 +118,11 @@ class Fitting:
         # From here on the model works, whatever was done before the first step.
         core._looked = core._clock.monotonic()
 
+    def prepare(self, step: int) -> None:
+        """Have the data of this step of the epoch there, waited for in the main thread, where a signal ends it."""
+        if self.blocks is not None:
+            self.blocks.fill(step)
+
     def end_steps(self, who: _asked.Caller | None) -> None:
         """Keras has no more steps in this epoch: it asked for more in vain, or had as many as it wanted."""
         if not self._open:
@@ -128,6 +139,9 @@ class Fitting:
         """The epoch at hand is over, for the feed as well."""
         if self._open:
             self._open = False
+            if self.counting is not None:
+                # What was taken ahead, and counted by nobody, has not reached the model.
+                self.core.give_back(self.core.outstanding)
             self.last_epoch = self.core.epoch_stats
             self.core.end_epoch()
 
@@ -153,19 +167,31 @@ class Fitting:
 
     # -- batches ---------------------------------------------------------------------------------------------
 
-    def batches(self, multiple: int, convert: Callable[[Tree], Any] | None) -> Iterator[Any]:
+    def begin_blocks(self, blocks: Blocks, multiple: int) -> Iterator[Any]:
+        """The same as `batches`, in blocks."""
+        self.blocks = blocks
+        idle = self.counting is not None and self.counting.idle
+        blocks.begin(iter(()) if idle else _batches.rounded_up(self.core, multiple), auto=self.counting is None)
+        return iter(blocks)
+
+    def batches(self, multiple: int, convert: Convert | None) -> Iterator[Any]:
         """What the epoch at hand still has; asking for the next confirms the last, where nobody counts.
 
         Args:
             multiple: the epoch's steps come in groups of so many.
-            convert: what the backend wants made of a batch.
+            convert: what the backend wants made of batches; it may take some ahead.
         """
         core, counting = self.core, self.counting
         if counting is not None and counting.idle:
             yield None
             return
-        ahead = _asked.looks_ahead()
-        for batch in _batches.rounded_up(core, multiple):
-            yield batch if convert is None else convert(batch)
-            if counting is None and not (ahead and core.outstanding == 1):
-                core.trained(1)
+        held = 1 if _asked.looks_ahead() else 0
+        batches = _batches.rounded_up(core, multiple)
+        self._made = batches if convert is None else convert(batches)
+        for batch in self._made:
+            yield batch
+            if counting is None:
+                if held:
+                    held -= 1
+                else:
+                    core.trained(1)
