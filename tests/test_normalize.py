@@ -1,0 +1,108 @@
+"""normalize: each row by the mean and variance of all rows up to it: NumPy's, prefix by prefix, and bit-equal whatever the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import first, table
+
+import unbounded as ub
+from unbounded.stages.normalize import GROUP, normalized, start
+from unbounded.testing import assert_resumes
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+def by_numpy(x: np.ndarray) -> np.ndarray:
+    out = np.empty_like(x)
+    for i in range(len(x)):
+        past = x[: i + 1]
+        known = past[np.isfinite(past)]
+        mean, std = (known.mean(), known.std()) if len(known) else (0.0, 0.0)
+        out[i] = (x[i] - mean) / (std if std > 0 else 1.0)
+    return out
+
+
+def running(x: np.ndarray, cuts: Any = ()) -> tuple[np.ndarray, Any]:
+    state, parts = start(1), []
+    for part in np.split(x, list(cuts)):
+        if len(part):
+            out, state = normalized(part[:, None], state)
+            parts.append(out[:, 0])
+    return np.concatenate(parts), state
+
+
+def test_it_is_numpys_mean_and_variance_prefix_by_prefix() -> None:
+    x = np.random.default_rng(0).normal(3, 2, 2 * GROUP + 100)
+    assert np.allclose(running(x)[0], by_numpy(x), rtol=1e-9, atol=1e-9)
+
+
+def test_nan_and_infinity_stay_out_pass_through_and_are_counted() -> None:
+    x = np.random.default_rng(1).normal(size=400)
+    x[[0, 1, 7, 200]] = np.nan
+    x[50] = np.inf
+    out = running(x)[0]
+    assert np.allclose(out, by_numpy(x), equal_nan=True)
+    assert np.isnan(out[[0, 1, 7, 200]]).all()
+    assert out[50] == np.inf
+    with ub.Feed(ub.arrays({"x": x}, shuffle=False, passes=1).normalize().batch(50), on_nan="pass") as feed:
+        seen = [b["x"] for b in feed.batches()]
+        assert np.array_equal(np.concatenate(seen), out, equal_nan=True)
+        assert feed.stats.bad == 5
+
+
+def test_a_large_offset_with_small_noise_does_not_cancel() -> None:
+    noise = np.random.default_rng(2).normal(0, 1e-3, 5 * GROUP)
+    out = running(1e9 + noise)[0]
+    assert np.allclose(out[100:], by_numpy(noise)[100:], atol=1e-3)
+
+
+def test_after_a_million_rows_the_statistics_are_still_those_of_all() -> None:
+    x = np.random.default_rng(3).normal(1e6, 3.0, 1_000_000)
+    x[500_000:] += 10
+    out, state = running(x)
+    assert np.isclose(out[-1], (x[-1] - x.mean()) / x.std(), rtol=1e-9)
+    assert np.isclose((state.mean + state.sum / np.maximum(1, state.known + state.more))[0], x.mean(), rtol=1e-13)
+
+
+def test_it_is_bit_equal_however_the_rows_are_cut() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(5, 2, 3 * GROUP)
+    x[rng.integers(0, len(x), 100)] = np.nan
+    x[:3] = np.nan
+    whole = running(x)[0]
+    for _ in range(30):
+        cuts = np.sort(rng.integers(0, len(x), rng.integers(0, 200)))
+        assert running(x, cuts)[0].tobytes() == whole.tobytes()
+    assert running(x[:200], range(1, 200))[0].tobytes() == whole[:200].tobytes()
+
+
+def test_each_key_has_statistics_of_its_own() -> None:
+    x = np.random.default_rng(5).normal(size=300) * np.repeat([1, 10, 100], 100)
+    keys = np.repeat([0, 1, 2], 100)
+    mix = np.random.default_rng(6).permutation(300)
+    (batch,) = first(ub.arrays({"x": x[mix], "k": keys[mix]}, shuffle=False).normalize("x", by="k").batch(300), 1)
+    for key in range(3):
+        mine = keys[mix] == key
+        assert np.allclose(batch["x"][mine], by_numpy(x[mix][mine]))
+
+
+def test_only_the_columns_named_are_changed_and_dtypes_stay() -> None:
+    rows = {"a": np.arange(6, dtype=np.float32), "b": np.arange(6.0), "n": np.arange(6), "w": np.ones((6, 2, 2), np.float32)}
+    (named,) = first(ub.arrays(rows, shuffle=False).normalize("a").batch(6), 1)
+    assert named["a"].dtype == np.float32
+    assert (named["b"] == rows["b"]).all()
+    (every,) = first(ub.arrays(rows, shuffle=False).normalize().batch(6), 1)
+    assert (every["b"] != rows["b"]).any()
+    assert (every["n"] == rows["n"]).all()
+    assert (every["w"] == 0).all()
+    (pair,) = first(ub.arrays((rows["a"], rows["b"]), shuffle=False).normalize(1).batch(6), 1)
+    assert (pair[0] == rows["a"]).all()
+    assert (pair[1] != rows["b"]).any()
+
+
+@pytest.mark.parametrize("words", [lambda s: s.normalize("x"), lambda s: s.normalize("x", by="k"), lambda s: s.normalize().shuffle(20)])
+def test_it_resumes(words: Any) -> None:
+    assert_resumes(words(table(70)).batch(7), 12)
