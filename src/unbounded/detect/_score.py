@@ -24,6 +24,7 @@ CHUNK = 16
 HIGHEST = 12.0
 LATELY = 19
 RECENT = 100
+MANY = 1_000
 _EDGES = 2.0 ** (np.arange(-56, 41) / 4.0)
 _SHARES = np.array([0.5, 0.9, 0.98])
 
@@ -69,7 +70,7 @@ class Scorer:
             told sooner where only a single reading was told before.
         memory: readings over which the usual size of an error is learned.
         record: how far beyond all readings so far a reading raises an alarm of its own, as a share of
-            their range.
+            their range; from the thousandth reading on.
 
     Raises:
         ValueError: there is no column, or a number is out of its range.
@@ -120,6 +121,7 @@ class Scorer:
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
         self._silent_until = np.zeros((LOOKS, width), dtype=np.int64)
         self._told = np.full(width, -RECENT)
+        self._hushed_until = 0
         # What has been looked at since the last ordinal at which it is learned: sizes, and their weights.
         self._pending = np.zeros((2, LOOKS, 0, width))
 
@@ -137,7 +139,7 @@ class Scorer:
 
         Returns:
             A score for each reading, and the alarms. Readings whose number is not above the last scored
-            one's were scored before: they are left out, and get a score of NaN.
+            one's were scored before: they are left out, and get a score of NaN, as do those that were hushed.
 
         Raises:
             ValueError: the shapes do not fit the columns.
@@ -157,19 +159,33 @@ class Scorer:
         at = 0
         while at < len(rows):
             # What is usual is learned at fixed ordinals, wherever the blocks were cut.
-            part = rows[at : at + CHUNK - self.rows % CHUNK]
+            count = CHUNK - self.rows % CHUNK
+            hushed = self.rows < self._hushed_until
+            part = rows[at : at + (min(count, self._hushed_until - self.rows) if hushed else count)]
             at += len(part)
-            score[part] = self._chunk(time[part], values[part], normal[part], expected[part], alarms)
-            self.last = int(row[part[-1]])
+            if not hushed:
+                score[part] = self._chunk(time[part], values[part], normal[part], expected[part], alarms)
+            self._count(len(part), int(row[part[-1]]))
         return Scored(score, tuple(alarms))
 
     def hush(self, readings: int) -> None:
-        """Raise no alarm for a while: what begins now will be felt, and is no event.
+        """Take no notice of what comes next, and begin anew behind it: no score, no alarm, nothing learned.
+
+        For what the scorer's own process does to the computer when it starts, and for what lies before a pause.
 
         Args:
             readings: for how many.
         """
-        self._silent_until = np.maximum(self._silent_until, self.rows + readings)
+        self._hushed_until = self.rows + readings
+        self._values, self._normal = self._values[:0], self._normal[:0]
+
+    def _count(self, readings: int, last: int) -> None:
+        """These were the next, and this is the number of the last."""
+        self.rows += readings
+        self.last = last
+        if self.rows % CHUNK == 0 and self._pending.shape[2]:
+            self._learn(*self._pending)
+            self._pending = self._pending[:, :, :0]
 
     def _chunk(
         self,
@@ -195,10 +211,6 @@ class Scorer:
         self._values, self._normal = history[-RECENT:], level[-RECENT:]
         self._low = np.minimum(self._low, values.min(axis=0))
         self._high = np.maximum(self._high, values.max(axis=0))
-        self.rows += len(time)
-        if self.rows % CHUNK == 0:
-            self._learn(*self._pending)
-            self._pending = self._pending[:, :, :0]
         return score
 
     def _raise(
@@ -239,7 +251,7 @@ class Scorer:
 
     def _surprise(self, size: np.ndarray) -> np.ndarray:
         """-log10 of the share of readings whose size is as large as each, [looks, rows, columns]."""
-        if self.rows < CHUNK:
+        if not self._usual.any():
             return np.zeros_like(size)
         below = np.cumsum(self._usual, axis=-1)
         out = np.empty_like(size)
@@ -252,7 +264,8 @@ class Scorer:
 
     def _records(self, values: np.ndarray) -> np.ndarray:
         """Which readings lie beyond all before them, by the share of their range, [rows, columns]."""
-        if not self.record or self.rows < CHUNK:
+        # Among few readings every other one is a record.
+        if not self.record or self.rows < MANY:
             return np.zeros(values.shape, dtype=bool)
         low = np.minimum.accumulate(np.concatenate([self._low[None], values]))[:-1]
         high = np.maximum.accumulate(np.concatenate([self._high[None], values]))[:-1]
@@ -289,6 +302,7 @@ class Scorer:
             "high": self._high.copy(),
             "silent_until": self._silent_until.copy(),
             "told": self._told.copy(),
+            "hushed_until": self._hushed_until,
             "pending": self._pending.copy(),
         }
 
@@ -315,6 +329,7 @@ class Scorer:
         self._low, self._high = (np.array(state[key], dtype=np.float64) for key in ("low", "high"))
         self._silent_until = np.array(state["silent_until"], dtype=np.int64)
         self._told = np.array(state["told"], dtype=np.int64)
+        self._hushed_until = int(state["hushed_until"])
         self._pending = np.array(state["pending"], dtype=np.float64).reshape(2, LOOKS, -1, len(names))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbounded.detect._columns import VITALS
 from unbounded.detect._readings import Readings
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ENDLESS = 2**31 - 1
 CHECKPOINTS = "checkpoints"
+SETTLING = 50  # readings in which a trainer that starts is felt in its own computer's vitals
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,15 @@ def train(
     keras.utils.set_random_seed(0)
     scorer = Scorer(readings.columns, warm_up=plan.warm_up, false_alarms=plan.false_alarms)
     directory.mkdir(parents=True, exist_ok=True)
-    watch = Watch(readings.name, readings.columns, scorer, directory, tell=tell, stop_at=plan.steps)
+    watch = Watch(
+        readings.name,
+        readings.columns,
+        scorer,
+        directory,
+        tell=tell,
+        stop_at=plan.steps,
+        settling=SETTLING if readings.columns == VITALS else 0,
+    )
     model = Predictor(plan.length, len(readings.columns))
     model.compile(keras.optimizers.Adam(plan.learning_rate, global_clipnorm=1.0))
     model.optimizer.build(model.trainable_variables)

@@ -27,7 +27,6 @@ from unbounded.detect._score import Scorer
 
 Event = dict[str, Any]
 LATELY = 600
-SETTLING = 50
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -42,6 +41,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         directory: where `run.jsonl` goes.
         tell: is told events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
         stop_at: the step after which training ends; ``None`` for never.
+        settling: readings after each start that are not judged.
     """
 
     def __init__(
@@ -53,10 +53,11 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         *,
         tell: Callable[[Event], None],
         stop_at: int | None = None,
+        settling: int = 0,
     ) -> None:
         super().__init__()
         self._source, self._columns, self._scorer = source, columns, scorer
-        self._tell, self._stop_at = tell, stop_at
+        self._tell, self._stop_at, self._settling = tell, stop_at, settling
         self._log = Log(directory / _run.FILE)
         self._feed: Any = None
         self._weights: list[np.ndarray] | None = None
@@ -130,6 +131,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if self._weights is None:
             if not self._restored:
                 self._log.cut(0)
+            # Frameworks that load and compile are the trainer's own doing.
+            self._scorer.hush(self._settling)
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(clock.time(), self._source, steps, position, self._columns, self._scorer.threshold)
             self._log.append(_run.start_record(start))
@@ -222,8 +225,6 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if self._weights is not None:
             return  # an epoch that goes on in its middle is put back twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
-        # Frameworks that load and compile are the trainer's own doing.
-        self._scorer.hush(SETTLING)
         self._log.cut(int(state["length"]))
         self._missed = int(state["missed"])
         self._errors = np.array(state["errors"], dtype=np.float64)
