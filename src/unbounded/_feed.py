@@ -499,7 +499,8 @@ class Feed:
             worked=before.worked + self._worked,
             aged=before.aged + self._aged,
             aged_rows=before.aged_rows + self._aged_rows,
-            bad=counts.get("bad", 0) + before.bad + self._bad,
+            # The same rows, seen in two places: not their sum.
+            bad=max(counts.get("bad", 0), before.bad + self._bad),
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
             lost=counts.get("lost", 0),
