@@ -131,8 +131,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if self._weights is None:
             if not self._restored:
                 self._log.cut(0)
-            # Frameworks that load and compile are the trainer's own doing.
-            self._scorer.hush(self._settling)
+            if self._settling:
+                # Frameworks that load and compile are the trainer's own doing.
+                self._scorer.hush(self._settling)
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(clock.time(), self._source, steps, position, self._columns, self._scorer.threshold)
             self._log.append(_run.start_record(start))
