@@ -8,6 +8,7 @@ few.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections import deque
 from collections.abc import Mapping
@@ -110,6 +111,11 @@ class Keeper:
             dumps = [saved.read_segment(name) for *_, name in state["segments"]]
             dumps.append(from_plain(state["tail"]))
         self._feed._restore(state, dumps, accept_changes=accept_changes)
+        self.begin()
+
+    def begin(self) -> None:
+        """A run begins here, or goes on: count what a killed one had read, and keep count from now on."""
+        source = self._source
         if isinstance(source, Live) and self._counter is not None:
             source.lost += max(0, self._counter.read() - source.spool.stop.rows - source.lost)
             self._watch(source)
@@ -141,10 +147,13 @@ class _Counter:
     def write(self, rows: int) -> None:
         """Note a number of rows."""
         if self._memory is None:
-            with open(self._path, "w+b") as file:
-                file.write(struct.pack("<q", rows))
-                file.flush()
-                self._memory = mmap.mmap(file.fileno(), 8)
+            # Never emptied: a kill between that and the next line would forget all that was lost.
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                os.ftruncate(fd, 8)
+                self._memory = mmap.mmap(fd, 8)
+            finally:
+                os.close(fd)
         self._memory[:8] = struct.pack("<q", rows)
 
 

@@ -75,6 +75,20 @@ def caller() -> Caller | None:
     return None
 
 
+def callbacks() -> list[Any]:
+    """The callbacks of the `fit` that asks, before it has told any of them that training begins."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_DEEPEST):
+        if frame is None:
+            return []
+        if frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").startswith("keras."):
+            given = frame.f_locals.get("callbacks")
+            given = getattr(given, "callbacks", given)  # a CallbackList
+            return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+        frame = frame.f_back
+    return []
+
+
 def beside() -> Beside | None:
     """What came with the feed; only while Keras makes its iterator, which is when it asks for `num_batches`."""
     frame: FrameType | None = sys._getframe(1)

@@ -26,6 +26,7 @@ from unbounded.keras import _asked, _model
 from unbounded.keras._callbacks import CallbackStates, callback_list
 from unbounded.keras._counting import Counting
 from unbounded.keras._due import Due
+from unbounded.keras._fallback import PyDatasetFeed
 from unbounded.keras._feed import Feed
 from unbounded.keras._signals import Signals
 
@@ -81,9 +82,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         accept_changes: bool = False,
     ) -> None:
         super().__init__()
-        feeds = [feed] if isinstance(feed, Feed) else list(feed)
+        feeds: list[Feed] = list(feed) if isinstance(feed, Sequence) else [feed]
         for one in feeds:
-            if not isinstance(one, Feed):
+            if not isinstance(one, Feed | PyDatasetFeed):
                 raise TypeError(
                     f"Checkpoint() was given {type(one).__name__}. Expected the ub.keras.Feed that fit trains on."
                 )
@@ -105,6 +106,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._aborted = False  # that round was given up
         self._stopping = False
         self._finished = False
+        self._placed: Saved | None = None  # the feeds are where it says, and the model is not yet
         self._wrote: int | None = None  # the step of the newest checkpoint
 
     # -- the beginning ---------------------------------------------------------------------------------------
@@ -113,24 +115,21 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Take up the newest checkpoint, where there is one."""
         callbacks, who = callback_list(), _asked.caller()
         feed = self.feeds[0]
-        if callbacks is None or who is None or who.adapter is not feed:
+        adapter = None if who is None else who.adapter
+        if adapter is not None and feed not in (adapter, getattr(adapter, "py_dataset", None)):
             raise ValueError(
                 "Checkpoint(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
                 "callbacks=[ub.keras.Checkpoint(feed, …)])."
             )
+        assert callbacks is not None
         self._list = weakref.ref(callbacks)
         self._take_places(callbacks)
         self._signals = Signals(self._interrupt)
         self._states, self._resumed, self.stopped_by = None, None, None
         self._stopping, self._aborted, self._finished = False, False, False
-        self._store.prepare()
-        if not self._keepers:
-            names = ["feed", *(f"feed-{i}" for i in range(1, len(self.feeds)))]
-            parts = [feed.core, *(other.rounds.feed for other in self.feeds[1:])]
-            self._keepers = [
-                Keeper(core, self._store.directory, name=name) for core, name in zip(parts, names, strict=True)
-            ]
-        saved = self._store.newest()
+        saved, self._placed = self._placed, None
+        if saved is None or saved.number != feed.steps:
+            saved = self._place()
         if saved is not None:
             self._restore(saved)
         self._due.saved(feed.core)
@@ -141,6 +140,28 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._finish(f"{feed.epoch_number} epochs, where {saved.info['keras']['ended']} ended it,")
         self.model._initial_epoch = max(asked, 1) if self._finished else feed.epoch_number or None
         self._signals.install(callbacks)
+
+    def take_position(self, feed: Feed) -> None:
+        """Keras is about to look at a batch, so as to build the model: let the feed stand where the run stands."""
+        if feed is self.feeds[0]:
+            self._placed = self._place()
+
+    def _place(self) -> Saved | None:
+        """Put the feeds where the newest checkpoint says, where there is one."""
+        self._store.prepare()
+        if not self._keepers:
+            names = ["feed", *(f"feed-{i}" for i in range(1, len(self.feeds)))]
+            parts = [self.feeds[0].core, *(other.rounds.feed for other in self.feeds[1:])]
+            self._keepers = [
+                Keeper(core, self._store.directory, name=name) for core, name in zip(parts, names, strict=True)
+            ]
+        saved = self._store.newest()
+        if saved is not None:
+            self._load(saved)
+        else:
+            for keeper in self._keepers:
+                keeper.begin()
+        return saved
 
     def _take_places(self, callbacks: Any) -> None:
         """The counting before all others, the saving after them."""
@@ -154,7 +175,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         callbacks.callbacks = [self._counting, *others, self]
         self.feeds[0].fitting.counting = self._counting
 
-    def _restore(self, saved: Saved) -> None:
+    def _load(self, saved: Saved) -> None:
         info = saved.info
         if "keras" not in info:
             raise CheckpointError(
@@ -169,10 +190,12 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             keeper.load(state, saved, accept_changes=self._accept_changes)
         for other in self.feeds[1:]:
             other.rounds.moved()
-        feed = self.feeds[0]
-        feed.fitting.moved()
+        self.feeds[0].fitting.moved()
+
+    def _restore(self, saved: Saved) -> None:
+        """Put the model back; the feeds are in their places."""
+        feed, model = self.feeds[0], self.model
         state = saved.read_state()
-        model = self.model
         if not (model.built and model.optimizer is not None and model.optimizer.built):
             _model.build(model, feed.core.peek())
         _model.restore_model(model, state["model"])

@@ -260,6 +260,11 @@ class Feed(Adapter):  # type: ignore[misc]
         use, who = self._use(_asked.iterator()), _asked.caller()
         training = use is None or use.training
         if who is not None and who.verb == "build":
+            if training:
+                # A source that can't go back can't be moved once it was looked at: first to where the run stands.
+                for callback in _asked.callbacks():
+                    if hasattr(callback, "take_position"):
+                        callback.take_position(self)
             batch = self.core.peek() if training else self.rounds.feed.peek()
             return iter([batch] if convert is None else convert(iter([batch])))
         if not training:
