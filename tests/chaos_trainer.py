@@ -7,6 +7,9 @@ doing stands in a few numbers of shared memory, which outlive it.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import json
 import mmap
 import os
@@ -161,7 +164,7 @@ def live(life: dict[str, Any]) -> None:
 
     board = Board(Path(life["board"]))
     keras.utils.set_random_seed(0)
-    layers = [km.Recorder(life["ids"], life["steps"] * BATCH), Scaled(), keras.layers.Dense(4, "tanh")]
+    layers = [km.Recorder(life["ids"], life["room"]), Scaled(), keras.layers.Dense(4, "tanh")]
     layers += [keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((COLUMNS,)), *layers])
     model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse")
@@ -259,6 +262,7 @@ def main() -> None:
 
     # JAX says that its threads and forks don't go together. It has none yet: nothing was computed.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+    gc.freeze()  # else a collection in a life would copy all of this
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         life = json.loads(line)
@@ -267,7 +271,17 @@ def main() -> None:
             os._exit(run(life))
         print(json.dumps({"pid": child}), flush=True)
         _, status = os.waitpid(child, 0)
+        have_ready(Path(life["log"] + ".modules"))
         print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def have_ready(names: Path) -> None:
+    """Import what a life had to import, so that the next need not."""
+    if names.exists():
+        for name in json.loads(names.read_text()):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        names.unlink()
 
 
 def run(life: dict[str, Any]) -> int:
@@ -276,10 +290,12 @@ def run(life: dict[str, Any]) -> int:
     fd = os.open(life["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
+    known = set(sys.modules)
     try:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
         live(life)
+        Path(life["log"] + ".modules").write_text(json.dumps(sorted(set(sys.modules) - known)))
     except BaseException:
         traceback.print_exc()
         return 1

@@ -35,7 +35,7 @@ from unbounded._checkpoint import Checkpoints
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
-PATIENCE = 120.0  # seconds, for anything that a process is waited for
+PATIENCE = 20.0  # seconds, for anything that a process is waited for
 
 # Of each 20 kills, so many go to a source on a backend.
 SHARES = {
@@ -259,6 +259,8 @@ class Run:
             "source": source,
             "replay": True,
             "ids": 64,
+            # Of one size for all runs, so that their models are compiled once.
+            "room": steps_for(max(KILLS, 20)) * trainer.BATCH,
             **life,
         }
         self.tally = Tally()
