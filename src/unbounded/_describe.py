@@ -17,6 +17,10 @@ CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows")
 """The stats that a state carries: all others follow from the position, or come from the nodes."""
 
 
+class StreamChanged(UserWarning):
+    """A state that is gone on with though it is of another stream."""
+
+
 class RunFinished(UserWarning):
     """A run that already has all the epochs asked for."""
 
@@ -80,8 +84,15 @@ def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept
             f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the "
             "version that wrote it, or a newer one."
         )
-    if state["fingerprint"] != stream.fingerprint and not accept_changes:
+    if state["fingerprint"] != stream.fingerprint:
         changes = "; ".join(differences(state["stream"], stream.identity()))
+        if accept_changes:
+            warnings.warn(
+                f"The state is of another stream: {changes}. It is gone on with all the same, as accept_changes=True asks.",
+                StreamChanged,
+                stacklevel=5,
+            )
+            return
         raise ValueError(
             f"The state is of another stream: {changes}. Its position means other rows here. Use another "
             "directory, or the stream as it was; "

@@ -202,23 +202,27 @@ class Feed:
         if self._epoch_begun is None:
             self._epoch_begun = self._clock.monotonic()
         seconds = None if self._epoch is None else self._epoch.seconds
-        while (lot := self._next_lot()) is not None:
-            stop = min(self._epoch_end(lot), lot.end)
-            items, first = lot.run.items, lot.before.steps
-            for step in range(self._handed, stop):
-                if not lot.checked:
-                    self._check(lot, step)
-                self._handed = step + 1
-                yield items[step - first]
-                if self._handed != step + 1 or self._closed:
-                    self._usable()
-                    raise StreamError("The feed was moved while this loop was at work. Begin a new loop.")
-                if auto:
-                    self._trained = step + 1
-                if self._interrupted or (seconds is not None and self.epoch_seconds >= seconds):
-                    break
-            self._settle()
-        self._pause()
+        if self._looked is None:
+            self._looked = self._clock.monotonic()
+        try:
+            while (lot := self._next_lot()) is not None:
+                stop = min(self._epoch_end(lot), lot.end)
+                items, first = lot.run.items, lot.before.steps
+                for step in range(self._handed, stop):
+                    if not lot.checked:
+                        self._check(lot, step)
+                    self._handed = step + 1
+                    yield items[step - first]
+                    if self._handed != step + 1 or self._closed:
+                        self._usable()
+                        raise StreamError("The feed was moved while this loop was at work. Begin a new loop.")
+                    if auto:
+                        self._trained = step + 1
+                    if self._interrupted or (seconds is not None and self.epoch_seconds >= seconds):
+                        break
+                self._settle()
+        finally:
+            self._pause()  # a loop that was left, too
 
     def _next_lot(self) -> Lot | None:
         """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed
@@ -489,6 +493,7 @@ class Feed:
         elif self.stream.has_passes:
             passes = float(count.passes)
         before = self._stats_before
+        working = 0.0 if self._looked is None else self._clock.monotonic() - self._looked
         return Stats(
             steps=count.steps,
             rows=count.rows,
@@ -496,7 +501,7 @@ class Feed:
             fetched=counts.get("fetched", 0),
             in_doubt=before.in_doubt + self._in_doubt,
             waited=before.waited + self._waited,
-            worked=before.worked + self._worked,
+            worked=before.worked + self._worked + working,
             aged=before.aged + self._aged,
             aged_rows=before.aged_rows + self._aged_rows,
             # The same rows, seen in two places: not their sum.
