@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -441,3 +442,19 @@ def test_torch_gets_tensors_over_the_batchs_own_memory() -> None:
         warnings.simplefilter("error")
         (copy,) = to_torch(iter([x]))
         assert np.array_equal(copy.numpy(), x)
+
+
+@pytest.mark.skipif(km.BACKEND != "tensorflow", reason="strategies are TensorFlow's")
+def test_under_a_strategy_of_tensorflow_what_is_taken_ahead_is_not_trained(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = km.recording_model(records_rounds=True)
+    with Feed(stream(40), ub.Epoch(steps=3)) as feed, Feed(stream(8, passes=1)) as val:
+        for fit in range(3):  # the last two counted by a callback
+            callbacks = [ub.keras.Checkpoint(feed, tmp_path)] if fit else []
+            epochs = 2 * (fit + 1) if fit else 2
+            model.fit(feed, epochs=epochs, verbose=0, validation_data=val, callbacks=callbacks)
+            assert feed.steps == 6 * (fit + 1)
+    assert km.trained_ids(model) == [i % 40 for i in range(72)]
+    assert km.evaluated_ids(model) == [*range(8)] * 6

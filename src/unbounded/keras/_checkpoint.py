@@ -132,6 +132,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             saved = self._place()
         if saved is not None:
             self._restore(saved)
+        else:
+            feed.fitting.moved()
         self._due.saved(feed.core)
         asked = self.params["epochs"]
         if feed.epoch_number >= asked:

@@ -90,6 +90,7 @@ class Counting(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """No other callback has begun the epoch yet."""
+        self._base = self._feed.core.steps
         self._owner.before_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -88,6 +88,7 @@ class Feed(Adapter):  # type: ignore[misc]
         self.fitting = Fitting(self.core)
         self._make_rounds: Callable[[], Rounds] = lambda: Rounds(core("auto"), each_round)
         self._rounds: Rounds | None = None
+        self._announced: Literal["build", "training", "round"] | None = None
         self._uses: weakref.WeakKeyDictionary[Any, Use] = weakref.WeakKeyDictionary()
 
     # -- what a user asks of it ------------------------------------------------------------------------------
@@ -218,7 +219,10 @@ class Feed(Adapter):  # type: ignore[misc]
         """Keras begins to iterate: over an epoch, over a round, or for a look at one batch."""
         iterator, who = _asked.iterator(), _asked.caller()
         use = self._use(iterator)
-        if iterator is None or use is None or who is None or who.verb == "build":
+        if iterator is None or use is None or who is None:
+            return
+        self._announced = "build" if who.verb == "build" else "training" if use.training else "round"
+        if who.verb == "build":
             return
         if use.training:
             self.fitting.begin_epoch(iterator, use.steps_per_execution, who)
@@ -253,7 +257,31 @@ class Feed(Adapter):  # type: ignore[misc]
 
     def get_tf_dataset(self) -> Any:
         """What TensorFlow's trainer iterates over, once for each epoch or round."""
-        return _TensorFlowBatches(self)
+        from unbounded.keras import _tensorflow
+
+        iterator = _asked.iterator()
+        if not _tensorflow.is_distributed(getattr(iterator, "_distribute_strategy", None)):
+            return _TensorFlowBatches(self)
+        use = self._use(iterator)
+        return _tensorflow.distributed(self.stream, self._look(use), lambda: self._announced_batches(use))
+
+    def _announced_batches(self, use: Use | None) -> Iterator[Tree]:
+        """The batches of the epoch or round that was announced last, once; for threads that nobody can look into."""
+        announced, self._announced = self._announced, None
+        if announced == "build":
+            yield self._look(use)
+        elif announced == "training":
+            # What a strategy takes ahead is not trained; it is confirmed by a callback of ours, or when all of it is.
+            yield from _batches.rounded_up(self.core, 1 if use is None else use.steps_per_execution)
+        elif announced == "round":
+            yield from self.rounds.batches()
+
+    def _look(self, use: Use | None) -> Tree:
+        """One batch, for its shapes alone."""
+        if use is None or use.training:
+            return self.core.peek()
+        self.rounds.settle()
+        return self.rounds.feed.peek()
 
     def _iterate(self, convert: Convert | None) -> Iterator[Any]:
         """The batches for whoever asks."""
@@ -265,7 +293,7 @@ class Feed(Adapter):  # type: ignore[misc]
                 for callback in _asked.callbacks():
                     if hasattr(callback, "take_position"):
                         callback.take_position(self)
-            batch = self.core.peek() if training else self.rounds.feed.peek()
+            batch = self._look(use)
             return iter([batch] if convert is None else convert(iter([batch])))
         if not training:
             return _batches.converted(self.rounds.batches(), convert)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import tensorflow as tf
 from unbounded import _rows
 from unbounded._feed import Feed as CoreFeed
 from unbounded._rows import Tree
+from unbounded._stream import Stream
 from unbounded.keras import _length
 
 _MOST = 64  # batches made at once
@@ -131,20 +132,44 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Any]:
         if self._dataset is None:
-            batch = self._core.peek()
-            fixed = None if _length.ends(self._core.stream) else self._core.stream.batch_size
-            signature = _as_structure(
-                _rows.map_leaves(lambda leaf: tf.TensorSpec((None, fixed, *leaf.shape[1:]), leaf.dtype), batch)
-            )
             options = tf.data.Options()
             # A look ahead, in a thread of TensorFlow's, would be counted as training.
             options.autotune.enabled = False
             options.experimental_optimization.inject_prefetch = False
             options.experimental_optimization.apply_default_optimizations = False
             options.threading.max_intra_op_parallelism = 1
+            signature = _signature(self._core.stream, self._core.peek(), (None,))
             made = tf.data.Dataset.from_generator(self._produce, output_signature=signature)
             self._dataset = made.unbatch().with_options(options)
         return iter(self._dataset)
+
+
+def distributed(stream: Stream, batch: Tree, batches: Callable[[], Iterator[Tree]]) -> Any:
+    """A `tf.data` of single batches, which is what a strategy of `tf.distribute` divides among its replicas.
+
+    Args:
+        stream: where the batches come from.
+        batch: one of them, for its shapes.
+        batches: begins the iteration that Keras has announced. It is called in a thread of TensorFlow's, and more
+            often than Keras iterates.
+    """
+
+    def produce() -> Iterator[Tree]:
+        return map(_as_structure, batches())
+
+    return tf.data.Dataset.from_generator(produce, output_signature=_signature(stream, batch, ()))
+
+
+def is_distributed(strategy: Any) -> bool:
+    """Whether a strategy is one that somebody has chosen."""
+    return strategy is not None and type(strategy).__name__ != "_DefaultDistributionStrategy"
+
+
+def _signature(stream: Stream, batch: Tree, before: tuple[None, ...]) -> Any:
+    rows = None if _length.ends(stream) else stream.batch_size
+    return _as_structure(
+        _rows.map_leaves(lambda leaf: tf.TensorSpec((*before, rows, *leaf.shape[1:]), leaf.dtype), batch)
+    )
 
 
 def _as_structure(tree: Tree) -> Tree:
