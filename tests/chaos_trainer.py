@@ -122,7 +122,7 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
     def once() -> Iterator[Any]:
         """Asks the parent for ids; each is handed out once, whatever becomes of it."""
         with socket.socket(socket.AF_UNIX) as line:
-            line.connect(counter)
+            line.connect(str(counter))
             while True:
                 line.sendall(b"?")
                 first, count = struct.unpack("<qq", line.recv(16, socket.MSG_WAITALL))
@@ -154,9 +154,10 @@ def stream(life: dict[str, Any]) -> ub.Stream:
 def live(life: dict[str, Any]) -> None:
     """Train from where the run stands to its end, and write down what the model has become."""
     import keras
+
     import keras_models as km
 
-    class Scaled(keras.layers.Layer):
+    class Scaled(keras.layers.Layer):  # type: ignore[misc]
         """Small numbers of large ids. (Keras's own such layer looks for TensorFlow on every backend.)"""
 
         def call(self, x: Any) -> Any:
@@ -171,7 +172,7 @@ def live(life: dict[str, Any]) -> None:
     made = stream(life)
     with ub.keras.Feed(made, epoch=ub.Epoch(steps=EPOCH)) as feed:
 
-        class Told(keras.callbacks.Callback):
+        class Told(keras.callbacks.Callback):  # type: ignore[misc]
             """Says which step was trained, and goes no further than it may."""
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -206,6 +207,7 @@ def live(life: dict[str, Any]) -> None:
         if saver.stopped_by is not None:
             return
         stats = feed.stats
+        variables: dict[str, Any] = {f"variable {i}": value for i, value in enumerate(km.weights(model))}
         np.savez(
             life["result"],
             order=np.array(km.trained_ids(model)),
@@ -213,8 +215,7 @@ def live(life: dict[str, Any]) -> None:
             loss=np.array(history.history["loss"][-1:]),
             stats=np.array([stats.steps, stats.rows, stats.lost, stats.fetched]),
             iterations=np.array(int(model.optimizer.iterations)),
-            **{f"variable {i}": value for i, value in enumerate(km.weights(model))},
-            **{f"seeds {i}": km._read(v) for i, v in enumerate(model.non_trainable_variables)},
+            **variables,
         )
 
 
@@ -257,7 +258,6 @@ def main() -> None:
         # Keras looks whether it is there, which takes each life some seconds where it is.
         sys.modules["tensorflow"] = None  # type: ignore[assignment]
     import keras_models  # noqa: F401
-
     import unbounded.keras  # noqa: F401
 
     # JAX says that its threads and forks don't go together. It has none yet: nothing was computed.

@@ -7,9 +7,11 @@ at the end.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -25,17 +27,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import chaos_trainer as trainer
 import numpy as np
 import pytest
-from chaos_trainer import FINISHED, PHASES, SAVING, Board
 
+import chaos_trainer as trainer
+from chaos_trainer import FINISHED, PHASES, SAVING, Board
 from unbounded._checkpoint import Checkpoints
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
-PATIENCE = 20.0  # seconds, for anything that a process is waited for
+PATIENCE = 60.0  # seconds, for anything that a process is waited for
 
 # Of each 20 kills, so many go to a source on a backend.
 SHARES = {
@@ -70,6 +72,7 @@ class Tally:
     calls: Counter[int] = field(default_factory=Counter)
     by: Counter[str] = field(default_factory=Counter)
     again: int = 0
+    early: int = 0
     lives: int = 0
     steps: int = 0
     steps_again: int = 0
@@ -87,7 +90,8 @@ class Tally:
         return [
             f"kills: {kills} ({phases}); {by}",
             f"inside a write, at {len(self.calls)} different calls to the disk; "
-            f"{self.again} kills before a new checkpoint, so that the next life began where this one had",
+            f"{self.again} lives began where the one before had, which was killed before a new checkpoint; "
+            f"{self.early} more lives were killed before a first step, or soon after it",
             f"{self.lives} lives, {self.steps} steps, {self.steps_again} of them trained again by a next life; "
             f"{self.checkpoints} checkpoints taken up",
             f"a source that can't go back: {self.missing} rows missing after kills, {self.lost} counted as lost; "
@@ -132,18 +136,35 @@ class Forks:
             text=True,
             env={**os.environ, **made},
         )
+        self._pid: int | None = None  # of the life under way
         self._heard()
 
     def begin(self, life: dict[str, Any]) -> int:
         """Begin a life; returns its process id."""
         assert self._process.stdin is not None
+        self._end_life()
         self._process.stdin.write(json.dumps(life) + "\n")
         self._process.stdin.flush()
-        return int(self._heard()["pid"])
+        self._pid = int(self._heard()["pid"])
+        return self._pid
+
+    def _end_life(self) -> None:
+        """A test that failed may have left one."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self.ended()
+
+    def is_over(self) -> bool:
+        """Whether the life has ended."""
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
 
     def ended(self) -> int:
         """Wait for the life's end; returns its exit code, or minus the signal that ended it."""
-        return int(self._heard()["status"])
+        status = int(self._heard()["status"])
+        self._pid = None
+        return status
 
     def _heard(self) -> Any:
         assert self._process.stdout is not None
@@ -152,8 +173,9 @@ class Forks:
         return json.loads(line)
 
     def close(self) -> None:
-        """End it; it waits for a life that is under way."""
+        """End it."""
         assert self._process.stdin is not None
+        self._end_life()
         self._process.stdin.close()
         self._process.wait()
         assert self._process.stdout is not None
@@ -286,8 +308,9 @@ class Run:
     def _await(self, what: str, true: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
         while not true():
-            assert time.monotonic() < end, (
-                f"{what} did not come within {PATIENCE} s: {self._words()}\n{self.log()}"
+            assert time.monotonic() < end, f"{what} did not come within {PATIENCE} s: {self._words()}\n{self.log()}"
+            assert self._is_over() or not self._forks.is_over(), (
+                f"The life ended before {what} came: {self._words()}\n{self.log()}"
             )
             time.sleep(0.0002)
 
@@ -305,8 +328,6 @@ class Run:
             self.tally.checkpoints += resumed > 0
             self.tally.again += resumed == self._began
         self._began = resumed
-        board_saved = board["saved"]
-        self._may_resume = {resumed} if board_saved < 0 else {board_saved}
 
     def _after(self) -> None:
         """What the next life may go on from."""
@@ -347,11 +368,23 @@ class Run:
             self._after()
         else:
             assert status == 0, f"It ended with {status}: {self._words()}\n{self.log()}"
-            assert board["saving"] < 0 and board["saved"] == board["steps"], (
+            assert (board["saving"], board["saved"]) == (-1, board["steps"]), (
                 f"A clean stop saves the last step that was trained: {self._words()}"
             )
             self.tally.stops += 1
             self.tally.slowest_stop = max(self.tally.slowest_stop, took)
+            self._after()
+
+    def live_and_be_killed_early(self, wait: float) -> None:
+        """One life that is killed while it takes the run up, or soon after; it counts as none of the kills."""
+        pid = self._begin(None)
+        time.sleep(wait)
+        os.kill(pid, signal.SIGKILL)
+        status = self._forks.ended()
+        assert status == -signal.SIGKILL, f"It ended with {status}: {self._words()}\n{self.log()}"
+        self.tally.early += 1
+        if self.board["resumed"] >= 0:
+            self._took_up()
             self._after()
 
     def _is_over(self) -> bool:
@@ -399,7 +432,7 @@ def add(tally: Tally, name: str, run: Run) -> None:
         getattr(tally, counted).update(getattr(mine, counted))
     if kills := sum(mine.phases.values()):
         tally.by[name] += kills
-    for number in ("again", "lives", "steps", "steps_again", "checkpoints", "stops"):
+    for number in ("again", "early", "lives", "steps", "steps_again", "checkpoints", "stops"):
         setattr(tally, number, getattr(tally, number) + getattr(mine, number))
     tally.slowest_stop = max(tally.slowest_stop, mine.slowest_stop)
 
@@ -434,8 +467,11 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_left_alone(
     alone = Run(forks(backend), place, f"{name}-alone", source=source, steps=steps)
     wanted = alone.live_to_the_end()
     run = Run(forks(backend), place, name, source=source, steps=steps)
-    for plan in plans(kills, seed=list(SHARES).index((backend, source))):
+    rng = random.Random(kills)
+    for i, plan in enumerate(plans(kills, seed=list(SHARES).index((backend, source)))):
         run.live_and_be_ended(plan)
+        if i % 5 == 3:
+            run.live_and_be_killed_early(rng.uniform(0, 1))
     found = run.live_to_the_end()
     add(tally, name, run)
     # What was read ahead when training ended is the threads' affair.
@@ -485,13 +521,13 @@ def test_of_a_source_that_cannot_go_back_a_kill_trains_no_row_twice_and_the_lost
     That is at most one block for each kill: the ids that were answered and had not been yielded. Nobody but the
     generator knows of them, so nobody else can count them.
     """
-    kills, most = share("jax", "once"), 5
+    kills, most = max(2, share("jax", "once")), 5
     steps = steps_for(kills)
     ids = 2000 + steps * trainer.BATCH + 500 * kills
     tickets = Tickets(place / "once.socket", ids, most=most, seed=3)
     life = {"steps": steps, "ids": ids, "counter": tickets.path, "replay": False}
     run = Run(forks("jax"), place, "once", source="once", **life)
-    for plan in plans(kills, seed=3):
+    for plan in [Plan(1, gate=2), *plans(kills - 1, seed=3)]:  # the first before there is a checkpoint
         run.live_and_be_ended(plan)
     found = run.live_to_the_end()
     tickets.close()
