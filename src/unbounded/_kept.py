@@ -68,6 +68,7 @@ class Keeper:
             source.settle(_SETTLE)
         state = self._feed._state()
         if isinstance(source, Live):
+            store.prepare()  # the rows' counter lies in the directory, and there may be no segment that makes it
             first = innermost(self._feed._mark())["row"]
             self._write_rows(store, source, first)
             state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]

@@ -1,0 +1,195 @@
+"""Stream: the chain of words, what it says of itself, and what a step contains without running up to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import Counter, first, from_start, once, table
+
+import unbounded as ub
+from unbounded._rows import Tree
+from unbounded.testing import assert_same_rows
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+def noise(rows: Tree, rng: np.random.Generator) -> Tree:
+    return {**rows, "x": rows["x"] + rng.normal(size=rows["x"].shape)}
+
+
+def from_some(start: int = 0) -> Any:
+    for rows in from_start(start):
+        yield {"id": rows, "x": rows / 2, "k": rows % 3}
+
+
+TELLING = {
+    "arrays": table(100).batch(7),
+    "in order": table(100, shuffle=False).batch(7),
+    "map": table(100).map(lambda r: r).map_rows(lambda r: r).batch(7).map(lambda r: r),
+    "shuffle": table(100).shuffle(30, seed=3).batch(7),
+    "shuffle of passes": table(100).shuffle(64).shuffle(10).batch(7).prefetch(2),
+    "windows": table(100).windows(5, stride=2).batch(7),
+    "replay": table(100).replay(40, reuse=2.5).batch(7),
+    "random_map": table(100).random_map(noise, group=16).batch(7).random_map(noise),
+    "take": table(100).take(250).batch(7),
+    "buffer": table(100).buffer(20).batch(7),
+    "start": ub.generate(from_some).shuffle(50).windows(2).batch(7),
+    "all": table(100)
+    .random_map(noise, group=10)
+    .windows(3)
+    .shuffle(20)
+    .replay(40, reuse=2)
+    .take(400)
+    .buffer(20)
+    .batch(6)
+    .map(lambda r: r, workers=2)
+    .prefetch(3),
+}
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_a_step_contains_what_a_run_then_finds_there(name: str) -> None:
+    stream = TELLING[name]
+    batches = first(stream, 40)
+    assert len(batches) > 30
+    for step in range(0, len(batches), 3):
+        assert_same_rows(stream.batch_at(step), batches[step], f"step {step}")
+
+
+@pytest.mark.parametrize("name", ["arrays", "in order", "map", "shuffle", "shuffle of passes", "random_map", "buffer"])
+def test_a_row_comes_next_where_step_of_says(name: str) -> None:
+    stream = TELLING[name]
+    batches = [b["id"].tolist() for b in first(stream, 60)]
+    for row in range(0, 100, 7):
+        for after in (0, 1, 13, 14, 15, 20):
+            step = stream.step_of(row, after=after)
+            expected = next(i for i in range(after, 60) if row in batches[i])
+            # Rows of one batch stand in it together: a row is found at its first batch from `after` on.
+            assert step == expected, (row, after)
+
+
+def test_a_row_of_a_function_comes_where_step_of_says() -> None:
+    stream = ub.generate(from_some).shuffle(50).batch(7)
+    batches = [b["id"].tolist() for b in first(stream, 60)]
+    for row in range(0, 400, 13):
+        assert row in batches[stream.step_of(row)]
+
+
+@pytest.mark.parametrize("name", ["arrays", "shuffle of passes", "random_map", "windows", "replay", "start"])
+def test_numbers_around_10_to_the_12_are_told_and_tell_each_other(name: str) -> None:
+    stream = TELLING[name]
+    for step in (10**12 - 1, 10**12, 10**12 + 1):
+        assert_same_rows(stream.batch_at(step), stream.batch_at(step))
+        if name in ("arrays", "shuffle of passes", "random_map"):
+            row = int(stream.batch_at(step)["id"][3])
+            assert stream.step_of(row, after=step) == step
+
+
+CANNOT = {
+    "filter": table(100).filter(lambda r: r["id"] > 3).batch(7),
+    "normalize": table(100).normalize("x").batch(7),
+    "keyed windows": table(100).windows(3, by="k").batch(7),
+    "state": ub.generate(Counter).batch(7),
+    "live": ub.generate(once).batch(7),
+    "drops": table(100).buffer(5, overflow="drop_oldest").batch(7),
+    "passes": ub.generate(from_start, passes=2).batch(7),
+    "no batch": table(100),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_streams_that_can_not_tell_say_why(name: str) -> None:
+    with pytest.raises(LookupError, match="depends on|can't go to|has no .batch|does not know"):
+        CANNOT[name].batch_at(3)
+    if name not in ("state", "live"):  # whose rows are numbered as they come
+        with pytest.raises(LookupError):
+            CANNOT[name].step_of(3)
+
+
+@pytest.mark.parametrize("name", ["windows", "replay"])
+def test_where_a_row_comes_out_of_some_stages_can_not_be_told(name: str) -> None:
+    with pytest.raises(LookupError, match="depends on all rows before it"):
+        TELLING[name].step_of(3)
+
+
+def test_a_row_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"step_of\(row=100\): the arrays have the rows 0 to 99"):
+        table(100).batch(4).step_of(100)
+
+
+def test_it_reads_as_the_chain() -> None:
+    def double(rows: Tree) -> Tree:
+        return rows
+
+    stream = (
+        table(1000, seed=3).map(double).normalize("x").shuffle(100, seed=2).windows(4, stride=2).batch(32).map(double, workers=2).prefetch(4)
+    )
+    assert repr(stream) == (
+        "arrays(1,000 rows, seed=3).map(double).normalize('x').shuffle(100, seed=2).windows(4, stride=2).batch(32)"
+        ".map(double, workers=2).prefetch(4)"
+    )
+    assert repr(ub.generate(once, passes=2)) == "generate(once, passes=2)"
+
+
+def test_it_describes_itself_a_line_for_each_word() -> None:
+    lines = table(1000).shuffle(100).buffer(50, overflow="drop_oldest").batch(8).describe().splitlines()
+    assert lines[0].startswith("arrays(1,000 rows)")
+    assert lines[0].endswith("1,000 rows a pass")
+    assert "at most once" in lines[2]
+    assert lines[-1].startswith("guarantee: at most once; fingerprint ")
+
+
+def test_its_promise_is_that_of_its_weakest_part() -> None:
+    assert table(10).shuffle(3).batch(2).guarantee == "exact"
+    assert ub.generate(once).shuffle(3).batch(2).guarantee == "at_most_once"
+    assert table(10).buffer(3, overflow="drop_oldest").batch(2).guarantee == "at_most_once"
+
+
+def test_a_word_gives_a_new_stream_and_leaves_the_old_one() -> None:
+    base = table(100)
+    base.shuffle(10).batch(3)
+    assert repr(base) == "arrays(100 rows)"
+    assert base.batch(3).batch_size == 3
+    assert base.batch_size is None
+
+
+def test_the_fingerprint_holds_what_moves_rows_and_nothing_else() -> None:
+    def one(rows: Tree) -> Tree:
+        return rows
+
+    def two(rows: Tree) -> Tree:
+        return rows
+
+    base = table(100).map(one).batch(4)
+    assert base.fingerprint == table(100).map(one, workers=3).batch(4).prefetch(9).fingerprint
+    others = [
+        table(100).map(two).batch(4),
+        table(100).map(one).batch(5),
+        table(100, seed=1).map(one).batch(4),
+        table(101).map(one).batch(4),
+        table(100, passes=3).map(one).batch(4),
+        table(100).map(one).shuffle(3).batch(4),
+        ub.arrays({"id": np.arange(100)}).map(one).batch(4),
+    ]
+    assert len({base.fingerprint, *(o.fingerprint for o in others)}) == len(others) + 1
+    assert len(base.fingerprint) == 16
+
+
+def test_rows_of_a_pass_are_known_where_they_can_be() -> None:
+    assert table(100).shuffle(7).batch(4).rows_per_pass == 100
+    assert table(100).windows(5, stride=2).batch(4).rows_per_pass == 48
+    assert table(100).filter(lambda r: r["id"] > 0).batch(4).rows_per_pass is None
+
+
+def test_importing_it_imports_numpy_and_no_framework() -> None:
+    code = (
+        "import sys, numpy; before = set(sys.modules); import unbounded; "
+        "new = {m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names); "
+        "assert new <= {'unbounded', 'numpy'}, new; "
+        "assert not {'keras', 'jax', 'torch', 'tensorflow', 'psutil', 'rich', 'unbounded.keras', 'unbounded.testing'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
