@@ -92,8 +92,9 @@ class Stream:
                 streams.
 
         >>> import numpy as np, unbounded as ub
-        >>> stream = ub.arrays(np.zeros(8)).random_map(lambda rows, rng: rows +
-        rng.normal(size=rows.shape)).batch(4)
+        >>> def noisy(rows, rng):
+        ...     return rows + rng.normal(size=rows.shape)
+        >>> stream = ub.arrays(np.zeros(8)).random_map(noisy).batch(4)
         >>> bool((stream.batch_at(5) == stream.batch_at(5)).all())
         True
         """

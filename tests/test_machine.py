@@ -1,0 +1,78 @@
+"""machine: readings fall due whether or not anybody takes them; those that were missed are a gap, and counted."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import unbounded as ub
+from unbounded._block import Block
+from unbounded._node import Context
+from unbounded.sources.live import Past
+from unbounded.sources.machine import Machine
+from unbounded.testing import Clock
+
+pytest.importorskip("psutil")
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+def readings(clock: Clock, past: Past, rate: float = 10.0) -> tuple[Any, threading.Event]:
+    stop = threading.Event()
+    return Machine(rate)._readings(clock, past, stop), stop
+
+
+class Eager(Clock):
+    """Whoever waits finds the time gone by at once."""
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        self.advance(max(0.0, timeout or 0.0))
+        return event.is_set()
+
+
+def test_readings_are_real_rows_of_this_computer() -> None:
+    blocks, stop = readings(Eager(1000.0), Past(0, None, 0))
+    rows = [b.rows for b in (next(blocks) for _ in range(5)) if b.count]
+    assert len(rows) >= 3
+    assert list(rows[0]) == ["time", "cpu", "memory", "load", "disk_read", "disk_write", "net_in", "net_out"]
+    assert all(leaf.shape == (1,) for leaf in rows[0].values())
+    assert rows[0]["cpu"].dtype == np.float32
+    assert 0 < rows[-1]["memory"][0] <= 100
+    stop.set()
+
+
+def test_a_reading_that_could_not_be_taken_in_time_is_a_gap() -> None:
+    clock = Eager(1000.0)
+    blocks, stop = readings(clock, Past(0, None, 0))
+    for _ in range(3):
+        next(blocks)
+    clock.advance(0.55)
+    found: list[Block] = [next(blocks) for _ in range(4)]
+    gaps = [b.ends.missed for b in found if b.ends]
+    assert sum(gaps) in (4, 5)
+    stop.set()
+
+
+def test_the_time_between_two_runs_is_a_gap_of_the_readings_that_fell_due() -> None:
+    clock = Eager(1000.0)
+    blocks, stop = readings(clock, Past(50, 990.0, 30))
+    first = next(blocks)
+    # A hundred fell due in the ten seconds, of which the killed run had read, and lost, thirty.
+    assert (first.count, first.ends.kind, first.ends.missed) == (0, "gap", 70)
+    stop.set()
+
+
+def test_it_is_a_stream_that_ends_its_thread() -> None:
+    with ub.Feed(ub.machine(rate=200).batch(2)) as feed:
+        batch = next(feed.batches())
+        assert batch["cpu"].shape == (2,)
+    assert ub.machine().guarantee == "at_most_once"
+    assert Machine(5.0).open(Context(Clock())).counts()["fetched"] == 0
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), "fast"])
+def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
+    with pytest.raises(ValueError, match="expected readings a second"):
+        ub.machine(rate=rate)

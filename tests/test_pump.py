@@ -1,0 +1,170 @@
+"""Pump: one thread-and-queue of (rows, mark): the mark is that of the last block handed on, and errors come in their place."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import wait_until
+
+from unbounded._block import Block
+from unbounded._node import EndOfStream
+from unbounded._pump import Ahead, Pump, Workers
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+class Numbers:
+    """Blocks of one row; some pulls fail once, or end the stream."""
+
+    def __init__(self, *, fail: tuple[int, ...] = (), end: int | None = None) -> None:
+        self.at = 0
+        self.fail = set(fail)
+        self.end = end
+        self.pulls = 0
+        self.released: list[Any] = []
+        self.closed = False
+
+    def pull(self, timeout: float | None) -> Any:
+        self.pulls += 1
+        if self.at in self.fail:
+            self.fail.remove(self.at)
+            raise OSError(f"at {self.at}")
+        if self.at == self.end:
+            raise EndOfStream
+        self.at += 1
+        return Block(np.array([self.at - 1]), 1)
+
+    def mark(self) -> Any:
+        return {"at": self.at}
+
+    def restore(self, mark: Any) -> None:
+        self.at = mark["at"]
+
+    def release(self, mark: Any) -> None:
+        self.released.append(mark["at"])
+
+    def close(self) -> None:
+        self.closed = True
+
+    def counts(self) -> dict[str, int]:
+        return {"fetched": self.at}
+
+    def journal(self) -> dict[str, Any]:
+        return {}
+
+    def recall(self, journal: Any) -> None:
+        pass
+
+
+def take(pump: Pump, n: int) -> list[int]:
+    out: list[int] = []
+    while len(out) < n:
+        block: Any = pump.pull(1.0)
+        if block is not None:
+            out += block.rows.tolist()
+    return out
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_mark_is_that_of_the_last_block_handed_on(threads: int) -> None:
+    source = Numbers()
+    pump = Pump(source, threads=threads)  # type: ignore[arg-type]
+    for i in range(50):
+        assert pump.mark() == {"at": i}
+        assert take(pump, 1) == [i]
+    wait_until(lambda: source.at >= 51)
+    pump.close()
+    assert pump.mark() == {"at": 50}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_of_the_upstream_comes_after_the_blocks_before_it_and_the_next_pull_goes_on(threads: int) -> None:
+    pump = Pump(Numbers(fail=(3,)), threads=threads)  # type: ignore[arg-type]
+    assert take(pump, 3) == [0, 1, 2]
+    with pytest.raises(OSError, match="at 3"):
+        take(pump, 1)
+    assert pump.mark() == {"at": 3}
+    assert take(pump, 3) == [3, 4, 5]
+    pump.close()
+
+
+def test_an_error_of_the_work_leaves_the_mark_and_is_tried_again() -> None:
+    failed = []
+
+    def work(block: Any) -> Any:
+        if block.rows[0] == 4 and not failed:
+            failed.append(1)
+            raise ValueError("four")
+        return block.with_rows(block.rows * 10)
+
+    pump = Workers(Numbers(), work, 3)  # type: ignore[arg-type]
+    assert take(pump, 4) == [0, 10, 20, 30]
+    with pytest.raises(ValueError, match="four"):
+        take(pump, 1)
+    assert pump.mark() == {"at": 4}
+    assert take(pump, 3) == [40, 50, 60]
+    pump.close()
+
+
+def test_the_end_comes_last_and_stays() -> None:
+    pump = Pump(Numbers(end=5), threads=3)  # type: ignore[arg-type]
+    assert take(pump, 5) == [0, 1, 2, 3, 4]
+    for _ in range(3):
+        with pytest.raises(EndOfStream):
+            pump.pull(1.0)
+    pump.restore({"at": 3})
+    assert take(pump, 2) == [3, 4]
+    pump.close()
+
+
+def test_a_restore_throws_away_what_is_queued() -> None:
+    pump = Ahead(Numbers(), 20)  # type: ignore[arg-type]
+    assert take(pump, 3) == [0, 1, 2]
+    for at in (1, 100, 2):
+        pump.restore({"at": at})
+        assert pump.mark() == {"at": at}
+        assert take(pump, 2) == [at, at + 1]
+    pump.close()
+
+
+def test_it_works_no_further_ahead_than_asked_for_and_sleeps_until_half_is_gone() -> None:
+    source = Numbers()
+    pump = Ahead(source, 10)  # type: ignore[arg-type]
+    take(pump, 1)
+    wait_until(lambda: pump._asleep)
+    full = source.at
+    assert 10 <= full <= 12
+    take(pump, 4)
+    assert source.at == full
+    take(pump, 2)
+    wait_until(lambda: source.at > full)
+    pump.close()
+
+
+def test_a_release_is_passed_on_by_the_thread_that_pulls() -> None:
+    source = Numbers()
+    pump = Ahead(source, 2)  # type: ignore[arg-type]
+    take(pump, 3)
+    pump.release({"at": 3})
+    take(pump, 10)
+    wait_until(lambda: source.released == [3])
+    pump.close()
+    assert source.closed
+
+
+def test_nothing_yet_is_none_within_the_timeout() -> None:
+    gate = threading.Event()
+
+    class Quiet(Numbers):
+        def pull(self, timeout: float | None) -> Any:
+            return super().pull(timeout) if gate.wait(timeout) else None
+
+    pump = Ahead(Quiet(), 2)  # type: ignore[arg-type]
+    assert pump.pull(0.01) is None
+    assert pump.journal() == {}
+    gate.set()
+    assert take(pump, 1) == [0]
+    pump.close()
