@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
 import threading
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from unbounded.cli._display import Display, display
+from unbounded.cli._display import Display, LiveDisplay, display
 from unbounded.cli._view import Event
 from unbounded.detect._columns import VITALS
 from unbounded.detect._readings import Readings, SourceError, readings
@@ -43,7 +44,10 @@ def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: s
         where = readings(source, rate=rate)
         directory = directory or Path("runs") / name_of(source)
         hello(shown, where, plan)
-        with Glance(shown.show, rate) if where.columns == VITALS else Glance(None, rate) as glance:
+        with contextlib.ExitStack() as stack:
+            if isinstance(shown, LiveDisplay):
+                stack.enter_context(chatter_aside(directory / "stderr.log"))
+            glance = stack.enter_context(Glance(shown.show if where.columns == VITALS else None, rate))
             train_and_show(where, directory, plan, shown, glance)
         if report:
             leave_report(directory, shown)
@@ -108,6 +112,26 @@ def leave_report(directory: Path, shown: Display) -> None:
         shown.say(f"The report is in {write_report(directory)}")
     except (FileNotFoundError, ModuleNotFoundError) as error:
         shown.say(str(error))
+
+
+@contextlib.contextmanager
+def chatter_aside(path: Path) -> Iterator[None]:
+    """Send what libraries written in C print about themselves into a file: it would tear the live display.
+
+    What Python prints to standard error is not touched: rich puts it above the panel.
+
+    Args:
+        path: the file, which is added to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class Glance:

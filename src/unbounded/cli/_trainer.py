@@ -36,6 +36,8 @@ class Trainer:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 env=os.environ | {"PYTHONUTF8": "1"},
+                # A terminal's Ctrl-C reaches all processes of a session, and a second signal would cut the end short.
+                start_new_session=True,
             )
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         assert self._process.stdout is not None
