@@ -191,7 +191,7 @@ def live(life: dict[str, Any]) -> None:
             def _save(self, **kwargs: Any) -> None:
                 board["calls"], board["saving"], board["phase"] = 0, feed.steps, SAVING
                 super()._save(**kwargs)
-                if here(board):
+                if is_meant(board):  # it had fewer calls than that
                     stand_still(board)
                 board["saved"], board["saving"], board["phase"] = feed.steps, -1, TRAINING
 
@@ -219,17 +219,16 @@ def live(life: dict[str, Any]) -> None:
         )
 
 
-def here(board: Board) -> bool:
-    """Whether this is a checkpoint in which to stand still, at this call or one that it didn't come to."""
-    new = board["saving"] - board["resumed"] >= board["from_step"]
-    return new and 0 <= board["hold_call"] <= board["calls"]
+def is_meant(board: Board) -> bool:
+    """Whether this is a checkpoint in which to stand still."""
+    return board["hold_call"] >= 0 and board["saving"] - board["resumed"] >= board["from_step"]
 
 
 def door(board: Board) -> Callable[..., Any]:
     """What all calls to the disk go through, so that one can stand still in the middle of a checkpoint."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
-        if board["phase"] == SAVING and here(board):
+        if board["phase"] == SAVING and is_meant(board) and board["calls"] == board["hold_call"]:
             if board["hold_half"] and function is os.write:
                 os.write(args[0], args[1][: len(args[1]) // 2])
             stand_still(board)
