@@ -103,8 +103,8 @@ class Demo:
             self._display.say(f"Alarm after {alarm['heard'] - core.began:.1f} s: {alarm['words']}.")
         else:
             self._display.say(
-                f"No alarm within {ALARM_WITHIN:.0f} s: the cpu had been at up to {busiest:.0f} % of late, so one core more "
-                "was no surprise. Try again when the computer has less to do."
+                f"No alarm within {ALARM_WITHIN:.0f} s: the cpu had been at up to {busiest:.0f} % of late, so one core "
+                "more was no surprise. Try again when the computer has less to do."
             )
         self._train_for(3.0)
 
