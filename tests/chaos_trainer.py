@@ -183,7 +183,7 @@ def live(life: dict[str, Any]) -> None:
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 board["steps"] = feed.steps
                 if 0 <= board["gate"] <= feed.steps - board["resumed"]:
-                    stand_still(board)
+                    stand_still(board, lambda: feed.core.interrupted)
 
         class Checkpoint(ub.keras.Checkpoint):
             """Says when a checkpoint is written."""
@@ -239,13 +239,14 @@ def door(board: Board) -> Callable[..., Any]:
     return call
 
 
-def stand_still(board: Board) -> None:
-    """Wait to be killed."""
+def stand_still(board: Board, told_to_stop: Callable[[], bool] = lambda: False) -> None:
+    """Wait to be killed, or to be told to stop."""
     board["held"] = 1
     parent = os.getppid()
-    while os.getppid() == parent:  # its death is the end of the test
-        time.sleep(0.05)
-    os._exit(3)
+    while not told_to_stop():
+        time.sleep(0.005)
+        if os.getppid() != parent:  # its death is the end of the test
+            os._exit(3)
 
 
 # -- the process that forks --------------------------------------------------------------------------------------

@@ -377,7 +377,7 @@ class Run:
 
     def live_and_be_killed_early(self, wait: float) -> None:
         """One life that is killed while it takes the run up, or soon after; it counts as none of the kills."""
-        pid = self._begin(None)
+        pid = self._begin(Plan(1, gate=2))
         time.sleep(wait)
         os.kill(pid, signal.SIGKILL)
         status = self._forks.ended()
@@ -501,7 +501,7 @@ def test_clean_stops_lose_nothing_of_a_source_that_cannot_go_back(
         run = Run(forks("jax"), place, name, source="once", steps=steps, ids=ids, counter=tickets.path)
         for _ in range(ends):
             after = rng.randint(1, 9)
-            run.live_and_be_ended(Plan(after, rng.uniform(0, 0.004), end=signal.SIGTERM))
+            run.live_and_be_ended(Plan(after, rng.uniform(0, 0.004), gate=after + 4, end=signal.SIGTERM))
         results.append(run.live_to_the_end())
         tickets.close()
     wanted, found = results
