@@ -32,6 +32,14 @@ def first(stream: ub.Stream, steps: int, **given: Any) -> list[Any]:
         return list(itertools.islice(feed.batches(), steps))
 
 
+def train_all(feed: ub.Feed, seen: list[int] | None = None) -> None:
+    """Train on all that comes, to the end or to an error, and note the ids in `seen`."""
+    for batch in feed.batches():
+        if seen is not None:
+            seen += ids(batch)
+        feed.trained()
+
+
 def first_ids(stream: ub.Stream, steps: int) -> list[int]:
     """The ids in the first batches, one after the other."""
     return [i for batch in first(stream, steps) for i in ids(batch)]
@@ -101,7 +109,7 @@ class Steps:
                 with self._more:
                     self.taken = number
                     self._more.notify_all()
-                    self._more.wait_for(lambda: len(self._items) > number or self.done)
+                    self._more.wait_for(lambda wanted=number: len(self._items) > wanted or self.done)
                     if len(self._items) <= number:
                         return
                     item = self._items[number]

@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import blocks, first, first_ids, ids, table
 
 import unbounded as ub
+from helpers import blocks, first, first_ids, ids, table
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")

@@ -1,12 +1,12 @@
-"""batch: rows in batches of one size, cut anywhere; only a declared end makes a short one, and only a batch may span a break."""
+"""batch: rows in batches of one size, cut anywhere; only a declared end makes a short one."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import blocks, first, first_ids, ids, table
 
 import unbounded as ub
+from helpers import blocks, first, first_ids, ids, table
 from unbounded._block import Run
 from unbounded.testing import assert_resumes
 

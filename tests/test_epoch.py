@@ -1,4 +1,4 @@
-"""Epoch: the first bound that is reached ends it, never before one batch; the data never starts over; passes are carried."""
+"""Epoch: the first bound that is reached ends it, after one batch at least; the data never starts over."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Steps, ids, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unbounded as ub
+from helpers import Steps, ids, table
 from unbounded.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -27,8 +27,8 @@ def test_epochs_of_steps_are_exact_and_the_data_goes_on() -> None:
     with ub.Feed(table(10, shuffle=False).batch(4), epoch=ub.Epoch(steps=3)) as feed:
         for epoch in feed.epochs(3):
             seen.append([i for b in epoch for i in ids(b)])
-        assert [epoch_ for epoch_ in map(len, seen)] == [12, 12, 12]
-    assert sum(seen, []) == [i % 10 for i in range(36)]
+        assert [len(epoch) for epoch in seen] == [12, 12, 12]
+    assert list(itertools.chain(*seen)) == [i % 10 for i in range(36)]
 
 
 def test_an_epoch_of_rows_ends_with_the_batch_that_reaches_them() -> None:

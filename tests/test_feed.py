@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Steps, first, ids, table, wait_until
 
 import unbounded as ub
+from helpers import Steps, first, ids, table, wait_until
 from unbounded._describe import RunFinished
 from unbounded._rows import Tree, leaves
 from unbounded.testing import Clock
@@ -263,7 +263,10 @@ def test_a_value_that_is_not_finite_is_refused_with_its_rows_address_before_it_i
     stream = ub.arrays({"x": x, "id": np.arange(100)}, seed=1).batch(8)
     step = stream.step_of(77)
     with ub.Feed(stream) as feed:
-        with pytest.raises(ValueError, match=rf"leaf \['x'\] has a NaN or an infinity in row \d of batch {step:,} .*row 77 of the arrays.*on_nan='pass'"):
+        with pytest.raises(
+            ValueError,
+            match=rf"has a NaN or an infinity in row \d of batch {step:,} .*row 77 of the arrays.*on_nan='pass'",
+        ):
             for _ in feed.batches():
                 pass
         assert feed.steps == step
@@ -291,7 +294,10 @@ def test_two_bad_batches_of_one_block_are_both_refused() -> None:
 
 def test_python_objects_are_refused_at_the_trainer() -> None:
     rows = {"x": np.arange(3.0), "name": np.array(["a", "b", None], dtype=object)}
-    with ub.Feed(ub.arrays(rows).batch(2)) as feed, pytest.raises(ub.RowsError, match=r"leaf \['name'\] reaches the trainer as object.*select"):
+    with (
+        ub.Feed(ub.arrays(rows).batch(2)) as feed,
+        pytest.raises(ub.RowsError, match=r"leaf \['name'\] reaches the trainer as object.*select"),
+    ):
         next(feed.batches())
     assert first(ub.arrays(rows).select(x="x").batch(3), 1)[0].shape == (3,)
 
@@ -360,7 +366,7 @@ def test_the_state_of_another_stream_is_refused_in_words() -> None:
         with ub.Feed(other) as feed, pytest.raises(ValueError, match=rf"another stream: .*{words}.*accept_changes"):
             feed.load_state_dict(state)
     with ub.Feed(table(100, seed=1).shuffle(10).batch(4)) as feed:
-        with pytest.raises(ValueError, match="format 99.*Use the version that wrote it"):
+        with pytest.raises(ValueError, match=r"format 99.*Use the version that wrote it"):
             feed.load_state_dict({**state, "format": 99})
         with pytest.raises(ValueError, match="not the state of a feed"):
             feed.load_state_dict({"a": 1})

@@ -1,4 +1,4 @@
-"""generate and samples: three grades of exactness, and a sentence for each way in which a function is not what is needed."""
+"""generate and samples: three grades of exactness, and a sentence for each function that will not do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Counter, first, first_ids, from_start, once
 
 import unbounded as ub
+from helpers import Counter, first, first_ids, from_start, once, train_all
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -22,7 +22,8 @@ def rows_in(stream: ub.Stream, steps: int = 6) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("fn", "guarantee"), [(from_start, "exact"), (Counter, "exact"), (lambda: Counter(), "exact"), (once, "at_most_once")]
+    ("fn", "guarantee"),
+    [(from_start, "exact"), (Counter, "exact"), (lambda: Counter(), "exact"), (once, "at_most_once")],
 )
 def test_each_grade_gives_all_rows_in_order_and_promises_what_it_can(fn: Any, guarantee: str) -> None:
     stream = ub.generate(fn)
@@ -127,8 +128,7 @@ def test_an_end_that_nobody_declared_says_how_many_rows_came_and_what_to_write()
             ub.Feed(ub.generate(fn).batch(10)) as feed,
             pytest.raises(ub.StreamError, match=rf"{fn.__name__}\(\) ended after 1,030 rows.*passes=1"),
         ):
-            for _ in feed.batches():
-                feed.trained()
+            train_all(feed)
         assert feed._trained == 103
 
 
@@ -213,9 +213,11 @@ def test_rows_that_change_name_the_row_and_the_leaf(later: Any, sentence: str, w
         yield from sensor()
 
     fn = forward if with_start else sensor
-    with ub.Feed(ub.generate(fn).batch(4)) as feed, pytest.raises(ub.RowsError, match=rf"Row 8 of {fn.__name__}\(\): {sentence}"):
-        for _ in feed.batches():
-            feed.trained()
+    with (
+        ub.Feed(ub.generate(fn).batch(4)) as feed,
+        pytest.raises(ub.RowsError, match=rf"Row 8 of {fn.__name__}\(\): {sentence}"),
+    ):
+        train_all(feed)
     assert feed._trained == 2
 
 
@@ -246,9 +248,11 @@ def test_single_samples_that_change_name_the_sample() -> None:
         yield from (1.0, 2.0, 3.0)
         yield np.zeros(2)
 
-    with ub.Feed(ub.samples(sensor).batch(3)) as feed, pytest.raises(ub.RowsError, match=r"Sample 3 of sensor\(\): .* shape \(2,\)"):
-        for _ in feed.batches():
-            feed.trained()
+    with (
+        ub.Feed(ub.samples(sensor).batch(3)) as feed,
+        pytest.raises(ub.RowsError, match=r"Sample 3 of sensor\(\): .* shape \(2,\)"),
+    ):
+        train_all(feed)
     assert feed._trained == 1
 
 
@@ -257,10 +261,9 @@ def test_samples_that_came_before_a_failure_are_not_lost() -> None:
         yield from (1, 2, 3)
         raise OSError("the cable")
 
-    seen = []
+    seen: list[int] = []
     with ub.Feed(ub.samples(sensor).batch(1)) as feed, pytest.raises(OSError, match="the cable"):
-        for batch in feed.batches():
-            seen += batch.tolist()
+        train_all(feed, seen)
     assert seen == [1, 2, 3]
 
 
@@ -277,8 +280,7 @@ def test_a_function_that_fails_is_asked_again_from_where_it_stood() -> None:
     seen: list[int] = []
     with ub.Feed(ub.generate(rows).batch(2)) as feed:
         with pytest.raises(OSError, match="once"):
-            for batch in feed.batches():
-                seen += batch.tolist()
+            train_all(feed, seen)
         feed.trained()
         for batch in itertools.islice(feed.batches(), 3):
             seen += batch.tolist()

@@ -61,7 +61,9 @@ def drain(held: Any, upstream: Upstream) -> list[Item]:
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 12)), max_size=12), st.integers(0, 10**6))
 @settings(max_examples=60)
-def test_reading_again_from_any_address_gives_what_followed_whatever_the_cut(shape: list[int | None], seed: int) -> None:
+def test_reading_again_from_any_address_gives_what_followed_whatever_the_cut(
+    shape: list[int | None], seed: int
+) -> None:
     items: list[Item] = []
     for n in shape:
         items += ["gap"] if n is None else range(len(items), len(items) + n)

@@ -1,7 +1,8 @@
-"""Live: rows that come once are read in a thread, kept while a position needs them, and waiting for them can be ended."""
+"""Live: rows that come once are read in a thread, and kept while a position needs them."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -11,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Steps, once, wait_until
 
 import unbounded as ub
+from helpers import Steps, once, train_all, wait_until
 from unbounded._block import At, Block, Break
 from unbounded.sources._spool import Spool
 from unbounded.sources.live import Live
@@ -73,7 +74,7 @@ def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
             for _ in range(trained):
                 next(batches)
                 feed.trained()
-            wait_until(lambda: feed._opened.source.spool.stop == At(24, 1))  # noqa: B023
+            wait_until(lambda: feed._opened.source.spool.stop == At(24, 1))
             state = json.loads(json.dumps(feed.state_dict()))
             batches.close()
         # The function is begun again by a new process: its first pass is one more.
@@ -113,6 +114,20 @@ def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() ->
         assert feed._opened.source.spool.start.rows == 0
 
 
+def test_rows_that_are_out_and_not_confirmed_are_not_let_go() -> None:
+    with ub.Feed(ub.generate(once).batch(3), confirm="manual") as feed:
+        for i, _ in enumerate(feed.batches()):
+            if i >= 5:
+                feed.trained(1)
+            if i == 100:
+                break
+        feed._settle()
+        state = feed.state_dict()
+    with ub.Feed(ub.generate(once).batch(3)) as feed:
+        feed.load_state_dict(state)
+        assert next(feed.batches()).tolist() == [288, 289, 290]
+
+
 def test_a_position_that_is_no_longer_kept_is_data_loss() -> None:
     with ub.Feed(ub.generate(once).batch(3)) as feed:
         state = feed.state_dict()
@@ -126,10 +141,9 @@ def test_a_position_that_is_no_longer_kept_is_data_loss() -> None:
 def test_a_failure_of_the_generator_comes_after_the_rows_before_it() -> None:
     steps = Steps()
     steps.give(np.arange(2), OSError("the cable"))
-    seen = []
+    seen: list[int] = []
     with ub.Feed(steps.stream().batch(1)) as feed, pytest.raises(OSError, match="the cable"):
-        for batch in feed.batches():
-            seen += batch.tolist()
+        train_all(feed, seen)
     assert seen == [0, 1]
 
 
@@ -262,7 +276,7 @@ def test_a_spool_that_was_dumped_in_pieces_and_loaded_reads_the_same() -> None:
     for cuts in ([], [4], [6], [4, 6], [2, 5, 7], [9], [4, 6, 9]):
         loaded = Spool()
         edges = [0, *cuts, 9]
-        loaded.load([spool.dump(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+        loaded.load([spool.dump(a, b) for a, b in itertools.pairwise(edges)])
         assert all_of(loaded, At(0)) == whole, cuts
         assert loaded.stop == spool.stop
         assert loaded.last_time == 0.8

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import first, first_ids, ids, segments, table
 
 import unbounded as ub
+from helpers import first, first_ids, ids, segments, table
 from unbounded._rows import Tree
 from unbounded.testing import assert_resumes, assert_same_rows, shaken
 

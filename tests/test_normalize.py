@@ -1,4 +1,4 @@
-"""normalize: each row by the mean and variance of all rows up to it: NumPy's, prefix by prefix, and bit-equal whatever the blocks."""
+"""normalize: each row by the mean and variance of all rows up to it, bit-equal whatever the blocks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import first, table
 
 import unbounded as ub
+from helpers import first, table
 from unbounded.stages.normalize import GROUP, normalized, start
 from unbounded.testing import assert_resumes
 
@@ -90,7 +90,12 @@ def test_each_key_has_statistics_of_its_own() -> None:
 
 
 def test_only_the_columns_named_are_changed_and_dtypes_stay() -> None:
-    rows = {"a": np.arange(6, dtype=np.float32), "b": np.arange(6.0), "n": np.arange(6), "w": np.ones((6, 2, 2), np.float32)}
+    rows = {
+        "a": np.arange(6, dtype=np.float32),
+        "b": np.arange(6.0),
+        "n": np.arange(6),
+        "w": np.ones((6, 2, 2), np.float32),
+    }
     (named,) = first(ub.arrays(rows, shuffle=False).normalize("a").batch(6), 1)
     assert named["a"].dtype == np.float32
     assert (named["b"] == rows["b"]).all()
@@ -103,6 +108,8 @@ def test_only_the_columns_named_are_changed_and_dtypes_stay() -> None:
     assert (pair[1] != rows["b"]).any()
 
 
-@pytest.mark.parametrize("words", [lambda s: s.normalize("x"), lambda s: s.normalize("x", by="k"), lambda s: s.normalize().shuffle(20)])
+@pytest.mark.parametrize(
+    "words", [lambda s: s.normalize("x"), lambda s: s.normalize("x", by="k"), lambda s: s.normalize().shuffle(20)]
+)
 def test_it_resumes(words: Any) -> None:
     assert_resumes(words(table(70)).batch(7), 12)

@@ -1,4 +1,4 @@
-"""Order: each n has a bijection in constant memory, keys give unrelated ones, and chance can't tell it from Fisher and Yates'."""
+"""Order: each n has a bijection in constant memory, which chance can't tell from Fisher and Yates'."""
 
 from __future__ import annotations
 

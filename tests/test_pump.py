@@ -1,4 +1,4 @@
-"""Pump: one thread-and-queue of (rows, mark): the mark is that of the last block handed on, and errors come in their place."""
+"""Pump: one thread-and-queue of (rows, mark); the mark is that of the last block handed on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import wait_until
 
+from helpers import wait_until
 from unbounded._block import Block
 from unbounded._node import EndOfStream
 from unbounded._pump import Ahead, Pump, Workers

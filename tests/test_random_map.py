@@ -1,4 +1,4 @@
-"""random_map: draws are addressed by seed, place and ordinal: the same after any resume, for any cut, with any workers."""
+"""random_map: draws are addressed by seed, place and ordinal: the same after any resume, for any cut."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import first, table
 
 import unbounded as ub
+from helpers import first, table
 from unbounded._rows import Tree
 from unbounded.testing import assert_resumes, assert_same_rows
 

@@ -1,4 +1,4 @@
-"""replay: the recent rows, each about `reuse` times: the ratio exact from the first row on, the memory bounded, the new in favour."""
+"""replay: the recent rows, each about `reuse` times: the ratio exact from the first row on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import blocks, first, table
 
 import unbounded as ub
+from helpers import blocks, first, table
 from unbounded.stages.replay import Draw, Replay
 from unbounded.testing import assert_resumes, assert_same_rows
 
@@ -114,7 +114,9 @@ def test_a_break_goes_on_once_after_all_that_was_due_before_it() -> None:
 
 
 def test_the_recent_rows_may_be_of_the_pass_before() -> None:
-    counts = Counter(np.concatenate([b["id"] for b in first(table(50, passes=20).replay(1000, reuse=2.0).batch(50), 40)]).tolist())
+    counts = Counter(
+        np.concatenate([b["id"] for b in first(table(50, passes=20).replay(1000, reuse=2.0).batch(50), 40)]).tolist()
+    )
     assert min(counts.values()) > 10
 
 

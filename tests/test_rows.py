@@ -16,7 +16,11 @@ class Pair(NamedTuple):
     y: Any
 
 
-TREE = {"a": np.arange(6), "b": (np.arange(12.0).reshape(6, 2), [np.arange(6) % 2 == 0]), "c": Pair(np.arange(6), np.zeros(6))}
+TREE = {
+    "a": np.arange(6),
+    "b": (np.arange(12.0).reshape(6, 2), [np.arange(6) % 2 == 0]),
+    "c": Pair(np.arange(6), np.zeros(6)),
+}
 
 
 def test_a_cut_and_a_join_give_the_tree_back_with_its_structure() -> None:
@@ -83,7 +87,10 @@ def test_what_is_no_rows_is_refused_by_leaf(rows: Any, sentence: str) -> None:
     [
         ({"x": np.zeros((2, 3))}, r"row 7: leaf \['y'\] is missing"),
         ({"x": np.zeros((2, 3)), "y": np.zeros(2, int), "z": np.zeros(2)}, r"leaf \['z'\] is new"),
-        ({"x": np.zeros((2, 3), np.float32), "y": np.zeros(2, int)}, r"leaf \['x'\] is now float32 and was float64.*astype"),
+        (
+            {"x": np.zeros((2, 3), np.float32), "y": np.zeros(2, int)},
+            r"leaf \['x'\] is now float32 and was float64.*astype",
+        ),
         ({"x": np.zeros((2, 4)), "y": np.zeros(2, int)}, r"leaf \['x'\] has rows of shape \(4,\) and they had \(3,\)"),
     ],
 )

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Steps, first, first_ids, segments, table
 
 import unbounded as ub
+from helpers import Steps, first, first_ids, segments, table
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -68,7 +68,9 @@ def test_what_a_step_contains_can_be_told(rows: int, passes: int | None) -> None
         assert_same_rows(stream.batch_at(step), batch)
 
 
-@pytest.mark.parametrize("words", [lambda s: s.shuffle(30), lambda s: s.shuffle(300), lambda s: s.shuffle(30).shuffle(7)])
+@pytest.mark.parametrize(
+    "words", [lambda s: s.shuffle(30), lambda s: s.shuffle(300), lambda s: s.shuffle(30).shuffle(7)]
+)
 @pytest.mark.parametrize("passes", [None, 2])
 def test_it_resumes(words: Any, passes: int | None) -> None:
     assert_resumes(words(table(80, passes=passes)).batch(7), 12)

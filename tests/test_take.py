@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from helpers import first, first_ids, table
 
+from helpers import first, first_ids, table
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")

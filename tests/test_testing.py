@@ -1,4 +1,4 @@
-"""testing: the assertion notices a stream that does not resume, trouble on purpose changes no row, and the clock stands still."""
+"""testing: the assertion notices a stream that does not resume; trouble on purpose changes no row."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Steps, table
 
 import unbounded as ub
+from helpers import Steps, table
 from unbounded._block import Block
 from unbounded.stages._base import Stage, Through
 from unbounded.testing import Clock, Flaky, assert_resumes, assert_same_rows, shaken

@@ -88,7 +88,8 @@ def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept
         changes = "; ".join(differences(state["stream"], stream.identity()))
         if accept_changes:
             warnings.warn(
-                f"The state is of another stream: {changes}. It is gone on with all the same, as accept_changes=True asks.",
+                f"The state is of another stream: {changes}. It is gone on with all the same, as "
+                "accept_changes=True asks.",
                 StreamChanged,
                 stacklevel=5,
             )

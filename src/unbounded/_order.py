@@ -30,7 +30,8 @@ def seeds_of(key: tuple[int, ...]) -> np.random.SeedSequence:
     """What a key's random numbers come from: different keys, of any length and size, give unrelated ones."""
     words: list[int] = []
     for number in key:
-        # NumPy cuts numbers into words of 32 bits and fills up with zeros, so that (2**32, 0) were (0, 1), and (5, 0) were (5,).
+        # NumPy cuts numbers into words of 32 bits and fills up with zeros: to it (2**32, 0) is (0, 1), and (5, 0)
+        # is (5,).
         size = -(-number.bit_length() // 32)
         words += [size, *((number >> 32 * i) & 0xFFFFFFFF for i in range(size))]
     return np.random.SeedSequence([len(key), *words])

@@ -68,8 +68,8 @@ _TURN = 0.05  # seconds: how long a stage may go on pulling before whoever pulle
 class Turns:
     """Stands after each source: some twenty times a second it says "nothing yet", though there may be rows.
 
-    A stage pulls until it has what it needs, which may take it for ever: a shuffle of a slow source, or a filter that keeps nothing. So
-    the feed, or the thread that pulls, can look now and then whether it is to stop.
+    A stage pulls until it has what it needs, which may take it for ever: a shuffle of a slow source, or a filter that
+    keeps nothing. So the feed, or the thread that pulls, can look now and then whether it is to stop.
     """
 
     def __init__(self, source: Node) -> None:

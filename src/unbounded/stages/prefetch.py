@@ -152,7 +152,7 @@ class _Dropping(_Buffer):
             if low > start:
                 add(rows(start, low), low)
             start = min(high, last)
-            # A break among the rows, or right after the last of them, went with them; one that was noticed later did not.
+            # A break among the rows, or right after the last of them, went with them; one noticed later did not.
             inside = last < high or (last == high and first < last)
             if inside and block.ends:
                 self._passed = self._passed or block.ends.kind == "pass"
