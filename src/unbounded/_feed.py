@@ -398,12 +398,12 @@ class Feed:
         return doubtful
 
     def ready(self) -> int:
-        """How many batches of the epoch at hand are there without waiting; at most one where time ends the epoch."""
+        """How many batches of the epoch at hand are there without waiting; none where time ends the epoch."""
         lot = self._lot_of(self._handed)
         if lot is None or self.epoch_over or self._interrupted:
             return 0
         if self._epoch is not None and self._epoch.seconds is not None:
-            return 1
+            return 0
         return min(self._epoch_end(lot), lot.end) - self._handed
 
     def give_back(self, batches: int) -> None:

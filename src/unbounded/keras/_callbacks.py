@@ -18,6 +18,9 @@ import numpy as np
 # sign Keras turns round at the first epoch's end: put back, it would be turned twice.
 _KERAS_OWN = frozenset({"params", "_model", "validation_data", "min_delta"})
 
+# Of TensorBoard's attributes most say what this process has open: a profiler, a trace, a clock.
+_TENSORBOARD_OWN = frozenset({"_global_train_batch", "_global_test_batch"})
+
 
 class CallbackStates:
     """The states of a list of callbacks, from the beginning of one `fit` to its end.
@@ -98,7 +101,12 @@ def _verbs(callback: Any) -> tuple[str, str] | None:
 
 
 def _plain_attributes(callback: Any) -> dict[str, Any]:
-    return {key: _copy(value) for key, value in vars(callback).items() if key not in _KERAS_OWN and _is_plain(value)}
+    only = _TENSORBOARD_OWN if isinstance(callback, keras.callbacks.TensorBoard) else None
+    return {
+        key: _copy(value)
+        for key, value in vars(callback).items()
+        if key not in _KERAS_OWN and (only is None or key in only) and _is_plain(value)
+    }
 
 
 def _is_plain(value: Any) -> bool:
