@@ -77,11 +77,31 @@ def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
             wait_until(lambda: feed._opened.source.spool.stop == At(24, 1))
             state = json.loads(json.dumps(feed.state_dict()))
             batches.close()
-        # The function is begun again by a new process: its first pass is one more.
+        # The function is not called a fourth time by the new process.
         with ub.Feed(stream) as feed:
             feed.load_state_dict(state)
             rest = [b.tolist() for b in feed.batches()]
-            assert rest[: 6 - trained] == ([[0, 1, 2, 3], [4, 5, 6, 7]] * 3)[trained:]
+            assert rest == ([[0, 1, 2, 3], [4, 5, 6, 7]] * 3)[trained:]
+
+
+def test_passes_that_ended_are_not_made_again_by_the_next_process() -> None:
+    steps = Steps()
+    steps.give(np.arange(4))
+    with ub.Feed(steps.stream(passes=3).batch(2)) as feed:
+        next(feed.batches())
+        feed.trained()
+        steps.end()
+        source = feed._opened.source
+        wait_until(lambda: source.spool.stop.breaks == 1)
+        # All three passes are read, as the source is done at once when it is called again.
+        wait_until(lambda: source._error is not None)
+        state = feed.state_dict()
+    after = Steps()
+    after.give(np.arange(100, 104))
+    with ub.Feed(after.stream(passes=3).batch(2)) as feed:
+        feed.load_state_dict(state)
+        assert [b.tolist() for b in feed.batches()] == [[2, 3], *[[0, 1], [2, 3]] * 2]
+    assert after.taken == 0
 
 
 def test_it_reads_ahead_so_that_nothing_is_missed_and_no_further_than_it_may() -> None:

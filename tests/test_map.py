@@ -111,6 +111,7 @@ def test_select_gives_what_fit_takes() -> None:
         lambda s: s.map_rows(lambda r: r).batch(7),
         lambda s: s.filter(lambda r: r["id"] % 4 != 3).batch(7),
         lambda s: s.filter(lambda r: r["id"] < 40).batch(7),
+        lambda s: table(60, shuffle=False).filter(lambda r: r["id"] < 40).windows(3).batch(7),
         lambda s: s.select(x="x", y="id").batch(7),
     ],
 )

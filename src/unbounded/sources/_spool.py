@@ -25,6 +25,8 @@ class Spool:
         self._blocks: deque[tuple[At, Block]] = deque()
         self.start = At(0)
         self.stop = At(0)
+        self.passed = 0
+        """How many passes ended before `stop`, from the stream's beginning."""
 
     @property
     def last_time(self) -> float | None:
@@ -41,6 +43,7 @@ class Spool:
     def _append(self, block: Block) -> None:
         self._blocks.append((self.stop, block))
         self.stop = _after(self.stop, block)
+        self.passed += 1 if block.ends and block.ends.kind == "pass" else 0
 
     def read(self, at: At) -> Block | None:
         """What is kept from `at` on, up to the end of one block; None where that is nothing."""
@@ -76,6 +79,7 @@ class Spool:
             "rows": whole.rows,
             "times": whole.times,
             "breaks": breaks,
+            "passed": self.passed,
         }
 
     def load(self, dumps: Sequence[Mapping[str, Any]]) -> None:
@@ -95,6 +99,7 @@ class Spool:
                     done = row
                 if done < first + whole.count:
                     self._append(whole.part(done - first, whole.count))
+                self.passed = dump["passed"]
 
 
 def _after(at: At, block: Block) -> At:

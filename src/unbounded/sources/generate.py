@@ -22,7 +22,7 @@ from unbounded._clock import Clock
 from unbounded._node import Context, EndOfStream, Mark, Node, StreamError
 from unbounded._rows import Tree
 from unbounded.sources._base import Source
-from unbounded.sources.live import Live
+from unbounded.sources.live import Live, Past
 
 _MOST_SAMPLES = 256
 _SOON = 0.01  # seconds after which single samples are handed on, few as they may be
@@ -103,11 +103,11 @@ class Generate(Source):
     def open(self, context: Context) -> Node:
         grade = self.grade
         if grade == "live":
-            return Live(lambda past, stop: self._live(context.clock, past.rows))
+            return Live(lambda past, stop: self._live(context.clock, past))
         return _Generated(self, grade, context.clock)
 
-    def _live(self, clock: Clock, row: int) -> Iterator[Block]:
-        passed = 0
+    def _live(self, clock: Clock, past: Past) -> Iterator[Block]:
+        row, passed = past.rows, past.passed
         reader = _Reader(self, clock)
         while self.passes is None or passed < self.passes:
             for block in reader.blocks(self.fn(), row):

@@ -23,11 +23,13 @@ _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebod
 
 class Past(NamedTuple):
     """What a source that goes on may want to know of the run before: how many rows are kept of it, when the
-    last of them arrived (seconds since 1970; None: there is none), and how many it had read and lost."""
+    last of them arrived (seconds since 1970; None: there is none), how many it had read and lost, and how many
+    passes had ended."""
 
     rows: int
     last: float | None
     lost: int
+    passed: int = 0
 
 
 Begin = Callable[[Past, threading.Event], Iterator[Block]]
@@ -66,7 +68,8 @@ class Live:
     def _run(self) -> None:
         try:
             blocks = self._begin(
-                Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before), self._stop
+                Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before, self.spool.passed),
+                self._stop,
             )
             try:
                 while self._await_room():
