@@ -116,8 +116,36 @@ def test_segments_are_shared_and_go_with_the_last_checkpoint_that_needs_them(tmp
         assert len(left) < len(names)
         assert len([p for p in tmp_path.iterdir() if p.name.startswith("step-")]) == 2
         # Rows that no kept checkpoint needs are forgotten; those that the older one needs are not.
-        first = Checkpoints(tmp_path).newest().info["feed"]["segments"][0][0]  # type: ignore[union-attr]
-        assert 0 < feed._opened.source.spool.start.rows <= first  # type: ignore[attr-defined]
+        info: Any = Checkpoints(tmp_path).newest().info["feed"]  # type: ignore[union-attr]
+        assert 0 < feed._opened.source.spool.start.rows <= info["segments"][0][0]  # type: ignore[attr-defined]
+
+
+def test_all_rows_are_there_over_the_seams_of_segments(tmp_path: Path) -> None:
+    steps = Steps()
+    given = 0
+
+    def save(feed: ub.Feed) -> None:
+        nonlocal given
+        for _ in range(3):
+            steps.give({"id": np.arange(4 * given, 4 * given + 4), "x": np.zeros((4, 20_000))})
+            given += 1
+        feed.available()
+        steps.await_taken(given)
+        feed.save(tmp_path)
+
+    with ub.Feed(steps.stream().batch(2)) as feed:
+        for _ in range(3):
+            save(feed)
+        info: Any = Checkpoints(tmp_path).newest().info["feed"]  # type: ignore[union-attr]
+        assert [entry[:2] for entry in info["segments"]] == [[0, 12], [12, 24], [24, 36]]
+        train(feed, 7)
+        save(feed)
+        steps.end()
+    after = Steps()
+    with ub.Feed(after.stream().batch(2)) as feed:
+        feed.load(tmp_path)
+        assert train(feed, 17) == [[i, i + 1] for i in range(14, 48, 2)]
+        after.end()
 
 
 def test_the_source_keeps_the_rows_of_the_oldest_kept_checkpoint(tmp_path: Path) -> None:
