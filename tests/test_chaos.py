@@ -71,6 +71,7 @@ class Tally:
     phases: Counter[str] = field(default_factory=Counter)
     calls: Counter[int] = field(default_factory=Counter)
     by: Counter[str] = field(default_factory=Counter)
+    moving: int = 0
     again: int = 0
     early: int = 0
     lives: int = 0
@@ -89,6 +90,7 @@ class Tally:
         by = ", ".join(f"{n} {name}" for name, n in self.by.items())
         return [
             f"kills: {kills} ({phases}); {by}",
+            f"{self.moving} of them of a process at work, the others of one that stood still where it was to be killed",
             f"inside a write, at {len(self.calls)} different calls to the disk; "
             f"{self.again} lives began where the one before had, which was killed before a new checkpoint; "
             f"{self.early} more lives were killed before a first step, or soon after it",
@@ -204,7 +206,10 @@ def forks(place: Path) -> Iterator[Callable[[str], Forks]]:
 
 
 class Tickets:
-    """Hands out each id once, to whoever asks, a random number of them at a time."""
+    """Hands out each id once, to whoever asks, a random number of them at a time.
+
+    It takes its time, so that whoever asks is waiting for an answer at most moments.
+    """
 
     def __init__(self, path: Path, ids: int, most: int, seed: int) -> None:
         self.path = str(path)
@@ -237,6 +242,7 @@ class Tickets:
                         if self.handed + count > self._ids:
                             return  # more than any run of ours needs: the trainer sees the line cut
                         first, self.handed = self.handed, self.handed + count
+                    time.sleep(0.002)
                     line.sendall(struct.pack("<qq", first, count))
             except OSError:  # killed
                 return
@@ -363,6 +369,7 @@ class Run:
             assert new >= 1, f"A kill counts after a new step alone: {self._words()}"
             phase = board["phase"]
             self.tally.phases[PHASES[phase]] += 1
+            self.tally.moving += not board["held"]
             if phase == SAVING:
                 self.tally.calls[board["calls"]] += 1
             self._after()
@@ -432,7 +439,7 @@ def add(tally: Tally, name: str, run: Run) -> None:
         getattr(tally, counted).update(getattr(mine, counted))
     if kills := sum(mine.phases.values()):
         tally.by[name] += kills
-    for number in ("again", "early", "lives", "steps", "steps_again", "checkpoints", "stops"):
+    for number in ("moving", "again", "early", "lives", "steps", "steps_again", "checkpoints", "stops"):
         setattr(tally, number, getattr(tally, number) + getattr(mine, number))
     tally.slowest_stop = max(tally.slowest_stop, mine.slowest_stop)
 
@@ -521,13 +528,14 @@ def test_of_a_source_that_cannot_go_back_a_kill_trains_no_row_twice_and_the_lost
     That is at most one block for each kill: the ids that were answered and had not been yielded. Nobody but the
     generator knows of them, so nobody else can count them.
     """
-    kills, most = max(2, share("jax", "once")), 5
+    kills, most = max(3, share("jax", "once")), 5
     steps = steps_for(kills)
     ids = 2000 + steps * trainer.BATCH + 500 * kills
     tickets = Tickets(place / "once.socket", ids, most=most, seed=3)
     life = {"steps": steps, "ids": ids, "counter": tickets.path, "replay": False}
     run = Run(forks("jax"), place, "once", source="once", **life)
-    for plan in [Plan(1, gate=2), *plans(kills - 1, seed=3)]:  # the first before there is a checkpoint
+    before_a_checkpoint = Plan(1, gate=2)
+    for plan in [before_a_checkpoint, before_a_checkpoint, *plans(kills - 2, seed=3)]:
         run.live_and_be_ended(plan)
     found = run.live_to_the_end()
     tickets.close()
