@@ -360,6 +360,9 @@ class Feed:
     def resume(self) -> None:
         """Take back `interrupt`."""
         self._interrupted = False
+        go_on = getattr(self._opened.source, "go_on", None)  # reading may rest since the last save
+        if go_on is not None:
+            go_on()
 
     @property
     def interrupted(self) -> bool:

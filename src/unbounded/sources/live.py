@@ -53,7 +53,7 @@ class Live:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._idle = True  # the thread is not in the middle of a read
-        self._settled = False  # reading rests, until somebody wants more than there is
+        self._settled = False  # reading rests, until `go_on`
         self._stop = threading.Event()
         self._state = threading.Condition()
         self._lost_before = 0  # of the rows lost, those that runs before the last one lost
@@ -123,9 +123,6 @@ class Live:
         block = self.spool.read(self._at)
         if block is None:
             with self._state:
-                if self._settled:
-                    self._settled = False
-                    self._state.notify_all()
                 self._state.wait_for(lambda: self.spool.stop > self._at or self._error is not None, timeout)
             block = self.spool.read(self._at)
             if block is None:
@@ -165,6 +162,12 @@ class Live:
         with self._state:
             self._settled = True
             return self._state.wait_for(lambda: self._idle, timeout)
+
+    def go_on(self) -> None:
+        """Take back `settle`. A pull must not: a stage that works ahead pulls while the run stops."""
+        with self._state:
+            self._settled = False
+            self._state.notify_all()
 
     def close(self) -> None:
         self._stop.set()
