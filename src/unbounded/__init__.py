@@ -1,7 +1,7 @@
 """Training on data that never ends: an epoch is a measure of progress, not a pass over the data.
 
-The public face, in the order in which a user meets it. Each name loads what it needs on first use, so that importing the
-library costs next to nothing, and a framework is imported only where it is used.
+The public face, in the order in which a user meets it. Each name loads what it needs on first use, so that
+importing the library costs next to nothing, and a framework is imported only where it is used.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unbounded import keras, testing
+    from unbounded import keras as keras
+    from unbounded import testing as testing
     from unbounded._checkpoint import CheckpointError, DamagedCheckpoint
-    from unbounded._describe import RunFinished
+    from unbounded._describe import Position, RunFinished
     from unbounded._epoch import Epoch
-    from unbounded._feed import EpochRun, Feed, Position
+    from unbounded._feed import EpochRun, Feed
     from unbounded._node import CannotTell, DataLoss, StreamError
     from unbounded._rows import RowsError
     from unbounded._sources import arrays, generate, machine, samples
@@ -47,12 +48,12 @@ _HOME = {
     "_sources": ("arrays", "generate", "samples", "machine"),
     "_stream": ("Stream",),
     "_epoch": ("Epoch",),
-    "_feed": ("Feed", "EpochRun", "Position"),
+    "_feed": ("Feed", "EpochRun"),
     "_stats": ("Stats",),
     "_rows": ("RowsError",),
     "_node": ("StreamError", "DataLoss", "CannotTell"),
     "_checkpoint": ("CheckpointError", "DamagedCheckpoint"),
-    "_describe": ("RunFinished",),
+    "_describe": ("Position", "RunFinished"),
 }
 
 

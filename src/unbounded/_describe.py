@@ -13,9 +13,6 @@ from unbounded._node import Mark
 from unbounded._stream import Stream
 from unbounded.sources.arrays import Arrays
 
-CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows")
-"""The stats that a state carries: all others follow from the position, or come from the nodes."""
-
 
 class StreamChanged(UserWarning):
     """A state that is gone on with though it is of another stream."""
@@ -47,6 +44,21 @@ def innermost(mark: Mark) -> Mark:
     while "from" in mark:
         mark = mark["from"]
     return mark
+
+
+class Position:
+    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
+    words."""
+
+    def __init__(self, count: Count, words: str) -> None:
+        self.steps, self.rows, self.passes = count
+        self._words = words
+
+    def __str__(self) -> str:
+        return self._words
+
+    def __repr__(self) -> str:
+        return f"<Position: {self._words}; {self.steps:,} steps>"
 
 
 def position(stream: Stream, count: Count, mark: Mark) -> str:

@@ -7,27 +7,28 @@ after a restart.
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from fractions import Fraction
 from types import TracebackType
 from typing import Any, Literal
 
-from unbounded import _describe, _rows
-from unbounded._block import Block, Run
+from unbounded import _describe, _refuse, _rows
+from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
+from unbounded._describe import Position
 from unbounded._epoch import Epoch
 from unbounded._held import Held
 from unbounded._lots import Count, Lot
 from unbounded._mark import from_plain, to_plain
 from unbounded._node import EndOfStream, Mark, Node, StreamError
-from unbounded._rows import RowsError, Tree
+from unbounded._progress import Progress
+from unbounded._rows import Tree
 from unbounded._stats import Stats
 from unbounded._stream import Opened, Stream
-from unbounded.stages._base import Guarantee, Through
+from unbounded._tally import Tally
+from unbounded.stages._base import Guarantee
+from unbounded.stages.batch import BlocksAsBatches
 
 FORMAT = 1
 _SLICE = 0.05  # seconds: how long the feed waits for data before it looks whether it is to stop
@@ -93,52 +94,45 @@ class Feed:
         self.stream = stream
         self.confirm = confirm
         self._on_nan = on_nan
-        self._clock = clock
+        self.clock = clock
         self._rows_per_pass = stream.rows_per_pass
-        self.epoch = epoch
+        self._check_epoch(epoch)
         self._closed = False
         self._interrupted = False
         self._trainer: weakref.ref[Any] | None = None
-        self._kept: deque[Mark] | None = (
-            None  # of the checkpoints that are kept, oldest first; None where there are none
-        )
+        # Of the checkpoints that are kept, oldest first; None where there are none.
+        self._kept: deque[Mark] | None = None
         self._keeper: Any = None
+        self.progress = Progress(epoch, self._rows_per_pass, clock)
+        """Where in its epoch the feed is."""
+        self.tally = Tally(clock)
+        """What it counts of its own doing."""
         self._opened: Opened = stream.open(clock)
-        self._top: Node = self._opened.top if stream.batch_size else _BlocksAsBatches(self._opened.top)
+        self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
 
     def _begin(self) -> None:
+        """The run's beginning: nothing at hand, nothing trained."""
         self._held: Held[Run] = Held(self._top)
         self._lots: deque[Lot] = deque()
         self._tail = Count()  # after all lots
-        self._start = 0  # the step at which `_held` began
         self._handed = 0
         self._trained = 0
         self._ended = False
-        self._number = 0
-        self._epoch_start = Count()
-        self._pass_goal: Fraction | None = None
-        self._epoch_seconds = 0.0  # of the epoch at hand, before it was last taken up
-        self._epoch_begun: float | None = None
-        self._stats_before = Stats()  # what was counted before the last restore
-        self._stats_epoch = Stats()
-        self._in_doubt = 0
-        self._waited = 0.0
-        self._worked = 0.0
-        self._looked: float | None = None  # when the trainer was last given a batch
-        self._aged = 0.0
-        self._aged_rows = 0
-        self._bad = 0
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
     @property
     def epoch(self) -> Epoch | None:
         """How much progress an epoch is."""
-        return self._epoch
+        return self.progress.epoch
 
     @epoch.setter
     def epoch(self, epoch: Epoch | None) -> None:
+        self._check_epoch(epoch)
+        self.progress.epoch = epoch
+
+    def _check_epoch(self, epoch: Epoch | None) -> None:
         if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
             if not self.stream.has_passes:
                 raise ValueError(
@@ -146,12 +140,11 @@ class Feed:
                 )
             if epoch.passes != int(epoch.passes):
                 raise ValueError(f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes.")
-        self._epoch = epoch
 
     @property
     def epoch_number(self) -> int:
         """The number of the epoch at hand, from 0, counted from the run's beginning."""
-        return self._number
+        return self.progress.number
 
     def epochs(self, n: int) -> Iterator[EpochRun]:
         """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7
@@ -163,7 +156,7 @@ class Feed:
         Returns:
             An iterator of epochs, each an iterable of batches with a `number` (from 0) and `stats`.
         """
-        if self._epoch is None:
+        if self.epoch is None:
             raise ValueError(
                 "Feed.epochs(n) needs to know what an epoch is. Give Feed(stream, epoch=ub.Epoch(steps=1000))."
             )
@@ -178,15 +171,14 @@ class Feed:
         if trainer is not None and trainer.gi_frame is not None:
             raise StreamError(
                 "The feed is already at work for another loop, and a batch can be trained on by one trainer only. "
-                "Make a second "
-                "feed of the same stream for the second trainer, or end the first loop."
+                "Make a second feed of the same stream for the second trainer, or end the first loop."
             )
 
     def _epochs(self, n: int) -> Iterator[EpochRun]:
-        if self._number >= n:
-            _describe.finished(self._number, n)
-        while self._number < n and not self._interrupted and self.available():
-            run = EpochRun(self, self._number)
+        if self.progress.number >= n:
+            _describe.finished(self.progress.number, n)
+        while self.progress.number < n and not self._interrupted and self.available():
+            run = EpochRun(self, self.progress.number)
             yield run
             run.close()
             self.end_epoch()
@@ -199,14 +191,13 @@ class Feed:
         """
         self._usable()
         auto = self.confirm == "auto"
-        if self._epoch_begun is None:
-            self._epoch_begun = self._clock.monotonic()
-        seconds = None if self._epoch is None else self._epoch.seconds
-        if self._looked is None:
-            self._looked = self._clock.monotonic()
+        progress = self.progress
+        timed = self.epoch is not None and self.epoch.seconds is not None
+        progress.enter()
+        self.tally.work()
         try:
             while (lot := self._next_lot()) is not None:
-                stop = min(self._epoch_end(lot), lot.end)
+                stop = min(progress.end_in(lot), lot.end)
                 items, first = lot.run.items, lot.before.steps
                 for step in range(self._handed, stop):
                     if not lot.checked:
@@ -218,11 +209,11 @@ class Feed:
                         raise StreamError("The feed was moved while this loop was at work. Begin a new loop.")
                     if auto:
                         self._trained = step + 1
-                    if self._interrupted or (seconds is not None and self.epoch_seconds >= seconds):
+                    if self._interrupted or (timed and progress.out_of_time):
                         break
                 self._settle()
         finally:
-            self._pause()  # a loop that was left, too
+            self.tally.pause()  # a loop that was left, too
 
     def _next_lot(self) -> Lot | None:
         """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed
@@ -238,10 +229,7 @@ class Feed:
     def _pull(self, *, once: bool = False) -> bool:
         """Take the next run from the stream, waiting for it; False where there is none before the epoch is to
         end."""
-        begun = self._clock.monotonic()
-        if self._looked is not None:
-            self._worked += begun - self._looked
-        try:
+        with self.tally.waiting():
             while True:
                 at = self._held.tail
                 try:
@@ -253,9 +241,6 @@ class Feed:
                     break
                 if self._interrupted or once or self.epoch_over:
                     return False
-        finally:
-            self._looked = self._clock.monotonic()
-            self._waited += self._looked - begun
         lot = Lot(run, at, self._tail)
         self._tail = lot.count_at(lot.end)
         if run.count:
@@ -268,7 +253,7 @@ class Feed:
         self._usable()
         while self._handed >= self._tail.steps and not self._ended and not self._interrupted:
             self._pull()
-        self._pause()
+        self.tally.pause()
         return self._handed < self._tail.steps and not self._interrupted
 
     def _lot_of(self, step: int) -> Lot | None:
@@ -281,76 +266,19 @@ class Feed:
     @property
     def epoch_over(self) -> bool:
         """Whether the epoch at hand has handed out all of its batches."""
-        if self._handed <= self._epoch_start.steps:
+        if self._handed <= self.progress.start.steps:
             return False
         if self._ended and self._handed >= self._tail.steps:
             return True
-        epoch = self._epoch
-        if epoch is None:
-            return False
-        if epoch.seconds is not None and self.epoch_seconds >= epoch.seconds:
-            return True
-        now = self._count_at(self._handed)
-        start = self._epoch_start
-        if epoch.steps is not None and now.steps - start.steps >= epoch.steps:
-            return True
-        if epoch.rows is not None and now.rows - start.rows >= epoch.rows:
-            return True
-        return epoch.passes is not None and self._passes(now) >= self._goal(epoch.passes)
-
-    def _epoch_end(self, lot: Lot) -> int:
-        """The step at which the epoch ends, as far as batches decide it; beyond the lot's end where it is not
-        in it."""
-        epoch = self._epoch
-        end = lot.end + 1
-        if epoch is None:
-            return end
-        if epoch.steps is not None:
-            end = min(end, self._epoch_start.steps + epoch.steps)
-        if epoch.rows is not None:
-            end = min(end, lot.first_step_with(self._epoch_start.rows + epoch.rows))
-        if epoch.passes is not None:
-            goal = self._goal(epoch.passes)
-            if self._rows_per_pass is not None:
-                end = min(end, lot.first_step_with(math.ceil(goal * self._rows_per_pass)))
-            else:
-                end = min(end, lot.first_step_with_passes(math.ceil(goal)))
-        return max(
-            end,
-            self._epoch_start.steps + 1,
-            self._handed + (1 if self._handed == self._epoch_start.steps else 0),
-        )
-
-    def _passes(self, count: Count) -> Fraction:
-        return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
-
-    def _goal(self, passes: float) -> Fraction:
-        """Passes are carried: the goal is counted on from the last one, not from where a batch happened to
-        end."""
-        if self._pass_goal is None:
-            self._pass_goal = self._passes(self._epoch_start) + Fraction(str(passes))
-        return self._pass_goal
-
-    @property
-    def epoch_seconds(self) -> float:
-        """How long the epoch at hand has taken."""
-        begun = self._epoch_begun
-        return self._epoch_seconds + (0.0 if begun is None else self._clock.monotonic() - begun)
+        return self.progress.reached(self._count_at(self._handed))
 
     def end_epoch(self) -> None:
-        """The epoch at hand is over: the next batch is the next epoch's first. What was not confirmed stays
-        in doubt."""
+        """The epoch at hand is over: the next batch is the next epoch's first. What was not confirmed stays in
+        doubt."""
         self._settle()
-        epoch, reached = self._epoch, self._count_at(self._trained)
-        if epoch is not None and epoch.passes is not None and self._passes(reached) >= self._goal(epoch.passes):
-            self._pass_goal = self._goal(epoch.passes) + Fraction(str(epoch.passes))
-        else:
-            self._pass_goal = None
         self.rewind()
-        self._number += 1
-        self._epoch_start = reached
-        self._epoch_seconds, self._epoch_begun = 0.0, None
-        self._stats_epoch = self.stats
+        self.progress.end(self.count)
+        self.tally.end_epoch(self.stats)
 
     def interrupt(self) -> None:
         """Stop: waiting for data ends at once, and loops end after the batch at hand. Safe in a signal
@@ -388,6 +316,16 @@ class Feed:
         return self._handed - self._trained
 
     @property
+    def handed(self) -> int:
+        """How many batches were handed out, from the run's beginning; those that come again count once."""
+        return self._handed
+
+    @property
+    def count(self) -> Count:
+        """The steps, rows and passes that were trained on, from the run's beginning."""
+        return self._count_at(self._trained)
+
+    @property
     def steps(self) -> int:
         """How many batches were trained on, from the run's beginning."""
         return self._trained
@@ -396,7 +334,7 @@ class Feed:
         """Batches that were handed out and not confirmed come again; says how many these are. Nothing is read
         again."""
         doubtful = self._handed - self._trained
-        self._in_doubt += doubtful
+        self.tally.in_doubt += doubtful
         self._handed = self._trained
         return doubtful
 
@@ -405,15 +343,20 @@ class Feed:
         lot = self._lot_of(self._handed)
         if lot is None or self.epoch_over or self._interrupted:
             return 0
-        if self._epoch is not None and self._epoch.seconds is not None:
+        if self.epoch is not None and self.epoch.seconds is not None:
             return 0
-        return min(self._epoch_end(lot), lot.end) - self._handed
+        return min(self.progress.end_in(lot), lot.end) - self._handed
 
     def give_back(self, batches: int) -> None:
-        """The newest `batches` of those handed out have not reached the trainer: they come again, and are in no doubt."""
+        """The newest `batches` of those handed out did not reach the trainer: they come again, and are in no doubt."""
         if not 0 <= batches <= self.outstanding:
             raise ValueError(f"give_back({batches}): {self.outstanding} batches are out and not confirmed.")
         self._handed -= batches
+
+    def hand_on(self, batches: int) -> None:
+        """The first `batches` to be handed out are on their way already: they were when `rewind` was called."""
+        self._handed += batches
+        self.tally.in_doubt -= batches
 
     def peek(self) -> Tree:
         """The next batch, without handing it out: for building a model. Waits for it."""
@@ -425,56 +368,20 @@ class Feed:
 
     def _settle(self) -> None:
         """Let go of what was trained."""
-        now = self._clock.time()
         while self._lots and self._lots[0].end <= self._trained:
-            lot = self._lots.popleft()
-            if lot.run.arrived is not None:
-                self._aged += (now - lot.run.arrived) * lot.run.total
-                self._aged_rows += lot.run.total
+            self.tally.trained(self._lots.popleft().run)
         self._held.keep(self._at())
         if self._kept is None:
             self._top.release(self._mark()["from"])
 
-    def _pause(self) -> None:
-        """The trainer is off to do something else: what it does is no work on batches, nor waiting for
-        them."""
-        if self._looked is not None:
-            self._worked += self._clock.monotonic() - self._looked
-            self._looked = None
-        if self._epoch_begun is not None:
-            now = self._clock.monotonic()
-            self._epoch_seconds += now - self._epoch_begun
-            self._epoch_begun = now
-
     def _check(self, lot: Lot, step: int) -> None:
         """Refuse what no trainer can use, before it is handed out. A lot without fault is looked at once."""
-        run = lot.run
-        for part in run.parts:
-            for path, leaf in _rows.leaves(part):
-                if leaf.dtype.hasobject:
-                    raise RowsError(
-                        f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
-                        ""
-                        "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
-                    )
-        if not any(_rows.first_non_finite(part) for part in run.parts):
+        if not _refuse.faulty(lot.run):
             lot.checked = True
-            return
-        bad = _rows.first_non_finite(run.items[step - lot.before.steps])
-        if bad is None:
-            return
-        if self._on_nan == "pass":
-            self._bad += _rows.non_finite_rows(run.items[step - lot.before.steps])
-            return
-        path, row = bad
-        number = lot.before.rows + (step - lot.before.steps) * run.size + row
-        where = _describe.address(self.stream, step, row)
-        raise ValueError(
-            f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "
-            f"run{where}). "
-            "Nothing was trained on it. Mend it with .map(), leave it out with .filter(), or allow it: "
-            "Feed(on_nan='pass')."
-        )
+        elif self._on_nan == "pass":
+            self.tally.bad += _rows.non_finite_rows(lot.run.items[step - lot.before.steps])
+        else:
+            _refuse.non_finite(self.stream, lot, step)
 
     # -- what it says of itself
     # ------------------------------------------------------------------------------------
@@ -482,42 +389,20 @@ class Feed:
     @property
     def position(self) -> Position:
         """Where training stands: it reads in words, and has `steps`, `rows` and `passes`."""
-        count = self._count_at(self._trained)
-        return Position(count, _describe.position(self.stream, count, self._mark()))
+        return Position(self.count, _describe.position(self.stream, self.count, self._mark()))
 
     @property
     def stats(self) -> Stats:
         """What happened from the run's beginning."""
-        count = self._count_at(self._trained)
-        counts = self._opened.top.counts() if not self._closed else self._last_counts
-        passes: float | None = None
-        if self._rows_per_pass:
-            passes = count.rows / self._rows_per_pass
-        elif self.stream.has_passes:
-            passes = float(count.passes)
-        before = self._stats_before
-        working = 0.0 if self._looked is None else self._clock.monotonic() - self._looked
-        return Stats(
-            steps=count.steps,
-            rows=count.rows,
-            passes=passes,
-            fetched=counts.get("fetched", 0),
-            in_doubt=before.in_doubt + self._in_doubt,
-            waited=before.waited + self._waited,
-            worked=before.worked + self._worked + working,
-            aged=before.aged + self._aged,
-            aged_rows=before.aged_rows + self._aged_rows,
-            # The same rows, seen in two places: not their sum.
-            bad=max(counts.get("bad", 0), before.bad + self._bad),
-            dropped=counts.get("dropped", 0),
-            missed=counts.get("missed", 0),
-            lost=counts.get("lost", 0),
-        )
+        count = self.count
+        counts = self._last_counts if self._closed else self._opened.top.counts()
+        passes = float(self.progress.passes(count)) if self._rows_per_pass or self.stream.has_passes else None
+        return self.tally.stats(count, passes, counts)
 
     @property
     def epoch_stats(self) -> Stats:
         """What happened in the epoch at hand."""
-        return self.stats.since(self._stats_epoch)
+        return self.tally.epoch(self.stats)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -540,22 +425,15 @@ class Feed:
 
     def _state(self) -> dict[str, Any]:
         self._usable()
-        stats = self.stats
         return {
             "format": FORMAT,
             "fingerprint": self.stream.fingerprint,
             "stream": to_plain(self.stream.identity()),
             "position": to_plain(self._mark()),
-            "count": list(self._count_at(self._trained)),
-            "epoch": {
-                "number": self._number,
-                "start": list(self._epoch_start),
-                "goal": None if self._pass_goal is None else str(self._pass_goal),
-                "seconds": self.epoch_seconds,
-            },
+            "count": list(self.count),
+            "epoch": self.progress.state(),
+            "tally": self.tally.state(),
             "journal": to_plain(self._top.journal()),
-            "stats": {**{n: getattr(stats, n) for n in _describe.CARRIED}, "bad": self._stats_before.bad + self._bad},
-            "stats_epoch": asdict(self._stats_epoch),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
@@ -591,13 +469,8 @@ class Feed:
         self._held.restore(mark)
         self._tail = Count(*state["count"])
         self._handed = self._trained = self._tail.steps
-        epoch = state["epoch"]
-        self._number = epoch["number"]
-        self._epoch_start = Count(*epoch["start"])
-        self._pass_goal = None if epoch["goal"] is None else Fraction(epoch["goal"])
-        self._epoch_seconds = epoch["seconds"]
-        self._stats_before = Stats(**state["stats"])
-        self._stats_epoch = Stats(**state["stats_epoch"])
+        self.progress.restore(state["epoch"])
+        self.tally.begin(state["tally"])
 
     def save(self, directory: Any, *, state: Tree = None, keep: int = 3) -> Any:
         """Write a checkpoint: the position and `state`, in one atomic cut.
@@ -669,21 +542,6 @@ class Feed:
         return f"<Feed of {self.stream!r}: {'closed' if self._closed else self.position}>"
 
 
-class Position:
-    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
-    words."""
-
-    def __init__(self, count: Count, words: str) -> None:
-        self.steps, self.rows, self.passes = count
-        self._words = words
-
-    def __str__(self) -> str:
-        return self._words
-
-    def __repr__(self) -> str:
-        return f"<Position: {self._words}; {self.steps:,} steps>"
-
-
 class EpochRun:
     """One epoch's batches: iterate over it once.
 
@@ -709,19 +567,3 @@ class EpochRun:
         """It is over: its loop was left, or ran to the end."""
         self._batches.close()  # type: ignore[attr-defined]
         self._stats = self._feed.epoch_stats
-
-
-class _BlocksAsBatches(Through):
-    """Without `batch`, a source's own blocks are the batches."""
-
-    def apply(self, block: Block | Run) -> Run:
-        assert isinstance(block, Block)
-        breaks = ((1, block.ends),) if block.ends else ()
-        arrived = None if block.times is None else float(block.times.mean())
-        return Run([block.rows], block.count, block.count, breaks, (block.rows,), arrived)
-
-    def pull(self, timeout: float | None) -> Run | None:
-        out = super().pull(timeout)
-        if isinstance(out, Block):
-            return Run([], 1, 0, ((0, out.ends),) if out.ends else ())
-        return out

@@ -1,7 +1,7 @@
 """Marks as plain data: what `state_dict` gives, and back.
 
-While a stream runs, a mark may refer to arrays and named tuples that nobody changes. As plain data it is what JSON can hold;
-arrays, where there are any, stand beside it as text.
+While a stream runs, a mark may refer to arrays and named tuples that nobody changes. As plain data it is what JSON
+can hold; arrays, where there are any, stand beside it as text.
 """
 
 from __future__ import annotations

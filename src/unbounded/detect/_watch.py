@@ -231,8 +231,6 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._errors = np.array(state["errors"], dtype=np.float64)
         self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
         self._heard = self._shown = self._scorer.last
-        self._held.clear()
-        self._batches.clear()
         self._restored = True
 
     # -- scoring -------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def rounded_up(core: CoreFeed, multiple: int) -> Iterator[Tree]:
 
     Only where time, rows or passes end it: a number of steps is kept, and so is a declared end.
     """
-    before = core._handed
+    before = core.handed
     try:
         yield from core.batches()
     except Interrupted:
@@ -60,8 +60,8 @@ def rounded_up(core: CoreFeed, multiple: int) -> Iterator[Tree]:
     epoch = core.epoch
     if multiple == 1 or epoch is None:
         return
-    while (core._handed - before) % multiple and not core.interrupted:
-        if epoch.steps is not None and core._handed - core._epoch_start.steps >= epoch.steps:
+    while (core.handed - before) % multiple and not core.interrupted:
+        if epoch.steps is not None and core.handed - core.progress.start.steps >= epoch.steps:
             return
         core.epoch = None
         try:

@@ -223,7 +223,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._resumed = None
         core = self.feeds[0].core
-        if core.steps > core._epoch_start.steps:
+        if core.steps > core.progress.start.steps:
             _model.restore_metrics(self.model, state["model"])
             _model.restore_learning_rate(self.model, state["model"])
             assert self._states is not None

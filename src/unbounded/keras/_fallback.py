@@ -15,9 +15,9 @@ from typing import Any, Literal
 import keras
 
 from unbounded._clock import SYSTEM, Clock
+from unbounded._describe import Position
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
-from unbounded._feed import Position
 from unbounded._node import StreamError
 from unbounded._rows import Tree
 from unbounded._stats import Stats
@@ -164,8 +164,7 @@ class _PlainFitting(Fitting):
         self.last_epoch = core.epoch_stats
         out = core.outstanding
         core.end_epoch()
-        core._handed += out
-        core._in_doubt -= out
+        core.hand_on(out)
 
     def stop_at_the_end(self, who: _asked.Caller | None) -> bool:
         """It can't be known in time."""

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Literal
 
 from unbounded._clock import SYSTEM, Clock
+from unbounded._describe import Position
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
-from unbounded._feed import Position
 from unbounded._rows import Tree
 from unbounded._stats import Stats
 from unbounded._stream import Stream

@@ -119,7 +119,7 @@ class Fitting:
                 _bar.set_target(who.callbacks, total, done=done)
         self._updates = (_model.iterations(who.model) or 0) - core.steps
         # From here on the model works, whatever was done before the first step.
-        core._looked = core._clock.monotonic()
+        core.tally.work()
 
     def prepare(self, step: int) -> None:
         """Have the data of this step of the epoch there, waited for in the main thread, where a signal ends it."""
@@ -130,7 +130,7 @@ class Fitting:
         """Keras has no more steps in this epoch: it asked for more in vain, or had as many as it wanted."""
         if not self._open:
             return
-        self.core._pause()
+        self.core.tally.pause()
         if self.counting is not None:
             self.counting.end_steps()
             return

@@ -32,8 +32,8 @@ def epoch_steps(feed: Feed, multiple: int = 1) -> tuple[int, int | None]:
     Returns:
         The steps done, and those of the whole epoch; None for these where time or the data decides.
     """
-    epoch, start = feed.epoch, feed._epoch_start
-    now = feed._count_at(feed._trained)
+    epoch, start = feed.epoch, feed.progress.start
+    now = feed.count
     done = now.steps - start.steps
     size = feed.stream.batch_size
     per_pass = feed.stream.rows_per_pass
@@ -49,7 +49,7 @@ def epoch_steps(feed: Feed, multiple: int = 1) -> tuple[int, int | None]:
     if epoch is not None and epoch.passes is not None:
         if per_pass is None:
             return done, None
-        left.append(by_rows(feed._goal(epoch.passes) * per_pass))
+        left.append(by_rows(feed.progress.goal(epoch.passes) * per_pass))
     rounded = [math.ceil(steps / multiple) * multiple for steps in left]
     if epoch is not None and epoch.steps is not None:
         rounded.append(max(0, epoch.steps - done))

@@ -100,5 +100,5 @@ class Rounds:
     def back(self) -> None:
         """Go back to where the round began: it has not happened."""
         self._begun = False
-        if self._state is not None and self.feed._tail.steps:
+        if self._state is not None and self.feed.handed:
             self.feed._go(self._state, from_plain(self._state["position"]))

@@ -69,7 +69,7 @@ class Generate(Source):
 
     @cached_property
     def grade(self) -> Grade:
-        """How exactly the function allows a resume. Of a function that is no generator function, the iterator must be seen."""
+        """How exactly the function allows a resume. If it is no generator function, its iterator must be seen."""
         try:
             if "start" in inspect.signature(self.fn).parameters:
                 return "start"

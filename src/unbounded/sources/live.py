@@ -39,8 +39,8 @@ Begin = Callable[[Past, threading.Event], Iterator[Block]]
 class Live:
     """A node over an iterator of blocks.
 
-    `begin` opens the iterator at the first pull. At most `_BLOCKS` blocks, or `_BYTES` where two hold more, are read before
-    they are pulled.
+    `begin` opens the iterator at the first pull. At most `_BLOCKS` blocks, and no more than two where these
+    hold `_BYTES`, are read before they are pulled.
     """
 
     def __init__(self, begin: Begin) -> None:
@@ -104,7 +104,7 @@ class Live:
         self._state.notify_all()
 
     def _await_room(self) -> bool:
-        """Wait until more may be read; once enough is waiting, until half is gone: hand-overs between threads are dear."""
+        """Wait until more may be read; once enough is waiting, until half is gone: hand-overs are dear."""
         with self._state:
             if self._waiting >= self._most or self._settled:
                 self._state.wait_for(self._may_read)

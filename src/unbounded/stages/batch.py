@@ -17,7 +17,7 @@ from unbounded._block import At, Block, Break, Run
 from unbounded._held import Held
 from unbounded._node import Context, EndOfStream, Mark, Node
 from unbounded._rows import Tree
-from unbounded.stages._base import Holding, Stage
+from unbounded.stages._base import Holding, Stage, Through
 
 
 @dataclass(frozen=True)
@@ -125,3 +125,19 @@ def _mean(times: list[Any]) -> float | None:
     if any(t is None for t in times):
         return None
     return float(np.mean(np.concatenate(times)))
+
+
+class BlocksAsBatches(Through):
+    """Without `batch`, a source's own blocks are the batches."""
+
+    def apply(self, block: Block | Run) -> Run:
+        assert isinstance(block, Block)
+        breaks = ((1, block.ends),) if block.ends else ()
+        arrived = None if block.times is None else float(block.times.mean())
+        return Run([block.rows], block.count, block.count, breaks, (block.rows,), arrived)
+
+    def pull(self, timeout: float | None) -> Run | None:
+        out = super().pull(timeout)
+        if isinstance(out, Block):
+            return Run([], 1, 0, ((0, out.ends),) if out.ends else ())
+        return out

@@ -1,0 +1,37 @@
+"""What a feed refuses to hand out: Python objects, and values that are not finite; with the address of the row."""
+
+from __future__ import annotations
+
+from unbounded import _describe, _rows
+from unbounded._block import Run
+from unbounded._lots import Lot
+from unbounded._rows import RowsError
+from unbounded._stream import Stream
+
+
+def faulty(run: Run) -> bool:
+    """Whether something in a run is not finite; raises RowsError for Python objects, which no trainer can use."""
+    for part in run.parts:
+        for path, leaf in _rows.leaves(part):
+            if leaf.dtype.hasobject:
+                raise RowsError(
+                    f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
+                    "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
+                )
+    return any(_rows.first_non_finite(part) for part in run.parts)
+
+
+def non_finite(stream: Stream, lot: Lot, step: int) -> None:
+    """Raise ValueError where batch number `step` has a value that is not finite."""
+    index = step - lot.before.steps
+    bad = _rows.first_non_finite(lot.run.items[index])
+    if bad is None:
+        return
+    path, row = bad
+    number = lot.before.rows + index * lot.run.size + row
+    where = _describe.address(stream, step, row)
+    raise ValueError(
+        f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "
+        f"run{where}). Nothing was trained on it. Mend it with .map(), leave it out with .filter(), or allow it: "
+        "Feed(on_nan='pass')."
+    )
