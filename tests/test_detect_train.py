@@ -48,9 +48,9 @@ def source(tmp_path):
     return f"{path}:sensor"
 
 
-def trained(source, directory, steps):
+def trained(source, directory, steps, **options):
     events = []
-    plan = Plan(steps=steps, epoch=10, length=LENGTH, capacity=40, reuse=8.0, batch=16, warm_up=60)
+    plan = Plan(**options, steps=steps, epoch=10, length=LENGTH, capacity=40, reuse=8.0, batch=16, warm_up=60)
     train(readings(source), directory, plan, tell=events.append)
     return events
 
@@ -71,6 +71,16 @@ def test_every_window_is_scored_before_it_is_first_trained_on(source, tmp_path):
         else:
             assert max(record["rows"]) <= scored
     assert scored > 60
+
+
+def test_a_window_is_scored_with_weights_that_have_not_seen_it(source, tmp_path):
+    trained(source, tmp_path / "run", 6)
+    trained(source, tmp_path / "still", 6, learning_rate=1e-30)
+    run, still = (lines(tmp_path / name, "reading", "step") for name in ("run", "still"))
+    first = [record["kind"] for record in run].index("step")
+    # Until a first step was trained, a model that learns is one that does not.
+    assert run[: first + 1] == still[: first + 1]
+    assert run != still
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(source, tmp_path):
