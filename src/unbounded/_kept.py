@@ -60,6 +60,11 @@ class Keeper:
     def _source(self) -> Node:
         return self._feed._opened.source
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the source can't go back."""
+        return isinstance(self._source, Live)
+
     def save(self, store: Checkpoints) -> tuple[dict[str, Any], list[Segment]]:
         """The feed's state as plain data, and the segments that belong to it."""
         source = self._source

@@ -107,6 +107,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._stopping = False
         self._finished = False
         self._placed: Saved | None = None  # the feeds are where it says, and the model is not yet
+        self._wrote_at_rest = False  # after a signal, when sources read no more
         self._wrote: int | None = None  # the step of the newest checkpoint
 
     # -- the beginning ---------------------------------------------------------------------------------------
@@ -332,7 +333,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._stopping:
             return
         self._stopping = True
-        if self._wrote != self.feeds[0].steps:
+        # After a signal in the middle of a write: what a source that can't go back has read since then comes along.
+        late = not self._wrote_at_rest and any(keeper.is_live for keeper in self._keepers)
+        if self._wrote != self.feeds[0].steps or late:
             self._save(changed=changed)
         self.model.stop_training = True
         # Keras asks this before it validates: half an epoch is not validated.
@@ -362,6 +365,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             return
         for other in self.feeds[1:]:
             other.rounds.settle()
+        at_rest = self.feeds[0].core.interrupted
         feeds, segments = [], []
         for keeper in self._keepers:
             info, own = keeper.save(self._store)
@@ -381,4 +385,4 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         for keeper in self._keepers:
             keeper.saved(self._keep)
         self._due.saved(self.feeds[0].core)
-        self._wrote = step
+        self._wrote, self._wrote_at_rest = step, at_rest
