@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import table
 
 import unbounded as ub
+from helpers import table
 
 
 def _yields(*values: Any) -> ub.Stream:
@@ -44,6 +44,10 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a half life below zero": (lambda: table().replay(10, half_life=-1), ValueError, "half_life=-1"),
     "a take of zero": (lambda: table().take(0), ValueError, "take"),
     "a prefetch of zero": (lambda: table().batch(3).prefetch(0), ValueError, "prefetch"),
+    "a negative seed": (lambda: table().shuffle(3, seed=-1), ValueError, r"shuffle\(seed=n\) was given -1"),
+    "a seed of arrays that is no number": (lambda: table(seed="x"), TypeError, r"arrays\(seed=n\).*'x'"),
+    "a negative seed of replay": (lambda: table().replay(3, seed=-1), ValueError, "at least 0"),
+    "a negative seed of random_map": (lambda: table().random_map(print, seed=-1), ValueError, "at least 0"),  # type: ignore[arg-type]
     "passes of zero": (lambda: table(passes=0), ValueError, "passes"),
     "a rate of zero": (lambda: ub.machine(rate=0), ValueError, "rate=0"),
     "a batch larger than a declared end": (
@@ -159,8 +163,7 @@ def test_a_bad_row_loses_nothing_of_those_before_it() -> None:
     with ub.Feed(ub.arrays(x, shuffle=False).batch(2)) as feed:
         seen = []
         with pytest.raises(ValueError, match="row 7 of the run"):
-            for batch in feed.batches():
-                seen.append(batch.tolist())
+            seen.extend(batch.tolist() for batch in feed.batches())
         assert seen == [[0, 1], [2, 3], [4, 5]]
         assert feed.steps == 3
         with pytest.raises(ValueError, match="row 7 of the run"):
@@ -180,7 +183,7 @@ def test_a_feed_that_was_closed_says_so() -> None:
     feed.close()
     feed.close()  # a second time does nothing
     for use in (feed.available, feed.state_dict, lambda: next(feed.batches()), feed.trained):
-        with pytest.raises(ub.StreamError, match="closed.*Make a new one"):
+        with pytest.raises(ub.StreamError, match=r"closed.*Make a new one"):
             use()
 
 
@@ -188,7 +191,7 @@ def test_two_trainers_on_one_feed_are_refused() -> None:
     with ub.Feed(table().batch(4), epoch=ub.Epoch(steps=3)) as feed:
         one = feed.epochs(2)
         next(one)
-        with pytest.raises(ub.StreamError, match="already at work.*second feed"):
+        with pytest.raises(ub.StreamError, match=r"already at work.*second feed"):
             feed.epochs(2)
         del one
         assert [len(list(epoch)) for epoch in feed.epochs(2)] == [3, 3]
@@ -217,7 +220,23 @@ def test_another_streams_state_names_what_differs() -> None:
 def test_a_newer_state_is_refused() -> None:
     with ub.Feed(table().batch(4)) as feed:
         state = {**feed.state_dict(), "format": 99}
-        with pytest.raises(ValueError, match="format 99.*reads up to 1"):
+        with pytest.raises(ValueError, match=r"format 99.*reads up to 1"):
             feed.load_state_dict(state)
         with pytest.raises(ValueError, match="not the state of a feed"):
             feed.load_state_dict({"hello": 1})
+
+
+def test_a_position_that_fits_no_stage_of_the_stream_is_refused_even_where_changes_are_accepted() -> None:
+    def numbers(start: int = 0) -> Iterator[Any]:
+        while True:
+            yield np.arange(start, start + 5)
+            start += 5
+
+    with ub.Feed(ub.generate(numbers).batch(4)) as feed:
+        state = feed.state_dict()
+    with (
+        pytest.warns(UserWarning, match="of another stream"),
+        ub.Feed(table().shuffle(30).batch(4)) as other,
+        pytest.raises(ValueError, match=r"does not fit.*Begin a new run"),
+    ):
+        other.load_state_dict(state, accept_changes=True)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from helpers import Counter, from_start, table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unbounded as ub
+from helpers import Counter, from_start, table
 
 
 def _jitter(rows: Any, rng: np.random.Generator) -> Any:

@@ -10,12 +10,21 @@ from typing import Any
 
 def positive(value: Any, what: str) -> int:
     """`value` as an int of at least 1; `what` is how the user wrote it, such as `batch(n)`."""
+    return _at_least(1, value, what)
+
+
+def seed(value: Any, what: str) -> int:
+    """`value` as an int of at least 0."""
+    return _at_least(0, value, what)
+
+
+def _at_least(least: int, value: Any, what: str) -> int:
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} takes a whole number, and was given {value!r}.") from None
-    if number < 1:
-        raise ValueError(f"{what} was given {number}. Expected at least 1.")
+    if number < least:
+        raise ValueError(f"{what} was given {number}. Expected at least {least}.")
     return number
 
 

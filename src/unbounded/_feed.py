@@ -461,7 +461,13 @@ class Feed:
         mark = from_plain(state["position"])
         self._top.recall(from_plain(state["journal"]))
         _kept.load(self._opened.source, dumps)
-        self._go(state, mark)
+        try:
+            self._go(state, mark)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"The state's position does not fit {self.stream!r}: it is of a stream with other stages or another "
+                "kind of source. Begin a new run, in another directory."
+            ) from error
 
     def _go(self, state: Mapping[str, Any], mark: Mark) -> None:
         """Go to a position of this very feed, whose source still has, or can read again, what follows."""

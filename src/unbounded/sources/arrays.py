@@ -33,6 +33,7 @@ class Arrays(Source):
             raise RowsError("arrays() was given zero rows. Expected at least one: there is nothing to repeat.")
         if self.passes is not None:
             _check.positive(self.passes, "arrays(passes=n)")
+        object.__setattr__(self, "seed", _check.seed(self.seed, "arrays(seed=n)"))
         object.__setattr__(self, "rows", rows)
 
     @property

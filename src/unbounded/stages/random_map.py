@@ -40,6 +40,7 @@ class RandomMap(Stage):
     def __post_init__(self) -> None:
         _check.function(self.fn, "random_map(fn)")
         _check.positive(self.group, "random_map(group=n)")
+        object.__setattr__(self, "seed", _check.seed(self.seed, "random_map(seed=n)"))
 
     def arguments(self) -> dict[str, Any]:
         return {k: v for k, v in super().arguments().items() if k != "batched"}

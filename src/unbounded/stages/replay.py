@@ -41,6 +41,7 @@ class Replay(Stage):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", _check.positive(self.capacity, "replay(capacity)"))
+        object.__setattr__(self, "seed", _check.seed(self.seed, "replay(seed=n)"))
         if not (math.isfinite(self.reuse) and self.reuse > 0):
             raise ValueError(f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row.")
         if self.half_life is not None and not (math.isfinite(self.half_life) and self.half_life > 0):

@@ -31,6 +31,7 @@ class Shuffle(Stage):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", _check.positive(self.rows, "shuffle(rows)"))
+        object.__setattr__(self, "seed", _check.seed(self.seed, "shuffle(seed=n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
         return _Shuffle(upstream, self.rows, (self.seed, context.place), context.batch_rows)
