@@ -20,17 +20,17 @@ lint: .venv/.test
 	.venv/bin/mypy
 
 core: .venv/.test
-	$(PYTEST) --ignore-glob='tests/test_keras_*' -m 'not chaos' --durations 5
+	$(PYTEST) -n 2 --ignore-glob='tests/test_keras_*' --ignore=tests/test_chaos.py
 
 backends: .venv/.test
 	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; KERAS_BACKEND=$$backend $(PYTEST) tests/test_keras_*.py; done
 
 chaos-short: .venv/.test
-	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) -m chaos -rP
+	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
 
 # Two hundred kills: some minutes.
 chaos: .venv/.test
-	CHAOS_KILLS=200 $(PYTEST) -m chaos -rP
+	CHAOS_KILLS=200 $(PYTEST) tests/test_chaos.py --durations=10
 
 # What it costs, beside what people use today: some minutes, and better on a quiet machine.
 bench: .venv/.bench
