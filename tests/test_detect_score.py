@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unbounded.detect import _columns, _score
+from unbounded.detect import _columns, _score, _usual
 from unbounded.detect._columns import VITALS, Column, scaled
 from unbounded.detect._score import Scorer
 
@@ -257,6 +257,6 @@ def test_real_temperatures_raise_few_alarms(name):
     assert 1 <= len(result.alarms) <= 30
 
 
-@pytest.mark.parametrize("module", [_columns, _score])
+@pytest.mark.parametrize("module", [_columns, _score, _usual])
 def test_the_examples_in_the_docstrings_run(module):
     assert doctest.testmod(module).failed == 0

@@ -2,11 +2,9 @@
 
 Two things are looked at in each column: how far the reading is from the model's prediction, and how far
 the median of the last twenty readings is from that of the last hundred, which is what a change that stays
-looks like once the model has got used to it. Each is compared with how large it usually is: a histogram that
-slowly forgets. Its tail, carried on as an exponential (peaks over threshold; Siffer et al., KDD 2017, with
-the simplest tail), turns it into a probability, so that one threshold, the rate of false alarms that one is
-willing to have, serves every column. A third rule asks no model: a reading beyond everything that was read
-so far. NumPy in, NumPy out; the state is small plain data.
+looks like once the model has got used to it. Each is compared with how large it usually is, so that one
+threshold, the rate of false alarms that one is willing to have, serves every column. A third rule asks no
+model: a reading beyond everything that was read so far. NumPy in, NumPy out; the state is small plain data.
 """
 
 from __future__ import annotations
@@ -18,15 +16,13 @@ from typing import Any
 import numpy as np
 
 from unbounded.detect._columns import Column, scaled
+from unbounded.detect._usual import Usual
 
 LOOKS = 2
 CHUNK = 16
-HIGHEST = 12.0
 LATELY = 19
 RECENT = 100
 MANY = 1_000
-_EDGES = 2.0 ** (np.arange(-56, 41) / 4.0)
-_SHARES = np.array([0.5, 0.9, 0.98])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +106,12 @@ class Scorer:
             )
         self.columns = tuple(columns)
         self.threshold = -float(np.log10(false_alarms))
-        self.warm_up, self.refractory, self.memory, self.record = warm_up, refractory, memory, record
+        self.warm_up, self.refractory, self.record = warm_up, refractory, record
         width = len(self.columns)
         self.rows = 0
         self.last = -1
         self.alarms = 0
-        self._usual = np.zeros((LOOKS, width, len(_EDGES) + 1))
+        self._usual = Usual((LOOKS, width), memory)
         self._values = np.zeros((0, width))
         self._normal = np.zeros((0, width))
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
@@ -184,7 +180,8 @@ class Scorer:
         self.rows += readings
         self.last = last
         if self.rows % CHUNK == 0 and self._pending.shape[2]:
-            self._learn(*self._pending)
+            size, weight = self._pending
+            self._usual.learn(size, weight, seen=self.rows)
             self._pending = self._pending[:, :, :0]
 
     def _chunk(
@@ -200,7 +197,9 @@ class Scorer:
         size = np.stack([np.abs(np.nan_to_num(normal - expected)), np.abs(_moves(level, len(time))[1])])
         change = _moves(history, len(time))
         worth = np.abs(change[:LOOKS]) >= np.array([column.least for column in self.columns])
-        surprise = np.where(worth, self._surprise(size), 0.0)
+        # Many looks at one reading find more that is rare: each counts for its part.
+        rarity = self._usual.rarity(size) - np.log10(LOOKS * len(self.columns))
+        surprise = np.where(worth, np.maximum(rarity, 0.0), 0.0)
         record = self._records(values) & worth[0]
         score: np.ndarray = surprise.max(axis=(0, 2))
         for row in np.flatnonzero((score > self.threshold) | record.any(axis=1)):
@@ -249,19 +248,6 @@ class Scorer:
                 )
             )
 
-    def _surprise(self, size: np.ndarray) -> np.ndarray:
-        """-log10 of the share of readings whose size is as large as each, [looks, rows, columns]."""
-        if not self._usual.any():
-            return np.zeros_like(size)
-        below = np.cumsum(self._usual, axis=-1)
-        out = np.empty_like(size)
-        for look, index in np.ndindex(size.shape[0], size.shape[2]):
-            cut = np.searchsorted(below[look, index], _SHARES * below[look, index, -1])
-            out[look, :, index] = _surprise(size[look, :, index], _EDGES[np.minimum(cut, len(_EDGES) - 1)])
-        # Many looks at one reading find more that is rare: each counts for its part.
-        clipped: np.ndarray = np.clip(out - np.log10(size.shape[0] * size.shape[2]), 0.0, HIGHEST)
-        return clipped
-
     def _records(self, values: np.ndarray) -> np.ndarray:
         """Which readings lie beyond all before them, by the share of their range, [rows, columns]."""
         # Among few readings every other one is a record.
@@ -274,16 +260,6 @@ class Scorer:
         beyond: np.ndarray = ((now < low - margin) | (now > high + margin)) & (margin > 0)
         return beyond
 
-    def _learn(self, size: np.ndarray, weight: np.ndarray) -> None:
-        """Add a chunk's sizes to what is usual, and forget as much."""
-        looks, rows, width = size.shape
-        # Young, the histogram leans to the new (2 / n): what a start looks like is not what is usual.
-        rate = min(1.0, max(1.0 / self.memory, 2.0 / (self.rows + 1)))
-        fresh = rate * (1.0 - rate) ** np.arange(rows - 1, -1, -1)
-        self._usual *= (1.0 - rate) ** rows
-        at = np.arange(looks)[:, None, None], np.arange(width), np.searchsorted(_EDGES, size)
-        np.add.at(self._usual, at, weight * fresh[:, None])
-
     def state_dict(self) -> dict[str, Any]:
         """What the scorer knows, as plain numbers and small arrays.
 
@@ -295,7 +271,7 @@ class Scorer:
             "rows": self.rows,
             "last": self.last,
             "alarms": self.alarms,
-            "usual": self._usual.copy(),
+            "usual": self._usual.weights.copy(),
             "values": self._values.copy(),
             "normal": self._normal.copy(),
             "low": self._low.copy(),
@@ -322,7 +298,7 @@ class Scorer:
                 f"{names}: go on with the same columns, or start a new run in another directory."
             )
         self.rows, self.last, self.alarms = (int(state[key]) for key in ("rows", "last", "alarms"))
-        self._usual = np.array(state["usual"], dtype=np.float64)
+        self._usual.weights = np.array(state["usual"], dtype=np.float64)
         self._values, self._normal = (
             np.array(state[key], dtype=np.float64).reshape(-1, len(names)) for key in ("values", "normal")
         )
@@ -331,17 +307,6 @@ class Scorer:
         self._told = np.array(state["told"], dtype=np.int64)
         self._hushed_until = int(state["hushed_until"])
         self._pending = np.array(state["pending"], dtype=np.float64).reshape(2, LOOKS, -1, len(names))
-
-
-def _surprise(size: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """-log10 of the share of sizes above each: lines through the cuts, then on as the flattest of them."""
-    known = np.concatenate([[0.0], cut])
-    rarity = np.concatenate([[0.0], -np.log10(1.0 - _SHARES)])
-    # Sizes that are all alike leave no distance between the cuts; a hair's breadth keeps the line rising.
-    known = np.maximum.accumulate(known + np.arange(len(known)) * 1e-6)
-    slope = np.min(np.diff(rarity) / np.diff(known))
-    beyond = rarity[-1] + (size - known[-1]) * slope
-    return np.asarray(np.where(size <= known[-1], np.interp(size, known, rarity), beyond))
 
 
 def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
