@@ -52,6 +52,7 @@ def readings(run: Run) -> str:
                 axis.axvline(_dates(alarm.time), color=RED, linewidth=1.2)
                 _mark(axis, alarm.time, alarm.words.removeprefix(column.name).strip(), run)
     figure.align_ylabels(axes)
+    axes[0].set_xlim(*_ends(run))
     _pauses(axes, run)
     return _svg(figure, axes, dates=_is_dated(run))
 
@@ -81,6 +82,8 @@ def scores(run: Run) -> str:
         axis.plot([_dates(alarm.time)], [max(alarm.score, threshold)], "o", color=RED, markersize=5)
         # Alarms that follow one another at once stand on three lines in turn.
         _mark(axis, alarm.time, alarm.words, run, 0.93 - 0.11 * (number % 3))
+    # As in the plot above it, also where the first readings have no score.
+    axis.set_xlim(*_ends(run))
     _pauses([axis], run)
     return _svg(figure, [axis], dates=_is_dated(run))
 
@@ -193,6 +196,12 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return low - room, high + room
 
 
+def _ends(run: Run) -> tuple[float, float]:
+    first, last = (float(end) for end in _dates(run.time[[0, -1]]))
+    room = 0.01 * (last - first)
+    return first - room, last + room
+
+
 def _prefix(values: np.ndarray) -> tuple[float, str]:
     highest = float(np.nanmax(np.abs(values), initial=0.0))
     for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -217,8 +226,6 @@ def _svg(figure: Any, axes: Any, *, dates: bool) -> str:
     from matplotlib import dates as mdates
     from matplotlib import rc_context
 
-    for axis in axes:
-        axis.margins(x=0.01)
     if dates:
         locator = mdates.AutoDateLocator(minticks=4, maxticks=9)
         axes[-1].xaxis.set_major_locator(locator)

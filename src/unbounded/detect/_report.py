@@ -117,7 +117,7 @@ def _facts(run: Run) -> str:
         ("steps", f"{run.steps[-1]:,}" if len(run.steps) else "0"),
         ("readings", f"{len(run.row):,}"),
         ("alarm" if len(run.alarms) == 1 else "alarms", f"{len(run.alarms):,}"),
-        ("uses of each reading", f"{run.uses:.1f}"),
+        ("uses a reading", f"{run.uses:.1f}"),
         ("rows trained twice", f"{run.rows_trained_twice():,}"),
         ("readings missed", f"{run.missed:,}"),
     ]
