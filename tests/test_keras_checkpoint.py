@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +240,25 @@ def test_a_killed_process_ends_as_one_that_was_never_killed(tmp_path: Path) -> N
     assert_same(killed, whole)
 
 
+def test_the_same_rounds_of_a_source_that_cannot_go_back_are_the_same_rows_in_the_next_process(tmp_path: Path) -> None:
+    ids = []
+    for first in (0, 256):  # what the sensor says in the first process, and in the second
+
+        def sensor(first: int = first) -> Iterator[Any]:
+            for row in range(first, first + 200, 4):
+                yield km.rows(4, start=row)
+
+        model = km.ready_model(ids=512, records_rounds=True)
+        with (
+            Feed(small(), ub.Epoch(steps=4)) as feed,
+            Feed(ub.generate(lambda: sensor()).batch(4), ub.Epoch(steps=3)) as val,
+        ):
+            callbacks = [Checkpoint([feed, val], tmp_path), *([] if first else [At(epoch=2, do=stop)])]
+            model.fit(feed, epochs=4, verbose=0, callbacks=callbacks, validation_data=val)
+        ids.append(km.evaluated_ids(model))
+    assert ids == [[*range(12)] * 2, [*range(12)] * 4]
+
+
 # -- when it is written --------------------------------------------------------------------------------------------
 
 
@@ -298,6 +317,14 @@ def test_a_checkpoint_that_is_due_at_an_epochs_last_step_is_written_at_its_end(t
 def test_with_several_steps_per_execution_it_is_saved_between_executions(tmp_path: Path) -> None:
     fit(tmp_path, 6, steps=8, keep=9, model=km.ready_model(steps_per_execution=4))
     assert numbers(tmp_path) == [8, 12, 16]
+
+
+@pytest.mark.parametrize("executions", EXECUTIONS)
+def test_a_declared_end_in_the_middle_of_an_execution_is_counted_to_the_step(executions: int, tmp_path: Path) -> None:
+    stream = ub.arrays(km.rows(42), shuffle=False, passes=1).batch(4)
+    model, feed = fit(tmp_path, steps=8, stream=stream, model=km.ready_model(steps_per_execution=executions))
+    assert (feed.steps, km.trained_ids(model)) == (11, list(range(42)))
+    assert numbers(tmp_path) == [8, 11]
 
 
 def test_weights_that_are_not_finite_never_replace_finite_ones(tmp_path: Path) -> None:
@@ -367,6 +394,18 @@ def test_a_second_fit_in_the_same_process_goes_on_with_the_run(tmp_path: Path) -
         model.fit(feed, epochs=1, verbose=0)  # without it, Keras counts epochs from 0 again
         assert feed.steps == 24
     assert km.trained_ids(model) == [i % 64 for i in range(96)]
+
+
+def test_a_resumed_fit_that_fails_leaves_no_epoch_number_on_the_model(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("a user's callback")
+
+    fit(tmp_path, epochs=2)
+    model = km.ready_model()
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, epochs=3, callbacks=[At(1, do=fail)], model=model)
+    with Feed(small(), ub.Epoch(steps=3)) as feed:
+        assert model.fit(feed, epochs=1, verbose=0).epoch == [0]
 
 
 def test_an_epoch_goes_on_in_its_middle_by_rows_passes_and_changing_lengths(tmp_path: Path) -> None:

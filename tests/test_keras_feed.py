@@ -193,6 +193,17 @@ def test_other_bounds_are_rounded_up_to_whole_executions_and_a_declared_end_is_n
     assert len(history.history["loss"]) == 2
 
 
+@pytest.mark.skipif(km.BACKEND != "tensorflow", reason="only there are batches handed over many at a time")
+def test_blocks_that_have_run_are_counted_before_the_epoch_is_over() -> None:
+    counted: list[int] = []
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: counted.append(feed.steps))
+    with Feed(stream(), ub.Epoch(steps=160)) as feed:
+        km.ready_model(steps_per_execution=4).fit(feed, verbose=0, callbacks=[note])
+        assert feed.steps == 160
+    assert 64 <= counted[-1] < 160
+    assert all(steps <= 4 * i for i, steps in enumerate(counted))
+
+
 # -- rounds ------------------------------------------------------------------------------------------------------
 
 
@@ -253,8 +264,9 @@ def test_evaluating_and_predicting_on_the_feed_that_is_trained_leave_its_place_a
     assert km.evaluated_ids(model) == [*range(12)] * 4
 
 
-def test_evaluating_gives_what_arrays_would_give(capsys: pytest.CaptureFixture[str]) -> None:
-    model = km.ready_model()
+@pytest.mark.parametrize("executions", EXECUTIONS)
+def test_evaluating_gives_what_arrays_would_give(executions: int, capsys: pytest.CaptureFixture[str]) -> None:
+    model = km.ready_model(steps_per_execution=executions)  # of four steps at once there are three
     x, y = km.rows(12)
     with Feed(stream(12, passes=1)) as feed:
         assert model.evaluate(feed, verbose=1) == pytest.approx(model.evaluate(x, y, batch_size=4, verbose=0))

@@ -147,3 +147,18 @@ def test_of_a_callback_what_moved_is_state_and_what_did_not_is_configuration() -
     CallbackStates([today, again]).restore(saved)
     assert (today.patience, today.wait, today.best[0].tolist()) == (7, 2, [0.0, 1.0, 2.0])
     assert again.given == {"kept": 3}
+
+
+def test_a_state_can_be_taken_in_the_middle_of_an_epoch() -> None:
+    model = km.ready_model()
+    seen: list[int] = []
+
+    def look(batch: int, logs: object) -> None:
+        # The model itself, and not a callback's: on JAX its variables are empty here.
+        seen.append(int(_model.model_state(model)["optimizer"]["arrays"][0]))
+
+    x, y = km.rows(12)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[callback])
+    assert seen == [1, 2, 3]
+    assert km.trained_ids(model) == list(range(12))

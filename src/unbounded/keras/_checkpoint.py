@@ -312,7 +312,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         callbacks = self._callbacks
         callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
         self.feeds[0].fitting.counting = None
-        self.model._initial_epoch = None
         self._store.close()
         if self._stopping and self._signals.received is not None:
             self.stopped_by = signal.Signals(self._signals.received).name
