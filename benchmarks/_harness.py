@@ -208,6 +208,8 @@ def measure(
     micros: dict[str, list[float]] = {side.name: [] for side in sides}
     worked: dict[str, list[float]] = {side.name: [] for side in sides}
     turns = random.Random(seed)
+    gc.collect()
+    gc.freeze()  # else each collection walks over all that three frameworks have imported
     for _ in range(rounds):
         for i in turns.sample(range(len(sides)), len(sides)):
             gc.collect()
@@ -216,6 +218,7 @@ def measure(
             took = sides[i].run(counts[i])
             micros[sides[i].name].append(took.passed / counts[i] * 1e6)
             worked[sides[i].name].append(took.worked / counts[i] * 1e6)
+    gc.unfreeze()
     return Timings(title, micros, worked)
 
 

@@ -85,6 +85,7 @@ def torch_sides(data: Rows, size: int) -> list[Side]:
     """`__getitems__` as it is mostly written, and as one finds after some trying that it is faster."""
     import torch
 
+    torch.set_num_threads(1)  # a second one gains nothing with rows so few, and may wait milliseconds for a core
     x, y = data
     tensor_x, tensor_y = torch.from_numpy(x), torch.from_numpy(y)
 
