@@ -20,7 +20,7 @@ import unbounded as ub
 from unbounded._checkpoint import CheckpointError, Checkpoints
 from unbounded._describe import RunFinished
 from unbounded.keras import Checkpoint, Feed
-from unbounded.keras._checkpoint import NotSaved
+from unbounded.keras._saving import NotSaved
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 

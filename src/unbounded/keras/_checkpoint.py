@@ -1,8 +1,7 @@
 """Checkpoint: the callback that saves model, optimizer, randomness, callbacks and position as one, and goes on there.
 
 It stands last among the callbacks of a `fit`, so that what it saves is what all others have made of the moment.
-What a checkpoint holds of the model is in `_model.py`, of the callbacks in `_callbacks.py`, of a feed in
-`unbounded._kept`; how it is written all or nothing in `unbounded._checkpoint`.
+What goes into a checkpoint is in `_saving.py`; here is when, and what becomes of it in the course of a `fit`.
 """
 
 from __future__ import annotations
@@ -17,24 +16,17 @@ from typing import Any
 
 import keras
 
-from unbounded._checkpoint import CheckpointError, Checkpoints, Saved
+from unbounded._checkpoint import Saved
 from unbounded._describe import RunFinished
 from unbounded._epoch import Epoch
-from unbounded._kept import Keeper
-from unbounded._state import non_finite
 from unbounded.keras import _asked, _model
 from unbounded.keras._callbacks import CallbackStates, callback_list
 from unbounded.keras._counting import Counting
 from unbounded.keras._due import Due
 from unbounded.keras._fallback import PyDatasetFeed
 from unbounded.keras._feed import Feed
+from unbounded.keras._saving import Saving
 from unbounded.keras._signals import Signals
-
-FORMAT = 1
-
-
-class NotSaved(UserWarning):
-    """A checkpoint was due and was not written, since its weights would replace better ones."""
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -92,10 +84,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.stopped_by: str | None = None
         """The name of the signal that ended the last `fit`; None where none did."""
         self._due = Due(every)
-        self._store = Checkpoints(directory, keep=keep)
-        self._keep = keep
-        self._accept_changes = accept_changes
-        self._keepers: list[Keeper] = []
+        self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes)
         self._counting = Counting(feeds[0], self)
         self._list: weakref.ref[Any] | None = None  # of all callbacks of the fit at hand
         self._signals = Signals(self._interrupt)
@@ -107,8 +96,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._stopping = False
         self._finished = False
         self._placed: Saved | None = None  # the feeds are where it says, and the model is not yet
-        self._wrote_at_rest = False  # after a signal, when sources read no more
-        self._wrote: int | None = None  # the step of the newest checkpoint
 
     # -- the beginning ---------------------------------------------------------------------------------------
 
@@ -130,7 +117,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._stopping, self._aborted, self._finished = False, False, False
         saved, self._placed = self._placed, None
         if saved is None or saved.number != feed.steps:
-            saved = self._place()
+            saved = self._saving.take_place()
         if saved is not None:
             self._restore(saved)
         else:
@@ -147,24 +134,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def take_position(self, feed: Feed) -> None:
         """Keras is about to look at a batch, so as to build the model: let the feed stand where the run stands."""
         if feed is self.feeds[0]:
-            self._placed = self._place()
-
-    def _place(self) -> Saved | None:
-        """Put the feeds where the newest checkpoint says, where there is one."""
-        self._store.prepare()
-        if not self._keepers:
-            names = ["feed", *(f"feed-{i}" for i in range(1, len(self.feeds)))]
-            parts = [self.feeds[0].core, *(other.rounds.feed for other in self.feeds[1:])]
-            self._keepers = [
-                Keeper(core, self._store.directory, name=name) for core, name in zip(parts, names, strict=True)
-            ]
-        saved = self._store.newest()
-        if saved is not None:
-            self._load(saved)
-        else:
-            for keeper in self._keepers:
-                keeper.begin()
-        return saved
+            self._placed = self._saving.take_place()
 
     def _take_places(self, callbacks: Any) -> None:
         """The counting before all others, the saving after them."""
@@ -178,23 +148,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         callbacks.callbacks = [self._counting, *others, self]
         self.feeds[0].fitting.counting = self._counting
 
-    def _load(self, saved: Saved) -> None:
-        info = saved.info
-        if "keras" not in info:
-            raise CheckpointError(
-                f"{saved.path} was not written by ub.keras.Checkpoint. Use another directory for this run."
-            )
-        if len(info["feeds"]) != len(self.feeds):
-            raise CheckpointError(
-                f"{saved.path} holds the positions of {len(info['feeds'])} feeds, and Checkpoint() was given "
-                f"{len(self.feeds)}. Give the same feeds in the same order, or use another directory."
-            )
-        for keeper, state in zip(self._keepers, info["feeds"], strict=True):
-            keeper.load(state, saved, accept_changes=self._accept_changes)
-        for other in self.feeds[1:]:
-            other.rounds.moved()
-        self.feeds[0].fitting.moved()
-
     def _restore(self, saved: Saved) -> None:
         """Put the model back; the feeds are in their places."""
         feed, model = self.feeds[0], self.model
@@ -203,7 +156,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             _model.build(model, feed.core.peek())
         _model.restore_model(model, state["model"])
         self._resumed = state
-        self._wrote = saved.number
 
     def _finish(self, done: str) -> None:
         """The run is over already: `fit` has nothing to do but to tell the callbacks."""
@@ -312,7 +264,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         callbacks = self._callbacks
         callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
         self.feeds[0].fitting.counting = None
-        self._store.close()
+        self._saving.close()
         if self._stopping and self._signals.received is not None:
             self.stopped_by = signal.Signals(self._signals.received).name
             print(
@@ -332,9 +284,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._stopping:
             return
         self._stopping = True
-        # After a signal in the middle of a write: what a source that can't go back has read since then comes along.
-        late = not self._wrote_at_rest and any(keeper.is_live for keeper in self._keepers)
-        if self._wrote != self.feeds[0].steps or late:
+        if self._saving.is_late():
             self._save(changed=changed)
         self.model.stop_training = True
         # Keras asks this before it validates: half an epoch is not validated.
@@ -348,40 +298,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             ended: what ended the run, so that it has nothing to go on with; None where it goes on.
             changed: of the model's state, what has changed since the moment that is meant.
         """
-        model = self.model
-        state = {**_model.model_state(model), **(changed or {})}
-        arrays = state["variables"]["arrays"]
-        trainable = {v.path: a for v, a in zip(model.variables, arrays, strict=True) if v.trainable}
-        bad = non_finite(trainable, name="weights")
-        step = self.feeds[0].steps
-        if bad is not None:
-            old = "nothing was saved yet" if self._wrote is None else f"the newest is of step {self._wrote:,}"
-            warnings.warn(
-                f"{bad} has a NaN or an infinity after step {step:,}, so no checkpoint was written: {old}.",
-                NotSaved,
-                stacklevel=2,
-            )
-            return
-        for other in self.feeds[1:]:
-            other.rounds.settle()
-        at_rest = self.feeds[0].core.interrupted
-        feeds, segments = [], []
-        for keeper in self._keepers:
-            info, own = keeper.save(self._store)
-            feeds.append(info)
-            segments += own
-        about = {
-            "format": FORMAT,
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "epochs": self.params["epochs"],
-            "ended": ended,
-        }
         states = {} if self._states is None else self._states.state()
-        self._store.write(
-            step, {"model": state, "callbacks": states}, {"feeds": feeds, "keras": about}, segments=segments
-        )
-        for keeper in self._keepers:
-            keeper.saved(self._keep)
-        self._due.saved(self.feeds[0].core)
-        self._wrote, self._wrote_at_rest = step, at_rest
+        about = {"epochs": self.params["epochs"], "ended": ended}
+        if self._saving.write(self.model, states, about, changed or {}):
+            self._due.saved(self.feeds[0].core)
