@@ -8,7 +8,7 @@ batch is for training, for a round of validation, or only to be looked at (`_ask
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -175,14 +175,15 @@ class Feed(Adapter):  # type: ignore[misc]
         given = _asked.beside()
         if given is not None:
             self._take(given)
-        use = self._use(_asked.iterator() if given is None else given.iterator)
+        use = self.use(_asked.iterator() if given is None else given.iterator)
         if use is None:
             return _length.ENDLESS
         if not use.training:
             return use.steps or _length.ENDLESS
         return _length.left(*_length.epoch_steps(self.core, use.steps_per_execution)) or _length.ENDLESS
 
-    def _use(self, iterator: Any) -> Use | None:
+    def use(self, iterator: Any) -> Use | None:
+        """What Keras made an iterator of its own for; None for one that isn't known."""
         return None if iterator is None else self._uses.get(iterator)
 
     def _take(self, given: _asked.Beside) -> None:
@@ -218,7 +219,7 @@ class Feed(Adapter):  # type: ignore[misc]
     def on_epoch_begin(self) -> None:
         """Keras begins to iterate: over an epoch, over a round, or for a look at one batch."""
         iterator, who = _asked.iterator(), _asked.caller()
-        use = self._use(iterator)
+        use = self.use(iterator)
         if iterator is None or use is None or who is None:
             return
         self._announced = "build" if who.verb == "build" else "training" if use.training else "round"
@@ -235,7 +236,7 @@ class Feed(Adapter):  # type: ignore[misc]
     def on_epoch_end(self) -> None:
         """Keras has done with iterating; it says so more often than it begins."""
         iterator = _asked.iterator()
-        use = self._use(iterator)
+        use = self.use(iterator)
         if use is None:
             return
         if not use.training:
@@ -245,15 +246,15 @@ class Feed(Adapter):  # type: ignore[misc]
 
     def get_numpy_iterator(self) -> Iterator[Tree]:
         """Batches as NumPy has them."""
-        return self._iterate(None)
+        return self.iterate(None)
 
     def get_jax_iterator(self) -> Iterator[Tree]:
         """Batches as NumPy has them, which JAX takes."""
-        return self._iterate(None)
+        return self.iterate(None)
 
     def get_torch_dataloader(self) -> Iterator[Tree]:
         """Batches as tensors over the same memory: a DataLoader would cost more than the training step."""
-        return self._iterate(_batches.to_torch)
+        return self.iterate(_batches.to_torch)
 
     def get_tf_dataset(self) -> Any:
         """What TensorFlow's trainer iterates over, once for each epoch or round."""
@@ -261,8 +262,8 @@ class Feed(Adapter):  # type: ignore[misc]
 
         iterator = _asked.iterator()
         if not _tensorflow.is_distributed(getattr(iterator, "_distribute_strategy", None)):
-            return _TensorFlowBatches(self)
-        use = self._use(iterator)
+            return _tensorflow.Iterations(self)
+        use = self.use(iterator)
         return _tensorflow.distributed(self.stream, self._look(use), lambda: self._announced_batches(use))
 
     def _announced_batches(self, use: Use | None) -> Iterator[Tree]:
@@ -283,9 +284,9 @@ class Feed(Adapter):  # type: ignore[misc]
         self.rounds.settle()
         return self.rounds.feed.peek()
 
-    def _iterate(self, convert: Convert | None) -> Iterator[Any]:
+    def iterate(self, convert: Convert | None) -> Iterator[Any]:
         """The batches for whoever asks."""
-        use, who = self._use(_asked.iterator()), _asked.caller()
+        use, who = self.use(_asked.iterator()), _asked.caller()
         training = use is None or use.training
         if who is not None and who.verb == "build":
             if training:
@@ -298,33 +299,6 @@ class Feed(Adapter):  # type: ignore[misc]
         if not training:
             return _batches.converted(self.rounds.batches(), convert)
         return self.fitting.batches(1 if use is None else use.steps_per_execution, convert)
-
-
-class _TensorFlowBatches:
-    """Stands where TensorFlow's trainer wants a data set, and is iterated over for each epoch and each round."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._blocks: Any = None
-
-    def __iter__(self) -> Iterator[Any]:
-        from unbounded.keras import _tensorflow
-
-        feed, iterator = self._feed, _asked.iterator()
-        use = feed._use(iterator)
-        multiple = 1 if use is None else use.steps_per_execution
-        if use is not None and use.training and multiple > 1:
-            if iterator is not None and iterator._steps_seen >= iterator._num_batches:
-                return iter(())  # Keras asks for one iterator more than it uses
-            if self._blocks is None:
-                self._blocks = _tensorflow.Blocks(feed.core, multiple)
-            return feed.fitting.begin_blocks(self._blocks, multiple)
-
-        def tensors(batches: Iterator[Tree]) -> Iterable[Any]:
-            return _tensorflow.Tensors(feed.core, batches)
-
-        plain = use is not None and not use.training
-        return _tensorflow.Ending(feed._iterate(None if plain else tensors), multiple)
 
 
 def _no_warning() -> None:

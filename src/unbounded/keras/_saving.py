@@ -79,8 +79,8 @@ class Saving:
             )
         if info["keras"]["format"] > FORMAT:
             raise CheckpointError(
-                f"{saved.path} holds a Keras run in format {info['keras']['format']}, and this version of unbounded reads "
-                f"up to {FORMAT}. Update it (pip install -U unbounded), or use another directory."
+                f"{saved.path} holds a Keras run in format {info['keras']['format']}, and this version of unbounded "
+                f"reads up to {FORMAT}. Update it (pip install -U unbounded), or use another directory."
             )
         if len(info["feeds"]) != len(self._feeds):
             raise CheckpointError(

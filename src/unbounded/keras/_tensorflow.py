@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +19,10 @@ from unbounded import _rows
 from unbounded._feed import Feed as CoreFeed
 from unbounded._rows import Tree
 from unbounded._stream import Stream
-from unbounded.keras import _length
+from unbounded.keras import _asked, _length
+
+if TYPE_CHECKING:
+    from unbounded.keras._feed import Feed
 
 _MOST = 64  # batches made at once
 _BYTES = 1 << 20  # and at most so many bytes, where that is more than one batch
@@ -179,6 +182,28 @@ def _as_structure(tree: Tree) -> Tree:
     if isinstance(tree, tuple | list):
         return tuple(_as_structure(value) for value in tree)
     return tree
+
+
+class Iterations:
+    """Stands where TensorFlow's trainer wants a data set, and is iterated over for each epoch and each round."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._blocks: Blocks | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        feed, iterator = self._feed, _asked.iterator()
+        use = feed.use(iterator)
+        multiple = 1 if use is None else use.steps_per_execution
+        if use is None or not use.training:
+            return Ending(feed.iterate(None), multiple)
+        if multiple == 1:
+            return Ending(feed.iterate(lambda batches: Tensors(feed.core, batches)), multiple)
+        if iterator is not None and iterator._steps_seen >= iterator._num_batches:
+            return iter(())  # Keras asks for one iterator more than it uses
+        if self._blocks is None:
+            self._blocks = Blocks(feed.core, multiple)
+        return feed.fitting.begin_blocks(self._blocks, multiple)
 
 
 class Ending:
