@@ -25,7 +25,7 @@ from unbounded.sources.live import Live
 if TYPE_CHECKING:
     from unbounded._feed import Feed
 
-_SETTLE = 1.0  # seconds
+_SETTLE = 0.5  # seconds
 _SMALL = 1 << 18  # bytes: a segment smaller than this is written again with the next rows
 
 
@@ -65,11 +65,14 @@ class Keeper:
         """Whether the source can't go back."""
         return isinstance(self._source, Live)
 
-    def save(self, store: Checkpoints) -> tuple[dict[str, Any], list[Segment]]:
-        """The feed's state as plain data, and the segments that belong to it."""
+    def save(self, store: Checkpoints, *, last: bool = False) -> tuple[dict[str, Any], list[Segment]]:
+        """The feed's state as plain data, and the segments that belong to it.
+
+        `last` says that the run is about to stop: what a source is in the middle of reading is then to come along, and it
+        rests until `Feed.resume`.
+        """
         source = self._source
-        if isinstance(source, Live) and self._feed.interrupted:
-            # The run is about to stop: what the source is in the middle of reading is to come along.
+        if isinstance(source, Live) and (last or self._feed.interrupted):
             source.settle(_SETTLE)
         state = self._feed._state()
         if isinstance(source, Live):

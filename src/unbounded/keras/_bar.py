@@ -23,6 +23,18 @@ def set_target(callbacks: Any, steps: int | None, *, done: int = 0) -> None:
             callback.progbar = _Bar(steps, done, callback.verbose)
 
 
+def set_end(callbacks: Any, steps: int) -> None:
+    """Tell a bar without a target how long the epoch was that is over.
+
+    Keras takes the last step that the bar has heard of, and where it tells its callbacks in a thread of their own (JAX),
+    the last steps may not have come to it yet.
+    """
+    for callback in callbacks.callbacks:
+        if isinstance(callback, keras.callbacks.ProgbarLogger) and callback.target is None:
+            callback.target = steps - getattr(callback.progbar, "_done", 0)
+            callback.progbar.target = steps
+
+
 def set_round_target(callbacks: Any, steps: int | None) -> None:
     """Tell the callbacks of an `evaluate` or `predict` how long it is; inside of `fit` they are told nothing."""
     for callback in callbacks.callbacks:

@@ -250,7 +250,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             last = epoch + 1 >= self.params["epochs"] or ending
             if last or signalled or self._due.each_epoch or self._due.now(feed.core):
                 by = "a callback" if not ending or feed.fitting.has_more() else "the stream's declared end"
-                self._save(ended=by if ending else None)
+                self._save(ended=by if ending else None, last=last)
             if signalled:
                 self._stop()
         if self._stopping:
@@ -291,14 +291,17 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.__dict__["_should_eval"] = lambda *_: False
         self._counting.mute.all_but(self._callbacks, self)
 
-    def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None) -> None:
+    def _save(
+        self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None, last: bool = False
+    ) -> None:
         """Write a checkpoint of this moment.
 
         Args:
             ended: what ended the run, so that it has nothing to go on with; None where it goes on.
             changed: of the model's state, what has changed since the moment that is meant.
+            last: whether training ends here.
         """
         states = {} if self._states is None else self._states.state()
         about = {"epochs": self.params["epochs"], "ended": ended}
-        if self._saving.write(self.model, states, about, changed or {}):
+        if self._saving.write(self.model, states, about, changed or {}, last=last):
             self._due.saved(self.feeds[0].core)

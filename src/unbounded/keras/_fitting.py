@@ -131,10 +131,13 @@ class Fitting:
         if not self._open:
             return
         self.core.tally.pause()
+        if self.counting is None:
+            self.core.trained()
+        if who is not None and who.callbacks is not None:
+            _bar.set_end(who.callbacks, self.core.steps - self.core.progress.start.steps)
         if self.counting is not None:
             self.counting.end_steps()
             return
-        self.core.trained()
         self.close_epoch()
         self.stop_at_the_end(who)
 

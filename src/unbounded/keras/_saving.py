@@ -101,7 +101,9 @@ class Saving:
         live = not self._wrote_at_rest and any(keeper.is_live for keeper in self._keepers)
         return self._wrote != self._feeds[0].steps or live
 
-    def write(self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
+    def write(
+        self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any], *, last: bool
+    ) -> bool:
         """Write a checkpoint of this moment, unless its weights would replace better ones; says whether it did.
 
         Args:
@@ -109,6 +111,7 @@ class Saving:
             states: of its callbacks.
             about: plain data about the run, to be read again before anything is put back.
             changed: of the model's state, what has changed since the moment that is meant.
+            last: whether the run is about to stop.
 
         Raises:
             CheckpointError: it could not be written; the one before is still there, whole.
@@ -125,10 +128,10 @@ class Saving:
             return False
         for other in self._feeds[1:]:
             other.rounds.settle()
-        at_rest = self._feeds[0].core.interrupted
+        at_rest = last or self._feeds[0].core.interrupted
         feeds, segments = [], []
         for keeper in self._keepers:
-            info, own = keeper.save(self._store)
+            info, own = keeper.save(self._store, last=at_rest)
             feeds.append(info)
             segments += own
         versions = {"format": FORMAT, "keras": keras.__version__, "backend": keras.backend.backend()}

@@ -66,12 +66,17 @@ class Spool:
         with self._lock:
             kept = [(f, b) for f, b in self._blocks if f.rows <= stop and f.rows + b.count >= start]
         parts, breaks = [], []
+        cuts: list[list[int]] = []  # rows in a block, and how many such blocks follow each other
         for first, block in kept:
             part = block.part(max(0, start - first.rows), min(block.count, stop - first.rows))
             if part.ends:
                 breaks.append([first.rows + block.count, part.ends.kind, part.ends.missed])
             if part.count:
                 parts.append(replace(part, ends=None))
+                if cuts and cuts[-1][0] == part.count:
+                    cuts[-1][1] += 1
+                else:
+                    cuts.append([part.count, 1])
         whole = _block.join(parts) if parts else Block(None, 0)
         return {
             "first": start,
@@ -79,6 +84,8 @@ class Spool:
             "rows": whole.rows,
             "times": whole.times,
             "breaks": breaks,
+            # Without `batch`, the blocks are the batches: they come back as they were.
+            "cuts": cuts,
             "passed": self.passed,
         }
 
@@ -90,15 +97,19 @@ class Spool:
                 self.start = self.stop = At(dumps[0]["first"])
             for dump in dumps:
                 whole = Block(dump["rows"], dump["count"], None, dump["times"])
-                done = first = dump["first"]
+                first = at = dump["first"]
+                breaks: dict[int, list[Break]] = {}
+                for row, kind, missed in dump["breaks"]:
+                    breaks.setdefault(row, []).append(Break(kind, missed))
                 # A break where two dumps meet may be in both.
-                known = self.stop.breaks if self.stop.rows == first else 0
-                early = [entry for entry in dump["breaks"] if entry[0] == first][:known]
-                for row, kind, missed in dump["breaks"][len(early) :]:
-                    self._append(replace(whole.part(done - first, row - first), ends=Break(kind, missed)))
-                    done = row
-                if done < first + whole.count:
-                    self._append(whole.part(done - first, whole.count))
+                for ends in breaks.get(first, [])[self.stop.breaks if self.stop.rows == first else 0 :]:
+                    self._append(Block(None, 0, ends))
+                for rows in (rows for rows, times in dump["cuts"] for _ in range(times)):
+                    part, at = whole.part(at - first, at - first + rows), at + rows
+                    here = breaks.get(at, [])
+                    self._append(replace(part, ends=here[0] if here else None))
+                    for ends in here[1:]:
+                        self._append(Block(None, 0, ends))
                 self.passed = dump["passed"]
 
 
