@@ -63,7 +63,7 @@ def falls_silent_live(after_batches: int, silent: threading.Event) -> Any:
         for i in range(after_batches):
             yield km.rows(4, start=4 * i)
         silent.set()
-        threading.Event().wait(2.0)  # a thread in somebody else's code can't be ended; it may outlive the feed this long
+        threading.Event().wait(2.0)  # a thread in somebody else's code can't be ended
         yield km.rows(4, start=4 * after_batches)
 
     return sensor

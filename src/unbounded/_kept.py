@@ -68,8 +68,8 @@ class Keeper:
     def save(self, store: Checkpoints, *, last: bool = False) -> tuple[dict[str, Any], list[Segment]]:
         """The feed's state as plain data, and the segments that belong to it.
 
-        `last` says that the run is about to stop: what a source is in the middle of reading is then to come along, and it
-        rests until `Feed.resume`.
+        `last` says that the run is about to stop: what a source is in the middle of reading is then to come along, and
+        it rests until `Feed.resume`.
         """
         source = self._source
         if isinstance(source, Live) and (last or self._feed.interrupted):

@@ -26,8 +26,8 @@ def set_target(callbacks: Any, steps: int | None, *, done: int = 0) -> None:
 def set_end(callbacks: Any, steps: int) -> None:
     """Tell a bar without a target how long the epoch was that is over.
 
-    Keras takes the last step that the bar has heard of, and where it tells its callbacks in a thread of their own (JAX),
-    the last steps may not have come to it yet.
+    Keras takes the last step that the bar has heard of; and where it tells its callbacks in a thread of their own
+    (JAX), the last steps may not have come to it yet.
     """
     for callback in callbacks.callbacks:
         if isinstance(callback, keras.callbacks.ProgbarLogger) and callback.target is None:
