@@ -66,6 +66,40 @@ class Node(Protocol):
         """Take up a journal, before `restore`."""
 
 
+class Over:
+    """A node that stands over another: the verbs that it passes on, unless it has something to add."""
+
+    _upstream: Node
+
+    def mark(self) -> Mark:
+        """The upstream's."""
+        return self._upstream.mark()
+
+    def restore(self, mark: Mark) -> None:
+        """Restore the upstream."""
+        self._upstream.restore(mark)
+
+    def release(self, mark: Mark) -> None:
+        """Pass it on."""
+        self._upstream.release(mark)
+
+    def close(self) -> None:
+        """Close the upstream."""
+        self._upstream.close()
+
+    def counts(self) -> dict[str, int]:
+        """The upstream's."""
+        return self._upstream.counts()
+
+    def journal(self) -> dict[str, Any]:
+        """The upstream's."""
+        return self._upstream.journal()
+
+    def recall(self, journal: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        self._upstream.recall(journal)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a node is opened with.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from unbounded._block import Block, Run
-from unbounded._node import EndOfStream, Mark, Node
+from unbounded._node import EndOfStream, Mark, Node, Over
 
 _SLICE = 0.05  # seconds: how often a thread that waits for data looks whether it is to stop
 _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
@@ -25,7 +25,7 @@ a block."""
 _RETRY = RuntimeError("to be tried again")
 
 
-class Pump:
+class Pump(Over):
     """A node that works ahead in threads of its own, until `full` says that enough is queued.
 
     Thread hand-overs cost tens of microseconds each: so what is queued is whatever blocks the upstream gives,
@@ -125,14 +125,6 @@ class Pump:
         """End the threads and close the upstream."""
         self._halt(_JOIN)
         self._upstream.close()
-
-    def counts(self) -> dict[str, int]:
-        """The upstream's: they run ahead of what was handed on."""
-        return self._upstream.counts()
-
-    def journal(self) -> dict[str, Any]:
-        """The upstream's, as far as it has got: not in its turn, which may be long in coming on a quiet stream."""
-        return self._upstream.journal()
 
     def recall(self, journal: Mapping[str, Any]) -> None:
         """Pass it on."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from unbounded._block import Block, Run
 from unbounded._clock import SYSTEM
 from unbounded._clock import Clock as _SystemClock
 from unbounded._feed import Feed
-from unbounded._node import Mark, Node
+from unbounded._node import Mark, Node, Over
 from unbounded._rows import Tree
 from unbounded._stream import Opened, Stream
 from unbounded.sources.live import Live
@@ -77,7 +77,7 @@ class Flaky(RuntimeError):
     """The failure that a shaken stream brings about."""
 
 
-class _Shaker:
+class _Shaker(Over):
     """Between two nodes: cuts blocks in other places, has nothing yet, and fails, as chance decides."""
 
     def __init__(self, upstream: Node, rng: np.random.Generator, stall: float, fail: float, cut: bool) -> None:
@@ -131,18 +131,6 @@ class _Shaker:
 
     def release(self, mark: Mark) -> None:
         self._upstream.release(mark["base"])
-
-    def close(self) -> None:
-        self._upstream.close()
-
-    def counts(self) -> dict[str, int]:
-        return self._upstream.counts()
-
-    def journal(self) -> dict[str, Any]:
-        return self._upstream.journal()
-
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        self._upstream.recall(journal)
 
 
 class _Shaken(Stream):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from unbounded._block import Block, Run
-from unbounded._node import CannotTell, Context, Mark, Node
+from unbounded._node import CannotTell, Context, Mark, Node, Over
 
 TARGET_BYTES = 1 << 20
 """A block of about a megabyte is long enough to make the work per block small, and short enough to stay in a
@@ -65,7 +64,7 @@ def block_rows(context: Context, row_bytes: int) -> int:
 _TURN = 0.05  # seconds: how long a stage may go on pulling before whoever pulled from it gets a turn
 
 
-class Turns:
+class Turns(Over):
     """Stands after each source: some twenty times a second it says "nothing yet", though there may be rows.
 
     A stage pulls until it has what it needs, which may take it for ever: a shuffle of a slow source, or a filter that
@@ -73,33 +72,13 @@ class Turns:
     """
 
     def __init__(self, source: Node) -> None:
-        self._source = source
+        self._upstream = source
         self._turn = 0.0
 
     def pull(self, timeout: float | None) -> Block | Run | None:
+        """The source's, when it is its turn."""
         now = time.perf_counter()
         if now - self._turn > _TURN:
             self._turn = now
             return None
-        return self._source.pull(timeout)
-
-    def mark(self) -> Mark:
-        return self._source.mark()
-
-    def restore(self, mark: Mark) -> None:
-        self._source.restore(mark)
-
-    def release(self, mark: Mark) -> None:
-        self._source.release(mark)
-
-    def close(self) -> None:
-        self._source.close()
-
-    def counts(self) -> dict[str, int]:
-        return self._source.counts()
-
-    def journal(self) -> dict[str, Any]:
-        return self._source.journal()
-
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        self._source.recall(journal)
+        return self._upstream.pull(timeout)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from unbounded._block import Block, Run
-from unbounded._node import CannotTell, Context, Mark, Node
+from unbounded._node import CannotTell, Context, Mark, Node, Over
 
 Guarantee: TypeAlias = Literal["exact", "at_least_once", "at_most_once"]
 
@@ -77,7 +77,7 @@ def name_of(fn: Callable[..., Any]) -> str:
     return name.rsplit("<locals>.", 1)[-1]
 
 
-class Through:
+class Through(Over):
     """A node whose output follows block by block from its input: nothing is held, the mark is the
     upstream's."""
 
@@ -116,49 +116,11 @@ class Through:
         self._failed = None
         self._upstream.restore(mark)
 
-    def release(self, mark: Mark) -> None:
-        """Pass it on."""
-        self._upstream.release(mark)
 
-    def close(self) -> None:
-        """Close the upstream."""
-        self._upstream.close()
-
-    def counts(self) -> dict[str, int]:
-        """The upstream's."""
-        return self._upstream.counts()
-
-    def journal(self) -> dict[str, Any]:
-        """The upstream's."""
-        return self._upstream.journal()
-
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        """Pass it on."""
-        self._upstream.recall(journal)
-
-
-class Holding:
+class Holding(Over):
     """A node that holds rows back: the verbs that are the same for all of them. `mark` and `restore` are its
     own."""
-
-    _upstream: Node
 
     def release(self, mark: Mark) -> None:
         """Nothing before the oldest row that the mark needs."""
         self._upstream.release(mark["from"])
-
-    def close(self) -> None:
-        """Close the upstream."""
-        self._upstream.close()
-
-    def counts(self) -> dict[str, int]:
-        """The upstream's."""
-        return self._upstream.counts()
-
-    def journal(self) -> dict[str, Any]:
-        """The upstream's."""
-        return self._upstream.journal()
-
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        """Pass it on."""
-        self._upstream.recall(journal)
