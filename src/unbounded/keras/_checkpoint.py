@@ -291,9 +291,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.__dict__["_should_eval"] = lambda *_: False
         self._counting.mute.all_but(self._callbacks, self)
 
-    def _save(
-        self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None, last: bool = False
-    ) -> None:
+    def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None, last: bool = False) -> None:
         """Write a checkpoint of this moment.
 
         Args:
