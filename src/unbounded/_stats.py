@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -60,8 +60,10 @@ class Stats:
         return self.waited / total if total else 0.0
 
     def since(self, earlier: Stats) -> Stats:
-        """What happened after `earlier`."""
-        return Stats(*(_minus(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)))
+        """What happened after `earlier`. Of rows fetched ahead and not trained on, a resumed run fetches some again: they
+        are not fewer than none."""
+        more = Stats(*(_minus(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)))
+        return replace(more, fetched=max(0, more.fetched))
 
     def logs(self) -> dict[str, float]:
         """As numbers for a trainer's logs, for a History, a CSV file or TensorBoard."""
