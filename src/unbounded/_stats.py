@@ -60,8 +60,10 @@ class Stats:
         return self.waited / total if total else 0.0
 
     def since(self, earlier: Stats) -> Stats:
-        """What happened after `earlier`. A resumed run fetches again what was fetched ahead and not trained on: that is not
-        fewer than none."""
+        """What happened after `earlier`.
+
+        A resumed run fetches again what was fetched ahead and not trained on: that is not fewer than none.
+        """
         more = Stats(*(_minus(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)))
         return replace(more, fetched=max(0, more.fetched))
 
