@@ -182,7 +182,7 @@ def _report(x: Any, y: Any, executed: int, checkpoints: str | None, quick: bool)
         close = {floor: sides[floor], AGAIN: sides[floor], OURS: sides[OURS]}
         close[f"{OURS}, with a Checkpoint"] = ours(x, y, checkpoints)
         made = [fitted(name, data, executed) for name, data in close.items()]
-        rounds, seconds = (7, 0.05) if quick else (61, 0.1)
+        rounds, seconds = (7, 0.05) if quick else (41, 0.1)
         timings = measure(f"{title}: a close-up", made, rounds=rounds, slice_seconds=seconds)
         found.tables.append((timings, floor))
         control = timings.ratio(AGAIN, floor)
@@ -190,7 +190,7 @@ def _report(x: Any, y: Any, executed: int, checkpoints: str | None, quick: bool)
         what = f"fit, {backend}, {executed} a call: ours / {floor}"
         found.checks.append(Check.of(what, timings.ratio(OURS, floor), 1.05, note=note))
     made = [fitted(name, data, executed) for name, data in (sides | peers(backend, x, y)).items()]
-    rounds, seconds = (5, 0.05) if quick else (21, 0.15)
+    rounds, seconds = (5, 0.05) if quick else (15, 0.15)
     timings = measure(title, made, rounds=rounds, slice_seconds=seconds)
     found.tables.append((timings, OURS if checkpoints is not None else floor))
     if checkpoints is not None:
