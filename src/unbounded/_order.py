@@ -60,7 +60,7 @@ class Order:
         # fast.
         self._word: Any = np.uint32 if self._a < 2**16 else np.uint64
         self._primes = [self._word(p) for p in _PRIMES[self._word]]
-        self._keys = [self._word(k) for k in seeds.generate_state(2 * ROUNDS, self._word)]
+        self._keys = [self._word(k) for k in seeds.generate_state(ROUNDS, self._word)]
 
     def at(self, positions: NDArray[Any]) -> NDArray[np.int64]:
         """The row at each position; positions are integers in [0, n)."""
@@ -83,21 +83,23 @@ class Order:
         return int(self.find(np.array([row]))[0])
 
     def _walk(self, values: NDArray[Any], step: Any) -> NDArray[np.int64]:
-        out = step(values.astype(np.uint64))
+        out = step(values.astype(self._word))
         # a * b exceeds n by less than a: of n values fewer than sqrt(n) land outside, and walk on along their
         # cycle.
-        while len(outside := np.flatnonzero(out >= self.n)):
+        while out.max(initial=0) >= self.n:
+            outside = np.flatnonzero(out >= self.n)
             out[outside] = step(out[outside])
-        return out.view(np.int64)  # type: ignore[no-any-return]
+        rows: NDArray[np.int64] = out.astype(np.int64)
+        return rows
 
-    def _forward(self, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _forward(self, value: NDArray[Any]) -> NDArray[Any]:
         left, right = self._split(value)
         for i in range(0, ROUNDS, 2):
             left = _shift(left, self._mix(right, i, self._a), self._word(self._a))
             right = _shift(right, self._mix(left, i + 1, self._b), self._word(self._b))
         return self._unite(left, right)
 
-    def _backward(self, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _backward(self, value: NDArray[Any]) -> NDArray[Any]:
         left, right = self._split(value)
         a, b = self._word(self._a), self._word(self._b)
         for i in range(ROUNDS - 2, -1, -2):
@@ -105,27 +107,23 @@ class Order:
             left = _shift(left, a - self._mix(right, i, self._a), a)
         return self._unite(left, right)
 
-    def _split(self, value: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        left = value // np.uint64(self._b)
-        right = value - left * np.uint64(self._b)
-        return left.astype(self._word), right.astype(self._word)
+    def _split(self, value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        b = self._word(self._b)
+        left = value // b
+        return left, value - left * b
 
-    def _unite(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.uint64]:
-        value = left.astype(np.uint64)
-        value *= np.uint64(self._b)
-        value += right
-        return value
+    def _unite(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+        left *= self._word(self._b)
+        left += right
+        return left
 
     def _mix(self, half: NDArray[Any], i: int, below: int) -> NDArray[Any]:
         """A keyed hash of `half`, in [0, below): multiply, fold, multiply, and the high bits scaled to the
         range."""
         h: Any = half * self._primes[0]
-        h += self._keys[2 * i]
+        h += self._keys[i]
         h ^= h >> self._word(15)
         h *= self._primes[1]
-        h += self._keys[2 * i + 1]
-        h ^= h >> self._word(13)
-        h *= self._primes[2]
         wide = h.astype(np.uint64) if self._word is np.uint32 else h >> _32
         wide *= np.uint64(below)
         wide >>= _32
