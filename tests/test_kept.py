@@ -364,3 +364,19 @@ def test_a_read_only_directory_leaves_the_run_at_work(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="Step 2 was not saved"):
             feed.save(bad)
         assert len(train(feed, 2)) == 2
+
+
+def test_a_run_saved_after_an_epochs_last_batch_goes_on_with_the_next_epoch(tmp_path: Path) -> None:
+    def lengths(epochs: int) -> list[tuple[int, int]]:
+        seen = []
+        with ub.Feed(table().batch(4), epoch=ub.Epoch(steps=5)) as feed:
+            feed.load(tmp_path)
+            for epoch in feed.epochs(epochs):
+                seen.append((epoch.number, len(list(epoch))))
+                feed.save(tmp_path)
+        return seen
+
+    assert lengths(2) == [(0, 5), (1, 5)]
+    assert lengths(4) == [(2, 5), (3, 5)]
+    with pytest.warns(ub.RunFinished, match="has trained 4 epochs already"):
+        assert lengths(4) == []

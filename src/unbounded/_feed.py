@@ -175,6 +175,9 @@ class Feed:
             )
 
     def _epochs(self, n: int) -> Iterator[EpochRun]:
+        if self.epoch_over:
+            # Saved after its last batch and before the next epoch began: it is not begun again for no batch at all.
+            self.end_epoch()
         if self.progress.number >= n:
             _describe.finished(self.progress.number, n)
         while self.progress.number < n and not self._interrupted and self.available():
