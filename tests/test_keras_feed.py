@@ -519,3 +519,12 @@ def test_the_docstrings_examples_run() -> None:
 
     for module in (_feed, _checkpoint, _model):
         assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras's torch trainer runs one step at a time")
+def test_batches_whose_lengths_come_and_go_keep_their_order_where_steps_run_together() -> None:
+    model = km.ready_model(ids=256, steps_per_execution=4)
+    lengths = [4, 7, 4, 4, 7, 7, 4, 7]
+    with Feed(blocks(*lengths), ub.Epoch(steps=4)) as feed:
+        model.fit(feed, epochs=2, verbose=0)
+    assert km.trained_ids(model) == list(range(sum(lengths)))

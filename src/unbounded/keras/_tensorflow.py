@@ -7,6 +7,7 @@ the backend is TensorFlow.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -116,7 +117,8 @@ class Blocks:
         self._made += len(group)
         while group:
             size = _rows.count(group[0])
-            same = [batch for batch in group if _rows.count(batch) == size]
+            # Only those that follow each other: order is kept where lengths come and go.
+            same = list(itertools.takewhile(lambda batch, size=size: _rows.count(batch) == size, group))  # type: ignore[misc]
             self._blocks.append(_rows.map_leaves(lambda *leaves: np.stack(leaves), *same))
             group = group[len(same) :]
 
