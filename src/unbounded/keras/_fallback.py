@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
 
 from unbounded._clock import SYSTEM, Clock
-from unbounded._describe import Position
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
 from unbounded._node import StreamError
 from unbounded._rows import Tree
-from unbounded._stats import Stats
 from unbounded._stream import Stream
 from unbounded.keras import _asked
+from unbounded.keras._face import Face
 from unbounded.keras._fitting import Fitting
 from unbounded.keras._rounds import Rounds
 from unbounded.stages._base import Guarantee
@@ -38,7 +36,7 @@ class Degraded(UserWarning):
     """The feed serves as a PyDataset, and can do less."""
 
 
-class PyDatasetFeed(keras.utils.PyDataset):  # type: ignore[misc]
+class PyDatasetFeed(Face, keras.utils.PyDataset):  # type: ignore[misc]
     """Takes the place of `unbounded.keras.Feed`, and can do less: a warning says what."""
 
     def __init__(
@@ -66,7 +64,7 @@ class PyDatasetFeed(keras.utils.PyDataset):  # type: ignore[misc]
             stacklevel=2,
         )
         self.core = CoreFeed(stream, require=require, confirm="manual", on_nan=on_nan, clock=clock)
-        self.fitting = _PlainFitting(self.core)
+        self.fitting: _PlainFitting = _PlainFitting(self.core)
         self._lock = threading.Lock()
         self._batches: Iterator[Tree] | None = None
         self._iterating = False
@@ -92,58 +90,12 @@ class PyDatasetFeed(keras.utils.PyDataset):  # type: ignore[misc]
         raise StreamError("The stream has come to its declared end. Give fit fewer steps, or declare more passes.")
 
     @property
-    def stream(self) -> Stream:
-        """What it feeds."""
-        return self.core.stream
-
-    @property
-    def epoch_number(self) -> int:
-        """The number of the epoch at hand, from 0, counted from the run's beginning."""
-        return self.core.epoch_number
-
-    @property
-    def steps(self) -> int:
-        """How many batches were trained on, from the run's beginning."""
-        return self.core.steps
-
-    @property
-    def position(self) -> Position:
-        """Where training stands."""
-        return self.core.position
-
-    @property
-    def stats(self) -> Stats:
-        """What happened from the run's beginning."""
-        return self.core.stats
-
-    @property
     def rounds(self) -> Rounds:
         """There are none."""
         raise StreamError("Without Keras's DataAdapter the position of a validation feed can't be saved.")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where training stands, as plain data."""
-        return self.core.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
-        """Go to where `state_dict` was taken."""
-        self.core.load_state_dict(state, accept_changes=accept_changes)
-        self.fitting.moved()
-
     def interrupt(self) -> None:
         """A wait for data can't be interrupted here: Keras would take the end of data for an error."""
-
-    def close(self) -> None:
-        """End its threads and let go of the source."""
-        self.core.close()
-
-    def __enter__(self) -> PyDatasetFeed:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _PlainFitting(Fitting):

@@ -8,13 +8,11 @@ batch is for training, for a round of validation, or only to be looked at (`_ask
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal
 
 from unbounded._clock import SYSTEM, Clock
-from unbounded._describe import Position
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
 from unbounded._rows import Tree
@@ -22,6 +20,7 @@ from unbounded._stats import Stats
 from unbounded._stream import Stream
 from unbounded.keras import _asked, _bar, _batches, _length
 from unbounded.keras._base import Adapter
+from unbounded.keras._face import Face
 from unbounded.keras._fitting import Convert, Fitting
 from unbounded.keras._rounds import EachRound, Rounds
 from unbounded.stages._base import Guarantee
@@ -36,7 +35,7 @@ class Use:
     steps_per_execution: int
 
 
-class Feed(Adapter):  # type: ignore[misc]
+class Feed(Face, Adapter):  # type: ignore[misc]
     """A stream at work for Keras: give it to `fit`, `evaluate` or `predict` in place of x, or as validation data.
 
     Training goes on where the last `fit` ended: an epoch never starts the data over. Evaluating and predicting
@@ -94,62 +93,20 @@ class Feed(Adapter):  # type: ignore[misc]
     # -- what a user asks of it ------------------------------------------------------------------------------
 
     @property
-    def stream(self) -> Stream:
-        """What it feeds."""
-        return self.core.stream
-
-    @property
     def epoch(self) -> Epoch | None:
         """How much an epoch is; None where `steps_per_epoch` or the stream's end says so."""
         return self.fitting.own_epoch
-
-    @property
-    def epoch_number(self) -> int:
-        """The number of the epoch at hand, from 0, counted from the run's beginning."""
-        return self.core.epoch_number
-
-    @property
-    def steps(self) -> int:
-        """How many batches were trained on, from the run's beginning."""
-        return self.core.steps
-
-    @property
-    def position(self) -> Position:
-        """Where training stands: it reads in words, and has `steps`, `rows` and `passes`."""
-        return self.core.position
-
-    @property
-    def stats(self) -> Stats:
-        """What happened from the run's beginning."""
-        return self.core.stats
 
     @property
     def last_epoch(self) -> Stats | None:
         """What happened in the epoch that ended last; its text says "1,000 batches × 32 = 32,000 rows"."""
         return self.fitting.last_epoch
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where training stands, as plain data; for whoever keeps the model's state by other means."""
-        return self.core.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
-        """Go to where `state_dict` was taken."""
-        self.core.load_state_dict(state, accept_changes=accept_changes)
-        self.fitting.moved()
-
     def close(self) -> None:
         """End its threads and let go of the source. A second time does nothing."""
-        self.core.close()
+        super().close()
         if self._rounds is not None:
             self._rounds.feed.close()
-
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return repr(self.core).replace("<Feed", "<keras.Feed", 1)
