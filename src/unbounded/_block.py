@@ -32,6 +32,10 @@ class At(NamedTuple):
     rows: int
     breaks: int = 0
 
+    def after(self, block: Block | Run) -> At:
+        """The point after a block that begins here."""
+        return At(self.rows + block.count, (1 if block.ends else 0) + (0 if block.count else self.breaks))
+
 
 @dataclass(slots=True, frozen=True)
 class Block:

@@ -27,12 +27,11 @@ from unbounded._rows import Tree
 from unbounded._stats import Stats
 from unbounded._stream import Opened, Stream
 from unbounded._tally import Tally
-from unbounded.stages._base import Guarantee
+from unbounded.stages._base import WEAKEST_FIRST, Guarantee
 from unbounded.stages.batch import BlocksAsBatches
 
 FORMAT = 1
 _SLICE = 0.05  # seconds: how long the feed waits for data before it looks whether it is to stop
-_ORDER: list[Guarantee] = ["at_most_once", "at_least_once", "exact"]
 
 
 class Feed:
@@ -86,7 +85,7 @@ class Feed:
             raise ValueError(f"Feed(confirm={confirm!r}): expected 'auto' or 'manual'.")
         if on_nan not in ("raise", "pass"):
             raise ValueError(f"Feed(on_nan={on_nan!r}): expected 'raise' or 'pass'.")
-        if require is not None and _ORDER.index(stream.guarantee) < _ORDER.index(require):
+        if require is not None and WEAKEST_FIRST.index(stream.guarantee) < WEAKEST_FIRST.index(require):
             raise ValueError(
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
                 f"{_describe.weakest(stream)} Choose a source that can go back, or require less."

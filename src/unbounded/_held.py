@@ -62,8 +62,7 @@ class Held(Generic[B]):
                 if rest is None:
                     continue
                 block = rest
-            ends = 1 if block.ends else 0
-            self.tail = At(self.tail.rows + block.count, ends + (0 if block.count else self.tail.breaks))
+            self.tail = self.tail.after(block)
             return block
 
     def _skipped(self, block: B) -> B | None:

@@ -81,7 +81,6 @@ class Keeper:
             self._write_rows(store, source, first)
             state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]
             stop = source.spool.stop.rows
-            state["read"] = [first, stop]
             # Breaks after the last row; and where no row is left, the number of the next one.
             state["tail"] = to_plain(source.dump(stop, stop))
             self._watch(source)

@@ -16,7 +16,7 @@ from unbounded._node import CannotTell, Context, Mark, Node
 from unbounded._rows import Tree
 from unbounded.sources._base import Source, Turns
 from unbounded.sources.arrays import Arrays
-from unbounded.stages._base import Guarantee, Stage
+from unbounded.stages._base import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.batch import Batch
 from unbounded.stages.map import Filter, Map, MapRows, Select
 from unbounded.stages.normalize import Normalize
@@ -26,8 +26,6 @@ from unbounded.stages.replay import Replay
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.take import Take
 from unbounded.stages.windows import Windows
-
-_WEAKEST: list[Guarantee] = ["at_most_once", "at_least_once", "exact"]
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,7 @@ class Stream:
         `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost.
         `at_most_once`: never twice.
         """
-        return min([self._source.guarantee, *(s.guarantee for s in self._stages)], key=_WEAKEST.index)
+        return min([self._source.guarantee, *(s.guarantee for s in self._stages)], key=WEAKEST_FIRST.index)
 
     @property
     def parts(self) -> tuple[Source | Stage, ...]:

@@ -42,21 +42,21 @@ class Spool:
 
     def _append(self, block: Block) -> None:
         self._blocks.append((self.stop, block))
-        self.stop = _after(self.stop, block)
+        self.stop = self.stop.after(block)
         self.passed += 1 if block.ends and block.ends.kind == "pass" else 0
 
     def read(self, at: At) -> Block | None:
         """What is kept from `at` on, up to the end of one block; None where that is nothing."""
         with self._lock:
             for first, block in self._blocks:
-                if _after(first, block) > at:
+                if first.after(block) > at:
                     return block.part(max(0, at.rows - first.rows), block.count)
         return None
 
     def release(self, at: At) -> None:
         """Forget what lies before `at`."""
         with self._lock:
-            while self._blocks and (end := _after(*self._blocks[0])) <= at:
+            while self._blocks and (end := self._blocks[0][0].after(self._blocks[0][1])) <= at:
                 self._blocks.popleft()
                 self.start = end
 
@@ -111,8 +111,3 @@ class Spool:
                     for ends in here[1:]:
                         self._append(Block(None, 0, ends))
                 self.passed = dump["passed"]
-
-
-def _after(at: At, block: Block) -> At:
-    """The point after a block that begins at `at`."""
-    return At(at.rows + block.count, (1 if block.ends else 0) + (0 if block.count else at.breaks))

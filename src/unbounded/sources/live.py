@@ -129,8 +129,7 @@ class Live:
                 if self._error is not None:
                     raise self._error
                 return None
-        ends = 1 if block.ends else 0
-        self._at = At(self._at.rows + block.count, ends + (0 if block.count else self._at.breaks))
+        self._at = self._at.after(block)
         if self._waiting:
             with self._state:
                 self._waiting = max(0, self._waiting - 1)

@@ -16,6 +16,7 @@ from unbounded._block import Block, Run
 from unbounded._node import CannotTell, Context, Mark, Node, Over
 
 Guarantee: TypeAlias = Literal["exact", "at_least_once", "at_most_once"]
+WEAKEST_FIRST: tuple[Guarantee, ...] = ("at_most_once", "at_least_once", "exact")
 
 
 @dataclass(frozen=True)
