@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbounded._sources import arrays, generate, machine, samples
     from unbounded._stats import Stats
     from unbounded._stream import Stream
+    from unbounded.stages.finite import NonFiniteRows
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "CheckpointError",
     "DamagedCheckpoint",
     "RunFinished",
+    "NonFiniteRows",
 ]
 
 _HOME = {
@@ -54,6 +56,7 @@ _HOME = {
     "_node": ("StreamError", "DataLoss", "CannotTell"),
     "_checkpoint": ("CheckpointError", "DamagedCheckpoint"),
     "_describe": ("Position", "RunFinished"),
+    "stages.finite": ("NonFiniteRows",),
 }
 
 

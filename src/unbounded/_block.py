@@ -120,4 +120,6 @@ class Run:
         stop = min(stop, self.count)
         breaks = tuple((at - start, b) for at, b in self.breaks if start < at <= stop)
         total = min(stop * self.size, self.total) - min(start * self.size, self.total)
-        return Run(self.items[start:stop], self.size, total, breaks, (), self.arrived)
+        items = self.items[start:stop]
+        # The larger trees hold other batches as well; of these, each is its own part.
+        return Run(items, self.size, total, breaks, tuple(items), self.arrived)

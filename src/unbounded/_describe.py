@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unbounded._block import Block
 from unbounded._lots import Count
 from unbounded._node import Mark
 from unbounded._stream import Stream
@@ -85,6 +86,27 @@ def address(stream: Stream, step: int, row: int) -> str:
         return f", row {int(rows[row]):,} of the arrays"
     except (LookupError, IndexError):
         return ""
+
+
+def row_address(stream: Stream, ordinal: int) -> str:
+    """The same for a row of a stream without `batch`, by its ordinal."""
+    if not isinstance(stream.parts[0], Arrays):
+        return ""
+    try:
+        numbers = stream.numbered()
+        mark = numbers.mark_at(ordinal)
+    except LookupError:
+        return ""
+    opened = numbers.open()
+    try:
+        opened.top.restore(mark)
+        while not ((block := opened.top.pull(None)) and block.count):
+            pass
+        assert isinstance(block, Block)
+        # Of a window there is no one row.
+        return f", row {int(block.rows[0]):,} of the arrays" if block.rows.ndim == 1 else ""
+    finally:
+        opened.top.close()
 
 
 def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept_changes: bool) -> None:

@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from unbounded import _describe, _refuse, _rows
 from unbounded._block import Run
@@ -31,6 +31,7 @@ from unbounded.stages._base import WEAKEST_FIRST, Guarantee
 from unbounded.stages.batch import BlocksAsBatches
 
 FORMAT = 1
+OnNan: TypeAlias = Literal["raise", "pass", "skip"]
 _SLICE = 0.05  # seconds: how long the feed waits for data before it looks whether it is to stop
 
 
@@ -46,7 +47,9 @@ class Feed:
         epoch: how much progress an epoch is. None leaves it to a trainer that knows.
         require: the weakest guarantee that will do: "exact", "at_least_once" or "at_most_once".
         confirm: "auto" or "manual".
-        on_nan: "raise" refuses a batch with a NaN or an infinity in it; "pass" hands it out, and counts it.
+        on_nan: "raise" refuses a batch with a NaN or an infinity in it; "pass" hands it out, and counts its bad
+            rows; "skip" leaves such rows out right before `batch`, counts them, and warns of the first
+            (`NonFiniteRows`): batches keep their size. What a function makes non-finite after `batch` is refused.
         clock: the time; tests pass one that they move.
 
     Raises:
@@ -74,7 +77,7 @@ class Feed:
         epoch: Epoch | None = None,
         require: Guarantee | None = None,
         confirm: Literal["auto", "manual"] = "auto",
-        on_nan: Literal["raise", "pass"] = "raise",
+        on_nan: OnNan = "raise",
         clock: Clock = SYSTEM,
     ) -> None:
         if not isinstance(stream, Stream):
@@ -83,13 +86,15 @@ class Feed:
             )
         if confirm not in ("auto", "manual"):
             raise ValueError(f"Feed(confirm={confirm!r}): expected 'auto' or 'manual'.")
-        if on_nan not in ("raise", "pass"):
-            raise ValueError(f"Feed(on_nan={on_nan!r}): expected 'raise' or 'pass'.")
+        if on_nan not in ("raise", "pass", "skip"):
+            raise ValueError(f"Feed(on_nan={on_nan!r}): expected 'raise', 'pass' or 'skip'.")
         if require is not None and WEAKEST_FIRST.index(stream.guarantee) < WEAKEST_FIRST.index(require):
             raise ValueError(
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
                 f"{_describe.weakest(stream)} Choose a source that can go back, or require less."
             )
+        if on_nan == "skip":
+            stream = _refuse.skipping(stream)
         self.stream = stream
         self.confirm = confirm
         self._on_nan = on_nan
@@ -383,7 +388,7 @@ class Feed:
         elif self._on_nan == "pass":
             self.tally.bad += _rows.non_finite_rows(lot.run.items[step - lot.before.steps])
         else:
-            _refuse.non_finite(self.stream, lot, step)
+            _refuse.non_finite(self.stream, lot, step, skipping=self._on_nan == "skip")
 
     # -- what it says of itself
     # ------------------------------------------------------------------------------------

@@ -21,8 +21,17 @@ def faulty(run: Run) -> bool:
     return any(_rows.first_non_finite(part) for part in run.parts)
 
 
-def non_finite(stream: Stream, lot: Lot, step: int) -> None:
-    """Raise ValueError where batch number `step` has a value that is not finite."""
+def skipping(stream: Stream) -> Stream:
+    """The same stream without rows that have a NaN or an infinity; the first of them is named by a warning."""
+    before = stream.before_batch()
+    return stream.finite(lambda ordinal: _describe.row_address(before, ordinal))
+
+
+def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -> None:
+    """Raise ValueError where batch number `step` has a value that is not finite.
+
+    `skipping` says that rows which were not finite before `batch` were left out.
+    """
     index = step - lot.before.steps
     bad = _rows.first_non_finite(lot.run.items[index])
     if bad is None:
@@ -30,8 +39,14 @@ def non_finite(stream: Stream, lot: Lot, step: int) -> None:
     path, row = bad
     number = lot.before.rows + index * lot.run.size + row
     where = _describe.address(stream, step, row)
+    what_to_do = (
+        "It was finite when it came to .batch(), where on_nan='skip' leaves rows out: a function after .batch() has "
+        "made it. Put that before .batch(), or mend what it makes."
+        if skipping
+        else "Mend it with .map(), leave it out with .filter() or Feed(on_nan='skip'), or allow it: "
+        "Feed(on_nan='pass')."
+    )
     raise ValueError(
         f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "
-        f"run{where}). Nothing was trained on it. Mend it with .map(), leave it out with .filter(), or allow it: "
-        "Feed(on_nan='pass')."
+        f"run{where}). Nothing was trained on it. {what_to_do}"
     )

@@ -196,7 +196,7 @@ def first_non_finite(rows: Tree) -> tuple[str, int] | None:
     doubt.
     """
     for path, leaf in leaves(rows):
-        if leaf.dtype.kind not in "fc":
+        if not _may_be_non_finite(leaf):
             continue
         with np.errstate(over="ignore", invalid="ignore"):
             total = leaf.sum()
@@ -209,8 +209,22 @@ def first_non_finite(rows: Tree) -> tuple[str, int] | None:
 
 def non_finite_rows(rows: Tree) -> int:
     """How many rows have a NaN or an infinity in some leaf."""
-    bad = [_non_finite(leaf) for _, leaf in leaves(rows) if leaf.dtype.kind in "fc"]
-    return int(np.logical_or.reduce(bad).sum()) if bad else 0
+    mask = non_finite_mask(rows)
+    return 0 if mask is None else int(mask.sum())
+
+
+def non_finite_mask(rows: Tree) -> NDArray[np.bool_] | None:
+    """Which rows have a NaN or an infinity in some leaf, of shape (rows,); None where none has."""
+    if first_non_finite(rows) is None:
+        return None
+    bad = [_non_finite(leaf) for _, leaf in leaves(rows) if _may_be_non_finite(leaf)]
+    mask: NDArray[np.bool_] = np.logical_or.reduce(bad)
+    return mask
+
+
+def _may_be_non_finite(leaf: Array) -> bool:
+    # Dtypes that others have registered: bfloat16 and float8 are no kind of float to NumPy, and have NaN.
+    return leaf.dtype.kind in "fc" or (leaf.dtype.isbuiltin == 2 and "float" in leaf.dtype.name)
 
 
 def _non_finite(leaf: Array) -> NDArray[np.bool_]:

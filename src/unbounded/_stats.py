@@ -22,8 +22,8 @@ class Stats:
         worked: seconds in which it did not.
         age: seconds from a row's arrival to its training, on average; None for rows that were there from the
             beginning.
-        bad: rows with a value that is not finite, as `normalize` saw them or `on_nan="pass"` let them
-            through.
+        bad: rows with a value that is not finite: `normalize` saw them, or `on_nan="pass"` let them through, or
+            `on_nan="skip"` left them out.
         dropped: rows that a full buffer let go.
         missed: rows that did not come, in the gaps that the source noticed.
         lost: rows that a killed run had read from a source that can't go back, and not saved.

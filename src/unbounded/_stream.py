@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from unbounded.sources._base import Source, Turns
 from unbounded.sources.arrays import Arrays
 from unbounded.stages._base import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.batch import Batch
+from unbounded.stages.finite import Finite
 from unbounded.stages.map import Filter, Map, MapRows, Select
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.prefetch import Buffer, Overflow, Prefetch
@@ -210,6 +212,26 @@ class Stream:
                 )
         return stream
 
+    def before_batch(self) -> Stream:
+        """The stream up to `batch`; all of it where there is no `batch`."""
+        return self._with(self._stages[: self._batch_index])
+
+    def finite(self, address: Callable[[int], str]) -> Stream:
+        """The same stream without rows that have a NaN or an infinity: see `Finite`. For a feed, not for a user."""
+        if any(isinstance(stage, Finite) for stage in self._stages):
+            return self
+        at = self._batch_index
+        return self._with((*self._stages[:at], Finite(address), *self._stages[at:]))
+
+    @property
+    def _batch_index(self) -> int:
+        return next((i for i, s in enumerate(self._stages) if isinstance(s, Batch)), len(self._stages))
+
+    def _with(self, stages: tuple[Stage, ...]) -> Stream:
+        stream = copy.copy(self)  # of the same class: tests have streams that stall and fail on purpose
+        stream._stages = stages
+        return stream
+
     # -- what it says of itself
     # ------------------------------------------------------------------------------------
 
@@ -245,7 +267,7 @@ class Stream:
         """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
         asked."""
         assert isinstance(self._source, Arrays)
-        if any(isinstance(stage, (Filter, Normalize)) for stage in self._stages):
+        if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         kept = tuple(s for s in self._stages if not isinstance(s, (Map, MapRows, RandomMap, Select)))
         source = replace(self._source, rows=np.arange(self._source.rows_per_pass()))
@@ -382,7 +404,7 @@ class Stream:
         choice."""
         places, place = [], 0
         for stage in self._stages:
-            place += 1 if stage.moves_rows else 0
+            place += 1 if stage.moves_rows and stage.has_place else 0
             places.append(place)
         return places
 

@@ -16,6 +16,7 @@ import keras
 from unbounded._clock import SYSTEM, Clock
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
+from unbounded._feed import OnNan
 from unbounded._node import StreamError
 from unbounded._rows import Tree
 from unbounded._stream import Stream
@@ -46,7 +47,7 @@ class PyDatasetFeed(Face, keras.utils.PyDataset):  # type: ignore[misc]
         *,
         each_round: Literal["same", "next"] = "next",
         require: Guarantee | None = None,
-        on_nan: Literal["raise", "pass"] = "raise",
+        on_nan: OnNan = "raise",
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(workers=1, use_multiprocessing=False)

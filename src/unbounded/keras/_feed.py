@@ -15,6 +15,7 @@ from typing import Any, Literal
 from unbounded._clock import SYSTEM, Clock
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
+from unbounded._feed import OnNan
 from unbounded._rows import Tree
 from unbounded._stats import Stats
 from unbounded._stream import Stream
@@ -48,7 +49,8 @@ class Feed(Face, Adapter):  # type: ignore[misc]
         epoch: how much an epoch is; None leaves it to `steps_per_epoch`, or to the stream's declared end.
         each_round: of validation: "same" shows the same batches each time, "next" those that follow.
         require: the weakest guarantee that will do.
-        on_nan: "raise" refuses a batch with a NaN or an infinity in it, "pass" lets it through and counts it.
+        on_nan: "raise" refuses a batch with a NaN or an infinity in it, "pass" lets it through and counts its bad
+            rows, "skip" leaves such rows out before `batch`.
         clock: the time; tests pass one that they move.
 
     Raises:
@@ -72,7 +74,7 @@ class Feed(Face, Adapter):  # type: ignore[misc]
         *,
         each_round: EachRound = "same",
         require: Guarantee | None = None,
-        on_nan: Literal["raise", "pass"] = "raise",
+        on_nan: OnNan = "raise",
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__()

@@ -29,6 +29,8 @@ class Stage(ABC):
     """Whether it has a part in which rows come when: those that have are in the stream's fingerprint."""
     after_batch: ClassVar[bool] = False
     """Whether it may follow `batch`."""
+    has_place: ClassVar[bool] = True
+    """Whether it counts where stages are numbered, which keys the random choices of those after it."""
 
     @property
     def guarantee(self) -> Guarantee:
@@ -91,6 +93,10 @@ class Through(Over):
         """What becomes of a block; None where nothing is left of it."""
         raise NotImplementedError
 
+    def apply_break(self, block: Block | Run) -> Block | Run | None:
+        """What becomes of a block without rows, which carries a break alone."""
+        return block
+
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The next block, changed."""
         while True:
@@ -103,7 +109,7 @@ class Through(Over):
                 block, before = self._failed
             # Set before the function is called, so that whatever it raises finds the mark in its place.
             self._failed = (block, before)
-            out = self.apply(block) if block.count else block
+            out = self.apply(block) if block.count else self.apply_break(block)
             self._failed = None
             if out is not None:
                 return out
