@@ -9,14 +9,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from unbounded._user_code import Interrupted, interruptible
+
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
 
-# Where functions of the user's run in the trainer's own thread. Elsewhere a wait looks for itself whether to stop.
-_CALLS_OUT = ("unbounded.sources.generate", "unbounded.stages.")
-
-
-class Interrupted(BaseException):
-    """Raised inside a function of the user's that the feed waits for, and nowhere else."""
+__all__ = ["Interrupted", "Signals"]
 
 
 class Signals:
@@ -65,7 +62,7 @@ class Signals:
             return
         self.received = number
         self._on_first()
-        if _in_function_of_the_user(frame):
+        if interruptible():
             # A flag alone would wait out a generator that sleeps.
             raise Interrupted
 
@@ -77,14 +74,3 @@ class Signals:
                 return True
             frame = frame.f_back
         return False
-
-
-def _in_function_of_the_user(frame: FrameType | None) -> bool:
-    inside = False
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith("unbounded."):
-            return inside and module.startswith(_CALLS_OUT)
-        inside = True
-        frame = frame.f_back
-    return False

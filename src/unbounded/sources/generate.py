@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unbounded import _check, _rows
+from unbounded import _check, _rows, _user_code
 from unbounded._block import Block, Break
 from unbounded._clock import Clock
 from unbounded._node import Context, EndOfStream, Mark, Node, StreamError
@@ -77,7 +77,7 @@ class Generate(Source):
             pass
         if inspect.isgeneratorfunction(self.fn):
             return "live"
-        iterator = self.fn if inspect.isclass(self.fn) else self.fn()
+        iterator = self.fn if inspect.isclass(self.fn) else _user_code.call(self.fn)
         return "state" if hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") else "live"
 
     @property
@@ -110,7 +110,7 @@ class Generate(Source):
         row, passed = past.rows, past.passed
         reader = _Reader(self, clock)
         while self.passes is None or passed < self.passes:
-            for block in reader.blocks(self.fn(), row):
+            for block in reader.blocks(_user_code.call(self.fn), row):
                 row += block.count
                 yield block
             passed += 1
@@ -128,6 +128,15 @@ class Generate(Source):
         )
 
 
+_ENDED = object()
+
+
+def _asked(values: Iterator[Tree]) -> Iterator[Tree]:
+    """What a user's iterator gives, each asked for under the guard."""
+    while (value := _user_code.call(next, values, _ENDED)) is not _ENDED:
+        yield value
+
+
 class _Reader:
     """Turns what a user's iterator yields into blocks: checked, stamped with the time, and single samples
     stacked."""
@@ -140,7 +149,7 @@ class _Reader:
     def blocks(self, values: Iterator[Tree], row: int) -> Iterator[Block]:
         """The blocks of an iterator whose first row has number `row`."""
         values = iter(values)
-        for rows in self._stacked(values) if self._source.single else values:
+        for rows in self._stacked(values) if self._source.single else _asked(values):
             block = self._block(rows, row)
             if block.count:
                 row += block.count
@@ -164,11 +173,11 @@ class _Reader:
         failure: Exception | None = None
         while True:
             try:
-                value = next(values)
-            except StopIteration:
-                break
+                value = _user_code.call(next, values, _ENDED)
             except Exception as error:
                 failure = error  # the samples before it are rows all the same
+                break
+            if value is _ENDED:
                 break
             sample = _rows.map_leaves(lambda leaf: np.asarray(leaf)[None], value)
             if samples and _rows.spec(sample) != _rows.spec(samples[0]):
@@ -237,12 +246,12 @@ class _Generated:
 
     def _open(self) -> None:
         if self._grade == "start":
-            self._iterator = self._source.fn(start=self._in_pass)
+            self._iterator = _user_code.call(self._source.fn, start=self._in_pass)
             self._todo = 0
         else:
-            self._iterator = self._source.fn()
+            self._iterator = _user_code.call(self._source.fn)
             if self._state is not None:
-                self._iterator.load_state_dict(copy.deepcopy(self._state))
+                _user_code.call(self._iterator.load_state_dict, copy.deepcopy(self._state))
         self._blocks = self._reader.blocks(self._iterator, self._row - self._todo)
 
     def _end_of_pass(self) -> Block:
@@ -260,7 +269,7 @@ class _Generated:
         due = self._grade == "state" and self._iterator is not None and self._skip and not self._todo
         if due and self._worked >= _SHARE * self._cost:
             begun = self._clock.monotonic()
-            self._state = copy.deepcopy(self._iterator.state_dict())
+            self._state = copy.deepcopy(_user_code.call(self._iterator.state_dict))
             self._cost = self._clock.monotonic() - begun
             self._skip, self._worked = 0, 0.0
         return self._here()

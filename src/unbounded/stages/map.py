@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check, _rows
+from unbounded import _check, _rows, _user_code
 from unbounded._block import Block, Run
 from unbounded._node import Context, Mark, Node
 from unbounded._pump import Workers
@@ -51,11 +51,11 @@ class Caller:
     def __call__(self, block: Any) -> Any:
         """The block with its rows changed."""
         if isinstance(block, Run):
-            items = [_rows.map_leaves(np.asarray, self._fn(item)) for item in block.items]
+            items = _user_code.call(self._each, block.items)
             return replace(block, items=items, parts=tuple(items))
         if not block.count:
             return block
-        rows = _rows.map_leaves(np.asarray, self._fn(block.rows))
+        rows = _rows.map_leaves(np.asarray, _user_code.call(self._fn, block.rows))
         count = _rows.count_checked(rows, f"What {self._what} returned")
         if count != block.count:
             raise RowsError(
@@ -63,6 +63,9 @@ class Caller:
                 "use .filter() to leave rows out, and put a function that looks across rows after .batch()."
             )
         return block.with_rows(rows)
+
+    def _each(self, items: Sequence[Tree]) -> list[Tree]:
+        return [_rows.map_leaves(np.asarray, self._fn(item)) for item in items]
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class _Filter(Through):
 
     def apply(self, block: Block | Run) -> Block | None:
         assert isinstance(block, Block)
-        mask = np.asarray(self._fn(block.rows))
+        mask = np.asarray(_user_code.call(self._fn, block.rows))
         if mask.shape != (block.count,) or mask.dtype != bool:
             raise RowsError(
                 f"filter({name_of(self._fn)}) returned {mask.dtype} of shape {mask.shape} for {block.count:,} rows. "
