@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from test_disk import Other
 from unbounded import _checkpoint, _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError
 from unbounded._saved import open_saved
@@ -272,6 +273,92 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="format 2"):
         save(Checkpoints(tmp_path, keep=1), 3)
     assert names(tmp_path) == ["step-000000000001", "step-000000000002"]
+
+
+# ---- a part of a state, for a model that is only used ----
+
+
+def test_a_part_of_a_state_is_read_without_the_rest(tmp_path: Path) -> None:
+    tree = {"model": {"w": np.arange(3), "slots": {"m": np.ones(2)}}, "other": [np.zeros(4)], "step": 7}
+    with Checkpoints(tmp_path) as checkpoints:
+        path = checkpoints.write(1, tree, {})
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert str(saved.read_state(only=("model",))) == str({"model": tree["model"]})
+    assert str(saved.read_state(only=[("model", "w"), "step"])) == str({"model": {"w": np.arange(3)}, "step": 7})
+    assert str(saved.read_state(only=[("model", "w"), ("model", "slots")])) == str({"model": tree["model"]})
+    assert saved.read_state(only=[]) == {}
+    for path_in, there in ((("weights",), "'model', 'other', 'step'"), ([("model", "v")], "'w', 'slots'")):
+        with pytest.raises(CheckpointError, match=rf"has no part \(.*; there is {there}"):
+            saved.read_state(only=path_in)
+    with pytest.raises(CheckpointError, match="there is no dict of names"):
+        saved.read_state(only=[("step", "x")])
+    assert path == saved.path
+
+
+def test_the_arrays_of_other_parts_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.write(1, {"a": np.ones(3), "b": np.ones(5), "c": [np.ones(7)]}, {})
+    read: list[Any] = []
+    original = np.lib.format.read_array
+
+    def note(*args: Any, **given: Any) -> Any:
+        array = original(*args, **given)
+        read.append(array.shape)
+        return array
+
+    monkeypatch.setattr("numpy.lib.format.read_array", note)
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert saved.read_state(only=["b"])["b"].size == 5
+    assert read == [(5,)]
+
+
+def test_a_model_is_read_beside_its_trainer_though_rows_are_damaged(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        segment = checkpoints.add_segment("rows", {"x": np.arange(3)})
+        checkpoints.write(1, {"model": state(1)}, {}, segments=[segment])
+        (tmp_path / "segments" / segment.file).unlink()
+        with Other(tmp_path, "print(checkpoints.read_newest(only=['model'])[1]['model']['step'])") as other:
+            assert other.line() == "1"  # the lock is held here
+        before = sorted(tmp_path.rglob("*"))
+        found = Checkpoints(tmp_path).read_newest(only=["model"])
+        assert found is not None
+        assert (found[0].number, found[1]["model"]["step"]) == (1, 1)
+        assert sorted(tmp_path.rglob("*")) == before
+    assert Checkpoints(tmp_path / "none").read_newest() is None
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1, 2)
+    (tmp_path / "step-000000000002" / "state.npz").write_bytes(b"")
+    with pytest.warns(DamagedCheckpoint, match="Going on from .*0001"):
+        found = checkpoints.read_newest()
+    assert found is not None
+    assert found[1]["step"] == 1
+
+
+def test_each_file_is_hashed_once_and_again_when_it_was_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+    hashed: list[str] = []
+    original = _disk.measure_file
+    monkeypatch.setattr(_disk, "measure_file", lambda path: [hashed.append(path.name), original(path)][1])
+    monkeypatch.setattr("unbounded._saved._SETTLED", -1e9)
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert saved.read_state()["step"] == 1
+    assert hashed == ["state.npz"]
+    file = saved.path / "state.npz"
+    os.utime(file, (1, 1))
+    saved.read_state()
+    assert hashed == ["state.npz"] * 2
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(DamagedError, match="checksum"):
+        saved.read_state()
 
 
 # ---- segments ----
@@ -615,6 +702,42 @@ def test_a_directory_without_permission_is_refused_with_a_sentence(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "Step 2 was not saved in .: Permission denied" in done.stdout
     assert "1 ['step-000000000001']" in done.stdout
+
+
+@needs_mounts
+def test_a_full_disk_ends_no_run_that_reads_what_cannot_be_read_again(tmp_path: Path) -> None:
+    code = """
+import itertools, os, pathlib, sys, warnings, numpy as np
+import unbounded as ub
+from unbounded._kept import _Counter
+warnings.simplefilter("ignore")
+with open(os.path.join(sys.argv[1], "ballast"), "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+def numbers():
+    for i in itertools.count():
+        yield np.arange(4 * i, 4 * i + 4)
+counter = _Counter(pathlib.Path(sys.argv[1], "feed.rows"))
+counter.write(7)
+print(counter.problem.strerror + ".")
+with ub.Feed(ub.generate(numbers).batch(4)) as feed:
+    for number in range(3):
+        for batch in itertools.islice(feed.batches(), 5):
+            feed.trained()
+        try:
+            feed.save(os.path.join(sys.argv[1], "run"))
+        except ub.CheckpointError as error:
+            print(error)
+    os.unlink(os.path.join(sys.argv[1], "ballast"))
+    print(feed.save(os.path.join(sys.argv[1], "run")).name)
+"""
+    done = run_mounted(tmp_path, "", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("No space left on device.") == 4
+    assert done.stdout.splitlines()[-1] == "step-000000000015"
 
 
 def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

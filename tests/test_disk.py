@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import os
 import signal
@@ -10,10 +11,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import unbounded as ub
 from unbounded import _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints
+from unbounded._log import Log
 
 
 def test_a_file_is_measured_as_it_was_written(tmp_path: Path) -> None:
@@ -165,3 +169,40 @@ def test_a_forked_child_does_not_write_beside_its_parent(tmp_path: Path) -> None
     with Other(tmp_path, code) as other:
         assert f"the process {other.process.pid} writes to it" in other.line()
         assert other.line() == "3"
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/run", "s3://bucket", "hdfs:///run", "https://host/x", "dbfs:/mnt/run", Path("gs://bucket/run")]
+)
+def test_a_url_is_no_directory(url: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ub.Feed(ub.arrays(np.arange(8)).batch(4)) as feed:
+        for go_on in (
+            lambda: Checkpoints(url),
+            lambda: Log(url),
+            lambda: feed.save(url),
+            lambda: feed.load(url),
+        ):
+            with pytest.raises(ValueError, match=r"is a URL, and runs are written to local or mounted.*'runs/first'"):
+                go_on()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_url_is_refused_with_the_path_to_give() -> None:
+    for url in ("file:///data/run", "file://localhost/data/run", "FILE:/data/run"):
+        with pytest.raises(ValueError, match=r"is a URL, and a path is expected: give '/data/run'"):
+            Checkpoints(url)
+
+
+@pytest.mark.parametrize("path", ["C:\\runs\\first", "c:/runs", "runs:1/x", "a b/c", "run-12:30", "./gs:/x", ":/x"])
+def test_a_path_with_a_colon_is_no_url(path: str) -> None:
+    assert _disk.local_path(path) == Path(path)
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="An empty path was given"):
+        _disk.local_path("")
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(_disk).failed == 0

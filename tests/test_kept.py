@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, Steps, from_start, ids, once, table, wait_until
+from unbounded import _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -380,3 +385,53 @@ def test_a_run_saved_after_an_epochs_last_batch_goes_on_with_the_next_epoch(tmp_
     assert lengths(4) == [(2, 5), (3, 5)]
     with pytest.warns(ub.RunFinished, match="has trained 4 epochs already"):
         assert lengths(4) == []
+
+
+def test_a_disk_without_room_for_the_rows_counter_is_told_and_no_crash(tmp_path: Path) -> None:
+    with at_work(3) as (feed, steps):
+        feed.save(tmp_path)
+
+        def full(function: Any, *args: Any) -> Any:
+            if function is os.pwrite:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_disk, "call", full)
+            steps.give(np.array([3]))
+            assert len(train(feed, 4)) == 4
+            with pytest.warns(UserWarning, match=r"could not be noted in .*feed\.rows: No space left on device"):
+                feed.save(tmp_path)
+            feed.save(tmp_path)  # said once
+        feed.save(tmp_path)
+        assert (tmp_path / "feed.rows").read_bytes() == (4).to_bytes(8, "little")
+
+
+@contextlib.contextmanager
+def at_work(rows: int) -> Iterator[tuple[ub.Feed, Steps]]:
+    """A feed of a source that can't go back, of which so many rows were read."""
+    steps = Steps()
+    steps.give(*(np.array([i]) for i in range(rows)))
+    with ub.Feed(steps.stream().batch(1)) as feed:
+        feed.available()
+        wait_until(lambda: feed._opened.source.spool.stop.rows == rows)  # type: ignore[attr-defined]
+        yield feed, steps
+        steps.end()
+
+
+def test_a_directory_that_was_removed_is_written_again_rows_and_all(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with at_work(8) as (feed, steps):
+        assert train(feed, 2) == [[0], [1]]
+        feed.save(run)
+        shutil.rmtree(run)
+        assert train(feed, 1) == [[2]]
+        feed.save(run)
+        steps.give(np.array([8]))
+        wait_until(lambda: (run / "feed.rows").read_bytes() == (9).to_bytes(8, "little"))
+    after = Steps()
+    with ub.Feed(after.stream().batch(1)) as feed:
+        feed.load(run)
+        assert train(feed, 5) == [[3], [4], [5], [6], [7]]
+        assert feed.stats.lost == 1
+        after.end()

@@ -20,9 +20,9 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,7 @@ __all__ = ["CheckpointError", "Checkpoints", "DamagedCheckpoint", "DamagedError"
 
 _NAME = re.compile(r"step-(\d{12,})(?:\.(\d+))?")
 _SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
+_T = TypeVar("_T")
 _unique = itertools.count()
 
 
@@ -61,8 +62,11 @@ class Checkpoints:
     process's end.
 
     Args:
-        directory: made when first written to.
+        directory: made when first written to; a path, no URL.
         keep: how many checkpoints to keep, the newest ones.
+
+    Raises:
+        ValueError: the directory is a URL, or `keep` is no number of checkpoints.
 
     Example:
         >>> import tempfile
@@ -76,7 +80,7 @@ class Checkpoints:
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"keep={keep!r} is not a number of checkpoints: give 1 or more.")
-        self.directory = Path(directory)
+        self.directory = _disk.local_path(directory)
         self.keep = keep
         self._lock: _disk.Lock | None = None
         self._damaged: set[str] = set()  # names of checkpoints
@@ -103,6 +107,27 @@ class Checkpoints:
         Raises:
             CheckpointError: there are some, but none is whole, or the newest is of a newer format.
         """
+        found = self._newest(Saved.check)
+        return None if found is None else found[0]
+
+    def read_newest(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> tuple[Saved, Tree] | None:
+        """The newest checkpoint whose state is whole, and that state: to use a model, without going on with the run.
+
+        No lock is taken, nothing is changed, the segments are not looked at, and a writer may be at work.
+
+        Args:
+            only: which parts of the state to read; see `Saved.read_state`.
+
+        Warns:
+            DamagedCheckpoint: a newer one is damaged.
+
+        Raises:
+            CheckpointError: there are some, but none is whole, or the newest is of a newer format.
+        """
+        return self._newest(lambda saved: saved.read_state(only=only))
+
+    def _newest(self, look: Callable[[Saved], _T]) -> tuple[Saved, _T] | None:
+        """The newest checkpoint at which `look` finds no damage, and what it gave."""
         with self._sentence("The checkpoints could not be read"):
             while True:
                 reasons: list[str] = []
@@ -110,7 +135,7 @@ class Checkpoints:
                     path = self.directory / entry.name
                     try:
                         saved = open_saved(path)
-                        saved.check()
+                        result = look(saved)
                     except DamagedError as error:
                         if not path.exists():
                             break  # its writer has just removed it, in favour of a newer one: look again
@@ -119,8 +144,8 @@ class Checkpoints:
                         continue
                     if reasons:
                         text = f"{' '.join(reasons)} Going on from {path} instead."
-                        warnings.warn(DamagedCheckpoint(text), stacklevel=2)
-                    return saved
+                        warnings.warn(DamagedCheckpoint(text), stacklevel=3)
+                    return saved, result
                 else:
                     break
         if not reasons:
@@ -214,6 +239,13 @@ class Checkpoints:
                     _disk.rename(unfinished, folder / segment.file)  # `write` sees that the name is on the disk
         return segment
 
+    def has(self, segment: Segment) -> bool:
+        """Whether a segment's file is there, as long as it was written."""
+        try:
+            return (self.directory / "segments" / segment.file).stat().st_size == segment.size
+        except OSError:
+            return False
+
     @contextlib.contextmanager
     def _sentence(self, what: str) -> Iterator[None]:
         try:
@@ -263,8 +295,8 @@ class Checkpoints:
         folder = self.directory / "segments"
         listed = frozenset(segment.file for segment in segments)
         for segment in segments:
-            path = folder / segment.file
-            if not path.is_file() or path.stat().st_size != segment.size:
+            if not self.has(segment):
+                path = folder / segment.file
                 raise CheckpointError(f"{path} is not there as it was written: add that segment again.")
         unfinished = self.directory / f".tmp-step-{number:012}-{os.getpid()}-{next(_unique)}"
         with _removed_on_failure(unfinished):

@@ -10,11 +10,12 @@ import errno
 import hashlib
 import io
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeVar
 
 try:
     import fcntl
@@ -22,6 +23,36 @@ except ImportError:  # Windows has no such locks: there, nothing stops two write
     fcntl = None  # type: ignore[assignment]
 
 _T = TypeVar("_T")
+
+# "gs://bucket/run", and what `Path` makes of it, "gs:/bucket/run". One letter is a Windows drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def local_path(given: str | os.PathLike[str]) -> Path:
+    """A directory or file that a user gave, as a path; a URL is refused.
+
+    Raises:
+        ValueError: it is a URL, which would become a directory named after its scheme, or it is empty.
+
+    >>> local_path("runs/first").parts
+    ('runs', 'first')
+    >>> local_path("file:///data/run")
+    Traceback (most recent call last):
+    ValueError: 'file:///data/run' is a URL, and a path is expected: give '/data/run'.
+    """
+    text = str(given)
+    if not text:
+        raise ValueError("An empty path was given, and a directory or file is expected, such as 'runs/first'.")
+    url = _URL.fullmatch(text)
+    if url is None:
+        return Path(given)
+    if url[1].lower() == "file":
+        path = "/" + url[2].removeprefix("localhost/")
+        raise ValueError(f"{text!r} is a URL, and a path is expected: give {path!r}.")
+    raise ValueError(
+        f"{text!r} is a URL, and runs are written to local or mounted file systems alone. Give a path such as "
+        "'runs/first': the mount point of the bucket, or a directory that you copy there afterwards."
+    )
 
 
 def call(function: Callable[..., _T], *args: Any) -> _T:
@@ -76,6 +107,23 @@ def measure_file(path: Path) -> tuple[int, str]:
             digest.update(piece)
             size += len(piece)
     return size, digest.hexdigest()
+
+
+class Stamp(NamedTuple):
+    """What changes with a file's content, without a look at it."""
+
+    device: int
+    inode: int
+    size: int
+    modified: float
+    changed: float
+    """Seconds since 1970."""
+
+
+def stamp(path: Path) -> Stamp:
+    """A file's stamp as it is now."""
+    found = os.stat(path)
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime, found.st_ctime)
 
 
 def sync_directory(path: Path) -> None:

@@ -7,14 +7,16 @@ few.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
+import warnings
+import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbounded import _disk
 from unbounded._checkpoint import Checkpoints, Saved, Segment
 from unbounded._describe import innermost
 from unbounded._mark import from_plain, to_plain
@@ -55,6 +57,7 @@ class Keeper:
         self._name = name
         self._segments: list[tuple[int, int, int, Segment]] = []  # first row, one past the last, bytes, file
         self._counter = _Counter(directory / f"{name}.rows") if isinstance(self._source, Live) else None
+        self._said = ""  # of a counter that could not be written
 
     @property
     def _source(self) -> Node:
@@ -88,6 +91,8 @@ class Keeper:
 
     def _write_rows(self, store: Checkpoints, source: Live, first: int) -> None:
         self._segments = [entry for entry in self._segments if entry[1] > first]
+        if not all(store.has(segment) for *_, segment in self._segments):
+            self._segments = []  # the directory was removed; the rows are still in memory, from `first` on
         start = max(first, self._segments[-1][1] if self._segments else 0)
         stop = source.spool.stop.rows
         if start >= stop and self._segments:
@@ -100,7 +105,11 @@ class Keeper:
             self._segments.append((start, stop, segment.size, segment))
 
     def saved(self, keep: int) -> None:
-        """The checkpoint is on the disk: the source may forget what no kept one needs."""
+        """The checkpoint is on the disk: the source may forget what no kept one needs.
+
+        Warns:
+            UserWarning: the number of rows read could not be noted beside it.
+        """
         feed = self._feed
         if feed._kept is None:
             feed._kept = deque()
@@ -108,6 +117,14 @@ class Keeper:
         while len(feed._kept) > keep:
             feed._kept.popleft()
         feed._top.release(feed._kept[0])
+        problem = None if self._counter is None else self._counter.problem
+        said, self._said = self._said, "" if problem is None else problem.strerror or str(problem)
+        if self._said != said and self._said and self._counter is not None:
+            warnings.warn(
+                f"How many rows were read could not be noted in {self._counter.path}: {self._said}. Should the process "
+                "be killed, those lost then would not all be counted.",
+                stacklevel=3,
+            )
 
     def load(self, state: Mapping[str, Any], saved: Saved, *, accept_changes: bool = False) -> None:
         """Go to where the state was saved."""
@@ -129,40 +146,59 @@ class Keeper:
             self._watch(source)
 
     def _watch(self, source: Live) -> None:
-        if self._counter is not None and source.on_rows is None:
-            counter = self._counter
-            # With those lost before: killed again before it saves, a run must not forget them.
-            source.on_rows = lambda rows: counter.write(rows + source.lost)
-            source.on_rows(source.spool.stop.rows)
+        counter = self._counter
+        assert counter is not None
+        with source._state:  # the thread that reads notes rows under this lock: an older count must not follow a newer
+            if source.on_rows is None:
+                # With those lost before: killed again before it saves, a run must not forget them.
+                source.on_rows = lambda rows: counter.write(rows + source.lost)
+            counter.renew(source.spool.stop.rows + source.lost)
 
 
 class _Counter:
-    """How many rows were read in all, in a file that a killed process leaves as it was: eight bytes in shared
-    memory."""
+    """How many rows were read in all, in a file of eight bytes: what was written outlives a process that is killed.
+
+    The thread that reads writes it. Where the disk refuses, reading goes on, and `problem` says so at the next save.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._memory: mmap.mmap | None = None
+        self.path = path
+        self._fd: int | None = None
+        self._close: Callable[[], object] = lambda: None
+        self.problem: OSError | None = None
 
     def read(self) -> int:
         """What was last written; 0 where nothing was."""
         try:
-            (rows,) = struct.unpack("<q", self._path.read_bytes())
+            (rows,) = struct.unpack("<q", self.path.read_bytes())
         except (OSError, struct.error):
             return 0
         return int(rows)
 
     def write(self, rows: int) -> None:
         """Note a number of rows."""
-        if self._memory is None:
-            # Never emptied: a kill between that and the next line would forget all that was lost.
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                os.ftruncate(fd, 8)
-                self._memory = mmap.mmap(fd, 8)
-            finally:
-                os.close(fd)
-        self._memory[:8] = struct.pack("<q", rows)
+        try:
+            if self._fd is None:
+                # Never emptied: a kill between that and the next line would forget all that was lost.
+                self._fd = _disk.call(os.open, self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                self._close = weakref.finalize(self, os.close, self._fd)
+            # Not through mapped memory: where a full disk has no page for it, that is SIGBUS and no error.
+            _disk.call(os.pwrite, self._fd, struct.pack("<q", rows), 0)
+            self.problem = None
+        except OSError as error:
+            self.problem = error
+
+    def renew(self, rows: int) -> None:
+        """Note it again where the file was removed, or the disk refused."""
+        try:
+            there = self._fd is not None and os.stat(self.path).st_ino == os.fstat(self._fd).st_ino
+        except OSError:
+            there = False
+        if not there:
+            self._close()
+            self._fd = None
+        if not there or self.problem is not None:
+            self.write(rows)
 
 
 def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:

@@ -9,8 +9,10 @@ import errno
 import hashlib
 import json
 import re
+import time
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,9 +20,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unbounded import _disk
-from unbounded._state import JSON, Tree, from_json, read_tree
+from unbounded._state import JSON, NoSuchPart, Tree, from_json, read_tree
 
 FORMAT = 1
+_SETTLED = 2.0  # seconds after which a file's stamp tells whether it has changed since
 
 # The first line of a manifest of any format, so that an old version can tell a newer one from a damaged one.
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
@@ -74,16 +77,26 @@ class Saved:
     segments: tuple[Segment, ...]
     wrote: dict[str, str]
     files: dict[str, tuple[int, str]]
+    # The stamps of files that were found whole: each is hashed once, for as long as nobody touches it.
+    _checked: dict[Path, _disk.Stamp] = field(default_factory=dict, repr=False, compare=False)
 
-    def read_state(self) -> Tree:
+    def read_state(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> Tree:
         """The tree that it was written with, in fresh arrays.
 
+        Args:
+            only: the parts to read; None reads all. Each is a key of the tree, or a tuple of keys that leads into it:
+                `("model", ("callbacks", "lr"))`. The arrays of other parts are not read into memory; the parts come
+                back where they stood, in dicts that hold nothing else.
+
         Raises:
+            CheckpointError: there is no such part.
             DamagedError: the file isn't what was written.
         """
-        path = self.path / "state.npz"
-        _verify(path, *self.files["state.npz"])
-        return read_tree(path)
+        paths = None if only is None else [(part,) if isinstance(part, str) else tuple(part) for part in only]
+        try:
+            return self._read(self.path / "state.npz", *self.files["state.npz"], only=paths)
+        except NoSuchPart as error:
+            raise CheckpointError(f"The state in {self.path} has {error}.") from None
 
     def read_segment(self, name: str) -> Tree:
         """What one of its segments holds, in fresh arrays.
@@ -94,9 +107,7 @@ class Saved:
         """
         for segment in self.segments:
             if segment.name == name:
-                path = self._segment_path(segment)
-                _verify(path, segment.size, segment.sha256)
-                return read_tree(path)
+                return self._read(self._segment_path(segment), segment.size, segment.sha256)
         listed = ", ".join(segment.name for segment in self.segments) or "none"
         raise CheckpointError(f"{self.path} lists no segment {name!r}; it lists {listed}.")
 
@@ -107,9 +118,34 @@ class Saved:
             DamagedError: one of them isn't what was written.
         """
         for name, (size, sha256) in self.files.items():
-            _verify(self.path / name, size, sha256)
+            self._verify(self.path / name, size, sha256)
         for segment in self.segments:
-            _verify(self._segment_path(segment), segment.size, segment.sha256)
+            self._verify(self._segment_path(segment), segment.size, segment.sha256)
+
+    def _read(self, path: Path, size: int, sha256: str, only: Sequence[tuple[str, ...]] | None = None) -> Tree:
+        self._verify(path, size, sha256)
+        try:
+            return read_tree(path, only=only)
+        except (zipfile.BadZipFile, EOFError) as error:  # each array has a checksum of its own, which is looked at here
+            raise DamagedError(f"{path} is damaged: it was changed while it was read ({error}).") from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    def _verify(self, path: Path, size: int, sha256: str) -> None:
+        try:
+            stamp = _disk.stamp(path)
+            if self._checked.get(path) == stamp:
+                return
+            found_size, found_sha256 = _disk.measure_file(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if found_size != size:
+            raise DamagedError(f"{path} is damaged: it has {found_size:,} bytes, and {size:,} were written.")
+        if found_sha256 != sha256:
+            raise DamagedError(f"{path} is damaged: its checksum differs from what was written.")
+        # A file system's clock ticks some hundred times a second: a change right after the last one may not show.
+        if time.time() - stamp.changed > _SETTLED:
+            self._checked[path] = stamp
 
     def _segment_path(self, segment: Segment) -> Path:
         return self.path.parent / "segments" / segment.file
@@ -166,17 +202,6 @@ def open_saved(path: Path) -> Saved:
         wrote=body["wrote"],
         files={name: (size, sha256) for name, (size, sha256) in body["files"].items()},
     )
-
-
-def _verify(path: Path, size: int, sha256: str) -> None:
-    try:
-        found_size, found_sha256 = _disk.measure_file(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if found_size != size:
-        raise DamagedError(f"{path} is damaged: it has {found_size:,} bytes, and {size:,} were written.")
-    if found_sha256 != sha256:
-        raise DamagedError(f"{path} is damaged: its checksum differs from what was written.")
 
 
 def _unreadable(path: Path, error: OSError) -> Exception:

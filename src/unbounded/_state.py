@@ -25,6 +25,10 @@ Tree: TypeAlias = Any
 JSON: TypeAlias = Any
 
 
+class NoSuchPart(LookupError):
+    """A tree has no such part; the text says which, and what is there."""
+
+
 def write_tree(file: BinaryIO, tree: Tree, *, name: str = "state") -> None:
     """Write a tree as an `.npz` file.
 
@@ -49,16 +53,41 @@ def write_tree(file: BinaryIO, tree: Tree, *, name: str = "state") -> None:
     write_packed(file, *pack(tree, name=name))
 
 
-def read_tree(file: BinaryIO | Path) -> Tree:
+def read_tree(file: BinaryIO | Path, *, only: Sequence[tuple[str, ...]] | None = None) -> Tree:
     """Read what `write_tree` wrote; arrays of JAX and PyTorch come back as such.
 
+    Args:
+        file: the file, or one that is open for reading bytes.
+        only: where the parts to read stand, as keys that lead into nested dicts; None reads all. The arrays of other
+            parts are not read.
+
     Raises:
+        NoSuchPart: there is no such part.
         ImportError: a leaf needs JAX, PyTorch or `ml_dtypes`, and it isn't there.
     """
     # The limit on a header's length guards against strangers' text that takes long to parse; this is ours.
     with np.load(file, allow_pickle=False, max_header_size=1 << 24) as members:
-        arrays = {name: members[name] for name in members.files if name != "tree.json"}
-        return _decode(json.loads(members["tree.json"]), arrays)
+        structure = json.loads(members["tree.json"])
+        if only is not None:
+            structure = _parts(structure, only)
+        return _decode(structure, members)  # which reads each array when it is asked for it
+
+
+def _parts(structure: JSON, only: Sequence[tuple[str, ...]]) -> JSON:
+    """Of an encoded tree of dicts, the parts at some paths, where they stood."""
+    kept: JSON = {}
+    for path in only:
+        here, there = structure, kept
+        for depth, key in enumerate(path):
+            if not isinstance(here, dict) or key not in here or key.startswith("$"):
+                held = ", ".join(map(repr, here)) if isinstance(here, dict) else "no dict of names"
+                raise NoSuchPart(f"no part {path[: depth + 1]!r}; there is {held}")
+            here = here[key]
+            if depth + 1 == len(path):
+                there[key] = here
+            else:
+                there = there.setdefault(key, {})
+    return kept
 
 
 def pack(tree: Tree, *, name: str = "state") -> tuple[JSON, list[Array]]:
