@@ -300,7 +300,7 @@ def test_a_feed_that_was_dropped_without_closing_lost_what_it_had_read_since_it_
     steps.end()
     after = Steps()
     after.give(*(np.array([i]) for i in range(17, 20)))
-    dropped._keeper[2].close()  # a process that dies lets go of the directory
+    dropped._directories.close()  # a process that dies lets go of the directory
     for expected in (7, 7):
         with ub.Feed(after.stream().batch(1)) as feed:
             feed.load(tmp_path)

@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import os
 import re
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,14 @@ class _Entry(NamedTuple):
     name: str
 
 
+class _Manifest(NamedTuple):
+    """What must be known of a checkpoint before another can be removed."""
+
+    run: str
+    segments: frozenset[str]
+    """Names of files."""
+
+
 class Checkpoints:
     """A directory of checkpoints.
 
@@ -63,7 +72,9 @@ class Checkpoints:
 
     Args:
         directory: made when first written to; a path, no URL.
-        keep: how many checkpoints to keep, the newest ones.
+        keep: how many checkpoints to keep, the newest ones of this run. What this run did not write is never removed.
+        run: the id of the run that is saved here: nothing is written where the newest checkpoint is of another one,
+            unless `resume` was told to go on from it. None writes for whichever run wrote the newest.
 
     Raises:
         ValueError: the directory is a URL, or `keep` is no number of checkpoints.
@@ -77,14 +88,17 @@ class Checkpoints:
         (412, {'epoch': 3}, {'w': array([1., 1.])})
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3, run: str | None = None) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"keep={keep!r} is not a number of checkpoints: give 1 or more.")
         self.directory = _disk.local_path(directory)
         self.keep = keep
+        self.run = run
+        self._seen: frozenset[str] = frozenset()  # what was there when the newest was last looked for
+        self._own: set[str] = set()  # what this run goes on from, and what it wrote
         self._lock: _disk.Lock | None = None
         self._damaged: set[str] = set()  # names of checkpoints
-        self._listed: dict[str, frozenset[str]] = {}  # the segment files of each checkpoint here
+        self._manifests: dict[str, _Manifest | None] = {}  # of each checkpoint here; None where it is damaged
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -131,10 +145,14 @@ class Checkpoints:
         with self._sentence("The checkpoints could not be read"):
             while True:
                 reasons: list[str] = []
-                for entry in reversed(self._scan()):
+                entries = self._scan()
+                self._seen = frozenset(entry.name for entry in entries)
+                run: str | None = None  # of the newest whose manifest can be read
+                for entry in reversed(entries):
                     path = self.directory / entry.name
                     try:
                         saved = open_saved(path)
+                        run = saved.run if run is None else run
                         result = look(saved)
                     except DamagedError as error:
                         if not path.exists():
@@ -143,7 +161,8 @@ class Checkpoints:
                         reasons.append(str(error))
                         continue
                     if reasons:
-                        text = f"{' '.join(reasons)} Going on from {path} instead."
+                        whose = "" if saved.run == run else ", which another run wrote"
+                        text = f"{' '.join(reasons)} Going on from {path} instead{whose}."
                         warnings.warn(DamagedCheckpoint(text), stacklevel=3)
                     return saved, result
                 else:
@@ -164,16 +183,31 @@ class Checkpoints:
                     found.append(open_saved(self.directory / entry.name))
         return found
 
-    def prepare(self) -> None:
+    def resume(self, saved: Saved) -> None:
+        """Go on with the run that wrote a checkpoint, one that `newest` gave.
+
+        What is written from now on takes the place of that checkpoint as the newest.
+        """
+        self.run = saved.run
+        self._own = {*self._seen, saved.path.name}
+
+    def prepare(self, *, writing: bool = False) -> None:
         """Make the directory, take its lock, and remove what a killed writer left.
 
         Every write does so by itself; done early, it shows early that nothing can be written here.
 
+        Args:
+            writing: something is about to be written that is no checkpoint and no segment.
+
         Raises:
-            CheckpointError: nothing can be written, another process writes here, or a newer version did.
+            CheckpointError: nothing can be written, another process writes here, or a newer version did; for
+                `writing`, the newest checkpoint here is of another run.
         """
         with self._sentence("Nothing can be saved"):
-            self._ready()
+            lock = self._ready()
+            if writing:
+                with lock.turn:
+                    self._refuse_others()
 
     def write(self, number: int, state: Tree, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()) -> Path:
         """Write a checkpoint, all or nothing, and then remove those that are older than the newest `keep`.
@@ -191,8 +225,8 @@ class Checkpoints:
             The checkpoint's directory, on the disk.
 
         Raises:
-            CheckpointError: it could not be written (a full disk, no permission, another writer). What was
-                there before is still there.
+            CheckpointError: it could not be written (a full disk, no permission, another writer), or the newest
+                checkpoint here is of another run. What was there before is still there.
             TypeError: something in `state` or `info` can't be saved; the sentence says where it is.
         """
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
@@ -205,8 +239,10 @@ class Checkpoints:
         with self._sentence(f"Step {number} was not saved"):
             lock = self._ready()
             with lock.turn:
-                path = self._write(int(number), packed, plain, segments, lock)
-                self._clean(path.name, int(number), lock)
+                self._refuse_others()
+                run = self._run()
+                path = self._write(int(number), run, packed, plain, segments, lock)
+                self._clean(path.name, int(number), run, lock)
         return path
 
     def add_segment(self, name: str, arrays: Tree) -> Segment:
@@ -228,6 +264,7 @@ class Checkpoints:
         with self._sentence(f"The segment {name} was not saved"):
             lock = self._ready()
             with lock.turn:
+                self._refuse_others()
                 folder = self.directory / "segments"
                 _disk.make_directory(folder)
                 unfinished = folder / f".tmp-{os.getpid()}-{next(_unique)}"
@@ -279,14 +316,22 @@ class Checkpoints:
                 for folder in (self.directory, self.directory / "segments"):
                     for path in folder.glob(".tmp-*"):
                         _disk.remove(path)
-                self._listed.clear()
+                self._manifests.clear()
                 self._remove_orphans(lock)
             self._lock = lock
         return lock
 
+    def _run(self) -> str:
+        """The id of the run that a checkpoint is written for."""
+        if self.run is not None:
+            return self.run
+        newest = next((found for entry in reversed(self._scan()) if (found := self._manifest(entry)) is not None), None)
+        return uuid.uuid4().hex if newest is None else newest.run
+
     def _write(
         self,
         number: int,
+        run: str,
         packed: tuple[JSON, list[Any]],
         info: JSON,
         segments: Sequence[Segment],
@@ -304,7 +349,7 @@ class Checkpoints:
             state = _disk.write_file(unfinished / "state.npz", lambda file: write_packed(file, *packed))
             files = {"state.npz": state}
             _disk.write_file(
-                unfinished / "manifest.json", lambda file: write_manifest(file, number, info, segments, files)
+                unfinished / "manifest.json", lambda file: write_manifest(file, number, run, info, segments, files)
             )
             _disk.sync_directory(unfinished)
             if listed & lock.fresh:
@@ -313,7 +358,8 @@ class Checkpoints:
             _disk.rename(unfinished, path)
             _disk.sync_directory(self.directory)
         self._damaged.discard(path.name)
-        self._listed[path.name] = listed
+        self._manifests[path.name] = _Manifest(run, listed)
+        self._own.add(path.name)
         lock.fresh -= listed
         return path
 
@@ -323,14 +369,51 @@ class Checkpoints:
         line += number <= last
         return f"step-{number:012}.{line}" if line else f"step-{number:012}"
 
-    def _clean(self, written: str, number: int, lock: _disk.Lock) -> None:
-        """Remove what is no longer kept, the oldest first; what can't be removed is tried again next time."""
+    def _manifest(self, entry: _Entry) -> _Manifest | None:
+        if entry.name not in self._manifests:
+            try:
+                saved = open_saved(self.directory / entry.name)
+            except DamagedError:
+                self._damaged.add(entry.name)
+                self._manifests[entry.name] = None
+            else:
+                listed = frozenset(segment.file for segment in saved.segments)
+                self._manifests[entry.name] = _Manifest(saved.run, listed)
+        return self._manifests[entry.name]
+
+    def _refuse_others(self) -> None:
+        """Raise CheckpointError where the newest checkpoint is none that this run wrote or goes on from."""
+        entries = self._scan()
+        if self.run is None or not entries or entries[-1].name in self._own:
+            return
+        name, folder = entries[-1].name, str(self.directory)
+        if self._own:
+            raise CheckpointError(
+                f"Another process wrote {name} to {folder} after this run had loaded or written its newest checkpoint "
+                "there. Nothing was saved and nothing was removed. To go on from that one, load it again: "
+                f"feed.load({folder!r}); to keep both, save to another directory."
+            )
+        manifest = self._manifest(entries[-1])
+        if manifest is not None and manifest.run == self.run:
+            return  # a second directory of a run that was loaded from the first
+        raise CheckpointError(
+            f"{folder} holds {name} of another run, and this run did not go on from it. Nothing was saved and nothing "
+            f"was removed. To go on with that run, call feed.load({folder!r}) before the first batch; to begin a new "
+            "run, save to another directory."
+        )
+
+    def _clean(self, written: str, number: int, run: str, lock: _disk.Lock) -> None:
+        """Remove what of a run is no longer kept, the oldest first; what can't be removed is tried again next time."""
         try:
             entries = self._scan()
-            replaced = {entry for entry in entries if entry.number == number and entry.name != written}
-            whole = [entry for entry in entries if entry not in replaced and entry.name not in self._damaged]
+            runs = {entry: manifest.run for entry in entries if (manifest := self._manifest(entry)) is not None}
+            # Whose a damaged manifest is can't be told: it is taken for this run's where there is no other's.
+            alone = set(runs.values()) <= {run}
+            own = [entry for entry in entries if runs.get(entry, run if alone else None) == run]
+            replaced = {entry for entry in own if entry.number == number and entry.name != written}
+            whole = [entry for entry in own if entry not in replaced and entry.name not in self._damaged]
             oldest = whole[-self.keep :][0]
-            for entry in entries:
+            for entry in own:
                 if entry < oldest or entry in replaced:
                     # Out of sight at once: half a checkpoint must never look like one.
                     gone = self.directory / f".tmp-gone-{entry.name}-{os.getpid()}-{next(_unique)}"
@@ -346,16 +429,12 @@ class Checkpoints:
         entries = self._scan()
         needed = set(lock.fresh)
         for entry in entries:
-            if entry.name not in self._listed:
-                try:
-                    saved = open_saved(self.directory / entry.name)
-                except DamagedError:
-                    self._damaged.add(entry.name)
-                    return  # nobody knows what it lists: they stay until it goes
-                self._listed[entry.name] = frozenset(segment.file for segment in saved.segments)
-            needed |= self._listed[entry.name]
+            manifest = self._manifest(entry)
+            if manifest is None:
+                return  # nobody knows what it lists: they stay until it goes
+            needed |= manifest.segments
         names = {entry.name for entry in entries}
-        self._listed = {name: files for name, files in self._listed.items() if name in names}
+        self._manifests = {name: found for name, found in self._manifests.items() if name in names}
         for path in (self.directory / "segments").glob("*.npz"):
             if path.name not in needed:
                 _disk.remove(path)

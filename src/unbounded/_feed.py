@@ -106,7 +106,7 @@ class Feed:
         self._trainer: weakref.ref[Any] | None = None
         # Of the checkpoints that are kept, oldest first; None where there are none.
         self._kept: deque[Mark] | None = None
-        self._keeper: Any = None
+        self._directories: Any = None  # where it is saved and loaded, once it is: `_kept.Directories`
         self.progress = Progress(epoch, self._rows_per_pass, clock)
         """Where in its epoch the feed is."""
         self.tally = Tally(clock)
@@ -534,8 +534,8 @@ class Feed:
             self._last_counts = self._opened.top.counts()
             self._closed = True
             self._top.close()
-            if self._keeper is not None:
-                self._keeper[2].close()
+            if self._directories is not None:
+                self._directories.close()
 
     def _usable(self) -> None:
         if self._closed:

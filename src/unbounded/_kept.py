@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import uuid
 import warnings
 import weakref
 from collections import deque
@@ -58,6 +59,8 @@ class Keeper:
         self._segments: list[tuple[int, int, int, Segment]] = []  # first row, one past the last, bytes, file
         self._counter = _Counter(directory / f"{name}.rows") if isinstance(self._source, Live) else None
         self._said = ""  # of a counter that could not be written
+        self._watching = False
+        self._loaded: Saved | None = None  # what the run goes on from, until it is saved again
 
     @property
     def _source(self) -> Node:
@@ -74,12 +77,17 @@ class Keeper:
         `last` says that the run is about to stop: what a source is in the middle of reading is then to come along, and
         it rests until `Feed.resume`.
         """
+        if self._loaded is not None:
+            store.resume(self._loaded)
+            self._loaded = None
+        elif store.run is None:
+            store.run = uuid.uuid4().hex  # a run begins, and the directory had better be its own
         source = self._source
         if isinstance(source, Live) and (last or self._feed.interrupted):
             source.settle(_SETTLE)
         state = self._feed._state()
         if isinstance(source, Live):
-            store.prepare()  # the rows' counter lies in the directory, and there may be no segment that makes it
+            store.prepare(writing=True)  # the rows' counter lies in the directory, and there may be no segment
             first = innermost(self._feed._mark())["row"]
             self._write_rows(store, source, first)
             state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]
@@ -136,6 +144,7 @@ class Keeper:
             dumps = [saved.read_segment(name) for *_, name in state["segments"]]
             dumps.append(from_plain(state["tail"]))
         self._feed._restore(state, dumps, accept_changes=accept_changes)
+        self._loaded = saved
         self.begin()
 
     def begin(self) -> None:
@@ -149,9 +158,16 @@ class Keeper:
         counter = self._counter
         assert counter is not None
         with source._state:  # the thread that reads notes rows under this lock: an older count must not follow a newer
-            if source.on_rows is None:
-                # With those lost before: killed again before it saves, a run must not forget them.
-                source.on_rows = lambda rows: counter.write(rows + source.lost)
+            if not self._watching:
+                self._watching, others = True, source.on_rows  # those of other directories
+
+                def note(rows: int) -> None:
+                    if others is not None:
+                        others(rows)
+                    # With those lost before: killed again before it saves, a run must not forget them.
+                    counter.write(rows + source.lost)
+
+                source.on_rows = note
             counter.renew(source.spool.stop.rows + source.lost)
 
 
@@ -201,6 +217,47 @@ class _Counter:
             self.write(rows)
 
 
+class Directories:
+    """The directories that a feed is saved to and loaded from; all that is written to them is of one run."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._run = uuid.uuid4().hex
+        self._open: dict[Path, tuple[Keeper, Checkpoints]] = {}
+
+    @classmethod
+    def of(cls, feed: Feed) -> Directories:
+        """Those of a feed."""
+        if feed._directories is None:
+            feed._directories = cls(feed)
+        directories: Directories = feed._directories
+        return directories
+
+    def open(self, directory: str | os.PathLike[str], keep: int | None = None) -> tuple[Keeper, Checkpoints]:
+        """A directory's checkpoints, and what writes the feed's part of them.
+
+        Raises:
+            ValueError: the directory is a URL.
+        """
+        path = Path(os.path.abspath(_disk.local_path(directory)))
+        if path not in self._open:
+            store = Checkpoints(directory, keep=3 if keep is None else keep, run=self._run)
+            self._open[path] = (Keeper(self._feed, store.directory), store)
+        keeper, store = self._open[path]
+        if keep is not None:
+            store.keep = keep
+        return keeper, store
+
+    def loaded(self, saved: Saved) -> None:
+        """The feed goes on with the run of a checkpoint."""
+        self._run = saved.run
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for _, store in self._open.values():
+            store.close()
+
+
 def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
     """See `Feed.save`."""
     if feed.outstanding:
@@ -209,7 +266,7 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
             "feed.trained() once the batch "
             "is trained on, and then feed.save(); or save between epochs."
         )
-    keeper, store = _open(feed, directory, keep)
+    keeper, store = Directories.of(feed).open(directory, keep)
     info, segments = keeper.save(store)
     path = store.write(feed.steps, state, {"feed": info}, segments=segments)
     keeper.saved(keep)
@@ -218,20 +275,11 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
 
 def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
     """See `Feed.load`."""
-    keeper, store = _open(feed, directory, 3)
+    directories = Directories.of(feed)
+    keeper, store = directories.open(directory)
     saved = store.newest()
     if saved is None:
         return None
     keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
+    directories.loaded(saved)
     return saved.read_state()
-
-
-def _open(feed: Feed, directory: Any, keep: int) -> tuple[Keeper, Checkpoints]:
-    path = Path(directory)
-    if feed._keeper is None or feed._keeper[0] != path:
-        if feed._keeper is not None:
-            feed._keeper[2].close()
-        feed._keeper = (path, Keeper(feed, path), Checkpoints(path, keep=keep))
-    _, keeper, store = feed._keeper
-    store.keep = keep
-    return keeper, store

@@ -67,6 +67,7 @@ class Saved:
         path: its directory.
         info: the plain data that it was written with.
         segments: what it refers to, in the order given.
+        run: the id of the run that wrote it, carried on by each process that goes on with the run.
         wrote: names and versions of what wrote it.
         files: size and SHA-256 of each of its files.
     """
@@ -75,6 +76,7 @@ class Saved:
     path: Path
     info: dict[str, Any]
     segments: tuple[Segment, ...]
+    run: str
     wrote: dict[str, str]
     files: dict[str, tuple[int, str]]
     # The stamps of files that were found whole: each is hashed once, for as long as nobody touches it.
@@ -154,6 +156,7 @@ class Saved:
 def write_manifest(
     file: BinaryIO,
     number: int,
+    run: str,
     info: JSON,
     segments: Sequence[Segment],
     files: Mapping[str, tuple[int, str]],
@@ -163,6 +166,7 @@ def write_manifest(
         "format": FORMAT,
         "wrote": _versions(),
         "number": number,
+        "run": run,
         "info": info,
         "segments": [asdict(segment) for segment in segments],
         "files": files,
@@ -199,6 +203,7 @@ def open_saved(path: Path) -> Saved:
         path=path,
         info=from_json(body["info"]),
         segments=tuple(Segment(**segment) for segment in body["segments"]),
+        run=body.get("run", ""),
         wrote=body["wrote"],
         files={name: (size, sha256) for name, (size, sha256) in body["files"].items()},
     )
