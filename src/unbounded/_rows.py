@@ -7,6 +7,7 @@ be. How rows are wrapped while they move through a stream is `_block.py`'s busin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -107,16 +108,60 @@ def cut(rows: Tree, start: int, stop: int) -> Tree:
     return map_leaves(lambda leaf: leaf[start:stop], rows)
 
 
+ALIGNMENT = 64
+"""Bytes. JAX on the CPU reads an array that begins at a multiple of it where it lies, and copies any other."""
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """New memory for rows, which begins at a multiple of `ALIGNMENT` bytes.
+
+    Whoever is handed it may go on reading it at any time (JAX does, in a thread of its own), so it is filled once, and
+    never used again.
+    """
+    if dtype.hasobject:
+        return np.empty(shape, dtype)
+    room = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, room, -room.__array_interface__["data"][0] % ALIGNMENT)
+
+
 def gather(rows: Tree, index: Array) -> Tree:
-    """The rows that `index` (integers or a mask) names: copies."""
-    return map_leaves(lambda leaf: leaf.take(index, axis=0) if index.dtype != bool else leaf[index], rows)
+    """The rows that `index` (integers or a mask) names: copies, in memory of their own (see `empty`).
+
+    No integer may be out of range: it is not noticed.
+    """
+    if index.dtype == bool:
+        index = np.flatnonzero(index)
+    return map_leaves(lambda leaf: _take(leaf, index), rows)
+
+
+def _take(leaf: Array, index: Array) -> Array:
+    if type(leaf) not in _PLAIN:
+        return leaf.take(index, axis=0)
+    out = empty((len(index), *leaf.shape[1:]), leaf.dtype)
+    if leaf.flags.c_contiguous and leaf.flags.aligned:
+        # To write into `out` at once, `take` must not have to undo what it wrote: so no index may be an error.
+        leaf.take(index, axis=0, out=out, mode="clip")
+    else:
+        out[...] = leaf[index]  # of these, `take` would copy all rows first
+    return out
+
+
+_PLAIN = (np.ndarray, np.memmap)
+"""Of other classes (masked arrays), only they know how a row is taken."""
 
 
 def join(parts: Sequence[Tree]) -> Tree:
     """The rows of all parts, one after the other; a single part is given back as it is."""
     if len(parts) == 1:
         return parts[0]
-    return map_leaves(lambda *same: np.concatenate(same), *parts)
+    return map_leaves(_concatenate, *parts)
+
+
+def _concatenate(*parts: Array) -> Array:
+    if any(type(part) not in _PLAIN for part in parts):
+        return np.concatenate(parts)
+    out = empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*(part.dtype for part in parts)))
+    return np.concatenate(parts, out=out)
 
 
 def cut_all(rows: Tree, size: int) -> list[Tree]:
@@ -190,21 +235,20 @@ def row_bytes(rows: Tree) -> int:
 
 
 def first_non_finite(rows: Tree) -> tuple[str, int] | None:
-    """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite.
-
-    A sum is NaN or infinite where any term is: one cheap pass over healthy rows, and a second one only in
-    doubt.
-    """
+    """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite."""
     for path, leaf in leaves(rows):
         if not _may_be_non_finite(leaf):
             continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = leaf.sum()
-        if not np.isfinite(total):
-            bad = np.flatnonzero(_non_finite(leaf))
-            if len(bad):
-                return path, int(bad[0])
+        # In pieces, so that what is noted of each value stays in the cache.
+        step = max(1, _PIECE * len(leaf) // max(1, leaf.size))
+        for i in range(0, len(leaf), step):
+            piece = leaf[i : i + step]
+            if not np.isfinite(piece).all():
+                return path, i + int(np.flatnonzero(_non_finite(piece))[0])
     return None
+
+
+_PIECE = 1 << 18  # values
 
 
 def non_finite_rows(rows: Tree) -> int:

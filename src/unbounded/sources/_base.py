@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 from unbounded._block import Block, Run
 from unbounded._node import CannotTell, Context, Mark, Node, Over
 
-TARGET_BYTES = 1 << 20
+TARGET_BYTES = 1 << 21
 """A block of about a megabyte is long enough to make the work per block small, and short enough to stay in a
 cache."""
-MOST_ROWS = 1 << 14
+MOST_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unbounded import _check, _rows
 from unbounded._block import Block, Break
@@ -15,6 +16,8 @@ from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node
 from unbounded._order import Order
 from unbounded._rows import RowsError, Tree
 from unbounded.sources._base import Source, block_rows
+
+_AHEAD = 1 << 16  # rows whose places are computed at once
 
 
 @dataclass(frozen=True)
@@ -91,23 +94,42 @@ class _Arrays:
         self._arrays = arrays
         self._n = arrays.rows_per_pass()
         self._piece = block_rows(context, _rows.row_bytes(arrays.rows))
+        self._batch = context.batch_rows
         self._end = None if arrays.passes is None else arrays.passes * self._n
         self._row = 0
-        self._order: tuple[int, Order] | None = None
+        self._order: tuple[int, Order] | None = None  # of the pass with that number
+        # The first of some positions in it, and the rows there.
+        self._ahead = (0, np.empty(0, np.int64))
 
     def pull(self, timeout: float | None) -> Block:
         if self._row == self._end:
             raise EndOfStream
         number, start = divmod(self._row, self._n)
-        stop = min(start + self._piece, self._n)
+        stop = min(start + (self._until_batch() or self._piece), self._n)
         if self._arrays.shuffle:
-            if self._order is None or self._order[0] != number:
-                self._order = (number, self._arrays.order(number))
-            rows = _rows.gather(self._arrays.rows, self._order[1].at(np.arange(start, stop)))
+            rows = _rows.gather(self._arrays.rows, self._index(number, start, stop))
         else:
             rows = _rows.cut(self._arrays.rows, start, stop)
         self._row += stop - start
         return Block(rows, stop - start, Break("pass") if stop == self._n else None)
+
+    def _until_batch(self) -> int:
+        """Rows to the end of a batch that has begun before: handed out alone, so that all others begin with a block,
+        whose memory is aligned."""
+        return 0 if self._piece % self._batch else -self._row % self._batch
+
+    def _index(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Which rows are those from `start` up to `stop` in pass `number`."""
+        if self._order is None or self._order[0] != number:
+            self._order = (number, self._arrays.order(number))
+            self._ahead = (0, np.empty(0, np.int64))
+        first, ahead = self._ahead
+        end = first + len(ahead)
+        if not first <= start <= stop <= end:
+            # Who goes on where the last ones ended is given several blocks' at once: an order has a cost for each call.
+            length = max(1, _AHEAD // (stop - start)) * (stop - start) if start == end else stop - start
+            self._ahead = first, ahead = start, self._order[1].span(start, min(start + length, self._n))
+        return ahead[start - first : stop - first]
 
     def mark(self) -> Mark:
         return {"row": self._row}

@@ -101,7 +101,7 @@ class Draw:
         steps = np.empty(stop - start, np.uint64)
         for group in range(start // _GROUP, (stop - 1) // _GROUP + 1):
             first, last = max(start, group * _GROUP), min(stop, (group + 1) * _GROUP)
-            dealt = Order(_GROUP, (*self._key, group)).at(np.arange(first - group * _GROUP, last - group * _GROUP))
+            dealt = Order(_GROUP, (*self._key, group)).span(first - group * _GROUP, last - group * _GROUP)
             steps[first - start : last - start] = (dealt + group * _GROUP).view(np.uint64)
         with np.errstate(over="ignore"):
             # 53 bits: what a float holds.

@@ -96,7 +96,7 @@ class _Shuffle(Holding):
                 break
         self._buffer = buffer = held.peek(min(self._rows, held.run))
         if buffer.count:
-            self._order = Order(buffer.count, (*self._key, self._number)).at(np.arange(buffer.count))
+            self._order = Order(buffer.count, (*self._key, self._number)).span(0, buffer.count)
         return True
 
     def mark(self) -> Mark:
