@@ -74,3 +74,12 @@ def test_it_resumes(given: dict[str, int]) -> None:
 def test_without_batch_its_own_blocks_are_the_batches_and_resume() -> None:
     assert [len(ids(b)) for b in first(table(100), 3)] == [100, 100, 100]
     assert_resumes(table(100), 5)
+
+
+@pytest.mark.parametrize(("n", "size"), [(10_000, 32), (1_000, 32), (50_001, 16), (40, 32)])
+def test_batches_begin_on_a_boundary_of_64_bytes_where_their_length_allows_it(n: int, size: int) -> None:
+    rows = np.arange(n * 4, dtype=np.float32).reshape(n, 4)  # 16 bytes a row
+    batches = first(ub.arrays(rows).batch(size), 3 * n // size)
+    assert all(batch.ctypes.data % 64 == 0 for batch in batches)
+    seen = np.concatenate(batches)[: n * 2, 0].astype(np.int64) // 4
+    assert sorted(seen[:n].tolist()) == sorted(seen[n:].tolist()) == list(range(n))

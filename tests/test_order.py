@@ -52,6 +52,28 @@ def test_a_position_far_out_is_found_without_the_others() -> None:
     assert order.find_one(int(rows[2])) == 10**12
 
 
+@pytest.mark.parametrize("bits", [24, 32])
+def test_words_of_another_length_hold_a_bijection_on_both_sides_of_their_limit(bits: int) -> None:
+    random = np.random.default_rng(bits)
+    for n in (2**bits - 1, 2**bits, 2**bits + 1):
+        order = Order(n, (7, n))
+        positions = np.unique(np.append(random.integers(0, n, 20_000), [0, n - 1]))
+        rows = order.at(positions)
+        assert rows.min() >= 0
+        assert rows.max() < n
+        assert len(np.unique(rows)) == len(rows)
+        assert (order.find(rows) == positions).all()
+        assert abs(deviation(np.bincount(rows * 64 // n, minlength=64), 63)) < 4
+
+
+@pytest.mark.parametrize("n", [100, 5_000, 2**24 + 5])
+def test_a_span_is_the_rows_at_consecutive_positions(n: int) -> None:
+    order = Order(n, (1, n))
+    for start, stop in ((0, n), (0, 1), (17, 17), (n - 40, n), (n // 3, n // 2)):
+        stop = min(stop, start + 100_000)
+        assert order.span(start, stop).tolist() == order.at(np.arange(start, stop)).tolist()
+
+
 @pytest.mark.parametrize("n", [100, 10_000])
 def test_seed_7_pass_1_is_not_seed_8_pass_0(n: int) -> None:
     orders = [permutation(n, key).tolist() for key in [(7, 0, 1), (8, 0, 0), (7, 0, 0), (7, 1, 0), (0, 7, 1)]]
@@ -84,7 +106,7 @@ def deviation(counts: np.ndarray, free: int, shares: np.ndarray | None = None) -
     return float((((counts - expected) ** 2 / expected).sum() - free) / np.sqrt(2 * free))
 
 
-@pytest.mark.parametrize("n", [512, 2_000, 30_016])
+@pytest.mark.parametrize("n", [512, 1_024, 2_000, 30_016, 65_536])
 def test_chi_square_tells_it_no_better_from_chance_than_fisher_and_yates(n: int) -> None:
     bins, many = 16, 800_000 // n
     found = {}

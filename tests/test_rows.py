@@ -48,6 +48,43 @@ def test_a_gather_takes_an_index_or_a_mask_and_copies() -> None:
     assert not np.shares_memory(index["a"], TREE["a"])
 
 
+@pytest.mark.parametrize("dtype", ["f4", "i8", "?", "U3", "S5", "M8[s]", "c16", "f2", "i4,f8"])
+def test_gathered_and_joined_rows_begin_on_a_boundary_of_64_bytes(dtype: str) -> None:
+    for shape in ((5,), (5, 3), (5, 0), (5, 2, 7)):
+        rows = np.zeros(shape, dtype)
+        if dtype == "f4":
+            rows[...] = np.arange(rows.size).reshape(shape)
+        for made, expected in (
+            (_rows.gather(rows, np.array([4, 0, 4])), rows[[4, 0, 4]]),
+            (_rows.join([rows[:2], rows[3:]]), np.concatenate([rows[:2], rows[3:]])),
+        ):
+            assert made.dtype == rows.dtype
+            assert made.tolist() == expected.tolist()
+            assert made.ctypes.data % 64 == 0
+            assert made.flags.writeable
+            assert made.flags.c_contiguous
+            assert not np.shares_memory(made, rows)
+
+
+def test_rows_that_lie_anyhow_are_gathered_all_the_same() -> None:
+    table = np.arange(60.0).reshape(6, 10)
+    packed = np.zeros(6, np.dtype([("a", "i1"), ("b", "f8")]))  # "b" lies on no boundary of 8 bytes
+    packed["b"] = np.arange(6)
+    named = np.array([{"a": 1}, "b", None, 3, 4, 5], object)
+    odd = [np.asfortranarray(table), table[:, ::2], table[::-1], packed["b"], named, table.astype(">f8")]
+    for rows in (*odd, np.broadcast_to(np.arange(3), (6, 3)), np.ma.masked_array(table, table > 7)):
+        index = np.array([5, 1, 1])
+        made = _rows.gather(rows, index)
+        assert type(made) is type(rows)
+        assert made.dtype == rows.dtype
+        assert made.tolist() == rows[index].tolist()
+        assert _rows.gather(rows, np.arange(6) < 0).tolist() == []
+
+
+def test_parts_of_other_widths_are_joined_in_the_wider() -> None:
+    assert _rows.join([np.array(["a"]), np.array(["bcd"])]).tolist() == ["a", "bcd"]
+
+
 def test_rows_are_counted_at_any_leaf() -> None:
     assert _rows.count(TREE) == 6
     assert _rows.count_checked(TREE, "rows") == 6
@@ -66,6 +103,14 @@ def test_the_first_value_that_is_not_finite_is_found_by_leaf_and_row() -> None:
     assert _rows.first_non_finite(rows) == ("['x']", 2)
     # A sum that overflows is no bad value.
     assert _rows.first_non_finite(np.full(4, 1e308)) is None
+    assert _rows.first_non_finite({"a": np.zeros((0, 3)), "b": np.zeros((3, 0)), "c": np.zeros(0)}) is None
+
+
+@pytest.mark.parametrize("bad", [0, 199_999, 200_000, 262_143, 262_144, 599_999])
+def test_a_value_that_is_not_finite_is_found_wherever_it_lies(bad: int) -> None:
+    for rows in (np.zeros(600_000, np.float16), np.zeros((600_000, 2), np.complex64)[:, 0]):
+        rows[[bad, 599_999]] = np.nan
+        assert _rows.first_non_finite(rows) == ("", bad)
 
 
 @pytest.mark.parametrize(
