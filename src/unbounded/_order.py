@@ -60,7 +60,7 @@ class Order:
             self._table = np.random.Generator(np.random.PCG64(seeds)).permutation(n)
             return
         bits = (n - 1).bit_length()
-        word, self._fold, self._prime = next(entry[1:] for entry in _WORDS if bits <= entry[0])
+        word, fold, prime = next(entry[1:] for entry in _WORDS if bits <= entry[0])
         self._half = np.dtype(word)
         self._value = np.dtype(np.uint32 if bits <= 32 else np.uint64)
         width = self._half.itemsize * 8
@@ -68,8 +68,8 @@ class Order:
         a = -(-n >> k)  # n / 2^k, rounded up
         self._a, self._k = self._array(a), np.array(k, self._value)
         self._mask = self._array((1 << k) - 1)
-        # Of a hash, the topmost k bits; and of one mod a, as many as a has, and some more where it is no power of two, so
-        # that no remainder is much likelier than another. The lower bits are the weaker.
+        # Of a hash, the topmost bits are used, since the lower ones are weaker: k of them; and of one mod a, as many as
+        # a has, with some more where it is no power of two, so that no remainder is much likelier than another.
         self._top = self._array(width - k)
         spare = 0 if a & (a - 1) == 0 else min(8, width - 1 - a.bit_length())
         self._high = self._array(width - (a - 1).bit_length() - spare)
@@ -77,7 +77,7 @@ class Order:
         keys = seeds.generate_state(2 * ROUNDS, np.uint64) >> np.uint64(64 - width)
         self._added = [self._array(key) for key in keys[:ROUNDS]]
         self._multiplied = [self._array(int(key) | 1) for key in keys[ROUNDS:]]
-        self._fold, self._prime = self._array(self._fold), self._array(self._prime)
+        self._fold, self._prime = self._array(fold), self._array(prime)
 
     def _array(self, value: Any) -> NDArray[Any]:
         # An array without dimensions saves a ufunc the 0.2 µs in which it would make one of a number.
