@@ -95,13 +95,15 @@ def test_by_hand_some_of_what_is_out_can_be_confirmed_and_no_more_than_that() ->
         assert feed.rewind() == 1
 
 
-def test_what_was_not_confirmed_by_hand_when_an_epoch_ends_comes_again() -> None:
+def test_what_was_not_confirmed_by_hand_when_an_epoch_ends_stays_with_the_trainer() -> None:
     with ub.Feed(table(100, shuffle=False).batch(4), epoch=ub.Epoch(steps=2), confirm="manual") as feed:
         runs = feed.epochs(2)
         assert len(list(next(runs))) == 2
         feed.trained(1)
-        assert ids(next(iter(next(runs)))) == [4, 5, 6, 7]
-        assert feed.stats.in_doubt == 1
+        assert ids(next(iter(next(runs)))) == [8, 9, 10, 11]
+        assert (feed.outstanding, feed.stats.in_doubt) == (2, 0)
+        assert feed.rewind() == 2
+        assert ids(next(feed.batches())) == [4, 5, 6, 7]
 
 
 def test_two_trainers_on_one_feed_are_refused() -> None:
@@ -290,6 +292,85 @@ def test_two_bad_batches_of_one_block_are_both_refused() -> None:
             assert feed.steps == step
             x[row] = 0  # mended
             feed.trained()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda s: s.batch(8),
+        lambda s: s.batch(8).map(lambda rows: rows),
+        lambda s: s.batch(8).prefetch(3),
+        lambda s: s.shuffle(30).batch(8),
+        lambda s: s.buffer(20).batch(8),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 5, 9])
+def test_the_guard_against_nan_is_on_in_a_run_that_goes_on(words: Any, steps: int) -> None:
+    x = np.zeros((100, 3), np.float32)
+    x[:] = np.arange(100)[:, None]
+    stream = words(ub.arrays({"x": x.copy()}, shuffle=False))
+    with ub.Feed(stream) as feed:
+        bad = next(i for i, batch in enumerate(feed.batches()) if (batch["x"] == 83).any())
+    sick = x.copy()
+    sick[83, 1] = np.inf
+    stream = words(ub.arrays({"x": sick}, shuffle=False))
+    assert bad >= 7
+    with ub.Feed(stream) as feed:
+        for _ in itertools.islice(feed.batches(), steps if steps < bad else bad):
+            feed.trained()
+        state = feed.state_dict()
+        # One that was rewound in the middle of a block as well.
+        feed.rewind()
+        with pytest.raises(ValueError, match=f"row . of batch {bad}"):
+            list(itertools.islice(feed.batches(), 20))
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        with pytest.raises(ValueError, match=f"row . of batch {bad}"):
+            list(itertools.islice(feed.batches(), 20))
+        assert feed.steps == bad
+    with ub.Feed(stream, on_nan="pass") as feed:
+        feed.load_state_dict(state)
+        for _ in itertools.islice(feed.batches(), 12):
+            feed.trained()
+        assert feed.stats.bad == 1
+
+
+def test_python_objects_are_refused_in_a_run_that_goes_on() -> None:
+    names = np.array([f"n{i}" for i in range(40)], object)
+    stream = ub.arrays({"n": names}, shuffle=False).batch(4)
+    with ub.Feed(stream) as feed:
+        state = feed.state_dict()
+        state["position"] = {"from": dict(stream.mark_at(3)), "rows": 0, "breaks": 0}
+        state["count"] = [3, 12, 0]
+        feed.load_state_dict(state)
+        with pytest.raises(ub.RowsError, match="reaches the trainer as object"):
+            next(feed.batches())
+
+
+def test_bad_rows_that_pass_are_counted_once_however_often_their_batch_comes() -> None:
+    x = np.arange(40.0)
+    x[[3, 12, 13]] = np.nan
+    stream = ub.arrays(x, shuffle=False).batch(4)
+    with ub.Feed(stream, on_nan="pass") as feed:
+        for _ in range(3):
+            next(feed.batches())  # and is left
+        assert (feed.steps, feed.stats.bad, feed.stats.in_doubt) == (0, 0, 2)
+        for _ in itertools.islice(feed.batches(), 4):
+            feed.trained()
+        assert (feed.steps, feed.stats.bad) == (4, 3)
+        batches = feed.batches()
+        for _ in range(9):
+            next(batches)
+        # In the second pass batch 10 is the first: it is out, and what was trained is 12 batches.
+        assert feed.steps == 12
+        assert feed.stats.bad == 4
+        state = feed.state_dict()
+    with ub.Feed(stream, on_nan="pass") as feed:
+        feed.load_state_dict(state)
+        assert feed.stats.bad == 4
+        for _ in itertools.islice(feed.batches(), 2):
+            feed.trained()
+        assert feed.stats.bad == 6
 
 
 def test_python_objects_are_refused_at_the_trainer() -> None:

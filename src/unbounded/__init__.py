@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from unbounded._checkpoint import CheckpointError, DamagedCheckpoint
     from unbounded._describe import Position, RunFinished
     from unbounded._epoch import Epoch
-    from unbounded._feed import EpochRun, Feed
+    from unbounded._epoch_run import EpochRun
+    from unbounded._feed import Feed
     from unbounded._node import CannotTell, DataLoss, StreamError
     from unbounded._rows import RowsError
     from unbounded._sources import arrays, generate, machine, samples
@@ -50,7 +51,8 @@ _HOME = {
     "_sources": ("arrays", "generate", "samples", "machine"),
     "_stream": ("Stream",),
     "_epoch": ("Epoch",),
-    "_feed": ("Feed", "EpochRun"),
+    "_feed": ("Feed",),
+    "_epoch_run": ("EpochRun",),
     "_stats": ("Stats",),
     "_rows": ("RowsError",),
     "_node": ("StreamError", "DataLoss", "CannotTell"),

@@ -10,15 +10,16 @@ from typing import Any
 
 def positive(value: Any, what: str) -> int:
     """`value` as an int of at least 1; `what` is how the user wrote it, such as `batch(n)`."""
-    return _at_least(1, value, what)
+    return at_least(1, value, what)
 
 
 def seed(value: Any, what: str) -> int:
     """`value` as an int of at least 0."""
-    return _at_least(0, value, what)
+    return at_least(0, value, what)
 
 
-def _at_least(least: int, value: Any, what: str) -> int:
+def at_least(least: int, value: Any, what: str) -> int:
+    """`value` as an int of at least `least`."""
     try:
         number = operator.index(value)
     except TypeError:

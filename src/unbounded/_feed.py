@@ -7,17 +7,19 @@ after a restart.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from unbounded import _describe, _refuse, _rows
+from unbounded import _check, _describe, _refuse, _rows, _torch
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._describe import Position
 from unbounded._epoch import Epoch
+from unbounded._epoch_run import EpochRun, Loop
 from unbounded._held import Held
 from unbounded._lots import Count, Lot
 from unbounded._mark import from_plain, to_plain
@@ -27,8 +29,11 @@ from unbounded._rows import Tree
 from unbounded._stats import Stats
 from unbounded._stream import Opened, Stream
 from unbounded._tally import Tally
+from unbounded._waiting import Waiting
 from unbounded.stages._base import WEAKEST_FIRST, Guarantee
 from unbounded.stages.batch import BlocksAsBatches
+
+_log = logging.getLogger("unbounded")
 
 FORMAT = 1
 OnNan: TypeAlias = Literal["raise", "pass", "skip"]
@@ -96,7 +101,9 @@ class Feed:
         if on_nan == "skip":
             stream = _refuse.skipping(stream)
         self.stream = stream
+        _torch.register(Feed)
         self.confirm = confirm
+        self._auto = confirm == "auto"
         self._on_nan = on_nan
         self.clock = clock
         self._rows_per_pass = stream.rows_per_pass
@@ -111,7 +118,10 @@ class Feed:
         """Where in its epoch the feed is."""
         self.tally = Tally(clock)
         """What it counts of its own doing."""
+        self.last_epoch: Stats | None = None
+        """What happened in the epoch that ended last."""
         self._opened: Opened = stream.open(clock)
+        self._waiting = Waiting(stream, self._opened.top.counts, clock)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
 
@@ -123,6 +133,14 @@ class Feed:
         self._handed = 0
         self._trained = 0
         self._ended = False
+        self._bad: dict[int, int] = {}  # by step, the bad rows of batches that were handed out and not counted yet
+        self._barren = 0  # passes that have ended since the last batch
+        self._loop: Loop | None = None  # the one that began last
+        # Of confirm="manual": whether trained() was called; the step at which this feed began; the number of an epoch
+        # in which it should have been called and was not.
+        self._confirmed = False
+        self._since = 0
+        self._unconfirmed: int | None = None
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
@@ -150,20 +168,28 @@ class Feed:
         """The number of the epoch at hand, from 0, counted from the run's beginning."""
         return self.progress.number
 
-    def epochs(self, n: int) -> Iterator[EpochRun]:
+    def epochs(self, n: int | None = None) -> Iterator[EpochRun]:
         """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7
-        goes on there.
+        goes on there, and one that was left in the middle of an epoch goes on with the rest of it.
 
         Args:
-            n: how many epochs the run has in all.
+            n: how many epochs the run has in all; None for no end.
 
         Returns:
-            An iterator of epochs, each an iterable of batches with a `number` (from 0) and `stats`.
+            An iterator of epochs, each an iterable of batches with a `number` (from 0), `stats` and `stop()`. To be
+            iterated over in turn.
+
+        Raises:
+            ValueError: where nothing says what an epoch is.
+            StreamError: another loop over the epochs is at work; or an epoch is asked for before the one before it
+                has given a batch; or with `confirm="manual"`, a whole epoch went by without a call of `trained()`.
         """
         if self.epoch is None:
             raise ValueError(
                 "Feed.epochs(n) needs to know what an epoch is. Give Feed(stream, epoch=ub.Epoch(steps=1000))."
             )
+        if n is not None:
+            n = _check.at_least(0, n, "epochs(n)")
         self._take_trainer()
         epochs = self._epochs(n)
         self._trainer = weakref.ref(epochs)
@@ -175,29 +201,114 @@ class Feed:
         if trainer is not None and trainer.gi_frame is not None:
             raise StreamError(
                 "The feed is already at work for another loop, and a batch can be trained on by one trainer only. "
-                "Make a second feed of the same stream for the second trainer, or end the first loop."
+                "Make a second feed of the same stream for the second trainer, or end the first loop: what "
+                "epochs() gave has a close()."
             )
 
-    def _epochs(self, n: int) -> Iterator[EpochRun]:
+    def _epochs(self, n: int | None) -> Iterator[EpochRun]:
+        self._take_back()
         if self.epoch_over:
             # Saved after its last batch and before the next epoch began: it is not begun again for no batch at all.
             self.end_epoch()
-        if self.progress.number >= n:
+        if n is not None and self.progress.number >= n:
             _describe.finished(self.progress.number, n)
-        while self.progress.number < n and not self._interrupted and self.available():
+        while (n is None or self.progress.number < n) and not self._interrupted and self.available():
+            self._check_confirmed()
             run = EpochRun(self, self.progress.number)
             yield run
             run.close()
+            if self.progress.number != run.number:
+                continue  # the body has ended the epoch, or moved the feed
+            if self._interrupted and not self.epoch_over:
+                return  # in its middle, where a later loop goes on
+            if self._handed <= self.progress.start.steps and not self.progress.left:
+                raise StreamError(
+                    f"Epoch {run.number} was left before its first batch, and an epoch has at least one. Iterate over "
+                    "each epoch before the next is asked for: for epoch in feed.epochs(n): for batch in epoch: …"
+                )
             self.end_epoch()
+        if n is not None and self._ended and self.progress.number < n and not self._interrupted:
+            _log.warning(
+                "The stream came to its declared end in epoch %s of the %s that were asked for.",
+                f"{self.progress.number:,}",
+                f"{n:,}",
+            )
+
+    def __iter__(self) -> Iterator[Tree]:
+        """The rest of the epoch at hand; where the loop runs to its end, the epoch is over, and the next loop over the
+        feed is the next epoch.
+
+        This is what data loaders expect: torch's DataLoader(feed, batch_size=None), Lightning, Accelerate. As with
+        theirs, `state_dict()` in the body of such a loop takes the batch at hand for trained.
+        """
+        self._usable()
+        _torch.refuse_worker()
+        if self.epoch is None and not self.stream.has_end:
+            raise ValueError(
+                "Iterating over a feed gives the batches of one epoch, and nothing says what that is. Give "
+                "Feed(stream, epoch=ub.Epoch(steps=1000)); or use feed.batches(), which then never ends."
+            )
+        loop = self._loop
+        if loop is not None and loop.whole_epoch and loop.state == "live" and self.epoch_over and self._auto:
+            # A trainer that counts batches by len(feed) asks for no batch after the last one. It was not left by an
+            # exception, which would have dropped the loop.
+            self.trained()
+        self._take_back()
+        if self.epoch_over:
+            self.end_epoch()
+        return self._whole_epoch()
+
+    def _whole_epoch(self) -> Iterator[Tree]:
+        yield from self._hand_out(Loop(whole_epoch=True))
+        if self.epoch_over:
+            self.end_epoch()
+
+    def __len__(self) -> int:
+        """How many batches the epoch at hand has in all, those included that were trained before.
+
+        Raises:
+            TypeError: where time or the data decides.
+        """
+        length = self.length
+        if length is None:
+            raise TypeError(
+                f"The feed has no length: how many batches an epoch of {self.epoch!r} has is not known beforehand. "
+                "Epoch(steps=…) always has one."
+            )
+        return length
+
+    def __bool__(self) -> bool:
+        return True  # not by its length
+
+    @property
+    def length(self) -> int | None:
+        """How many batches the epoch at hand has in all; None where time or the data decides."""
+        declared = self.stream._declared_rows()
+        if self.stream.has_end and declared is None:
+            return None
+        return self.progress.length(self.stream.batch_size, declared)
 
     def batches(self) -> Iterator[Tree]:
         """The batches that the epoch at hand still has; `end_epoch` then begins the next.
 
         With `confirm="auto"`, asking for the next one, or finding that there is none, confirms the previous
-        one.
+        one. A feed has one loop at a time, the one that began last. What an earlier loop handed out and nobody
+        confirmed, since it was left by an exception or a `break`, comes again, and is counted as in doubt.
         """
+        return self._hand_out(Loop())
+
+    def hand_out(self) -> Iterator[Tree]:
+        """As `batches`, but what is out and not confirmed stays out: for a trainer that takes batches ahead, and says
+        itself what comes again (`rewind`, `give_back`)."""
+        return self._hand_out(Loop(), again=False)
+
+    def _hand_out(self, loop: Loop, *, again: bool = True) -> Iterator[Tree]:
         self._usable()
-        auto = self.confirm == "auto"
+        if again:
+            self._take_back()
+            self._check_confirmed()
+        self._loop = loop
+        auto = self._auto
         progress = self.progress
         timed = self.epoch is not None and self.epoch.seconds is not None
         progress.enter()
@@ -211,16 +322,40 @@ class Feed:
                         self._check(lot, step)
                     self._handed = step + 1
                     yield items[step - first]
-                    if self._handed != step + 1 or self._closed:
+                    if self._handed != step + 1 or self._loop is not loop:
                         self._usable()
-                        raise StreamError("The feed was moved while this loop was at work. Begin a new loop.")
+                        raise StreamError(
+                            "The feed was moved while this loop was at work: another loop over it began, or it was "
+                            "rewound, or a state was loaded. Begin a new loop."
+                        )
                     if auto:
                         self._trained = step + 1
-                    if self._interrupted or (timed and progress.out_of_time):
+                    if self._interrupted or loop.stopped or (timed and progress.out_of_time):
                         break
                 self._settle()
+            loop.state = "over"
         finally:
-            self.tally.pause()  # a loop that was left, too
+            loop.end()  # a loop that was left, too
+            if self._loop is loop:
+                self.tally.pause()
+
+    def _take_back(self) -> None:
+        """What a loop that was left handed out, and nobody confirmed, comes again.
+
+        With confirm="manual", what a loop that ran to its end handed out stays with the trainer, who may confirm it
+        later.
+        """
+        if self.outstanding and (self._auto or (self._loop is not None and self._loop.state != "over")):
+            self.rewind()
+        self._loop = None
+
+    def _check_confirmed(self) -> None:
+        if self._unconfirmed is not None:
+            raise StreamError(
+                f"Epoch {self._unconfirmed} is over, and none of its {self.outstanding:,} batches was confirmed: "
+                "confirm='manual' leaves that to you. Call feed.trained() once batches are trained on, at least once "
+                "in each epoch; or make the feed with confirm='auto'."
+            )
 
     def _next_lot(self) -> Lot | None:
         """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed
@@ -236,6 +371,7 @@ class Feed:
     def _pull(self, *, once: bool = False) -> bool:
         """Take the next run from the stream, waiting for it; False where there is none before the epoch is to
         end."""
+        self._waiting.begin()
         with self.tally.waiting():
             while True:
                 at = self._held.tail
@@ -243,15 +379,26 @@ class Feed:
                     run = self._held.read(_SLICE)
                 except EndOfStream:
                     self._ended = True
+                    self._waiting.end()
+                    if not self._tail.steps:
+                        raise _refuse.empty(self.stream) from None
                     return False
                 if run is not None:
                     break
+                self._waiting.look()
                 if self._interrupted or once or self.epoch_over:
                     return False
         lot = Lot(run, at, self._tail)
         self._tail = lot.count_at(lot.end)
         if run.count:
             self._lots.append(lot)
+            self._waiting.end()
+            self._barren = 0
+        else:
+            self._barren += lot.passes
+            self._waiting.look()
+            if self._barren > 1 and self._waiting.sentence:
+                _refuse.barren(self.stream, self._barren)
         return True
 
     def available(self) -> bool:
@@ -273,6 +420,8 @@ class Feed:
     @property
     def epoch_over(self) -> bool:
         """Whether the epoch at hand has handed out all of its batches."""
+        if self.progress.left:
+            return True
         if self._handed <= self.progress.start.steps:
             return False
         if self._ended and self._handed >= self._tail.steps:
@@ -280,12 +429,30 @@ class Feed:
         return self.progress.reached(self._count_at(self._handed))
 
     def end_epoch(self) -> None:
-        """The epoch at hand is over: the next batch is the next epoch's first. What was not confirmed stays in
-        doubt."""
+        """The epoch at hand is over: the next batch is the next epoch's first.
+
+        What a loop that was left had handed out, and nobody has confirmed, comes again in the next epoch. With
+        `confirm="manual"`, and a loop that ran to the epoch's end, it does not: it stays with the trainer, who may
+        confirm it in the next epoch, as where gradients are accumulated over 4 batches and an epoch has 22. One that
+        confirmed nothing at all in a whole epoch is told so when the next begins.
+        """
         self._settle()
-        self.rewind()
-        self.progress.end(self.count)
+        if self._auto or (self._loop is not None and self._loop.state != "over"):
+            self.rewind()
+        elif self._handed > self.progress.start.steps >= self._since and not self._confirmed:
+            self._unconfirmed = self.progress.number
+        self.progress.end(self._count_at(self._handed))
+        self.last_epoch = self.epoch_stats
         self.tally.end_epoch(self.stats)
+
+    def leave_epoch(self) -> None:
+        """See `EpochRun.stop`, for a loop over `batches()` or over the feed itself."""
+        self._usable()
+        if self._auto:
+            self.trained()
+        self.progress.leave()
+        if self._loop is not None:
+            self._loop.stopped = True
 
     def interrupt(self) -> None:
         """Stop: waiting for data ends at once, and loops end after the batch at hand. Safe in a signal
@@ -316,6 +483,7 @@ class Feed:
         if not 0 <= batches <= out:
             raise ValueError(f"trained({batches}): {out} batches are out and not confirmed. Confirm each batch once.")
         self._trained += batches
+        self._confirmed, self._unconfirmed = True, None
 
     @property
     def outstanding(self) -> int:
@@ -367,26 +535,45 @@ class Feed:
 
     def peek(self) -> Tree:
         """The next batch, without handing it out: for building a model. Waits for it."""
-        if not self.available():
-            raise StreamError("The stream has ended: there is no batch to look at.")
-        lot = self._lot_of(self._handed)
+        # What a loop that was left had handed out comes again.
+        left = self._loop is not None and self._loop.state == "left"
+        step = self._trained if left else self._handed
+        if step == self._handed and not self.available():
+            if self._interrupted:
+                raise StreamError(
+                    "The feed was interrupted before there was a batch to look at. feed.resume() lets it go on."
+                )
+            raise StreamError(f"The stream has ended after {self._tail.steps:,} batches: there is none to look at.")
+        lot = self._lot_of(step)
         assert lot is not None
-        return lot.run.items[self._handed - lot.before.steps]
+        return lot.run.items[step - lot.before.steps]
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the feed waits for, in words; None while it has not waited long. It is logged as well, at level WARNING
+        of the logger "unbounded"."""
+        return self._waiting.sentence
 
     def _settle(self) -> None:
         """Let go of what was trained."""
         while self._lots and self._lots[0].end <= self._trained:
             self.tally.trained(self._lots.popleft().run)
+        self._count_bad()
         self._held.keep(self._at())
         if self._kept is None:
             self._top.release(self._mark()["from"])
+
+    def _count_bad(self) -> None:
+        # Once they are trained: a batch that comes again would else be counted twice, and after a resume as well.
+        for step in [step for step in self._bad if step < self._trained]:
+            self.tally.bad += self._bad.pop(step)
 
     def _check(self, lot: Lot, step: int) -> None:
         """Refuse what no trainer can use, before it is handed out. A lot without fault is looked at once."""
         if not _refuse.faulty(lot.run):
             lot.checked = True
         elif self._on_nan == "pass":
-            self.tally.bad += _rows.non_finite_rows(lot.run.items[step - lot.before.steps])
+            self._bad[step] = _rows.non_finite_rows(lot.run.items[step - lot.before.steps])
         else:
             _refuse.non_finite(self.stream, lot, step, skipping=self._on_nan == "skip")
 
@@ -401,6 +588,7 @@ class Feed:
     @property
     def stats(self) -> Stats:
         """What happened from the run's beginning."""
+        self._count_bad()
         count = self.count
         counts = self._last_counts if self._closed else self._opened.top.counts()
         passes = float(self.progress.passes(count)) if self._rows_per_pass or self.stream.has_passes else None
@@ -424,14 +612,18 @@ class Feed:
     def state_dict(self) -> dict[str, Any]:
         """Where training stands, as plain data: dicts, lists, numbers and strings.
 
-        Of a source that can't go back, the rows that were read and not trained on are in it.
+        Of a source that can't go back, the rows that were read and not trained on are in it. In the body of a loop
+        over the feed itself (`for batch in feed`), asking for it says that the batch at hand is trained.
         """
         from unbounded import _kept
 
+        if self._loop is not None and self._loop.whole_epoch and self._loop.state == "live" and self._auto:
+            self.trained()
         return {**self._state(), "rows": to_plain(_kept.dump(self._opened.source, self._mark()))}
 
     def _state(self) -> dict[str, Any]:
         self._usable()
+        self._count_bad()
         return {
             "format": FORMAT,
             "fingerprint": self.stream.fingerprint,
@@ -481,7 +673,7 @@ class Feed:
         self._begin()
         self._held.restore(mark)
         self._tail = Count(*state["count"])
-        self._handed = self._trained = self._tail.steps
+        self._handed = self._trained = self._since = self._tail.steps
         self.progress.restore(state["epoch"])
         self.tally.begin(state["tally"])
 
@@ -533,6 +725,7 @@ class Feed:
         if not self._closed:
             self._last_counts = self._opened.top.counts()
             self._closed = True
+            self._loop = None
             self._top.close()
             if self._directories is not None:
                 self._directories.close()
@@ -553,30 +746,3 @@ class Feed:
 
     def __repr__(self) -> str:
         return f"<Feed of {self.stream!r}: {'closed' if self._closed else self.position}>"
-
-
-class EpochRun:
-    """One epoch's batches: iterate over it once.
-
-    Attributes:
-        number: the epoch's number, from 0, counted from the run's beginning.
-    """
-
-    def __init__(self, feed: Feed, number: int) -> None:
-        self.number = number
-        self._feed = feed
-        self._batches = feed.batches()
-        self._stats: Stats | None = None
-
-    def __iter__(self) -> Iterator[Tree]:
-        return self._batches
-
-    @property
-    def stats(self) -> Stats:
-        """What happened in it so far."""
-        return self._feed.epoch_stats if self._stats is None else self._stats
-
-    def close(self) -> None:
-        """It is over: its loop was left, or ran to the end."""
-        self._batches.close()  # type: ignore[attr-defined]
-        self._stats = self._feed.epoch_stats

@@ -35,6 +35,11 @@ class Lot:
         """The step after the last batch."""
         return self.before.steps + self.run.count
 
+    @property
+    def passes(self) -> int:
+        """How many passes end in it."""
+        return sum(b.kind == "pass" for _, b in self.run.breaks)
+
     def count_at(self, step: int) -> Count:
         """How far the point before batch number `step` is."""
         i = step - self.before.steps

@@ -1,15 +1,34 @@
-"""Progress: which epoch a feed is in, where it began, and when it is over."""
+"""Progress: which epoch a feed is in, where it began, how long it is, and when it is over."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from unbounded._clock import Clock
 from unbounded._epoch import Epoch
 from unbounded._lots import Count, Lot
+
+_BEGINNING = Count()
+
+
+@dataclass(frozen=True, slots=True)
+class _AtHand:
+    """The epoch at hand. It changes by one assignment, so that an exception between any two lines finds a whole one.
+
+    `goal` is the number of passes at which it ends, `seconds` what it took before it was last taken up, `left` says
+    that its trainer has left it before its end.
+    """
+
+    number: int = 0
+    start: Count = _BEGINNING
+    goal: Fraction | None = None
+    seconds: float = 0.0
+    begun: float | None = None
+    left: bool = False
 
 
 class Progress:
@@ -27,23 +46,30 @@ class Progress:
 
     def begin(self) -> None:
         """The run's beginning."""
-        self.number = 0
-        self.start = Count()
-        self._goal: Fraction | None = None
-        self._seconds = 0.0  # that the epoch took, before it was last taken up
-        self._begun: float | None = None
+        self._now = _AtHand()
+
+    @property
+    def number(self) -> int:
+        """The number of the epoch at hand, from 0."""
+        return self._now.number
+
+    @property
+    def start(self) -> Count:
+        """Where it began."""
+        return self._now.start
 
     # -- time ----------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
         """The epoch is begun, or gone on with: time counts."""
-        if self._begun is None:
-            self._begun = self._clock.monotonic()
+        if self._now.begun is None:
+            self._now = replace(self._now, begun=self._clock.monotonic())
 
     @property
     def seconds(self) -> float:
         """How long the epoch has taken."""
-        return self._seconds + (0.0 if self._begun is None else self._clock.monotonic() - self._begun)
+        now = self._now
+        return now.seconds + (0.0 if now.begun is None else self._clock.monotonic() - now.begun)
 
     @property
     def out_of_time(self) -> bool:
@@ -59,9 +85,19 @@ class Progress:
     def goal(self, passes: float) -> Fraction:
         """The passes at which the epoch ends. They are carried: counted on from the last goal, not from where a batch
         happened to end."""
-        if self._goal is None:
-            self._goal = self.passes(self.start) + Fraction(str(passes))
-        return self._goal
+        if self._now.goal is None:
+            self._now = replace(self._now, goal=self.passes(self.start) + Fraction(str(passes)))
+        assert self._now.goal is not None
+        return self._now.goal
+
+    def leave(self) -> None:
+        """The trainer wants no more of this epoch's batches."""
+        self._now = replace(self._now, left=True)
+
+    @property
+    def left(self) -> bool:
+        """Whether the trainer has left it before its end."""
+        return self._now.left
 
     def reached(self, now: Count) -> bool:
         """Whether a bound is reached, of an epoch in which something was handed out."""
@@ -93,26 +129,61 @@ class Progress:
         # Never before one batch was handed out.
         return max(end, self.start.steps + 1)
 
+    def length(self, batch_rows: int | None, declared_rows: int | None) -> int | None:
+        """How many batches the epoch at hand has in all, where that can be said beforehand.
+
+        Args:
+            batch_rows: rows in a batch; None where blocks of any size are the batches.
+            declared_rows: rows of the whole stream, up to its declared end; None where it has none.
+        """
+        epoch, start = self.epoch, self.start
+        steps: list[int] = []
+
+        def by_rows(rows: int) -> int | None:
+            return None if batch_rows is None else max(1, math.ceil((rows - start.rows) / batch_rows))
+
+        found: list[int | None] = []
+        if epoch is not None:
+            if epoch.seconds is not None:
+                return None
+            if epoch.steps is not None:
+                found.append(epoch.steps)
+            if epoch.rows is not None:
+                found.append(by_rows(start.rows + epoch.rows))
+            if epoch.passes is not None:
+                per_pass = self._rows_per_pass
+                found.append(None if per_pass is None else by_rows(math.ceil(self.goal(epoch.passes) * per_pass)))
+        if declared_rows is not None:
+            found.append(by_rows(declared_rows))
+        for each in found:
+            if each is None:
+                return None
+            steps.append(each)
+        return min(steps, default=None)
+
     def end(self, reached: Count) -> None:
         """It is over, where `reached` says: the next one begins there."""
         epoch, goal = self.epoch, None
         if epoch is not None and epoch.passes is not None and self.passes(reached) >= self.goal(epoch.passes):
             goal = self.goal(epoch.passes) + Fraction(str(epoch.passes))
-        self._goal = goal
-        self.number += 1
-        self.start = reached
-        self._seconds, self._begun = 0.0, None
+        self._now = _AtHand(self.number + 1, reached, goal)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """As plain data."""
-        goal = None if self._goal is None else str(self._goal)
-        return {"number": self.number, "start": list(self.start), "goal": goal, "seconds": self.seconds}
+        now = self._now
+        goal = None if now.goal is None else str(now.goal)
+        return {
+            "number": now.number,
+            "start": list(now.start),
+            "goal": goal,
+            "seconds": self.seconds,
+            "left": now.left,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` gave."""
-        self.number = state["number"]
-        self.start = Count(*state["start"])
-        self._goal = None if state["goal"] is None else Fraction(state["goal"])
-        self._seconds, self._begun = state["seconds"], None
+        goal = None if state["goal"] is None else Fraction(state["goal"])
+        start = Count(*state["start"])
+        self._now = _AtHand(state["number"], start, goal, state["seconds"], None, state.get("left", False))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from unbounded import _describe, _rows
 from unbounded._block import Run
 from unbounded._lots import Lot
+from unbounded._node import StreamError
 from unbounded._rows import RowsError
 from unbounded._stream import Stream
+from unbounded.sources.arrays import Arrays
 
 
 def faulty(run: Run) -> bool:
@@ -25,6 +27,23 @@ def skipping(stream: Stream) -> Stream:
     """The same stream without rows that have a NaN or an infinity; the first of them is named by a warning."""
     before = stream.before_batch()
     return stream.finite(lambda ordinal: _describe.row_address(before, ordinal))
+
+
+def empty(stream: Stream) -> StreamError:
+    """The error for a stream that came to its declared end without a single batch."""
+    return StreamError(
+        f"{stream!r} ended without a row: there is nothing to train on. Expected at least one row before the "
+        "declared end: look at what the source gives, and at what filters leave of it."
+    )
+
+
+def barren(stream: Stream, passes: int) -> None:
+    """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
+    if isinstance(stream.parts[0], Arrays):
+        raise StreamError(
+            f"{passes} passes over the rows have ended without a batch, and the next ones would too: {stream!r} gives "
+            "none. Look at what .filter() keeps, and whether a pass is long enough for .windows()."
+        )
 
 
 def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -> None:

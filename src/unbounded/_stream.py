@@ -263,6 +263,11 @@ class Stream:
         """Whether the source's rows come in passes."""
         return self._source.rows_per_pass() is not None or getattr(self._source, "passes", None) is not None
 
+    @property
+    def has_end(self) -> bool:
+        """Whether it has a declared end."""
+        return any(isinstance(part, Take) or getattr(part, "passes", None) is not None for part in self.parts)
+
     def numbered(self) -> Stream:
         """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
         asked."""
@@ -311,14 +316,14 @@ class Stream:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
-        return ".".join(f"{part.word}({_arguments(part.arguments())})" for part in self.parts)
+        return ".".join(map(words, self.parts))
 
     def describe(self) -> str:
         """The chain, a line for each word, with what it holds back and what it promises."""
         lines = []
         for part, rows in zip(self.parts, self._rows_at(), strict=True):
             first = "" if part is self._source else "."
-            text = f"{first}{part.word}({_arguments(part.arguments())})"
+            text = f"{first}{words(part)}"
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
             if part.guarantee != "exact":
                 notes.append(part.guarantee.replace("_", " "))
@@ -423,6 +428,11 @@ class Stream:
         for stage, place in zip(self._stages, self._places(), strict=True):
             node = wrap(stage.open(node, context.at(place)))
         return Opened(source, node)
+
+
+def words(part: Source | Stage) -> str:
+    """A source or a stage as the user wrote it."""
+    return f"{part.word}({_arguments(part.arguments())})"
 
 
 def _arguments(arguments: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def rounded_up(core: CoreFeed, multiple: int) -> Iterator[Tree]:
             return
         core.epoch = None
         try:
-            batch = next(core.batches(), None)
+            batch = next(core.hand_out(), None)  # those that are out stay out
         except Interrupted:
             return
         finally:
