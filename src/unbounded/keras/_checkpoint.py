@@ -42,7 +42,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         every: a number of steps, or an `ub.Epoch`; None saves at the end of each epoch. The end of training and a
             signal always save.
         keep: how many checkpoints to keep, the newest.
-        accept_changes: go on though the stream is no longer the one that the checkpoint is of.
+        accept_changes: go on though the stream is no longer the one that the checkpoint is of, and let a learning rate
+            that the script has changed replace the checkpoint's.
 
     Raises:
         CheckpointError: in `fit`, where the directory can't be written to, or holds nothing that can be read.
@@ -84,6 +85,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.stopped_by: str | None = None
         """The name of the signal that ended the last `fit`; None where none did."""
         self._due = Due(every)
+        self._accept_changes = accept_changes
         self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes)
         self._counting = Counting(feeds[0], self)
         self._list: weakref.ref[Any] | None = None  # of all callbacks of the fit at hand
@@ -122,6 +124,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._restore(saved)
         else:
             feed.fitting.moved()
+            _model.begin(self.model)
         self._due.saved(feed.core)
         asked = self.params["epochs"]
         if feed.epoch_number >= asked:
@@ -154,7 +157,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         state = saved.read_state()
         if not (model.built and model.optimizer is not None and model.optimizer.built):
             _model.build(model, feed.core.peek())
-        _model.restore_model(model, state["model"])
+        _model.restore_model(model, state["model"], accept_changes=self._accept_changes)
         self._resumed = state
 
     def _finish(self, done: str) -> None:
@@ -261,6 +264,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_end(self, logs: Any = None) -> None:
         """Let go of signals and of the directory."""
         self._signals.put_back()
+        _model.end(self.model)
         callbacks = self._callbacks
         callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
         self.feeds[0].fitting.counting = None

@@ -1,89 +1,162 @@
 """What "the same weights" needs: everything that decides a Keras model's next step, as arrays and plain data.
 
-That is every variable of the model (seed generators too, which `.weights.h5` leaves out), the metrics so far,
-the optimizer, and the random states that the backend draws from outside of any variable. Callbacks are in
-`_callbacks.py`, the directory in `unbounded._checkpoint`, and the position in the data in the feed.
+That is all that the model owns (`_owned.py`): variables (seed generators too, which `.weights.h5` leaves out), the
+metrics so far, optimizers, PyTorch's buffers and random generators; and the random states of the process. Callbacks
+are in `_callbacks.py`, the directory in `unbounded._checkpoint`, and the position in the data in the feed.
 """
 
 from __future__ import annotations
 
-import random
-import re
-import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
-from keras.src.random import seed_generator as _seed_generator
+
+from unbounded._state import non_finite
+from unbounded.keras import _optimizers, _others, _owned, _unfound
+from unbounded.keras._arrays import Pairs, match, read
+from unbounded.keras._owned import Owned
+from unbounded.keras._random import random_state, restore_random
+
+__all__ = [
+    "StateNotFound",
+    "begin",
+    "broken_weight",
+    "build",
+    "end",
+    "iterations",
+    "metrics_state",
+    "model_state",
+    "random_state",
+    "restore_learning_rate",
+    "restore_metrics",
+    "restore_model",
+    "restore_random",
+    "restore_variables",
+]
 
 State = dict[str, Any]
 
-# Keras numbers names by how many of a kind this process made before ("dense_7"), whatever the model.
-_COUNTER = re.compile(r"_\d+(?=[_/]|$)")
+StateNotFound = _unfound.StateNotFound
 
 
-def model_state(model: Any) -> State:
+def begin(model: Any) -> None:
+    """A run begins with this model: remember what the script says, which a checkpoint will be compared with."""
+    _optimizers.note_learning_rates(_owned.find(model))
+
+
+def end(model: Any) -> None:
+    """A `fit` of this model ends in peace: what differs when the next one begins was changed by the script."""
+    _optimizers.leave_learning_rates(_owned.find(model))
+
+
+def model_state(model: Any, *, steps: int | None = None) -> State:
     """Everything that decides the model's next step, copied out of it.
 
     Args:
-        model: a built `keras.Model`, in the middle of `fit` or not.
+        model: a `keras.Model`, in the middle of `fit` or not.
+        steps: how many steps it was trained for, so that an optimizer that can't be found is noticed; None skips that.
 
     Returns:
-        A tree of dicts and lists: NumPy arrays of the variables' own shapes and dtypes, and plain data.
+        A tree of dicts and lists: NumPy arrays of the variables' own shapes and dtypes, by path, and plain data.
 
     Example:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> sorted(model_state(model))
-        ['buffers', 'metrics', 'optimizer', 'random', 'variables']
+        >>> state = model_state(model)
+        >>> sorted(state)
+        ['layers', 'metrics', 'optimizers', 'others', 'random', 'variables']
+        >>> list(state["variables"])
+        ['layers/dense/kernel', 'layers/dense/bias']
     """
     _gather(model)
+    owned = _owned.find(model)
+    _unfound.warn_once(model, owned, steps)
     return {
-        **{group: _read(variables) for group, variables in _groups(model)},
-        "buffers": _torch_buffers(model),
+        "layers": _build_configs(owned),
+        "variables": {path: read(v) for path, v in owned.variables.items()},
+        "metrics": _metrics(owned),
+        "optimizers": _optimizers.optimizer_states(owned),
+        "others": _others.states(owned),
         "random": random_state(),
     }
 
 
-def restore_model(model: Any, state: State) -> None:
-    """Put back what `model_state` took, bit for bit, or change nothing.
+def restore_model(model: Any, state: State, *, accept_changes: bool = False) -> None:
+    """Put back what `model_state` took, bit for bit, or change nothing; layers and optimizers are built if need be.
 
     Args:
-        model: a built model of the same architecture, optimizer and metrics.
+        model: a model of the same architecture, optimizers and metrics.
         state: what `model_state` returned.
+        accept_changes: let a learning rate that the script has changed go on, and put it into `state`.
+
+    Raises:
+        ValueError: the model is another one; the sentence names the first variable that differs.
+
+    Warns:
+        ScriptOverridden: the script's learning rate was changed, and the checkpoint's goes on.
+    """
+    _gather(model)
+    owned = _build_layers(model, state)
+    pairs = match("its variables", owned.variables, state["variables"])
+    _optimizers.build_optimizers(model, owned, state["optimizers"])
+    owned = _owned.find(model)
+    _others.check(owned, state["others"])
+    pairs += _match_metrics(owned, state)
+    _optimizers.match_optimizers(model, owned, state["optimizers"])
+    _optimizers.settle_learning_rates(owned, state["optimizers"], accept_changes=accept_changes)
+    pairs += _optimizers.match_optimizers(model, owned, state["optimizers"])
+    _assign(pairs)
+    _others.restore(owned, state["others"])
+    restore_random(state["random"])
+
+
+def restore_variables(model: Any, state: State) -> None:
+    """Put back the model's variables and buffers alone, compiled or not: what inference needs.
 
     Raises:
         ValueError: the model is another one; the sentence names the first variable that differs.
     """
     _gather(model)
-    plan = [_match(group, variables, state[group]) for group, variables in _groups(model)]
-    _load_torch_buffers(model, state["buffers"])
-    for pairs in plan:
-        for variable, value in pairs:
-            variable.assign(value)
-    restore_random(state["random"])
+    owned = _build_layers(model, state)
+    saved = dict(state["variables"])
+    for path, variable in owned.variables.items():
+        # Backends differ in the integers that count seeds.
+        if path in saved and _is_integer(variable.dtype) and _is_integer(saved[path].dtype):
+            saved[path] = saved[path].astype(getattr(variable.dtype, "name", variable.dtype))
+    buffers = _others.of_modules(state["others"])
+    _others.check(owned, buffers, alone=True)
+    _assign(match("its variables", owned.variables, saved))
+    _others.restore(owned, buffers)
 
 
 def metrics_state(model: Any) -> State:
     """The metrics alone: validation resets them, and shares them with training."""
     _gather(model)
-    return _read(model.metrics_variables)
+    return _metrics(_owned.find(model))
 
 
 def restore_metrics(model: Any, state: State) -> None:
     """Put back the metrics alone: Keras resets them at the start of every epoch, a resumed one too."""
-    for variable, value in _match("metrics", model.metrics_variables, state["metrics"]):
-        variable.assign(value)
+    _assign(_match_metrics(_owned.find(model), state))
 
 
 def restore_learning_rate(model: Any, state: State) -> None:
-    """Put back the learning rate alone: a relative schedule must not be applied twice to one epoch."""
-    rates = {id(rate) for rate in _learning_rates(model.optimizer)}
-    if rates:
-        for variable, value in _match("optimizer", model.optimizer.variables, state["optimizer"]):
-            if id(variable) in rates:
-                variable.assign(value)
+    """Put back the learning rates alone: a relative schedule must not be applied twice to one epoch."""
+    _assign(_optimizers.learning_rates(_owned.find(model), state["optimizers"]))
+
+
+def broken_weight(model: Any, state: State) -> str | None:
+    """Where the first trainable weight of a state is that has a NaN or an infinity; None where there is none.
+
+    Args:
+        model: which the state is of.
+        state: what `model_state` returned.
+    """
+    variables = _owned.find(model).variables
+    trainable = {path: array for path, array in state["variables"].items() if variables[path].trainable}
+    return non_finite(trainable, name="weights")
 
 
 def build(model: Any, batch: Any) -> None:
@@ -93,65 +166,23 @@ def build(model: Any, batch: Any) -> None:
         model: a compiled model.
         batch: one batch, as `fit` takes it; only its structure, shapes and dtypes are looked at.
     """
-    if keras.backend.backend() == "tensorflow":
-        with model.distribute_strategy.scope():
-            model._symbolic_build(data_batch=batch)
-    else:
+    if not _has_call(model):
+        return  # a model that only trains its parts: they are built by its own first step, or when they are restored
+    with _optimizers.scope(model):
         model._symbolic_build(data_batch=batch)
 
 
 def iterations(model: Any) -> int | None:
-    """How many updates the optimizer has made by its own counter; None where it has none yet."""
+    """How many updates the compiled optimizer has made by its own counter.
+
+    None where that says nothing of the steps: there is none yet, or the model has a `train_step` of its own, which
+    may use it several times a step, or not at all.
+    """
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not optimizer.built:
+    if optimizer is None or not optimizer.built or _unfound.has_own_train_step(model):
         return None
     _gather(model)
-    # Not `.iterations`: that one is divided by gradient_accumulation_steps.
-    counter = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_iterations", None)
-    return None if counter is None else int(_numpy(counter))
-
-
-def random_state() -> State:
-    """The random states outside of any variable: Keras's own, Python's, NumPy's and the backend's."""
-    version, words, gauss = random.getstate()
-    state: State = {
-        "python": {"version": version, "words": np.array(words, np.uint32), "gauss": gauss},
-        "numpy": np.random.get_state(legacy=False),
-        "keras": None,
-    }
-    generator = _seed_generator.global_state.get_global_attribute(_seed_generator.GLOBAL_SEED_GENERATOR)
-    if generator is not None:
-        state["keras"] = _numpy(generator.state)
-    if keras.backend.backend() == "torch":
-        import torch
-
-        # Dropout without a seed draws from these, and from no variable.
-        state["torch"] = torch.get_rng_state().numpy().copy()
-        if torch.cuda.is_available():
-            state["cuda"] = [s.numpy().copy() for s in torch.cuda.get_rng_state_all()]
-    if keras.backend.backend() == "tensorflow":
-        tensorflow = _tensorflow_generator()
-        state["tensorflow"] = None if tensorflow is None else tensorflow.state.numpy().copy()
-    return state
-
-
-def restore_random(state: State) -> None:
-    """Put back what `random_state` took; what another machine lacks (a GPU's generator) is left alone."""
-    python = state["python"]
-    random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
-    np.random.set_state(state["numpy"])
-    if state["keras"] is not None:
-        _seed_generator.global_seed_generator().state.assign(state["keras"])
-    if keras.backend.backend() == "torch" and "torch" in state:
-        import torch
-
-        torch.set_rng_state(torch.from_numpy(np.array(state["torch"], np.uint8)))
-        if "cuda" in state and torch.cuda.is_available() and torch.cuda.device_count() == len(state["cuda"]):
-            torch.cuda.set_rng_state_all([torch.from_numpy(np.array(s, np.uint8)) for s in state["cuda"]])
-    if keras.backend.backend() == "tensorflow" and state.get("tensorflow") is not None:
-        import tensorflow as tf
-
-        tf.random.get_global_generator().state.assign(state["tensorflow"])
+    return _optimizers.iterations(optimizer)
 
 
 def _gather(model: Any) -> None:
@@ -160,83 +191,67 @@ def _gather(model: Any) -> None:
         model.jax_state_sync()
 
 
-def _groups(model: Any) -> Iterator[tuple[str, list[Any]]]:
-    yield "variables", list(model.variables)
-    yield "metrics", list(model.metrics_variables)
-    optimizer = getattr(model, "optimizer", None)
-    yield "optimizer", [] if optimizer is None else list(optimizer.variables)
+def _assign(pairs: Pairs) -> None:
+    for variable, value in pairs:
+        variable.assign(value)
 
 
-def _read(variables: Sequence[Any]) -> State:
-    return {"names": [v.path for v in variables], "arrays": [_numpy(v) for v in variables]}
+def _is_integer(dtype: Any) -> bool:
+    return "int" in str(getattr(dtype, "name", dtype))
 
 
-def _numpy(variable: Any) -> np.ndarray:
-    """A copy. It must be one: the backends give the variable's own memory to the next step."""
-    value = variable.value
-    match keras.backend.backend():
-        case "tensorflow":
-            return np.array(value.numpy())
-        case "torch" if "bfloat16" not in str(value.dtype):  # which NumPy lacks: Keras uses ml_dtypes
-            return np.array(value.detach().cpu().numpy())
-        case _:
-            return np.asarray(keras.ops.convert_to_numpy(value))
+def _has_call(model: Any) -> bool:
+    """Whether the model can be called as a whole: a `Sequential` or a functional one can, and one with a `call`."""
+    return (
+        isinstance(model, keras.Sequential) or hasattr(model, "operations") or type(model).call is not keras.Model.call
+    )
 
 
-def _match(group: str, variables: Sequence[Any], saved: State) -> list[tuple[Any, np.ndarray]]:
-    """Pair variables with saved arrays: by name where the names say enough, or else by their order."""
-    names, arrays = saved["names"], saved["arrays"]
-    here = [v.path for v in variables]
-    if len(set(here)) == len(here) and set(here) == set(names) and len(names) == len(here):
-        by_name = dict(zip(names, arrays, strict=True))
-        names, arrays = here, [by_name[name] for name in here]
-    for i in range(max(len(here), len(names))):
-        ours = _words(here[i], variables[i].shape, variables[i].dtype) if i < len(here) else "nothing more"
-        theirs = _words(names[i], arrays[i].shape, arrays[i].dtype) if i < len(names) else "nothing more"
-        if _COUNTER.sub("", ours) != _COUNTER.sub("", theirs):
-            raise ValueError(
-                f"The checkpoint is of another model: at number {i} of its {group} it has {theirs}, and this "
-                f"model has {ours}. Build and compile the model as it was, or use another directory."
+def _build_configs(owned: Owned) -> dict[str, Any]:
+    """What each layer was built with, so that a new one can be built without a batch."""
+    configs = {}
+    for path, layer in owned.layers.items():
+        config = layer.get_build_config() if layer.built else None
+        if config and any(value is not None for value in config.values()):
+            configs[path] = config
+    return configs
+
+
+def _build_layers(model: Any, state: State) -> Owned:
+    """Build what is not built, from the outside to the inside, as it was built when it was saved."""
+    owned = _owned.find(model)
+    with _optimizers.scope(model):
+        for path, config in state["layers"].items():
+            layer = owned.layers.get(path)
+            if layer is None or layer.built or (layer is model and not _has_call(model)):
+                continue
+            layer.build_from_config(config)
+            owned = _owned.find(model)
+    return owned
+
+
+def _metrics(owned: Owned) -> dict[str, dict[str, Any]]:
+    return {
+        path: {name: read(v) for name, v in _owned.named(metric.variables).items()}
+        for path, metric in owned.metrics.items()
+    }
+
+
+def _match_metrics(owned: Owned, state: State) -> Pairs:
+    pairs: Pairs = []
+    saved: Mapping[str, Any] = state["metrics"]
+    for path in [*owned.metrics, *(path for path in saved if path not in owned.metrics)]:
+        here = _owned.named(owned.metrics[path].variables) if path in owned.metrics else {}
+        there = saved.get(path, {})
+        if path in owned.metrics and path in saved and not there:
+            continue  # saved before its first step made its variables: they are reset when an epoch begins
+        if there and path in owned.metrics and not here:
+            warnings.warn(
+                f"The metric {path!r} has no variables yet, so it begins anew in the middle of this epoch; the weights "
+                "are not affected.",
+                StateNotFound,
+                stacklevel=4,
             )
-    return list(zip(variables, arrays, strict=True))
-
-
-def _words(name: str, shape: Sequence[int], dtype: Any) -> str:
-    return f"{name!r}, {dtype} {tuple(shape)}"
-
-
-def _learning_rates(optimizer: Any) -> Iterator[Any]:
-    for one in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-        rate = getattr(one, "_learning_rate", None)
-        if isinstance(rate, keras.Variable):
-            yield rate
-
-
-def _torch_buffers(model: Any) -> State:
-    """What torch modules inside a Keras model keep beside their parameters, such as running means."""
-    if keras.backend.backend() != "torch":
-        return {}
-    return {name: buffer.detach().cpu().numpy().copy() for name, buffer in model.named_buffers()}
-
-
-def _load_torch_buffers(model: Any, state: State) -> None:
-    if keras.backend.backend() != "torch":
-        return
-    import torch
-
-    buffers = dict(model.named_buffers())
-    if set(buffers) != set(state):
-        name = sorted(set(buffers) ^ set(state))[0]
-        raise ValueError(
-            f"The checkpoint is of another model: the torch buffer {name!r} is in one of them alone. "
-            "Build the model as it was, or use another directory."
-        )
-    with torch.no_grad():
-        for name, buffer in buffers.items():
-            buffer.copy_(torch.from_numpy(np.array(state[name])))
-
-
-def _tensorflow_generator() -> Any:
-    # Looked at in the module: get_global_generator() would make one, and draw its seed.
-    module = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
-    return getattr(module, "global_generator", None)
+            continue
+        pairs += match(f"its metric {path!r}", here, there)
+    return pairs

@@ -15,7 +15,6 @@ import keras
 
 from unbounded._checkpoint import CheckpointError, Checkpoints, Saved
 from unbounded._kept import Keeper
-from unbounded._state import non_finite
 from unbounded.keras import _model
 
 if TYPE_CHECKING:
@@ -116,9 +115,9 @@ class Saving:
         Raises:
             CheckpointError: it could not be written; the one before is still there, whole.
         """
-        state = {**_model.model_state(model), **changed}
         step = self._feeds[0].steps
-        if (bad := _broken(model, state)) is not None:
+        state = {**_model.model_state(model, steps=step), **changed}
+        if (bad := _model.broken_weight(model, state)) is not None:
             old = "nothing was saved yet" if self._wrote is None else f"the newest is of step {self._wrote:,}"
             warnings.warn(
                 f"{bad} has a NaN or an infinity after step {step:,}, so no checkpoint was written: {old}.",
@@ -145,10 +144,3 @@ class Saving:
             keeper.saved(self._keep)
         self._wrote, self._wrote_at_rest = step, at_rest
         return True
-
-
-def _broken(model: Any, state: Mapping[str, Any]) -> str | None:
-    """The first weight that is not finite."""
-    arrays = state["variables"]["arrays"]
-    trainable = {v.path: a for v, a in zip(model.variables, arrays, strict=True) if v.trainable}
-    return non_finite(trainable, name="weights")

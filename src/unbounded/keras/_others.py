@@ -1,0 +1,127 @@
+"""State that Keras knows nothing of: PyTorch's modules, optimizers and schedulers, and random generators.
+
+All of them are found where the model holds them (`_owned.py`). A module inside a Keras model has its parameters wrapped
+as Keras variables, mostly; what is kept here is its buffers, such as running means, and any parameters left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from unbounded.keras import _random
+from unbounded.keras._owned import Owned, has_state_dict, is_random
+
+
+def states(owned: Owned) -> dict[str, Any]:
+    """The state of each by its path, copied."""
+    wrapped = _wrapped(owned)
+    out = {}
+    for path, value in owned.others.items():
+        if is_random(value):
+            state: Any = _random.generator_state(value)
+        elif _is_module(value):
+            state = {name: _array(tensor) for name, tensor in _tensors(value, wrapped)}
+        else:
+            state = _copy(value.state_dict())
+        out[path] = {"class": type(value).__name__, "module": _is_module(value), "state": state}
+    return out
+
+
+def of_modules(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what `states` returned, the part that is of PyTorch's modules."""
+    return {path: one for path, one in saved.items() if one["module"]}
+
+
+def check(owned: Owned, saved: Mapping[str, Any], *, alone: bool = False) -> None:
+    """Whether the same things are held, before anything is put back.
+
+    Args:
+        owned: of this model.
+        saved: what `states` returned.
+        alone: only what was saved has to be here; the model may hold more.
+
+    Raises:
+        ValueError: they are not; the sentence names the first that differs.
+    """
+    here = {path: type(value).__name__ for path, value in owned.others.items()}
+    there = {path: one["class"] for path, one in saved.items()}
+    for path in there if alone else {**here, **there}:
+        if here.get(path) != there.get(path):
+            ours, theirs = here.get(path, "nothing"), there.get(path, "nothing")
+            raise _other(f"at {path!r} it has {theirs}, and this model has {ours}")
+    wrapped = _wrapped(owned)
+    for path in there:
+        if not _is_module(owned.others[path]):
+            continue
+        shapes = {name: tuple(tensor.shape) for name, tensor in _tensors(owned.others[path], wrapped)}
+        saved_shapes = {name: tuple(array.shape) for name, array in saved[path]["state"].items()}
+        for name in {**shapes, **saved_shapes}:
+            if shapes.get(name) != saved_shapes.get(name):
+                raise _other(
+                    f"its PyTorch module {path!r} has {name!r} of shape {saved_shapes.get(name)}, and this model's of "
+                    f"shape {shapes.get(name)}"
+                )
+
+
+def restore(owned: Owned, saved: Mapping[str, Any]) -> None:
+    """Put back what `states` returned."""
+    wrapped = _wrapped(owned)
+    for path, one in saved.items():
+        value, state = owned.others[path], one["state"]
+        if is_random(value):
+            _random.restore_generator(value, state)
+        elif _is_module(value):
+            _put(_tensors(value, wrapped), state)
+        else:
+            value.load_state_dict(_copy(state))
+
+
+def _other(difference: str) -> ValueError:
+    return ValueError(
+        f"The checkpoint is of another model: {difference}. Build the model as it was, or use another directory."
+    )
+
+
+def _is_module(value: Any) -> bool:
+    return has_state_dict(value) and hasattr(value, "named_buffers")
+
+
+def _wrapped(owned: Owned) -> set[int]:
+    """The tensors that Keras's variables already are."""
+    return {id(v.value) for v in owned.variables.values()}
+
+
+def _tensors(module: Any, wrapped: set[int]) -> Iterator[tuple[str, Any]]:
+    yield from module.named_buffers()
+    for name, parameter in module.named_parameters():
+        if id(parameter) not in wrapped:
+            yield name, parameter
+
+
+def _array(tensor: Any) -> Any:
+    import torch
+
+    # NumPy has no bfloat16; a tensor travels as it is.
+    tensor = tensor.detach().cpu().clone()
+    return tensor if tensor.dtype is torch.bfloat16 else tensor.numpy()
+
+
+def _put(tensors: Iterator[tuple[str, Any]], state: Mapping[str, Any]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in tensors:
+            value = state[name]
+            tensor.copy_(torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value)
+
+
+def _copy(state: Any) -> Any:
+    """A state dict of PyTorch's with its tensors copied: they change in place at the next step."""
+    if isinstance(state, Mapping):
+        return {key: _copy(item) for key, item in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copy(item) for item in state)
+    return state.detach().cpu().clone() if hasattr(state, "detach") else state

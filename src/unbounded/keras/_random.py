@@ -1,0 +1,92 @@
+"""Random states outside of any variable: those of the process, and generators that a model holds."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.random import seed_generator as _seed_generator
+
+# Literally: Keras up to 3.12 has no constant for it.
+_GLOBAL_SEED_GENERATOR = "global_seed_generator"
+
+
+def random_state() -> dict[str, Any]:
+    """The random states of the process: Python's, NumPy's, Keras's own and the backend's."""
+    state: dict[str, Any] = {
+        "python": generator_state(random),
+        "numpy": np.random.get_state(legacy=False),
+        "keras": None,
+    }
+    generator = _seed_generator.global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
+    if generator is not None:
+        state["keras"] = np.array(keras.ops.convert_to_numpy(generator.state))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # Dropout without a seed draws from these, and from no variable.
+        state["torch"] = torch.get_rng_state().numpy().copy()
+        if torch.cuda.is_available():
+            state["cuda"] = [s.numpy().copy() for s in torch.cuda.get_rng_state_all()]
+    if keras.backend.backend() == "tensorflow":
+        tensorflow = _tensorflow_generator()
+        state["tensorflow"] = None if tensorflow is None else tensorflow.state.numpy().copy()
+    return state
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """Put back what `random_state` took; what another machine lacks (a GPU's generator) is left alone."""
+    restore_generator(random, state["python"])
+    np.random.set_state(state["numpy"])
+    if state["keras"] is not None:
+        _seed_generator.global_seed_generator().state.assign(state["keras"])
+    if keras.backend.backend() == "torch" and "torch" in state:
+        import torch
+
+        torch.set_rng_state(torch.from_numpy(np.array(state["torch"], np.uint8)))
+        if "cuda" in state and torch.cuda.is_available() and torch.cuda.device_count() == len(state["cuda"]):
+            torch.cuda.set_rng_state_all([torch.from_numpy(np.array(s, np.uint8)) for s in state["cuda"]])
+    if keras.backend.backend() == "tensorflow" and state.get("tensorflow") is not None:
+        import tensorflow as tf
+
+        tf.random.get_global_generator().state.assign(state["tensorflow"])
+
+
+def generator_state(generator: Any) -> dict[str, Any]:
+    """The state of one generator, copied: of Python, NumPy, PyTorch or TensorFlow."""
+    if isinstance(generator, np.random.Generator):
+        return copy.deepcopy(dict(generator.bit_generator.state))
+    if isinstance(generator, np.random.RandomState):
+        return dict(generator.get_state(legacy=False))
+    if hasattr(generator, "getstate"):  # Python's, an object or the module
+        version, words, gauss = generator.getstate()
+        return {"version": version, "words": np.array(words, np.uint32), "gauss": gauss}
+    if hasattr(generator, "get_state"):  # PyTorch's
+        return {"torch": generator.get_state().numpy().copy()}
+    return {"tensorflow": generator.state.numpy().copy()}
+
+
+def restore_generator(generator: Any, state: dict[str, Any]) -> None:
+    """Put back what `generator_state` took of a generator of this kind."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    elif hasattr(generator, "setstate"):
+        generator.setstate((state["version"], tuple(int(word) for word in state["words"]), state["gauss"]))
+    elif hasattr(generator, "set_state"):
+        import torch
+
+        generator.set_state(torch.from_numpy(np.array(state["torch"], np.uint8)))
+    else:
+        generator.state.assign(state["tensorflow"])
+
+
+def _tensorflow_generator() -> Any:
+    # Looked at in the module: get_global_generator() would make one, and draw its seed.
+    module = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
+    return getattr(module, "global_generator", None)
