@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Show = Annotated[
@@ -20,9 +21,35 @@ Show = Annotated[
 ]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from unbounded import __version__
+
+        typer.echo(f"unbounded {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def unbounded() -> None:
+def unbounded(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Write the version, and end.")
+    ] = False,
+) -> None:
     """Training on data that never ends."""
+
+
+def _every(text: str) -> tuple[int | None, float]:
+    """Steps, or seconds, between two checkpoints."""
+    number, seconds = (text[:-1], True) if text.endswith("s") else (text, False)
+    try:
+        value = float(number) if seconds else int(number)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter(
+            f"{text!r} is neither a time nor a number of steps: expected seconds such as 10s, or steps such as 50."
+        )
+    return (None, float(value)) if seconds else (int(value), 0.0)
 
 
 @app.command()
@@ -30,7 +57,9 @@ def train(
     source: Annotated[
         str,
         typer.Argument(
-            help="machine: (this computer's vitals), or FILE.py:FUNCTION (a generator of dicts of columns)."
+            help="machine: (this computer's vitals), or FILE.py:FUNCTION: a generator of dicts of columns, such as "
+            "{'temperature': 21.5}, one reading or several at a time. A column 'time' says when they were taken: in "
+            "seconds, or as a datetime. NaN, None and text are no numbers: such readings are left out, and counted."
         ),
     ],
     directory: Annotated[
@@ -40,33 +69,52 @@ def train(
         int | None, typer.Option(min=1, help="End after this step, counted over all runs; never, if none is given.")
     ] = None,
     epoch: Annotated[int, typer.Option(min=1, help="Steps in an epoch.")] = 50,
-    every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 1,
+    every: Annotated[
+        str,
+        typer.Option(
+            help="Time or steps between two checkpoints: 10s, or 50 for steps. A kill (SIGKILL, a power cut) loses the "
+            "training since the last one; of a generator without a parameter 'start', its readings too."
+        ),
+    ] = "10s",
     rate: Annotated[float, typer.Option(min=0.01, help="Readings a second, for machine:.")] = 10.0,
     warm_up: Annotated[int, typer.Option(min=16, help="Readings before the first alarm may come.")] = 300,
     false_alarms: Annotated[
         float, typer.Option(help="How many readings may raise an alarm without a cause, as a share of all.")
     ] = 1e-4,
     report: Annotated[bool, typer.Option(help="Leave report.html at the end.")] = True,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on though the source is no longer what the run began with."),
+    ] = False,
     show: Show = "auto",
 ) -> None:
-    """Train an anomaly detector on a stream of readings: for ever, or until you stop it. Typed again, it goes on."""
+    """Train an anomaly detector on a stream of readings: for ever, or until you stop it. Typed again, it goes on.
+
+    Exit codes: 0, the last step is trained, or the generator ended; 130, stopped by Ctrl-C (SIGINT), and 143, by
+    SIGTERM: a checkpoint and the report are left; 1, your function raised an error; 2, a sentence says what to change.
+    """
     from unbounded.cli._train import run
     from unbounded.detect._train import Plan
 
-    plan = Plan(steps=steps, epoch=epoch, every=every, warm_up=warm_up, false_alarms=false_alarms)
-    raise typer.Exit(run(source, directory, plan, rate=rate, show=show, report=report))
+    each, seconds = _every(every)
+    plan = Plan(steps=steps, epoch=epoch, every=each, save_after=seconds, warm_up=warm_up, false_alarms=false_alarms)
+    changes = accept_changes
+    raise typer.Exit(run(source, directory, plan, rate=rate, show=show, report=report, accept_changes=changes))
 
 
 @app.command("report")
 def write(
     directory: Annotated[Path, typer.Argument(help="A run's directory, such as runs/demo.")],
 ) -> None:
-    """Write report.html of a run, whether it has ended or is still going on."""
+    """Write report.html of a run, whether it has ended or is still going on.
+
+    Exit codes: 0, it is written; 1, there is no run in that directory, or it can't be written to.
+    """
     from unbounded.detect._report import write_report
 
     try:
         typer.echo(f"The report is in {write_report(directory)}")
-    except (FileNotFoundError, ModuleNotFoundError) as error:
+    except OSError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
@@ -78,7 +126,10 @@ def demo(
     after: Annotated[float, typer.Option(min=1.0, help="Seconds of training after the kill.")] = 25.0,
     show: Show = "auto",
 ) -> None:
-    """Train on this computer's own vitals, load a core, see the alarm, kill the trainer, and see it go on."""
+    """Train on this computer's own vitals, load a core, see the alarm, kill the trainer, and see it go on.
+
+    Exit codes: 0, it was shown to its end; 130, stopped by Ctrl-C; 1, the trainer ended by itself.
+    """
     from unbounded.cli._demo import Demo
 
     raise typer.Exit(Demo(directory, warm_up=warm_up, after=after, show=show).run())

@@ -16,6 +16,7 @@ from typing import Any
 from unbounded.cli._display import Display, display
 from unbounded.cli._train import leave_report
 from unbounded.cli._trainer import BusyCore, Trainer, TrainerError
+from unbounded.detect._report import compared
 from unbounded.detect._run import read_run
 
 LOADED = 3.0
@@ -77,7 +78,7 @@ class Demo:
         """Start the trainer, and wait until it trains."""
         # Nothing may be said before 30 s of readings, or half of the warm-up where that is shorter.
         quiet = max(16, min(300, int(5 * self._warm_up)))
-        options = ["--dir", str(self._directory), "--warm-up", str(quiet)]
+        options = ["--dir", str(self._directory), "--warm-up", str(quiet), "--every", "1"]
         self._trainer = Trainer(["machine:", *options], self._directory / "trainer.log")
         self._begin = self._wait_for("begin", BEGINS_WITHIN)
         if not self._begin:
@@ -145,13 +146,11 @@ class Demo:
         if end:
             ends = [*(start.step for start in run.starts[1:]), end["step"]]
             each = " + ".join(f"{stop - start.step:,}" for start, stop in zip(run.starts, ends, strict=True))
-            say(f"optimizer.iterations is {end['iterations']:,}; {len(run.steps):,} steps were written down: {each}.")
+            say(f"optimizer.iterations is {end['iterations']:,}; {run.trained.step:,} steps were written down: {each}.")
         better = run.better_by()
         if better is not None:
-            word = "better" if better >= 0 else "worse"
-            than = f"{abs(better):.0%} {word} than “the next reading is the last one”"
-            say(f"Each reading was predicted before it was trained on: {than}.")
-        leave_report(self._directory, self._display)
+            say(f"Each reading was predicted before it was trained on: {compared(better)}.")
+        leave_report(self._directory, say)
         say(f"Typed again, it goes on from here. For your own data: {_command()} train FILE.py:FUNCTION")
 
     # -- watching ------------------------------------------------------------------------------------------------

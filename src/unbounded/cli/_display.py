@@ -1,24 +1,26 @@
 """How a run is shown: live in a terminal, as plain lines without one, or as JSON for another process.
 
-All three take the same events and the same remarks. rich is imported by the live display alone.
+All three take the same events and the same remarks, from any thread.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import sys
 import threading
-import time as clock
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from unbounded.cli._view import Event, View, alarm_line
+from unbounded.cli._view import Event, Silence, View
 
 EVERY = 2.0
-BARS = " ▁▂▃▄▅▆▇█"
+LINES = 10  # lines of steps, at least, where it is known how many steps there will be
 
 
 class Display(Protocol):
@@ -32,6 +34,10 @@ class Display(Protocol):
 
     def say(self, words: str) -> None:
         """Say something to whoever watches."""
+        ...
+
+    def tick(self) -> None:
+        """Once a second: say what is being waited for, where it is time to."""
         ...
 
     def close(self) -> None:
@@ -55,11 +61,45 @@ def display(kind: str = "auto", out: TextIO | None = None) -> Display:
     """
     out = out or sys.stdout
     if kind == "auto":
-        kind = "live" if out.isatty() and importlib.util.find_spec("rich") else "plain"
-    kinds: dict[str, Callable[[TextIO], Display]] = {"live": LiveDisplay, "plain": PlainDisplay, "json": JsonDisplay}
+        terminal = out.isatty() and os.environ.get("TERM") != "dumb"
+        kind = "live" if terminal and importlib.util.find_spec("rich") else "plain"
+    kinds: dict[str, Callable[[TextIO], Display]] = {"live": _live, "plain": PlainDisplay, "json": JsonDisplay}
     if kind not in kinds:
         raise ValueError(f"There is no display {kind!r}: choose auto, {', '.join(kinds)}.")
     return kinds[kind](out)
+
+
+def _live(out: TextIO) -> Display:
+    from unbounded.cli._live import LiveDisplay
+
+    return LiveDisplay(out)
+
+
+class Lines:
+    """Writes lines from any thread. Where nobody reads them any more, the process is asked to stop, as by SIGTERM.
+
+    Args:
+        out: where to.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out: TextIO | None = out
+        self.turn = threading.RLock()  # the trainer's thread and the ticker's both write
+
+    def write(self, words: str) -> None:
+        """Write a line."""
+        with self.turn:
+            if self._out is None:
+                return
+            try:
+                self._out.write(words + "\n")
+                self._out.flush()
+            except BrokenPipeError:
+                # What is still in the buffer would be tried again at the interpreter's end.
+                if self._out is sys.stdout:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                self._out = None
+                signal.raise_signal(signal.SIGTERM)
 
 
 class JsonDisplay:
@@ -67,159 +107,112 @@ class JsonDisplay:
 
     def __init__(self, out: TextIO) -> None:
         self.view = View()
-        self._out = out
+        self._lines, self._silence = Lines(out), Silence()
 
     def show(self, event: Event) -> None:
-        """Write the event."""
-        self.view.take(event)
-        self._out.write(json.dumps(event) + "\n")
-        self._out.flush()
+        """Write the event; what is not finite, such as the loss before the first step, is null."""
+        with self._lines.turn:
+            self.view.take(event)
+            self._lines.write(json.dumps(_finite(event), allow_nan=False))
 
     def say(self, words: str) -> None:
         """Write the remark, as an event."""
         self.show({"event": "say", "words": words})
+
+    def tick(self) -> None:
+        """Write of a silence, as an event."""
+        with self._lines.turn:
+            words = self._silence.due(self.view)
+            if words:
+                self.show({"event": "silent", "seconds": round(self.view.quiet(), 1), "words": words})
 
     def close(self) -> None:
         """Nothing was opened."""
 
 
 class PlainDisplay:
-    """A line every two seconds, for a log or a pipe."""
+    """A line every two seconds, for a log or a pipe; and no fewer than ten for a known number of steps."""
 
-    def __init__(self, out: TextIO) -> None:
-        self.view = View()
-        self._out = out
-        self._next = 0.0
-        self._read = False
+    def __init__(self, out: TextIO, view: View | None = None) -> None:
+        self.view = view or View()
+        self._lines, self._silence = Lines(out), Silence()
+        self._next = -np.inf
+        self._next_step = 0
+        self._shown = -1
 
     def show(self, event: Event) -> None:
         """Write a line where one is due."""
-        self.view.take(event)
-        kind = event["event"]
-        if kind == "alarm":
-            self.say(alarm_line(event))
-        elif kind == "loading":
-            self.say("loading Keras …")
-        elif kind == "reading" and not self._read:
-            self._read = True
-            self.say(self.view.reading())
-        elif kind == "step" and clock.monotonic() >= self._next:
-            self._next = clock.monotonic() + EVERY
-            words = ", ".join(f"{name} {figure}" for name, figure in self.view.figures())
-            self.say(f"{words}; {self.view.better()}" if self.view.better() else words)
+        with self._lines.turn:
+            self.view.take(event)
+            kind, now, step = event["event"], self.view.now(), self.view.step
+            if kind == "alarm":
+                self.say(self.view.alarm(event))
+            elif kind == "loading":
+                self.say("loading Keras …")
+            elif kind == "reading" and not step and now >= self._next:
+                self._next = now + EVERY
+                count = f"{self.view.readings:,} readings; the last: " if self.view.readings > 1 else ""
+                self.say(count + self.view.reading())
+            elif kind == "step":
+                if now >= self._next or step["step"] >= self._next_step:
+                    self._step(now)
+            elif kind == "end" and step and step["step"] != self._shown:
+                self._step(now)
+
+    def _step(self, now: float) -> None:
+        step = int(self.view.step["step"])
+        self._next, self._shown = now + EVERY, step
+        each = -(-(self.view.steps - (self.view.begun_at or 0)) // LINES) if self.view.steps else 1 << 62
+        self._next_step = step + max(1, each)
+        words = ", ".join(f"{name} {figure}" for name, figure in self.view.figures())
+        self.say(f"{words}; {self.view.better()}" if self.view.better() else words)
 
     def say(self, words: str) -> None:
         """Write a line."""
-        self._out.write(words + "\n")
-        self._out.flush()
+        self._lines.write(words)
+
+    def tick(self) -> None:
+        """Write a line of a silence."""
+        with self._lines.turn:
+            words = self._silence.due(self.view)
+            if words:
+                self.say(words)
 
     def close(self) -> None:
         """Nothing was opened."""
 
 
-class LiveDisplay:
-    """A panel that stays in its place, with the remarks scrolling by above it."""
-
-    def __init__(self, out: TextIO) -> None:
-        try:
-            from rich.console import Console
-            from rich.live import Live
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "The live display is drawn with rich, which is not installed: pip install 'unbounded[demo]', or "
-                "choose --display plain."
-            ) from error
-        self.view = View()
-        self._turn = threading.RLock()  # rich draws in a thread of its own
-        self._console = Console(file=out)
-        self._live = Live(console=self._console, get_renderable=self._drawn, refresh_per_second=8, transient=False)
-        self._live.start()
-
-    def show(self, event: Event) -> None:
-        """Take the event in; the panel follows by itself."""
-        with self._turn:
-            self.view.take(event)
-        if event["event"] == "alarm":
-            self._console.print(f"[bold red]{alarm_line(event)}[/]", highlight=False)
-
-    def say(self, words: str) -> None:
-        """Print above the panel."""
-        self._console.print(words, highlight=False, markup=False)
-
-    def close(self) -> None:
-        """Leave the last panel standing."""
-        self._live.stop()
-
-    def _drawn(self) -> Any:
-        with self._turn:
-            return self._panel()
-
-    def _panel(self) -> Any:
-        from rich import box
-        from rich.console import Group
-        from rich.panel import Panel
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        view = self.view
-        width = max(20, min(self._console.width, 100) - 36)
-        figures = Table.grid(padding=(0, 3))
-        names, numbers = zip(*view.figures(), strict=True)
-        figures.add_row(*(Text(name, style="dim") for name in names))
-        figures.add_row(*(Text(number, style="bold") for number in numbers))
-        parts: list[Any] = [figures]
-        if view.step:
-            # In a table of its own, since a bar does not end its line.
-            bar = Table.grid()
-            bar.add_row(ProgressBar(total=view.epoch_steps, completed=view.step["in_epoch"], width=width + 24))
-            better = view.step["better"]
-            parts += [bar, Text(view.better(), style="green" if better is None or better >= 0 else "yellow")]
-        columns = Table.grid(padding=(0, 2))
-        columns.add_column(min_width=10)
-        columns.add_column(justify="right", min_width=9)
-        late = {alarm["column"] for alarm in view.alarms if clock.time() - alarm["time"] < 6}
-        history = np.array(view.values, dtype=float).reshape(len(view.values), len(view.columns))
-        for index, column in enumerate(view.columns):
-            style = "bold red" if column.name in late else "cyan"
-            now = column.reading(float(history[-1, index])) if len(history) else "–"
-            # A share is shown against the whole; of anything else nobody knows what much would be.
-            whole = (0.0, 100.0) if column.unit == "%" else (None, None)
-            bars = sparkline(history[-width:, index], *whole) if len(history) else ""
-            columns.add_row(Text(column.name), Text(now, style="bold"), Text(bars, style=style))
-        if view.scores:
-            top = max(view.threshold, max(view.scores))
-            bars = sparkline(np.array(view.scores)[-width:], 0.0, top)
-            now = f"{view.scores[-1]:.1f}"
-            columns.add_row(Text("score"), Text(now, style="bold"), Text(bars, style="magenta"))
-        parts += [Text(""), columns]
-        for alarm in view.alarms[-3:]:
-            parts.append(Text(alarm_line(alarm), style="red"))
-        title = f"[bold]unbounded[/] · {view.source or 'starting'} · {view.doing}"
-        return Panel(Group(*parts), title=title, title_align="left", box=box.ROUNDED, border_style="dim", width=100)
-
-
-def sparkline(values: np.ndarray, low: float | None = None, high: float | None = None) -> str:
-    """Draw a row of numbers as a row of bars.
+class Ticker:
+    """Calls a display's `tick` once a second, in a thread: the trainer's own may be waiting.
 
     Args:
-        values: the numbers, [n].
-        low: what the lowest bar stands for; the smallest number, if none is given.
-        high: what the highest stands for; the largest number, if none is given.
-
-    Returns:
-        A character for each number.
-
-    Example:
-        >>> sparkline(np.array([0.0, 1.0, 2.0, 4.0]))
-        '▁▂▄█'
+        shown: the display.
+        every: seconds.
     """
-    values = np.asarray(values, dtype=float)
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return " " * len(values)
-    low = float(known.min()) if low is None else low
-    high = float(known.max()) if high is None else high
-    share = (values - low) / (high - low) if high > low else np.zeros(len(values))
-    bars = 1 + np.clip(np.nan_to_num(share) * 7, 0, 7).astype(int)
-    return "".join(BARS[bar] if np.isfinite(value) else " " for bar, value in zip(bars, values, strict=True))
+
+    def __init__(self, shown: Display, every: float = 1.0) -> None:
+        self._shown, self._every = shown, every
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every):
+            self._shown.tick()
+
+    def __enter__(self) -> Ticker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+

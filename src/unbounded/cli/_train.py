@@ -5,22 +5,44 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
 import threading
 import time as clock
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from unbounded.cli._display import Display, LiveDisplay, display
+from unbounded.cli._display import Display, PlainDisplay, Ticker, display
 from unbounded.cli._view import Event
+from unbounded.cli._words import in_users_file, in_words, is_sentence, warnings_said
 from unbounded.detect._columns import VITALS
-from unbounded.detect._readings import Readings, SourceError, readings
-from unbounded.detect._train import Plan
+from unbounded.detect._readings import Readings, readings
+from unbounded.detect._run import last_start
+from unbounded.detect._train import Plan, has_checkpoint, steps_done
+
+if TYPE_CHECKING:
+    from unbounded.detect._train import End
 
 BACKENDS = ("jax", "torch", "tensorflow")
+ENDED, RAISED, SENTENCE = 0, 1, 2
+BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
 
 
-def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: str, report: bool) -> int:
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, where Ctrl-C would be a KeyboardInterrupt."""
+
+
+def run(
+    source: str,
+    directory: Path | None,
+    plan: Plan,
+    *,
+    rate: float,
+    show: str,
+    report: bool,
+    accept_changes: bool = False,
+) -> int:
     """Train, and show it.
 
     Args:
@@ -30,6 +52,7 @@ def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: s
         rate: readings a second, for `machine:`.
         show: which display.
         report: whether to leave a report.
+        accept_changes: go on though the source is no longer the one that the run began with.
 
     Returns:
         The process's exit code.
@@ -38,80 +61,175 @@ def run(source: str, directory: Path | None, plan: Plan, *, rate: float, show: s
         shown = display(show)
     except (ValueError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return SENTENCE
+    directory = directory or Path("runs") / name_of(source)
+    session = Session(source, directory, plan, shown, rate=rate, accept_changes=accept_changes)
     try:
-        choose_backend()
-        where = readings(source, rate=rate)
-        directory = directory or Path("runs") / name_of(source)
-        hello(shown, where, plan)
-        with contextlib.ExitStack() as stack:
-            if isinstance(shown, LiveDisplay):
-                stack.enter_context(chatter_aside(directory / "stderr.log"))
-            glance = stack.enter_context(Glance(shown.show if where.columns == VITALS else None, rate))
-            train_and_show(where, directory, plan, shown, glance)
-        if report:
-            leave_report(directory, shown)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if not is_sentence(error):
-            raise
-        shown.close()
-        print(error, file=sys.stderr)
-        return 2
+        with sigterm_stops(), Ticker(shown), warnings_said(shown.say):
+            return session.run(report=report)
+    except KeyboardInterrupt as error:
+        # In the midst of saying how it ended: what was trained is saved, and a report can be had later.
+        return BY_SIGNAL["SIGTERM" if isinstance(error, Stopped) else "SIGINT"]
     finally:
         shown.close()
-    return 0
 
 
-def is_sentence(error: Exception) -> bool:
-    """Whether an error was raised by this package's own code, to be read by whoever typed the command.
+@contextlib.contextmanager
+def sigterm_stops() -> Iterator[None]:
+    """Let SIGTERM end what is at hand as Ctrl-C does, where nobody has taken over either; and put it back."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        yield  # Python allows handlers in the main thread alone; and who ignores it had a reason
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Session:
+    """One start of the command, from the source to the report.
 
     Args:
-        error: what was raised.
-
-    Returns:
-        False for what somebody's function, or a framework, stumbled over: there, the traceback is what helps.
+        source: as in the command.
+        directory: the run's.
+        plan: how to train.
+        shown: the display.
+        rate: readings a second, for `machine:`.
+        accept_changes: see `run`.
     """
-    if isinstance(error, SourceError | ModuleNotFoundError):
-        return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("unbounded.")
+
+    def __init__(
+        self, source: str, directory: Path, plan: Plan, shown: Display, *, rate: float, accept_changes: bool
+    ) -> None:
+        self._source, self._directory, self._plan, self._shown = source, directory, plan, shown
+        self._rate, self._accept_changes = rate, accept_changes
+        self._begun = False  # this start wrote something that a report can be made of
+
+    def run(self, *, report: bool) -> int:
+        """Train, say how it ended, and leave the report.
+
+        Args:
+            report: whether to leave one.
+
+        Returns:
+            The process's exit code.
+        """
+        say = self._shown.say
+        code = RAISED
+        try:
+            end = self._train()
+            code = BY_SIGNAL.get(str(end.by), ENDED)
+            if end.by is not None:
+                say(self._ended(end))
+        except KeyboardInterrupt as error:
+            by = "SIGTERM" if isinstance(error, Stopped) else "SIGINT"
+            code = BY_SIGNAL[by]
+            say(f"Stopped by {by}. {self._typed_again()}")
+        except Exception as error:
+            users = in_users_file(error, self._source)
+            sentence = is_sentence(error) or (isinstance(error, OSError) and self._is_ours(error))
+            if not users and not sentence:
+                raise
+            self._shown.close()
+            if sentence:
+                code = SENTENCE
+                print(in_words(str(error)), file=sys.stderr)
+            else:
+                print(f"{users}\n{self._source} raised this error. {self._typed_again()}", file=sys.stderr)
+        if report and self._begun:
+            leave_report(self._directory, say)
+        return code
+
+    def _is_ours(self, error: OSError) -> bool:
+        """Whether the run's directory is what could not be read or written."""
+        return str(error.filename or "").startswith(str(self._directory))
+
+    def _train(self) -> End:
+        from unbounded.detect._train import train
+
+        shown, plan = self._shown, self._plan
+        choose_backend()
+        shown.show({"event": "opening", "source": self._source})
+        known = last_start(self._directory) if has_checkpoint(self._directory) else None
+        where = readings(
+            self._source,
+            rate=self._rate,
+            known=known.columns if known else (),
+            axis=known.axis if known else None,
+        )
+        where.remarks.listen(shown.say)
+        hello(shown, where, plan)
+        with contextlib.ExitStack() as stack:
+            if not isinstance(shown, PlainDisplay) and sys.stdout.isatty():
+                stack.enter_context(chatter_aside(self._directory / "stderr.log"))
+            glance = stack.enter_context(Glance(shown.show if where.columns == VITALS else None, self._rate))
+            return train(
+                where,
+                self._directory,
+                plan,
+                tell=lambda event: self._tell(event, glance),
+                accept_changes=self._accept_changes,
+            )
+
+    def _tell(self, event: Event, glance: Glance) -> None:
+        say = self._shown.say
+        if event["event"] == "begin":
+            self._begun = True
+            glance.stop()
+            if event["step"]:
+                say(f"Going on at step {event['step'] + 1:,}, {event['position']}.")
+        if event["event"] == "done":
+            self._begun = True
+            more = f"--steps {event['step'] + 1_000} would go on"
+            say(f"The run in {self._directory} has trained {event['step']:,} steps already; {more}.")
+        if event["event"] == "skipped" and event["first"]:
+            say(
+                f"Reading {event['reading']:,} is left out: {event['column']} is {event['value']}. More such readings "
+                "will be counted, and not named."
+            )
+        self._shown.show(event)
+
+    def _ended(self, end: End) -> str:
+        if end.by != "source":
+            return f"Stopped by {end.by} after step {end.step:,}. Typed again, it goes on at step {end.step + 1:,}."
+        words = f"{self._source} ended after {end.readings:,} readings; {end.step:,} steps were trained."
+        if not end.step:
+            words += f" The first step takes {self._plan.readings_before_a_step:,} readings or more."
+        return words
+
+    def _typed_again(self) -> str:
+        done = steps_done(self._directory)
+        return f"Typed again, it goes on at step {done + 1:,}." if done else "Typed again, it begins anew."
 
 
 def hello(shown: Display, where: Readings, plan: Plan) -> None:
     """Tell what is about to be trained."""
     columns = [[column.name, column.unit] for column in where.columns]
-    shown.show({"event": "hello", "source": where.name, "columns": columns, "epoch": plan.epoch})
+    shown.show(
+        {
+            "event": "hello",
+            "source": where.name,
+            "columns": columns,
+            "epoch": plan.epoch,
+            "steps": plan.steps,
+            "axis": where.axis,
+        }
+    )
 
 
-def train_and_show(where: Readings, directory: Path, plan: Plan, shown: Display, glance: Glance) -> None:
-    """Train until the end."""
-    from unbounded.detect._train import train
-
-    def tell(event: Event) -> None:
-        if event["event"] == "begin":
-            glance.stop()
-            if event["step"]:
-                shown.say(f"Going on at step {event['step'] + 1:,}, {event['position']}.")
-        if event["event"] == "done":
-            more = f"--steps {event['step'] + 1_000} would go on"
-            shown.say(f"The run in {directory} has trained {event['step']:,} steps already; {more}.")
-        shown.show(event)
-
-    train(where, directory, plan, tell=tell)
-
-
-def leave_report(directory: Path, shown: Display) -> None:
+def leave_report(directory: Path, say: Callable[[str], None]) -> None:
     """Write the report, or say what it lacks."""
     try:
         from unbounded.detect._report import write_report
 
-        shown.say(f"The report is in {write_report(directory)}")
-    except (FileNotFoundError, ModuleNotFoundError) as error:
-        shown.say(str(error))
+        say(f"The report is in {write_report(directory)}")
+    except OSError as error:
+        say(f"The report could not be written: {error}")
 
 
 @contextlib.contextmanager

@@ -8,32 +8,51 @@ from __future__ import annotations
 
 import time as clock
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from unbounded.detect._columns import Column
+from unbounded.detect._report import compared, moment
 
 Event = Mapping[str, Any]
 KEPT = 240
+QUIET = 3.0  # seconds without a reading or a step, after which that is said
 
 
 @dataclass
 class View:
-    """The figures of the moment; `take` brings them up to date."""
+    """The figures of the moment; `take` brings them up to date.
 
+    Args:
+        now: a clock that never goes back, in seconds; tests pass one that they move.
+    """
+
+    now: Callable[[], float] = clock.monotonic
     source: str = ""
     doing: str = "starting"
+    axis: Any = "date"
     columns: list[Column] = field(default_factory=list)
     values: deque[list[float]] = field(default_factory=lambda: deque(maxlen=KEPT))
     scores: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     threshold: float = np.nan
-    alarms: list[dict[str, Any]] = field(default_factory=list)
+    alarms: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     step: dict[str, Any] = field(default_factory=dict)
     epoch_steps: int = 0
+    steps: int | None = None
     begun_at: int | None = None
+    readings: int = 0
+    skipped: int = 0
+    heard: float = field(init=False)
+    """When there was a reading or a step last."""
+    _skipped_since: int = 0  # readings left out since then
+    _why: str = ""
+    _again: int = 0  # readings that are read again, since then
+
+    def __post_init__(self) -> None:
+        self.heard = self.now()
 
     def take(self, event: Event) -> None:
         """Take an event in.
@@ -42,69 +61,164 @@ class View:
             event: what the trainer told.
         """
         kind = event["event"]
-        if kind == "hello":
+        if kind == "opening":
+            self.source = event["source"]
+            self.doing = "opening"
+            self._news()
+        elif kind == "hello":
             self.source = event["source"]
             self.columns = [Column(name, unit) for name, unit in event["columns"]]
-            self.epoch_steps = event["epoch"]
+            self.epoch_steps, self.steps = event["epoch"], event.get("steps")
+            self.axis = event.get("axis", "date")
         elif kind == "loading":
             self.doing = "loading Keras"
         elif kind == "reading":
             self.values.append(event["values"])
+            self.readings = event.get("readings", self.readings)
+            self._news()
+        elif kind == "skipped":
+            self.skipped = event["skipped"]
+            self._skipped_since += 1
+            self._why = f"{event['column']} was {event['value']}"
+        elif kind == "again":
+            self._again = event["readings"]
         elif kind == "begin":
             self.doing = "training"
             self.threshold = event["threshold"]
             self.begun_at = event["step"]
+            self.readings = event.get("readings", self.readings)
+            self._news()
         elif kind == "score":
             self.scores.append(event["score"])
         elif kind == "alarm":
             self.alarms.append(dict(event))
         elif kind == "step":
             self.step = dict(event)
+            self._news()
         elif kind == "end":
             self.doing = "ended"
+
+    def _news(self) -> None:
+        self.heard = self.now()
+        self._skipped_since = self._again = 0
+
+    def quiet(self) -> float:
+        """Seconds without a reading or a step, where these are waited for; 0 elsewhere."""
+        return self.now() - self.heard if self.doing in ("training", "opening") else 0.0
+
+    def silence(self) -> str:
+        """What is being waited for, and for how long; nothing where there is news."""
+        quiet = self.quiet()
+        if quiet < QUIET:
+            return ""
+        if self._again:
+            return f"reading again what is known: {self._again:,} readings so far"
+        if self.doing == "opening":
+            return f"waiting for the first reading for {duration(quiet)}"
+        if self._skipped_since:
+            return (
+                f"no reading with a number in each column for {duration(quiet)}: {self._skipped_since:,} were left "
+                f"out, the last since {self._why}"
+            )
+        return f"no reading for {duration(quiet)}"
 
     def reading(self) -> str:
         """The newest reading in words, such as ``cpu 12 %, memory 40 %``."""
         if not self.values:
             return "no reading yet"
-        pairs = zip(self.columns, self.values[-1], strict=True)
-        return ", ".join(f"{column.name} {column.reading(value)}" for column, value in pairs)
+        pairs = list(zip(self.columns, self.values[-1], strict=True))
+        words = ", ".join(f"{column.name} {column.reading(value)}" for column, value in pairs[:8])
+        return words + (f", and {len(pairs) - 8} more" if len(pairs) > 8 else "")
 
     def figures(self) -> list[tuple[str, str]]:
         """The figures of the training, each with its name."""
         step = self.step
         if not step:
-            return [("step", "–")]
+            return [("step", "–"), *([("readings", f"{self.readings:,}")] if self.readings else [])]
+        number = f"{step['step']:,}" + (f" of {self.steps:,}" if self.steps else "")
         figures = [
             ("epoch", f"{step['epoch'] + 1:,} ({step['in_epoch']}/{self.epoch_steps})"),
-            ("step", f"{step['step']:,}"),
+            ("step", number),
             ("rows", f"{step['rows']:,}"),
             ("reuse", _number(step["reuse"], ".1f")),
             ("loss", _number(step["loss"], ".3f")),
-            ("fresh", _number(step["age"], ".1f", " s")),
-            ("waited", _number(step["waiting"], ".0%")),
         ]
+        if self.quiet() < QUIET:
+            figures += [
+                ("fresh", _number(step["age"], ".1f", " s")),
+                ("waited", _number(step["waiting"], ".0%")),
+            ]
+        if self.skipped:
+            figures.append(("left out", f"{self.skipped:,}"))
         return figures
 
     def better(self) -> str:
-        """By how much the model beats persistence on readings that it was not trained on, in words."""
+        """By how much the model lately beat persistence on readings that it was not trained on, in words."""
         better = self.step.get("better")
         if better is None:
             return ""
-        return f"{abs(better):.0%} {'better' if better >= 0 else 'worse'} than “the next reading is the last one”"
+        return compared(better)
+
+    def alarm(self, event: Event) -> str:
+        """An alarm as a line of text, such as ``alarm at 10:31:22: cpu +62 points``."""
+        return alarm_line(event, self.axis)
 
 
-def alarm_line(event: Event) -> str:
+class Silence:
+    """When a silence is to be said again: after five seconds, after twice as long, and so on, up to five minutes."""
+
+    FIRST, MOST = 5.0, 300.0
+
+    def __init__(self) -> None:
+        self._heard = -np.inf
+        self._next = self.FIRST
+
+    def due(self, view: View) -> str:
+        """What is to be said now; nothing where nothing is.
+
+        Args:
+            view: what is known.
+
+        Returns:
+            A line of text.
+        """
+        if view.heard != self._heard:
+            self._heard, self._next = view.heard, self.FIRST
+        quiet = view.quiet()
+        if quiet < self._next:
+            return ""
+        self._next = quiet + min(quiet, self.MOST)
+        return view.silence()
+
+
+def alarm_line(event: Event, axis: Any = "date") -> str:
     """An alarm as a line of text.
 
     Args:
         event: the alarm.
+        axis: what its time is.
 
     Returns:
         Such as ``alarm at 10:31:22: cpu +62 points``.
     """
-    moment = clock.strftime("%H:%M:%S", clock.localtime(event["time"]))
-    return f"alarm at {moment}: {event['words']}" + (", beyond all before" if event["record"] else "")
+    at = moment(event["time"], axis)
+    at = at[11:] if axis == "date" and len(at) == 19 else at
+    return f"alarm at {at}: {event['words']}" + (", beyond all before" if event["record"] else "")
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(12.3), duration(754.0), duration(7_300.0)
+        ('12 s', '12 min 34 s', '2 h 1 min')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

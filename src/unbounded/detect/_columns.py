@@ -90,7 +90,8 @@ def scaled(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:
     """
     bursts = np.array([column.bursts for column in columns])
     values = np.asarray(values, dtype=np.float64)
-    return np.where(bursts, np.copysign(np.log1p(np.abs(values)), values), values).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes an infinity, and is left out as one
+        return np.where(bursts, np.copysign(np.log1p(np.abs(values)), values), values).astype(np.float32)
 
 
 def _short(value: float) -> str:

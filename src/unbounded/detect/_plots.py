@@ -1,23 +1,22 @@
-"""The plots of the report, each an SVG that can stand in a page.
-
-matplotlib is imported here and nowhere else, and used without pyplot: nothing global is touched, and no
-window is looked for.
-"""
+"""The plots of the report, each an SVG that can stand in a page."""
 
 from __future__ import annotations
 
-import datetime
-import io
-from typing import Any
+import html
+from collections.abc import Sequence
 
 import numpy as np
 
-from unbounded.detect._run import Run
+from unbounded.detect import _svg
+from unbounded.detect._columns import Column
+from unbounded.detect._record import Bins, Run
+from unbounded.detect._score import Alarm
+from unbounded.detect._svg import INK, SOFT, Plane
 
-INK, SOFT, LINE = "#1c2430", "#5d6b7c", "#e3e8ee"
-BLUE, TEAL, RED, AMBER, GREY = "#2f6fde", "#0b8a7a", "#d6336c", "#e8890c", "#eef1f5"
-WIDTH = 10.0
-POINTS = 1_500
+BLUE, TEAL, RED, AMBER, GREY = "#2f6fde", "#0b8a7a", "#d6336c", "#e8890c", "#e9edf2"
+WIDTH, LEFT, RIGHT = 1_000.0, 150.0, 16.0
+POINTS = 50_000  # of all columns together: some 25 bytes each
+MANY = 12  # columns, beyond which each is drawn lower
 
 
 def readings(run: Run) -> str:
@@ -29,32 +28,29 @@ def readings(run: Run) -> str:
     Returns:
         An SVG.
     """
-    count = len(run.columns)
-    figure = _figure(0.6 + 1.05 * count)
-    axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    for index, (axis, column) in enumerate(zip(axes, run.columns, strict=True)):
-        values, unit = run.values[:, index], column.unit
-        if column.bursts:
-            size, prefix = _prefix(values)
-            values, unit = values / size, prefix + unit
-        time, low, high = _envelope(run.time, values)
-        axis.fill_between(_dates(time), low, high, color=BLUE, alpha=0.18, linewidth=0)
-        axis.plot(_dates(time), (low + high) / 2, color=BLUE, linewidth=1.0)
-        _plain(axis)
-        axis.set_ylabel(
-            f"{column.name}\n{unit}" if unit else column.name,
-            rotation=0, ha="right", va="center", color=INK, fontsize=9, labelpad=8,
-        )  # fmt: skip
-        axis.yaxis.set_major_locator(_locator(3))
-        axis.set_ylim(*_limits(values))
-        for alarm in run.alarms:
-            if alarm.column == column.name:
-                axis.axvline(_dates(alarm.time), color=RED, linewidth=1.2)
-                _mark(axis, alarm.time, alarm.words.removeprefix(column.name).strip(), run)
-    figure.align_ylabels(axes)
-    axes[0].set_xlim(*_ends(run))
-    _pauses(axes, run)
-    return _svg(figure, axes, dates=_is_dated(run))
+    columns = run.columns
+    height, gap = (58.0, 20.0) if len(columns) <= MANY else (30.0, 12.0)
+    bins = coalesced(run, max(100, min(900, POINTS // len(columns))))
+    x0, x1 = _ends(run)
+    many = len(columns) > MANY
+    above = 18.0 if many else 8.0
+    total = above + len(columns) * (height + gap) + 36
+    whole = Plane(LEFT, above, WIDTH - LEFT - RIGHT, len(columns) * (height + gap), x0, x1, 0, 1)
+    parts = [*_pauses(whole, run), *_svg.x_axis(whole, run.axis, above=many)]
+    alarms: dict[str, list[Alarm]] = {}
+    for alarm in run.alarms:
+        alarms.setdefault(alarm.column, []).append(alarm)
+    middle, low, high = _with_holes(run, bins)
+    for index, column in enumerate(columns):
+        size, unit = _unit(column, high[:, index])
+        lowest, highest = low[:, index] / size, high[:, index] / size
+        top = above + 4 + index * (height + gap)
+        plane = Plane(LEFT, top, whole.width, height, x0, x1, *_limits(lowest, highest))
+        parts += _svg.y_axis(plane, 2 if height > 40 else 1)
+        parts.append(_svg.area(plane.x(middle), plane.y(lowest), plane.y(highest), BLUE))
+        parts += _name(column, unit, top + height / 2)
+        parts += _lines(plane, alarms.get(column.name, ()))
+    return _svg.drawing(WIDTH, total, parts)
 
 
 def scores(run: Run) -> str:
@@ -66,30 +62,28 @@ def scores(run: Run) -> str:
     Returns:
         An SVG.
     """
-    figure = _figure(3.0)
-    axis = figure.subplots()
-    time, _, high = _envelope(run.time, run.score)
-    axis.fill_between(_dates(time), 0, high, color=TEAL, alpha=0.15, linewidth=0)
-    axis.plot(_dates(time), high, color=TEAL, linewidth=1.0)
+    bins = coalesced(run, 900)
     threshold = run.starts[-1].threshold
-    axis.axhline(threshold, color=SOFT, linewidth=1.0, linestyle=(0, (4, 3)))
-    top = max(2.2 * threshold, float(np.nanmax(run.score, initial=0.0)) * 1.25)
-    _plain(axis)
-    axis.set_ylim(0, top)
-    axis.set_ylabel("score", color=INK, fontsize=9)
-    for number, alarm in enumerate(run.alarms):
-        axis.axvline(_dates(alarm.time), color=RED, linewidth=0.8, alpha=0.6)
-        axis.plot([_dates(alarm.time)], [max(alarm.score, threshold)], "o", color=RED, markersize=5)
-        # Alarms that follow one another at once stand on three lines in turn.
-        _mark(axis, alarm.time, alarm.words, run, 0.93 - 0.11 * (number % 3))
-    # As in the plot above it, also where the first readings have no score.
-    axis.set_xlim(*_ends(run))
-    _pauses([axis], run)
-    return _svg(figure, [axis], dates=_is_dated(run))
+    top = max(2.2 * threshold, 1.25 * float(np.nanmax(bins.score, initial=0.0)))
+    plane = Plane(LEFT, 10, WIDTH - LEFT - RIGHT, 210, *_ends(run), 0.0, top)
+    middle, _, high = _with_holes(run, bins, of_score=True)
+    parts = [*_pauses(plane, run), *_svg.y_axis(plane, 4), *_svg.x_axis(plane, run.axis)]
+    zero = np.where(np.isfinite(high[:, 0]), 0.0, np.nan)
+    parts.append(_svg.area(plane.x(middle), plane.y(zero), plane.y(high[:, 0]), TEAL, opacity=0.18))
+    across = np.array([plane.x0, plane.x1])
+    parts.append(_svg.line(plane.x(across), plane.y(np.full(2, threshold)), SOFT, dashes="5 4"))
+    parts.append(_svg.text(plane.left - 6, float(plane.y(threshold)) + 3.5, "alarm", anchor="end", size=10, color=INK))
+    parts.append(_svg.text(8, plane.top + plane.height / 2, "score", color=INK, size=12.5, bold=True))
+    for alarm in run.alarms:
+        x, y = float(plane.x(alarm.time)), float(plane.y(max(alarm.score, threshold)))
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{RED}"/>')
+    words = [(alarm.time, alarm.words, 0.94 - 0.10 * (number % 3)) for number, alarm in enumerate(run.alarms)]
+    parts += _labels(plane, words, each=24)
+    return _svg.drawing(WIDTH, plane.bottom + 36, parts)
 
 
 def epochs(run: Run) -> str:
-    """Each epoch's loss beside persistence's, and the share of its time in which the model waited.
+    """Each epoch's error on readings that were not trained on yet, its loss on those that were, and its waits.
 
     Args:
         run: at least one epoch.
@@ -97,142 +91,152 @@ def epochs(run: Run) -> str:
     Returns:
         An SVG.
     """
-    figure = _figure(3.0)
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    number = np.array([epoch.epoch for epoch in run.epochs])
-    logs = {
-        name: np.array([epoch.logs.get(name, np.nan) for epoch in run.epochs])
-        for name in ("loss", "persistence", "waiting")
-    }
-    left.plot(number, logs["persistence"], "o-", color=AMBER, markersize=3.5, label="“the last one again”")
-    left.plot(number, logs["loss"], "o-", color=BLUE, markersize=3.5, label="the model")
-    left.fill_between(
-        number, logs["loss"], logs["persistence"],
-        where=logs["loss"] < logs["persistence"], color=BLUE, alpha=0.10, linewidth=0, interpolate=True,
-    )  # fmt: skip
-    left.set_ylim(0, 1.15 * max(1e-12, float(np.nanmax([*logs["loss"], *logs["persistence"], 0.0]))))
-    left.set_ylabel("loss", color=INK, fontsize=9)
-    left.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    right.bar(number, 100 * logs["waiting"], color=TEAL, alpha=0.75, width=0.8)
-    right.set_ylim(0, 100)
-    right.set_ylabel("waiting, %", color=INK, fontsize=9)
-    for axis in (left, right):
-        _plain(axis)
-        axis.set_xlabel("epoch", color=SOFT, fontsize=9)
-        axis.xaxis.set_major_locator(_locator(8, integer=True))
-    return _svg(figure, [], dates=False)
+    number = np.array([(epoch.first + epoch.last_epoch) / 2 for epoch in run.epochs])
+    judged = np.array([epoch.judged for epoch in run.epochs], dtype=float)
+    ahead = [np.array([getattr(e, name) for e in run.epochs]) / np.where(judged, judged, np.nan) for name in _ERRORS]
+    logs = [np.array([e.logs.get(name, np.nan) for e in run.epochs], dtype=float) for name in ("loss", "persistence")]
+    waits = np.array([epoch.logs.get("waiting", np.nan) for epoch in run.epochs], dtype=float) * 100
+    parts = []
+    titles = ("error before training on a reading", "loss in training on it", "waiting for data, %")
+    for place, (title, series) in enumerate(zip(titles, (ahead, logs, [waits]), strict=True)):
+        left = 52.0 + place * 330
+        limits, log = ((0.0, 100.0), False) if place == 2 else _error_limits(series)
+        x0, x1 = float(number[0]) - 0.5, float(number[-1]) + 0.5
+        plane = Plane(left, 52, 268, 180, x0, x1, *limits, log=log)
+        parts += [*_svg.y_axis(plane, 4), *_svg.x_axis(plane, "epoch")]
+        parts.append(_svg.text(left - 40, 16, title + (" (log scale)" if log else ""), color=INK, size=12.5, bold=True))
+        if place == 2:
+            parts.append(_svg.area(plane.x(number), plane.y(np.zeros(len(waits))), plane.y(waits), TEAL))
+            continue
+        model, last = series
+        parts.append(_svg.line(plane.x(number), plane.y(last), AMBER, width=1.8))
+        parts.append(_svg.line(plane.x(number), plane.y(model), BLUE, width=1.8))
+        parts.append(_svg.text(left, 36, "● the model", color=BLUE))
+        parts.append(_svg.text(left + 84, 36, "● “the last one again”", color=AMBER))
+    return _svg.drawing(WIDTH, 272, parts)
 
 
-def _figure(height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The report's plots are drawn with matplotlib, which is not installed: pip install 'unbounded[demo]'."
-        ) from error
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+_ERRORS = ("error", "last")
 
 
-def _locator(count: int, integer: bool = False) -> Any:
-    from matplotlib.ticker import MaxNLocator
+def coalesced(run: Run, most: int) -> Bins:
+    """The run's bins, neighbours joined until they are about as many as a plot can show.
 
-    return MaxNLocator(count, integer=integer, min_n_ticks=1 if integer else 2)
+    Args:
+        run: its bins.
+        most: how many there may be, about.
 
-
-def _plain(axis: Any) -> None:
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
-    axis.spines["bottom"].set_color(LINE)
-    axis.grid(axis="y", color=LINE, linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=SOFT, labelsize=8, length=0)
-    axis.set_facecolor("none")
-
-
-def _mark(axis: Any, time: float, words: str, run: Run, height: float = 0.86) -> None:
-    """Words beside a line, on the side on which there is room."""
-    from matplotlib.transforms import blended_transform_factory
-
-    late = time > run.time[0] + 0.75 * (run.time[-1] - run.time[0])
-    axis.annotate(
-        words, (_dates(time), height), xytext=(-5 if late else 5, 0), textcoords="offset points",
-        xycoords=blended_transform_factory(axis.transData, axis.transAxes),
-        color=RED, fontsize=8.5, fontweight="bold", va="center", ha="right" if late else "left",
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}, annotation_clip=False,
-    )  # fmt: skip
-
-
-def _pauses(axes: Any, run: Run) -> None:
-    """Shade the times in which nothing was read: ten times as long as usual between two readings, or more."""
-    apart = np.diff(run.time)
-    for at in np.flatnonzero(apart > 10 * max(float(np.median(apart)), 1e-9)):
-        for axis in axes:
-            axis.axvspan(*_dates(run.time[at : at + 2]), color=GREY, linewidth=0, zorder=0.5)
+    Returns:
+        Bins that keep all extremes, and of which none spans a long pause.
+    """
+    bins = run.bins
+    if len(bins) <= most:
+        return bins
+    size = max(1, -(-int(bins.count.sum()) // most))
+    ends = np.array([end for _, end in run.pauses])
+    group = (bins.first // size) + (1 << 40) * np.searchsorted(np.sort(ends), bins.begin, side="right")
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(group) != 0]))
+    return Bins(
+        first=bins.first[starts],
+        count=np.add.reduceat(bins.count, starts),
+        begin=bins.begin[starts],
+        end=bins.end[np.concatenate([starts[1:] - 1, [len(bins) - 1]])],
+        low=np.fmin.reduceat(bins.low, starts),
+        high=np.fmax.reduceat(bins.high, starts),
+        score=np.fmax.reduceat(bins.score, starts),
+        error=np.add.reduceat(bins.error, starts),
+        last=np.add.reduceat(bins.last, starts),
+    )
 
 
-def _envelope(time: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The lowest and the highest of each stretch, so that a plot of millions shows what one of few would."""
-    stretch = -(-len(time) // POINTS)
-    # A pause is a hole in the line, not a bridge.
-    apart = np.diff(time)
-    holes = np.flatnonzero(apart > 10 * max(float(np.median(apart)), 1e-9)) + 1
-    middle = np.concatenate([time, (time[holes - 1] + time[holes]) / 2])
-    order = np.argsort(middle, kind="stable")
-    values = np.concatenate([values, np.full(len(holes), np.nan)])[order]
-    time = middle[order]
-    if stretch == 1:
-        return time, values, values
-    starts = np.arange(0, len(time), stretch)
-    return time[starts], np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-
-
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    low, high = float(np.nanmin(values, initial=np.inf)), float(np.nanmax(values, initial=-np.inf))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return 0.0, 1.0
-    if low == high == 0:
-        return 0.0, 1.0
-    room = 0.08 * (high - low) or 0.1 * abs(high)
-    return low - room, high + room
+def _with_holes(run: Run, bins: Bins, *, of_score: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bins' middles and extremes, with a hole at each long pause: a line does not bridge it."""
+    low, high = (bins.score[:, None], bins.score[:, None]) if of_score else (bins.low, bins.high)
+    middle = (bins.begin + bins.end) / 2
+    ends = np.sort([end for _, end in run.pauses])
+    holes = np.unique(np.searchsorted(bins.begin, ends)) if len(ends) else np.zeros(0, dtype=int)
+    holes = holes[(holes > 0) & (holes < len(bins))]
+    return tuple(np.insert(array, holes, np.nan, axis=0) for array in (middle, low, high))  # type: ignore[return-value]
 
 
 def _ends(run: Run) -> tuple[float, float]:
-    first, last = (float(end) for end in _dates(run.time[[0, -1]]))
-    room = 0.01 * (last - first)
-    return first - room, last + room
+    low, high = float(run.bins.begin.min()), float(run.bins.end.max())
+    room = 0.01 * (high - low) or 0.5
+    return low - room, high + room
 
 
-def _prefix(values: np.ndarray) -> tuple[float, str]:
+def _pauses(plane: Plane, run: Run) -> list[str]:
+    """Grey where nothing was read."""
+    parts = []
+    for begin, end in run.pauses:
+        left, right = float(plane.x(max(begin, plane.x0))), float(plane.x(min(end, plane.x1)))
+        if right - left > 1:
+            parts.append(_svg.rectangle(left, plane.top, right - left, plane.height, GREY))
+    return parts
+
+
+def _lines(plane: Plane, alarms: Sequence[Alarm]) -> list[str]:
+    """A line for each alarm of a column, and words for those that have room."""
+    at = sorted({round(float(plane.x(alarm.time)), 0) for alarm in alarms})
+    data = "".join(f"M{x:.0f} {plane.top:.1f}V{plane.bottom:.1f}" for x in at)
+    parts = [f'<path d="{data}" stroke="{RED}" stroke-width="1.2"/>'] if data else []
+    words = [(alarm.time, alarm.words.removeprefix(alarm.column).strip(), 0.86) for alarm in alarms]
+    return parts + _labels(plane, words, each=8)
+
+
+def _labels(plane: Plane, words: Sequence[tuple[float, str, float]], *, each: int) -> list[str]:
+    """Words at moments, the newest first, as far as they don't lie on one another."""
+    parts: list[str] = []
+    taken: list[tuple[float, float, float]] = []
+    for time, label, height in reversed(words):
+        x, y = float(plane.x(time)), plane.top + plane.height * (1 - height)
+        late = x > plane.left + 0.75 * plane.width
+        left = x - 5 - 6.2 * len(label) if late else x + 5
+        right = left + 6.2 * len(label)
+        if len(parts) >= each or any(abs(y - b) < 12 and left < r and right > a for a, r, b in taken):
+            continue
+        taken.append((left, right, y))
+        anchor = "end" if late else "start"
+        parts.append(_svg.text(x + (-5 if late else 5), y + 4, label, color=RED, anchor=anchor, bold=True))
+    return parts
+
+
+def _name(column: Column, unit: str, y: float) -> list[str]:
+    """A column's name beside its plot, cut where it is long: the pointer shows it whole."""
+    name = column.name if len(column.name) <= 15 else column.name[:14] + "…"
+    parts = [_svg.text(8, y + (0 if unit else 4), name, color=INK, size=12.5, bold=True)]
+    if name != column.name:
+        title = html.escape(column.name)
+        parts[0] = parts[0].replace("</text>", f"<title>{title}</title></text>")
+    return [*parts, _svg.text(8, y + 14, unit, size=10.5)] if unit else parts
+
+
+def _unit(column: Column, values: np.ndarray) -> tuple[float, str]:
+    """By what a column's readings are divided, and the unit that they then have."""
+    if not column.bursts:
+        return 1.0, column.unit
     highest = float(np.nanmax(np.abs(values), initial=0.0))
     for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if highest >= size:
-            return size, prefix
-    return 1.0, ""
+            return size, prefix + column.unit
+    return 1.0, column.unit
 
 
-def _is_dated(run: Run) -> bool:
-    """Whether the times are times; a source that gives none has its readings numbered."""
-    return bool(len(run.time) and run.time[0] > 1e8)
+def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    bottom, top = float(np.nanmin(low, initial=np.inf)), float(np.nanmax(high, initial=-np.inf))
+    if not (np.isfinite(bottom) and np.isfinite(top)) or bottom == top == 0:
+        return 0.0, 1.0
+    room = 0.08 * (top - bottom) or 0.1 * abs(top)
+    return bottom - room, top + room
 
 
-def _dates(seconds: Any) -> Any:
-    """Seconds since 1970 as the local time that a plot can write; small numbers are no dates, and stay."""
-    seconds = np.asarray(seconds, dtype=np.float64)
-    zone = datetime.datetime.now().astimezone().utcoffset() or datetime.timedelta()
-    return np.where(seconds > 1e8, (seconds + zone.total_seconds()) / 86_400.0, seconds)
-
-
-def _svg(figure: Any, axes: Any, *, dates: bool) -> str:
-    from matplotlib import dates as mdates
-    from matplotlib import rc_context
-
-    if dates:
-        locator = mdates.AutoDateLocator(minticks=4, maxticks=9)
-        axes[-1].xaxis.set_major_locator(locator)
-        axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, show_offset=False))
-    out = io.StringIO()
-    # Text stays text, in the page's own font; no date, so that the same run gives the same page.
-    with rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "unbounded"}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+def _error_limits(series: Sequence[np.ndarray]) -> tuple[tuple[float, float], bool]:
+    """From zero, or by the logarithm where few epochs are far above all others."""
+    known = np.concatenate(series)
+    known = known[np.isfinite(known) & (known > 0)]
+    if not len(known):
+        return (0.0, 1.0), False
+    low, high = float(known.min()), float(known.max())
+    if high > 20 * float(np.median(known)):
+        return (low / 1.3, high * 1.3), True
+    return (0.0, 1.15 * high), False

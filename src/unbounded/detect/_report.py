@@ -1,7 +1,7 @@
 """The report of a run: one HTML file with real plots, to be opened anywhere and sent to anyone.
 
-The figures come from what the run wrote down, and from nothing else. matplotlib draws them as SVG, which goes
-into the page itself; the page loads nothing.
+The figures come from what the run wrote down, and from nothing else. They are drawn as SVG, which goes into the page
+itself; the page loads nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unbounded.detect import _plots
-from unbounded.detect._run import Run, read_run
+from unbounded.detect._readings import Axis
+from unbounded.detect._record import Run
+from unbounded.detect._run import read_run
 
 FILE = "report.html"
+SHOWN = 50  # rows of a table
 
 
 def write_report(directory: Path, *, title: str | None = None) -> Path:
@@ -29,7 +32,6 @@ def write_report(directory: Path, *, title: str | None = None) -> Path:
 
     Raises:
         FileNotFoundError: no run has written there.
-        ModuleNotFoundError: matplotlib is not installed.
     """
     run = read_run(directory)
     if not run.starts:
@@ -61,14 +63,15 @@ def page(run: Run, *, title: str) -> str:
     if run.alarms:
         parts += ["<h2>Alarms</h2>", _alarms(run)]
     shown = run.since_long_pause()
-    if len(shown.time) > 1:
-        left_out = len(run.time) - len(shown.time)
+    if shown.readings > 1:
+        left_out = run.readings - shown.readings
         before = f" The {left_out:,} readings before the last long pause are left out." if left_out else ""
+        newest = "" if run.alarm_count == len(run.alarms) else f" The newest {len(run.alarms):,} alarms are drawn."
         parts += [
             _figure(
                 "What was read",
-                "Each column in its own unit; a vertical line where it raised an alarm. "
-                f"Grey is time in which nothing was read.{before}",
+                "Each column in its own unit, with all extremes; a vertical line where it raised an alarm. "
+                f"Grey is time in which nothing was read.{before}{newest}",
                 _plots.readings(shown),
             ),
             _figure(
@@ -82,14 +85,18 @@ def page(run: Run, *, title: str) -> str:
         parts.append(
             _figure(
                 "What was learned",
-                "The loss of each epoch against that of “the next reading is the last one” on the same rows, "
-                "and the share of its time in which the model waited for data.",
+                "Left, the mean squared error on each reading before the model was trained on it: what the figure at "
+                "the top of the page sums up. In the middle, the loss in training, on windows that are trained on "
+                f"some {max(1.0, run.uses):.0f} times each; it can be lower, and says less of what is to come. Both "
+                "beside the error that “the next reading is the last one” makes on the same readings. Right, the "
+                "share of its time in which the model waited for data.",
                 _plots.epochs(run),
             )
         )
     if len(run.starts) > 1:
         parts += ["<h2>Starts</h2>", _starts(run)]
-    parts.append(f"<footer>Made by unbounded, {_when(clock.time())}, from {len(run.row):,} readings.</footer>")
+    damaged = f" {run.damaged:,} lines of its record could not be read." if run.damaged else ""
+    parts.append(f"<footer>Made by unbounded, {_when(clock.time())}, from {run.readings:,} readings.{damaged}</footer>")
     return _document(title, "\n".join(parts))
 
 
@@ -99,43 +106,82 @@ def _title(run: Run) -> str:
 
 
 def _lead(run: Run) -> str:
-    if not len(run.row):
-        return "Nothing has been scored yet."
+    if not run.readings:
+        return "Nothing has been scored yet." + _skipped(run)
+    columns = f"{len(run.columns):,} column{'' if len(run.columns) == 1 else 's'}"
+    read = f"{run.readings:,} readings of {columns}"
+    if run.axis != "row":
+        read += f" in {_span(float(run.bins.end.max() - run.bins.begin.min()))}"
     better = run.better_by()
-    read = f"{len(run.row):,} readings of {len(run.columns)} columns in {_span(run.time[-1] - run.time[0])}"
     if better is None:
-        return f"{read}."
-    word = "better" if better >= 0 else "worse"
+        return f"{read}.{_skipped(run)}"
+    lately, newest = run.better_by(max(1, run.readings // 4)), ""
+    if lately is not None and f"{lately:.0%}" != f"{better:.0%}":
+        newest = f"; of the newest quarter of them, {compared(lately)}"
     return (
-        f"{read}. Before it was trained on them, the model predicted them {abs(better):.0%} {word} than "
-        "“the next reading is the last one”."
+        f"{read}. Before it was trained on them, the model’s predictions of them were {compared(better)}"
+        f"{newest}.{_skipped(run)}"
     )
+
+
+def compared(better: float) -> str:
+    """How a model's error compares with that of persistence, in words.
+
+    Args:
+        better: the share of persistence's error that it saved; negative where its own is larger.
+
+    Returns:
+        Such as ``35% better than “the next reading is the last one”``.
+    """
+    than = "“the next reading is the last one”"
+    if better < -1:
+        return f"{1 - better:,.1f} times as far off as {than}"
+    return f"{abs(better):.0%} {'better' if better >= 0 else 'worse'} than {than}"
+
+
+def _skipped(run: Run) -> str:
+    """What was left out, in a sentence."""
+    skipped = run.trained.skipped
+    if not skipped:
+        return ""
+    most = sorted(skipped.items(), key=lambda item: -item[1])
+    names = ", ".join(f"{name} in {count:,}" for name, count in most[:5]) + (", …" if len(most) > 5 else "")
+    total = sum(skipped.values())
+    return f" {total:,} more {'was' if total == 1 else 'were'} left out, since a column held no number: {names}."
 
 
 def _facts(run: Run) -> str:
     facts = [
-        ("steps", f"{run.steps[-1]:,}" if len(run.steps) else "0"),
-        ("readings", f"{len(run.row):,}"),
-        ("alarm" if len(run.alarms) == 1 else "alarms", f"{len(run.alarms):,}"),
+        ("step" if run.trained.step == 1 else "steps", f"{run.trained.step:,}"),
+        ("readings", f"{run.readings:,}"),
+        ("alarm" if run.alarm_count == 1 else "alarms", f"{run.alarm_count:,}"),
         ("uses a reading", f"{run.uses:.1f}"),
         ("rows trained twice", f"{run.rows_trained_twice():,}"),
-        ("readings missed", f"{run.missed:,}"),
+        ("readings missed", f"{run.trained.missed:,}"),
     ]
+    if run.trained.lost:
+        facts.append(("readings lost by a kill", f"{run.trained.lost:,}"))
+    if run.trained.skipped:
+        facts.append(("readings left out", f"{sum(run.trained.skipped.values()):,}"))
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
     return f"<div class=facts>{cells}</div>"
 
 
 def _alarms(run: Run) -> str:
     rows = [
-        (_when(alarm.time), alarm.words, "a new record" if alarm.record else f"score {alarm.score:.1f}")
-        for alarm in run.alarms[-50:]
+        (moment(alarm.time, run.axis), alarm.words, "a new record" if alarm.record else f"score {alarm.score:.1f}")
+        for alarm in run.alarms[-SHOWN:]
     ]
-    return _table(("when", "what", "why"), rows)
+    return _newest(len(rows), run.alarm_count, "alarms") + _table(("when", "what", "why"), rows)
 
 
 def _starts(run: Run) -> str:
-    rows = [(_when(start.time), f"step {start.step + 1:,}", start.position) for start in run.starts]
-    return _table(("when", "on at", "with"), rows)
+    rows = [(_when(start.time), f"step {start.step + 1:,}", start.position) for start in run.starts[-SHOWN:]]
+    return _newest(len(rows), run.start_count, "starts") + _table(("when", "on at", "with"), rows)
+
+
+def _newest(shown: int, count: int, what: str) -> str:
+    return f"<p>The newest {shown:,} of {count:,} {what}.</p>" if shown < count else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -148,14 +194,35 @@ def _figure(heading: str, words: str, svg: str) -> str:
     return f"<h2>{heading}</h2><p>{words}</p><figure>{svg}</figure>"
 
 
+def moment(time: float, axis: Axis) -> str:
+    """When something was, as the run tells time.
+
+    Args:
+        time: on the run's axis.
+        axis: what that is.
+
+    Returns:
+        Such as ``2026-01-31 10:31:22``, ``12.5 s`` or ``row 1,234``.
+    """
+    if axis == "row":
+        return f"row {time:,.0f}"
+    return _when(time) if axis == "date" else f"{time:,.6g} s"
+
+
 def _when(seconds: float) -> str:
-    return clock.strftime("%Y-%m-%d %H:%M:%S", clock.localtime(seconds))
+    try:
+        return clock.strftime("%Y-%m-%d %H:%M:%S", clock.localtime(seconds))
+    except (OverflowError, ValueError, OSError):  # no time that a calendar has
+        return f"{seconds:,.6g} s"
 
 
 def _span(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7_200 else f"{seconds / 3_600:.1f} hours"
+        figure = f"{seconds:.2g}" if 0 < seconds < 9.95 else f"{seconds:.0f}"
+        return f"{figure} second{'' if figure == '1' else 's'}"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3_600:.1f} hours" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 _STYLE = """

@@ -6,13 +6,14 @@ frameworks are imported when training begins, so that a command can show its fir
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbounded.detect._columns import VITALS
-from unbounded.detect._readings import Readings
+from unbounded.detect._readings import Readings, SourceEnded
 
 if TYPE_CHECKING:
     from unbounded.detect._watch import Watch
@@ -33,7 +34,8 @@ class Plan:
         capacity: windows that count as recent.
         reuse: how often each window is trained on, on average.
         batch: windows in a batch.
-        every: steps between two checkpoints.
+        every: steps between two checkpoints; None leaves it to `save_after`.
+        save_after: seconds between two checkpoints.
         warm_up: readings before the first alarm may come.
         false_alarms: readings that may raise an alarm without a cause, as a share of all.
         learning_rate: Adam's.
@@ -45,10 +47,16 @@ class Plan:
     capacity: int = 1_000
     reuse: float = 16.0
     batch: int = 32
-    every: int = 1
+    every: int | None = None
+    save_after: float = 10.0
     warm_up: int = 300
     false_alarms: float = 1e-4
     learning_rate: float = 1e-2
+
+    @property
+    def readings_before_a_step(self) -> int:
+        """How many readings there are at least before the first batch is full."""
+        return self.length + math.ceil(self.batch / self.reuse) - 1
 
 
 def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
@@ -64,6 +72,7 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
     """
     return (
         readings.stream.map(watch.read)
+        .filter(watch.usable)
         .normalize("x")
         .windows(plan.length)
         .map(watch.see)
@@ -73,16 +82,42 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class End:
+    """How a training ended.
+
+    Args:
+        step: the last step, counted over all runs.
+        readings: how many were read, over all runs.
+        by: the signal that ended it, "SIGINT" or "SIGTERM"; "source" where the source's readings ended; None at the
+            last step.
+    """
+
+    step: int
+    readings: int
+    by: str | None = None
+
+
 def train(
-    readings: Readings, directory: Path, plan: Plan | None = None, *, tell: Callable[[dict[str, Any]], None]
-) -> None:
-    """Train the detector until its last step, for ever, or until a signal; go on where an earlier run ended.
+    readings: Readings,
+    directory: Path,
+    plan: Plan | None = None,
+    *,
+    tell: Callable[[dict[str, Any]], None],
+    accept_changes: bool = False,
+) -> End:
+    """Train the detector until its last step, for ever, until the source ends, or until a signal; go on where an
+    earlier run ended.
 
     Args:
         readings: what to train on.
         directory: where checkpoints, `run.jsonl` and the report go.
         plan: how to train.
         tell: is told what happens; see `Watch`.
+        accept_changes: go on though the source or the detector is no longer the one that the run began with.
+
+    Returns:
+        How it ended.
 
     Raises:
         ModuleNotFoundError: Keras, or its backend, is not installed.
@@ -91,12 +126,13 @@ def train(
     done = steps_done(directory)
     if plan.steps is not None and done >= plan.steps:
         tell({"event": "done", "step": done})
-        return
+        return End(done, 0)
     tell({"event": "loading"})
     import keras
 
     import unbounded as ub
     from unbounded.detect._model import Predictor
+    from unbounded.detect._saving import Saving
     from unbounded.detect._score import Scorer
     from unbounded.detect._watch import Watch
 
@@ -109,20 +145,29 @@ def train(
         scorer,
         directory,
         tell=tell,
+        axis=readings.axis,
         stop_at=plan.steps,
         settling=SETTLING if readings.columns == VITALS else 0,
     )
     model = Predictor(plan.length, len(readings.columns))
     model.compile(keras.optimizers.Adam(plan.learning_rate, global_clipnorm=1.0))
     model.optimizer.build(model.trainable_variables)
+    by: str | None = None
     try:
         with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
             watch.attach(feed)
-            checkpoint = ub.keras.Checkpoint(feed, directory / CHECKPOINTS, every=plan.every)
+            every = plan.every or ub.Epoch(seconds=plan.save_after)
+            checkpoint = Saving(feed, directory / CHECKPOINTS, every=every, accept_changes=accept_changes)
             # As many epochs as there may be: more steps mean more epochs, so that a run that ended can go on.
             epochs = ENDLESS if plan.steps is None else plan.steps
-            model.fit(feed, epochs=epochs, callbacks=[watch, checkpoint], verbose=0)
-            tell({"event": "end", "step": feed.steps, "iterations": int(model.optimizer.iterations.value)})
+            try:
+                model.fit(feed, epochs=epochs, callbacks=[watch, checkpoint], verbose=0)
+                by = checkpoint.stopped_by
+            except SourceEnded:
+                by = "source"
+        end = End(watch.trained.step or done, watch.readings, by)
+        tell({"event": "end", "step": end.step, "readings": end.readings, "iterations": watch.trained.step, "by": by})
+        return end
     finally:
         watch.close()
 
@@ -140,3 +185,14 @@ def steps_done(directory: Path) -> int:
 
     saved = Checkpoints(directory / CHECKPOINTS).all()
     return saved[-1].number if saved else 0
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether there is a run to go on with.
+
+    Args:
+        directory: the run's.
+    """
+    from unbounded._checkpoint import Checkpoints
+
+    return bool(Checkpoints(directory / CHECKPOINTS).all())

@@ -8,9 +8,11 @@ and left alone; what was written down after the checkpoint is cut off.
 
 from __future__ import annotations
 
+import hashlib
 import time as clock
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,18 @@ import numpy as np
 
 from unbounded._log import Log
 from unbounded._stats import Stats
-from unbounded.detect import _run
+from unbounded.detect import _record
+from unbounded.detect._bins import EpochBins, ReadingBins
 from unbounded.detect._columns import Column, scaled
 from unbounded.detect._model import predict
-from unbounded.detect._run import Epoch, Start
+from unbounded.detect._readings import Axis
+from unbounded.detect._record import Start, Trained
 from unbounded.detect._score import Scorer
 
 Event = dict[str, Any]
 LATELY = 600
+BATCHES = 2_000  # batches that are remembered: a row is long gone from the replay buffer by then
+AGAIN = 0.5  # seconds between two words on rows that are read again
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -40,6 +46,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         scorer: what scores them.
         directory: where `run.jsonl` goes.
         tell: is told events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
+        axis: what the readings' times are.
         stop_at: the step after which training ends; ``None`` for never.
         settling: readings after each start that are not judged.
     """
@@ -52,21 +59,31 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         directory: Path,
         *,
         tell: Callable[[Event], None],
+        axis: Axis = "date",
         stop_at: int | None = None,
         settling: int = 0,
     ) -> None:
         super().__init__()
-        self._source, self._columns, self._scorer = source, columns, scorer
+        self._source, self._columns, self._scorer, self._axis = source, columns, scorer, axis
         self._tell, self._stop_at, self._settling = tell, stop_at, settling
-        self._log = Log(directory / _run.FILE)
+        self._log = Log(directory / _record.FILE)
         self._feed: Any = None
         self._weights: list[np.ndarray] | None = None
         self._held: list[Mapping[str, np.ndarray]] = []
         self._heard = -1
-        self._shown = -1
-        self._batches: deque[np.ndarray] = deque()
-        self._missed = 0
+        self._seen = -1  # the number of the newest row that was read, in this run or before
+        self._read = 0  # how many rows there were up to it
+        self._again = 0  # how many were read again in this start
+        self._told_again = -np.inf
+        self._skipped: dict[str, int] = {}
+        self._batches: deque[tuple[int, int]] = deque()  # handed out: digest, rows
+        self._digests: deque[int] = deque(maxlen=BATCHES)  # trained
+        self._trained = Trained()
+        self._written = clock.monotonic()
+        self._began = self._written
+        self._readings, self._epochs = ReadingBins(len(columns)), EpochBins()
         self._errors = np.zeros(2)  # what the model and persistence got wrong lately
+        self._epoch_sums = np.zeros(3)  # the same in the epoch at hand, and for how many readings
         self._restored = False
         self._epoch = (-1, 0)  # its number, and the step before its first
         self._before = Stats()
@@ -82,10 +99,58 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         Returns:
             The same, and `x`, [rows, columns].
         """
-        if rows["row"][-1] > self._shown:
-            self._shown = int(rows["row"][-1])
-            self._tell({"event": "reading", "values": rows["values"][-1].tolist(), "time": float(rows["time"][-1])})
-        return {**rows, "x": scaled(self._columns, rows["values"])}
+        rows = {**rows, "x": scaled(self._columns, rows["values"])}
+        new = rows["row"] > self._seen
+        if not new.all():
+            self._read_again(int((~new).sum()))
+        if new.any():
+            self._seen = int(rows["row"][-1])
+            usable = self.usable(rows)
+            earlier = self._read - int((~new).sum())
+            for index in np.flatnonzero(new & ~usable):
+                self._skip(rows, int(index), earlier + int(index) + 1)
+            self._read += int(new.sum())
+            if (newest := np.flatnonzero(new & usable)).size:
+                values, time = rows["values"][newest[-1]].tolist(), float(rows["time"][newest[-1]])
+                self._tell({"event": "reading", "values": values, "time": time, "readings": self._read})
+        return rows
+
+    def usable(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Which rows the model can be trained on: those with a number in each column.
+
+        Args:
+            rows: as `read` returned them.
+
+        Returns:
+            bool, [rows].
+        """
+        known: np.ndarray = np.isfinite(rows["x"]).all(axis=1) & np.isfinite(rows["time"])
+        return known
+
+    def _skip(self, rows: Mapping[str, np.ndarray], index: int, reading: int) -> None:
+        """A reading is left out: count it, and name it where it is the first of its column."""
+        values, x = rows["values"][index], rows["x"][index]
+        bad = np.flatnonzero(~np.isfinite(x))
+        column = self._columns[int(bad[0])].name if len(bad) else "time"
+        value = float(values[bad[0]]) if len(bad) else float(rows["time"][index])
+        self._skipped[column] = self._skipped.get(column, 0) + 1
+        self._tell(
+            {
+                "event": "skipped",
+                "reading": reading,
+                "column": column,
+                "value": str(value),
+                "first": self._skipped[column] == 1,
+                "skipped": sum(self._skipped.values()),
+            }
+        )
+
+    def _read_again(self, rows: int) -> None:
+        """Rows come again that an earlier start, or a checkpoint's state, knows: say so, since it may take long."""
+        self._again += rows
+        if clock.monotonic() - self._told_again >= AGAIN:
+            self._told_again = clock.monotonic()
+            self._tell({"event": "again", "readings": self._again})
 
     def see(self, windows: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Windows on their way to training: the new ones are scored first.
@@ -113,7 +178,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         Returns:
             [rows, length, columns].
         """
-        self._batches.append(batch["row"][:, -1])
+        rows = np.ascontiguousarray(batch["row"][:, -1], dtype="<i8")
+        digest = hashlib.blake2b(rows.tobytes(), digest_size=7)  # 56 bits: an int64 holds it
+        self._batches.append((int.from_bytes(digest.digest(), "big"), len(rows)))
         return batch["x"]
 
     # -- in the training -----------------------------------------------------------------------------------------
@@ -135,8 +202,10 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 # Frameworks that load and compile are the trainer's own doing.
                 self._scorer.hush(self._settling)
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
-            start = Start(clock.time(), self._source, steps, position, self._columns, self._scorer.threshold)
-            self._log.append(_run.start_record(start))
+            start = Start(
+                clock.time(), self._source, steps, position, self._columns, self._scorer.threshold, self._axis
+            )
+            self._log.append(_record.start_record(start))
             self._tell(
                 {
                     "event": "begin",
@@ -161,11 +230,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             sync()
         self._weights = self.model.numpy_weights()
         step = int(self.model.optimizer.iterations.value)
-        self._log.append(_run.step_record(step, self._batches.popleft().tolist()))
         stats: Stats = self._feed.stats
-        if stats.missed > self._missed:
-            self._log.append(_run.missed_record(stats.missed - self._missed, clock.time()))
-            self._missed = stats.missed
+        self._count(step, stats)
         recent = stats.since(self._before)
         logs = logs or {}
         self._tell(
@@ -175,6 +241,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 "epoch": self._epoch[0],
                 "in_epoch": step - self._epoch[1],
                 "rows": stats.rows,
+                "skipped": sum(self._skipped.values()),
                 "readings": stats.fetched,
                 "scored": self._scorer.rows,
                 "reuse": stats.reuse,
@@ -194,12 +261,47 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         """An epoch is over: its figures go into the report."""
         figures = {name: float(value) for name, value in (logs or {}).items() if np.isfinite(float(value))}
         step = int(self.model.optimizer.iterations.value)
-        self._log.append(_run.epoch_record(Epoch(epoch + 1, step, clock.time(), figures)))
+        sums, self._epoch_sums = self._epoch_sums, np.zeros(3)
+        self._log.append(*self._epochs.add(epoch + 1, step, clock.time(), figures, sums.tolist()))
         self._tell({"event": "epoch", "epoch": epoch, "step": step, **figures})
 
+    @property
+    def trained(self) -> Trained:
+        """What was trained in all."""
+        return self._trained
+
+    @property
+    def readings(self) -> int:
+        """How many readings were read, those included that were left out."""
+        return self._read
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Write what is held back, which a start that goes on cuts off again and makes anew; let go of the file."""
+        if self._weights is not None:
+            held = [*self._readings.rest(), *self._epochs.rest(), _record.trained_record(self._trained)]
+            self._log.append(*held)
         self._log.close()
+
+    def _count(self, step: int, stats: Stats) -> None:
+        """A step was trained. Now and then that is written down: every few seconds, and ever less often."""
+        digest, rows = self._batches.popleft()
+        twice = rows if digest in self._digests else 0
+        self._digests.append(digest)
+        before = self._trained
+        self._trained = Trained(
+            step=step,
+            steps=before.steps + 1,
+            rows=before.rows + rows,
+            twice=before.twice + twice,
+            missed=stats.missed,
+            lost=stats.lost,
+            skipped=dict(self._skipped),
+            time=clock.time(),
+        )
+        now = clock.monotonic()
+        if now - self._written >= max(2.0, 0.01 * (now - self._began)):
+            self._written = now
+            self._log.append(_record.trained_record(self._trained))
 
     # -- in the checkpoint ---------------------------------------------------------------------------------------
 
@@ -212,9 +314,16 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         return {
             "scorer": self._scorer.state_dict(),
             "length": self._log.tell(),
-            "missed": self._missed,
             "errors": self._errors.copy(),
             "epoch": list(self._epoch),
+            "epoch_sums": self._epoch_sums.copy(),
+            "seen": self._seen,
+            "read": self._read,
+            "skipped": [[name, count] for name, count in self._skipped.items()],
+            "digests": np.array(self._digests, dtype=np.int64),
+            "trained": {name: value for name, value in asdict(self._trained).items() if name != "skipped"},
+            "readings": self._readings.state_dict(),
+            "epochs": self._epochs.state_dict(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -227,10 +336,16 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             return  # an epoch that goes on in its middle is put back twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
         self._log.cut(int(state["length"]))
-        self._missed = int(state["missed"])
         self._errors = np.array(state["errors"], dtype=np.float64)
         self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
-        self._heard = self._shown = self._scorer.last
+        self._heard = self._scorer.last
+        self._epoch_sums = np.array(state["epoch_sums"], dtype=np.float64)
+        self._seen, self._read = int(state["seen"]), int(state["read"])
+        self._skipped = {name: int(count) for name, count in state["skipped"]}
+        self._digests = deque(np.asarray(state["digests"]).tolist(), maxlen=BATCHES)
+        self._trained = Trained(**state["trained"], skipped=dict(self._skipped))
+        self._readings.load_state_dict(state["readings"])
+        self._epochs.load_state_dict(state["epochs"])
         self._restored = True
 
     # -- scoring -------------------------------------------------------------------------------------------------
@@ -252,11 +367,10 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         last = np.mean((now - x[:, -2]) ** 2, axis=-1)
         for both in zip(error, last, strict=True):
             self._errors += (np.array(both) - self._errors) / LATELY
-        figures = {"score": scored.score, "error": error, "last": last}
-        numbers = range(self._scorer.rows - len(row), self._scorer.rows)
-        self._log.append(*_run.reading_records(numbers, time[:, -1], values[:, -1], figures))
+        self._epoch_sums += [error.sum(), last.sum(), len(error)]
+        self._log.append(*self._readings.add(time[:, -1], values[:, -1], scored.score, error, last))
         self._tell({"event": "score", "score": float(scored.score[-1]), "scored": self._scorer.rows})
         for alarm in scored.alarms:
-            record = _run.alarm_record(alarm)
+            record = _record.alarm_record(alarm)
             self._log.append(record)
             self._tell({**record, "event": "alarm"})

@@ -1,0 +1,104 @@
+"""Errors and warnings in the words of the command: which flag to give, where the library names an argument."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from unbounded.detect._readings import SourceError
+
+_INSTEAD = (
+    ("Pass accept_changes=True", "Type it with --accept-changes"),
+    ("pass accept_changes=True", "type it with --accept-changes"),
+    ("accept_changes=True", "--accept-changes"),
+    ("the same call of fit", "the same command"),
+    ("The same call of fit", "The same command"),
+)
+
+
+def in_words(words: str) -> str:
+    """A sentence of the library's for whoever typed the command.
+
+    Args:
+        words: of an error or a warning.
+
+    Returns:
+        The sentence, with the command's flags in place of the library's arguments.
+    """
+    for old, new in _INSTEAD:
+        words = words.replace(old, new)
+    return words
+
+
+def is_sentence(error: BaseException) -> bool:
+    """Whether an error was raised by this package's own code, to be read by whoever typed the command.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        False for what somebody's function, or a framework, stumbled over: there, the traceback is what helps.
+    """
+    if isinstance(error, SourceError | ModuleNotFoundError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("unbounded.")
+
+
+def in_users_file(error: BaseException, source: str) -> str:
+    """The traceback of an error in somebody's function, from there on.
+
+    Args:
+        error: what was raised.
+        source: as in the command.
+
+    Returns:
+        The text; empty where the error did not come from the source's file.
+    """
+    path, colon, _ = source.rpartition(":")
+    if not colon or not Path(path).is_file():
+        return ""
+    trace = error.__traceback__
+    while trace is not None:
+        try:
+            if Path(trace.tb_frame.f_code.co_filename).samefile(path):
+                return "".join(traceback.format_exception(type(error), error, trace, chain=False))
+        except OSError:
+            pass
+        trace = trace.tb_next
+    return ""
+
+
+@contextlib.contextmanager
+def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
+    """Say what this package warns of as a remark, without the file and the line that warned.
+
+    Args:
+        say: is told sentences.
+    """
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if "unbounded" in Path(filename).parts:
+            say(in_words(str(message)))
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
