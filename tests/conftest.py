@@ -1,7 +1,10 @@
-"""What all tests share: hypothesis always tries the same examples, and a core test leaves no thread behind."""
+"""What all tests share: hypothesis always tries the same examples, a core test leaves no thread behind, and signals are
+those of a shell in the foreground.
+"""
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +19,14 @@ else:
         "same", derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     settings.load_profile("same")
+
+# A job in a shell's background ignores SIGINT, and so would this process and all that it starts: tests that send one
+# would wait for ever. With a handler here, a child begins with the system's default, and Python puts in its own.
+if threading.current_thread() is threading.main_thread():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -1,56 +1,60 @@
 """The report shows what a run wrote down: one file that loads nothing."""
 
+import doctest
 import json
 import re
+import tracemalloc
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-
-from unbounded.detect import _run
-from unbounded.detect._columns import VITALS
+from unbounded.detect import _bins, _record, _report, _svg
+from unbounded.detect._bins import EpochBins, Ladder, ReadingBins
+from unbounded.detect._columns import VITALS, Column
+from unbounded.detect._plots import coalesced
+from unbounded.detect._record import FILE, Start, Trained
 from unbounded.detect._report import write_report
-from unbounded.detect._run import Epoch, Start, read_run
-from unbounded.detect._score import Alarm, Scorer
+from unbounded.detect._run import last_start, read_run
+from unbounded.detect._score import Alarm
 
 
-def write_run(directory, readings=1_200, columns=VITALS, epochs=8, starts=2):
-    """A run as the trainer would write it: half of it, a pause of four seconds, the other half."""
+def write_run(
+    directory, readings=1_200, columns=VITALS, epochs=8, starts=2, alarms=1, axis="date", skipped=None, pause=4.0
+):
+    """A run as the trainer would write it: half of it, a pause, the other half."""
     rng = np.random.default_rng(0)
-    time = 1.76e9 + np.arange(readings) / 10
-    time[readings // 2 :] += 4.0
+    begin = 1.76e9 if axis == "date" else 0.0
+    time = begin + np.arange(readings) * (1 if axis == "row" else 0.1)
+    time[readings // 2 :] += pause
     values = np.stack(
         [
             np.clip(rng.gamma(2, 6, readings) + 50 * (np.arange(readings) // 30 == readings // 45), 0, 100),
-            20 + 0.01 * rng.normal(size=readings).cumsum(),
-            1 + 0.01 * rng.normal(size=readings).cumsum(),
+            *(20 + 0.01 * rng.normal(size=readings).cumsum() for _ in columns[1:3]),
             *(rng.gamma(0.3, 1e6, readings) for _ in columns[3:]),
         ][: len(columns)],
         axis=1,
     )
-    x = values / values.std(axis=0)
-    score = Scorer(columns).score(np.arange(readings), time, values, x, np.repeat(x.mean(0)[None], readings, 0)).score
-    figures = {"score": score, "error": np.full(readings, 0.5), "last": np.full(readings, 1.0)}
-    lines = [
-        _run.start_record(Start(time[0], "machine:", 0, "the beginning", columns, 4.0)),
-        *_run.reading_records(range(readings), time, values, figures),
-        *(_run.step_record(step, range(step, step + 32)) for step in range(1, readings // 2)),
-        *(
-            _run.epoch_record(
-                Epoch(e, 50 * e, time[0] + 5 * e, {"loss": 1 / e, "persistence": 1.1, "waiting": 0.7, "reuse": 16.0})
-            )
-            for e in range(1, epochs + 1)
-        ),
-    ]
+    bins, of_epochs = ReadingBins(len(columns)), EpochBins()
+    one = np.ones(readings)
+    lines = [_record.start_record(Start(time[0], "machine:", 0, "the beginning", columns, 4.0, axis))]
+    for at in range(0, readings, 500):
+        part = slice(at, at + 500)
+        lines += bins.add(time[part], values[part], rng.exponential(0.4, len(one[part])), one[part] / 2, one[part])
+    lines += bins.rest()
+    for e in range(1, epochs + 1):
+        logs = {"loss": 1 / e, "persistence": 1.1, "waiting": 0.7, "reuse": 16.0}
+        lines += of_epochs.add(e, 50 * e, time[0] + 5 * e, logs, [15.0, 30.0, 30])
     if starts > 1:
-        again = Start(time[readings // 2], "machine:", 300, "row 600", columns, 4.0)
-        lines += [_run.start_record(again), _run.missed_record(38, time[readings // 2])]
-    row = readings // 45 * 30
-    alarm = Alarm(row, float(time[row]), columns[0].name, 61.7, 6.2, False, columns[0].change(61.7))
-    lines.append(_run.alarm_record(alarm))
-    (directory / _run.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        lines.append(_record.start_record(Start(time[-1], "machine:", 300, "row 600", columns, 4.0, axis)))
+    lines.append(_record.trained_record(Trained(449, 449, 449 * 32, 0, 38 * (starts > 1), 0, skipped or {}, time[-1])))
+    for number in range(alarms):
+        row = (readings // 45 * 30 + 37 * number) % readings
+        column = columns[number % len(columns)]
+        words = column.change(61.7 + number)
+        lines.append(_record.alarm_record(Alarm(row, float(time[row]), column.name, 61.7, 6.2, False, words)))
+    (directory / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return values
 
 
 class Elements(HTMLParser):
@@ -76,7 +80,6 @@ def parsed(path):
     return elements
 
 
-@pytest.mark.slow
 def test_the_report_is_one_file_that_loads_nothing(tmp_path):
     write_run(tmp_path)
     path = write_report(tmp_path)
@@ -85,10 +88,9 @@ def test_the_report_is_one_file_that_loads_nothing(tmp_path):
     assert elements.loads == []
     assert not {"script", "link", "img", "iframe"} & set(elements.tags)
     assert re.findall(r"url\((?!#)", path.read_text()) == []
-    assert {p.name for p in tmp_path.iterdir()} == {"report.html", _run.FILE}
+    assert {p.name for p in tmp_path.iterdir()} == {"report.html", FILE}
 
 
-@pytest.mark.slow
 def test_the_report_has_a_plot_of_each_subject_and_the_alarm_with_its_column(tmp_path):
     write_run(tmp_path)
     elements = parsed(write_report(tmp_path))
@@ -103,20 +105,158 @@ def test_the_report_has_a_plot_of_each_subject_and_the_alarm_with_its_column(tmp
 
 def test_a_run_that_has_only_begun_has_a_report_too(tmp_path):
     write_run(tmp_path, epochs=0, starts=1)
-    lines = (tmp_path / _run.FILE).read_text().splitlines(keepends=True)
-    (tmp_path / _run.FILE).write_text(lines[0])
+    lines = (tmp_path / FILE).read_text().splitlines(keepends=True)
+    (tmp_path / FILE).write_text(lines[0])
     assert "Nothing has been scored yet" in write_report(tmp_path).read_text()
 
 
-@pytest.mark.slow
 def test_a_long_run_s_report_stays_small_and_shows_its_highest_reading(tmp_path):
-    write_run(tmp_path, readings=40_000, columns=VITALS[:2])
-    assert write_report(tmp_path).stat().st_size < 1_500_000
+    values = write_run(tmp_path, readings=40_000, columns=VITALS[:2], epochs=3_000, alarms=3_000)
+    assert (tmp_path / FILE).stat().st_size < 2_000_000
+    run = read_run(tmp_path)
+    assert run.readings == 40_000
+    assert run.alarm_count == 3_000
+    assert len(run.alarms) == 1_000
+    assert len(run.epochs) < 2_000
+    for bins in (run.bins, coalesced(run, 300)):
+        assert bins.count.sum() == 40_000
+        np.testing.assert_allclose(bins.high.max(axis=0), values.max(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(bins.low.min(axis=0), values.min(axis=0), rtol=1e-6, atol=1e-6)
+    assert len(coalesced(run, 300)) < 610
+    path = write_report(tmp_path)
+    assert path.stat().st_size < 1_000_000
+    assert "The newest 50 of 3,000 alarms" in path.read_text()
+
+
+def test_a_record_grows_with_the_logarithm_of_the_run():
+    sizes = []
+    for readings in (10_000, 100_000):
+        bins, records = ReadingBins(1, most=100), 0
+        one = np.ones(1_000)
+        for at in range(0, readings, 1_000):
+            records += len(bins.add(at + np.arange(1_000.0), one[:, None], one, one, one))
+        sizes.append(records)
+    assert sizes[1] - sizes[0] < 500
+    assert Ladder(100, 10**12).size < 10**12 / 100
+
+
+def test_a_hundred_columns_cost_little(tmp_path):
+    columns = tuple(Column(f"column {i}") for i in range(100))
+    write_run(tmp_path, readings=3_000, columns=columns[:100], alarms=300)
+    tracemalloc.start()
+    path = write_report(tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size < 3_000_000
+    assert most < 60_000_000
+    assert parsed(path).text.count("column 99") >= 1
+
+
+@pytest.mark.parametrize("cuts", [[1] * 40, [7, 13, 20], [40]])
+def test_bins_are_the_same_however_readings_came_and_over_a_restart(cuts):
+    rng = np.random.default_rng(1)
+    time, values = np.arange(40.0), rng.normal(size=(40, 2))
+    time[25:] += 500
+    score, error, last = rng.random((3, 40))
+    whole = ReadingBins(2, most=4)
+    expected = [*whole.add(time, values, score, error, last), *whole.rest()]
+    bins, found, at = ReadingBins(2, most=4), [], 0
+    for count in cuts:
+        part = slice(at, at + count)
+        found += bins.add(time[part], values[part], score[part], error[part], last[part])
+        at += count
+        state = json.loads(json.dumps(bins.state_dict(), default=lambda array: array.tolist()))
+        bins = ReadingBins(2, most=4)
+        bins.load_state_dict(state)
+    found += bins.rest()
+    assert [record["kind"] for record in found] == [record["kind"] for record in expected]
+    for one, other in zip(found, expected, strict=True):
+        for name in one:
+            assert one[name] == other[name] or np.allclose(one[name], other[name], rtol=1e-6)
+    assert [record for record in found if record["kind"] == "pause"] == [{"kind": "pause", "from": 24.0, "to": 525.0}]
+
+
+def test_no_line_bridges_a_pause_and_no_grey_covers_what_was_read(tmp_path):
+    write_run(tmp_path, readings=1_200, pause=60.0)
+    run = read_run(tmp_path)
+    assert len(run.pauses) == 1
+    since, until = run.pauses[0]
+    assert until - since == pytest.approx(60.1, abs=0.01)
+    read = (run.bins.begin <= since) & (run.bins.end >= until)
+    assert not read.any()
+
+
+@pytest.mark.parametrize(("axis", "words"), [("row", "row 784"), ("seconds", "82 s"), ("date", "2025-10-09")])
+def test_times_are_told_as_the_run_has_them(tmp_path, axis, words):
+    write_run(tmp_path, axis=axis, starts=1)
+    text = " ".join(parsed(write_report(tmp_path)).text)
+    assert words in text
+    assert "1970" not in text
+    assert (" in " in text.split("readings of")[1][:40]) == (axis != "row")
+
+
+@pytest.mark.parametrize("time", [-1e300, 1e300, 4e17, -4e17])
+def test_a_time_that_no_calendar_has_breaks_nothing(tmp_path, time):
+    write_run(tmp_path, readings=50)
+    text = (tmp_path / FILE).read_text().replace("176000000", f"{time:.0f}"[:12])
+    (tmp_path / FILE).write_text(text)
+    write_report(tmp_path)
+    assert _report.moment(time, "date")
+
+
+def test_a_short_span_is_no_span_of_none():
+    assert _report._span(0.34) == "0.34 seconds"
+    assert _report._span(3_600) == "60 minutes"
+    assert _report._span(86_400 * 30) == "30.0 days"
+
+
+def test_the_figure_at_the_top_and_the_chart_measure_the_same(tmp_path):
+    write_run(tmp_path, epochs=6)
+    run = read_run(tmp_path)
+    text = " ".join(" ".join(parsed(write_report(tmp_path)).text).split())
+    assert "50% better" in text
+    # In each epoch as in all.
+    assert all(epoch.error / epoch.last == pytest.approx(0.5) for epoch in run.epochs)
+    assert "what the figure at the top of the page sums up" in text
+
+
+def test_what_was_left_out_is_named_with_its_columns(tmp_path):
+    write_run(tmp_path, skipped={"cpu": 3, "load": 12})
+    text = " ".join(" ".join(parsed(write_report(tmp_path)).text).split())
+    assert "15 more were left out, since a column held no number: load in 12, cpu in 3." in text
+
+
+def test_what_another_version_wrote_does_not_break_a_report(tmp_path):
+    write_run(tmp_path, readings=100)
+    with (tmp_path / FILE).open("a") as file:
+        file.write(json.dumps({"kind": "something new", "step": 1}) + "\n")
+        file.write('{"kind": "trained", "st{"kind": "alarm"}\n')
+        file.write(json.dumps({**_record.trained_record(Trained(step=7)), "more": 1}) + "\n")
+    run = read_run(tmp_path)
+    assert run.damaged == 1
+    assert run.trained.step == 7
+    assert "1 line of its record could not be read" in write_report(tmp_path).read_text()
+
+
+def test_the_columns_of_a_run_are_known_from_its_last_start(tmp_path):
+    assert last_start(tmp_path) is None
+    write_run(tmp_path, readings=50, columns=VITALS[:2], axis="seconds")
+    start = last_start(tmp_path)
+    assert start.columns == VITALS[:2]
+    assert start.axis == "seconds"
+    assert start.step == 300
+
+
+@pytest.mark.parametrize("module", [_bins, _svg])
+def test_the_examples_in_the_docstrings_run(module):
+    assert doctest.testmod(module).failed == 0
 
 
 def test_names_are_shown_as_they_are_and_never_run(tmp_path):
     write_run(tmp_path, readings=100)
     text = write_report(tmp_path, title="<script>alert(1)</script>").read_text()
+    write_run(tmp_path, readings=100, columns=(Column("<script>alert(2)</script>", "<b>"),))
+    text += write_report(tmp_path).read_text()
     assert "<script>" not in text
 
 
@@ -126,30 +266,23 @@ def test_a_directory_without_a_run_says_how_to_begin_one(tmp_path):
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
-    write_run(tmp_path, readings=900)
+    values = write_run(tmp_path, readings=900)
     run = read_run(tmp_path)
-    assert len(run.row) == 900
-    assert run.values.shape == (900, 7)
+    assert run.readings == len(run.bins) == 900
+    np.testing.assert_allclose(run.bins.low, values, rtol=1e-6)
     assert run.columns == VITALS
     assert [start.step for start in run.starts] == [0, 300]
-    assert run.missed == 38
+    assert run.trained.missed == 38
     assert run.alarms[0].words == "cpu +62 points"
     assert run.better_by() == pytest.approx(0.5)
     assert run.better_by(100) == pytest.approx(0.5)
     assert run.steps[-1] == 449
-
-
-def test_a_batch_that_comes_again_is_counted_and_a_row_in_two_batches_is_not(tmp_path):
-    write_run(tmp_path, readings=900)
-    assert read_run(tmp_path).rows_trained_twice() == 0
-    with (tmp_path / _run.FILE).open("a") as file:
-        file.write(json.dumps(_run.step_record(450, range(7, 7 + 32))) + "\n")
-    assert read_run(tmp_path).rows_trained_twice() == 32
+    assert run.uses == pytest.approx(449 * 32 / 900)
 
 
 def test_a_line_that_was_cut_short_by_a_kill_is_left_out(tmp_path):
     write_run(tmp_path, readings=900)
-    with (tmp_path / _run.FILE).open("a") as file:
+    with (tmp_path / FILE).open("a") as file:
         file.write('{"kind": "step", "st')
     assert read_run(tmp_path).steps[-1] == 449
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("keras")
 
-from unbounded.detect import _run
 from unbounded.detect._readings import readings
-from unbounded.detect._run import read_run
+from unbounded.detect._record import FILE, Trained, trained_record
+from unbounded.detect._run import last_start, read_run
 from unbounded.detect._train import Plan, steps_done, train
 
 pytestmark = [
@@ -56,60 +56,151 @@ def trained(source, directory, steps, **options):
 
 
 def lines(directory, *kinds):
-    with (directory / _run.FILE).open() as file:
+    with (directory / FILE).open() as file:
         records = [json.loads(line) for line in file]
     return [record for record in records if record["kind"] in kinds]
 
 
-def test_every_window_is_scored_before_it_is_first_trained_on(source, tmp_path):
+def scores(events):
+    return [(event["scored"], event["score"]) for event in events if event["event"] == "score"]
+
+
+def test_every_window_is_scored_before_it_is_first_trained_on(source, tmp_path, monkeypatch):
+    from unbounded.detect._watch import Watch
+
+    events, handed = [], []
+    hand_out, end = Watch.hand_out, Watch.on_train_batch_end
+
+    def note(self, batch):
+        handed.append(int(batch["row"][:, -1].max()))
+        return hand_out(self, batch)
+
+    def check(self, batch, logs=None):
+        # A window is known by its last row; those that were scored are the first ones.
+        events.append((handed.pop(0), self._scorer.last))
+        end(self, batch, logs)
+
+    monkeypatch.setattr(Watch, "hand_out", note)
+    monkeypatch.setattr(Watch, "on_train_batch_end", check)
     trained(source, tmp_path / "run", 40)
-    scored = -1
-    for record in lines(tmp_path / "run", "reading", "step"):
-        if record["kind"] == "reading":
-            # A window is known by its last row: the first one has LENGTH - 1 rows before it.
-            scored = record["row"] + LENGTH - 1
-        else:
-            assert max(record["rows"]) <= scored
-    assert scored > 60
+    assert len(events) == 40
+    assert all(newest <= scored for newest, scored in events)
+    assert events[-1][1] > 60
 
 
 def test_a_window_is_scored_with_weights_that_have_not_seen_it(source, tmp_path):
-    trained(source, tmp_path / "run", 6)
-    trained(source, tmp_path / "still", 6, learning_rate=1e-30)
-    run, still = (lines(tmp_path / name, "reading", "step") for name in ("run", "still"))
-    first = [record["kind"] for record in run].index("step")
+    run, still = (
+        trained(source, tmp_path / name, 6, learning_rate=rate) for name, rate in (("run", 1e-2), ("still", 1e-30))
+    )
+    first = [event["event"] for event in run].index("step")
+    kinds = ("reading", "score")
     # Until a first step was trained, a model that learns is one that does not.
-    assert run[: first + 1] == still[: first + 1]
-    assert run != still
+    assert [e for e in run[:first] if e["event"] in kinds] == [e for e in still[:first] if e["event"] in kinds]
+    bins = [[record["error"] for record in lines(tmp_path / name, "readings")] for name in ("run", "still")]
+    assert bins[0] != bins[1]
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(source, tmp_path):
-    trained(source, tmp_path / "whole", 40)
+    whole = trained(source, tmp_path / "whole", 40)
     first = trained(source, tmp_path / "parts", 20)
     second = trained(source, tmp_path / "parts", 40)
-    kinds = ("reading", "step")
     # Scores depend on the weights: where these differed in a bit, the readings would.
-    assert lines(tmp_path / "whole", *kinds) == lines(tmp_path / "parts", *kinds)
-    assert first[-1] == {"event": "end", "step": 20, "iterations": 20}
-    assert second[-1] == {"event": "end", "step": 40, "iterations": 40}
+    assert lines(tmp_path / "whole", "readings") == lines(tmp_path / "parts", "readings")
+    assert dict(scores(first + second)).items() >= dict(scores(whole)[-10:]).items()
+    assert {**first[-1], "readings": 0} == {"event": "end", "step": 20, "readings": 0, "iterations": 20, "by": None}
+    assert {**second[-1], "readings": 0} == {"event": "end", "step": 40, "readings": 0, "iterations": 40, "by": None}
     begins = [event for event in second if event["event"] == "begin"]
     assert [begin["step"] for begin in begins] == [20]
     run = read_run(tmp_path / "parts")
     assert run.rows_trained_twice() == 0
     assert run.steps.tolist() == list(range(1, 41))
-    assert [epoch.epoch for epoch in run.epochs] == [1, 2, 3, 4]
+    assert run.trained.rows == 40 * 16
+    assert [epoch.first for epoch in run.epochs] == [1, 2, 3, 4]
+    # What the epochs judged is what was read in their course.
+    assert sum(epoch.judged for epoch in run.epochs) <= run.readings
 
 
 def test_what_was_written_after_the_checkpoint_is_cut_off(source, tmp_path):
     trained(source, tmp_path / "run", 20)
-    before = lines(tmp_path / "run", "step", "reading", "alarm")
-    with (tmp_path / "run" / _run.FILE).open("a") as file:
-        file.write(json.dumps(_run.step_record(21, [1, 2, 3])) + '\n{"kind": "st')
+    before = lines(tmp_path / "run", "readings", "alarm")
+    with (tmp_path / "run" / FILE).open("a") as file:
+        file.write(json.dumps(trained_record(Trained(99, 99))) + '\n{"kind": "tr')
     trained(source, tmp_path / "run", 30)
     run = read_run(tmp_path / "run")
     assert run.steps.tolist() == list(range(1, 31))
-    assert (1, 2, 3) not in run.batches
-    assert lines(tmp_path / "run", "step", "reading", "alarm")[: len(before)] == before
+    assert run.damaged == 0
+    assert lines(tmp_path / "run", "readings", "alarm")[: len(before)] == before
+
+
+@pytest.fixture
+def holes(tmp_path):
+    """Readings that are not all numbers: the first, one later, then a hundred in a row, and an infinity."""
+    path = tmp_path / "holes.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import math
+
+            def sensor(start=0):
+                while True:
+                    a = math.nan if start in (0, 50) or 100 <= start < 200 else math.sin(start / 5)
+                    yield {"a": a, "b": math.inf if start == 60 else 1e300 if start == 70 else start % 3}
+                    start += 1
+            """
+        )
+    )
+    return f"{path}:sensor"
+
+
+def test_readings_that_hold_no_number_are_left_out_counted_and_named_once(holes, tmp_path):
+    first = trained(holes, tmp_path / "run", 60)
+    second = trained(holes, tmp_path / "run", 160)
+    skipped = [event for event in first + second if event["event"] == "skipped"]
+    assert [(s["reading"], s["column"]) for s in skipped[:4]] == [(1, "a"), (51, "a"), (61, "b"), (71, "b")]
+    assert [s["reading"] for s in skipped if s["first"]] == [1, 61]
+    assert [s["reading"] for s in skipped] == sorted({s["reading"] for s in skipped})
+    assert len(skipped) == skipped[-1]["skipped"] == 104
+    run = read_run(tmp_path / "run")
+    assert run.trained.skipped == {"a": 102, "b": 2}
+    assert run.steps.tolist() == list(range(1, 161))
+    assert np.isfinite(run.bins.low).all()
+    steps = [event["skipped"] for event in second if event["event"] == "step"]
+    assert steps[-1] == 104
+
+
+def test_the_end_of_a_generator_ends_the_training_and_is_no_error(tmp_path):
+    path = tmp_path / "short.py"
+    path.write_text("def sensor():\n    for i in range(100):\n        yield {'a': i % 7}\n")
+    events = trained(f"{path}:sensor", tmp_path / "run", None)
+    assert events[-1]["by"] == "source"
+    assert events[-1]["readings"] == 100
+    assert events[-1]["step"] == (100 - LENGTH + 1) * 8 // 16
+    assert read_run(tmp_path / "run").readings == 100 - LENGTH + 1
+    few = tmp_path / "few.py"
+    few.write_text("def sensor():\n    yield {'a': 1}\n")
+    assert trained(f"{few}:sensor", tmp_path / "few", None)[-1]["step"] == 0
+    assert last_start(tmp_path / "few").step == 0
+
+
+def test_what_is_read_again_after_a_restart_is_said(source, tmp_path):
+    trained(source, tmp_path / "run", 20)
+    events = trained(source, tmp_path / "run", 30)
+    again = [event["readings"] for event in events if event["event"] == "again"]
+    assert again
+    assert all(reading["readings"] > 50 for reading in events if reading["event"] == "reading")
+
+
+def test_a_batch_that_is_trained_again_is_counted(source, tmp_path, monkeypatch):
+    from unbounded.detect._watch import Watch
+
+    hand_out = Watch.hand_out
+
+    def same(self, batch):
+        return hand_out(self, {**batch, "row": batch["row"] * 0})
+
+    monkeypatch.setattr(Watch, "hand_out", same)
+    trained(source, tmp_path / "run", 5)
+    assert read_run(tmp_path / "run").rows_trained_twice() == 4 * 16
 
 
 def test_a_jump_raises_an_alarm_that_names_its_column(source, tmp_path):
@@ -125,7 +216,7 @@ def test_the_figures_that_are_told_are_true(source, tmp_path):
     assert [step["step"] for step in steps] == list(range(1, 41))
     assert steps[-1]["rows"] == 40 * 16
     assert [step["in_epoch"] for step in steps] == [*range(1, 11)] * 4
-    assert steps[-1]["scored"] == read_run(tmp_path / "run").row[-1] + 1
+    assert steps[-1]["scored"] == read_run(tmp_path / "run").readings
     assert all(0 <= step["waiting"] <= 1 for step in steps)
     # Each reading is used eight times, once its window is full.
     assert read_run(tmp_path / "run").uses == pytest.approx(8.0, rel=0.1)
@@ -143,6 +234,6 @@ def test_the_model_s_error_is_that_of_readings_it_was_not_trained_on(source, tmp
     events = trained(source, tmp_path / "run", 60)
     run = read_run(tmp_path / "run")
     told = [event["better"] for event in events if event["event"] == "step"][-1]
-    assert np.isfinite(run.error).all()
+    assert np.isfinite(run.bins.error).all()
     assert run.better_by() is not None
     assert -1 < told < 1

@@ -98,9 +98,10 @@ def panel(view: View, alarmed: dict[str, float], width: int, height: int) -> Any
     if silence:
         parts.append(Text(silence, style="bold yellow", no_wrap=True, overflow="ellipsis"))
         used += 1
-    alarms = list(view.alarms)[-ALARMS:]
     # Two lines of the frame, one blank, one for the score, one that the cursor needs.
-    room = height - used - len(alarms) - 5
+    used += 5
+    alarms = list(view.alarms)[-max(1, min(ALARMS, height - used - 2)) :]
+    room = height - used - len(alarms)
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=10, max_width=16, no_wrap=True)
     table.add_column(justify="right", min_width=9, no_wrap=True)

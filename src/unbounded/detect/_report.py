@@ -95,7 +95,8 @@ def page(run: Run, *, title: str) -> str:
         )
     if len(run.starts) > 1:
         parts += ["<h2>Starts</h2>", _starts(run)]
-    damaged = f" {run.damaged:,} lines of its record could not be read." if run.damaged else ""
+    count = "1 line" if run.damaged == 1 else f"{run.damaged:,} lines"
+    damaged = f" {count} of its record could not be read." if run.damaged else ""
     parts.append(f"<footer>Made by unbounded, {_when(clock.time())}, from {run.readings:,} readings.{damaged}</footer>")
     return _document(title, "\n".join(parts))
 
