@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import first, segments, table
+from unbounded._mark import from_plain, to_plain
 from unbounded._node import EndOfStream
+from unbounded._rows import RowsError
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -39,49 +46,103 @@ def test_windows_never_span_a_gap() -> None:
     assert [part.tolist() for part in got] == [[[i, i + 1, i + 2] for i in range(5)]] * 3
 
 
-def by_hand(keys: np.ndarray, length: int, stride: int, expire: int | None) -> list[tuple[int, list[int]]]:
-    """Each window's last row and its rows, one key at a time, by the words of the docs."""
-    held: dict[int, list[int]] = {}
-    last: dict[int, int] = {}
-    over: dict[int, int] = {}
+def by_hand(keys: list[Any], length: int, stride: int, expire: int | None) -> list[list[int]]:
+    """The rows of each window, one row after the other, by the words of the docs."""
+    held: dict[Any, list[int]] = {}
+    last: dict[Any, int] = {}
+    over: dict[Any, int] = {}
     found = []
-    for i, key in enumerate(keys.tolist()):
+    for i, key in enumerate(keys):
         if expire is not None and key in last and i - last[key] > expire:
-            held.pop(key), over.pop(key, None)
+            held.pop(key, None)
+            over.pop(key, None)
         last[key] = i
         if over.get(key, 0):
             over[key] -= 1
             continue
         held.setdefault(key, []).append(i)
         if len(held[key]) == length:
-            found.append((i, held[key][:]))
+            found.append(held[key][:])
             over[key] = max(0, stride - length)
             held[key] = held[key][stride:]
     return found
 
 
-@pytest.mark.parametrize(
-    ("length", "stride", "expire"), [(3, 1, None), (3, 2, None), (2, 5, None), (3, 1, 4), (4, 3, 7)]
-)
-def test_keyed_windows_hold_one_key_each_in_the_order_of_their_last_rows(
-    length: int, stride: int, expire: int | None
+@st.composite
+def keyed(draw: Any) -> tuple[list[Any], int, int, int | None]:
+    """Keys, and what windows() is given."""
+    names = draw(st.sampled_from([[0, 1, 2, 3], list(range(40)), ["a", "bb", "ccc"], [0.5, float("inf"), -0.0]]))
+    keys = draw(st.lists(st.sampled_from(names), min_size=1, max_size=120))
+    return keys, draw(st.integers(1, 6)), draw(st.integers(1, 9)), draw(st.none() | st.integers(1, 12))
+
+
+@given(keyed(), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_keyed_windows_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and_wherever_it_resumes(
+    given_: tuple[list[Any], int, int, int | None], cuts: list[int], passes: int
 ) -> None:
-    keys = np.random.default_rng(0).integers(0, 4, 200)
-    stream = ub.arrays({"k": keys, "id": np.arange(200)}, shuffle=False, passes=1).windows(
-        length, stride=stride, by="k", expire=expire
-    )
-    expected = by_hand(keys, length, stride, expire)
-    for block_rows in (1, 7, 64, 200):
-        opened = stream.open(block_rows=block_rows)
-        got: list[list[int]] = []
+    keys, length, stride, expire = given_
+    rows = {"k": np.array(keys), "id": np.arange(len(keys))}
+    stream = ub.arrays(rows, shuffle=False, passes=passes).windows(length, stride=stride, by="k", expire=expire)
+    got: list[Any] = []
+    mark: Any = None
+    for turn in itertools.count():
+        # Another run goes on each time, from the mark as plain data, with blocks of another length.
+        top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
+        if mark is not None:
+            top.restore(from_plain(json.loads(json.dumps(to_plain(mark)))))
         try:
-            while True:
-                block: Any = opened.top.pull(None)
+            for _ in range(3):
+                block = top.pull(None)
                 if block is not None and block.count:
+                    assert (block.rows["k"] == block.rows["k"][:, :1]).all()
                     got += block.rows["id"].tolist()
+                if block is not None and block.ends:
+                    got.append("end of pass")
+            mark = top.mark()
         except EndOfStream:
-            pass
-        assert got == [rows for _, rows in expected]
+            break
+        finally:
+            top.close()
+    assert got == [*by_hand(keys, length, stride, expire), "end of pass"] * passes
+
+
+def drain(stream: ub.Stream, block_rows: int) -> list[Any]:
+    """The ids in each window of a stream that ends."""
+    top: Any = stream.open(block_rows=block_rows).top
+    got: list[Any] = []
+    with contextlib.closing(top), contextlib.suppress(EndOfStream):
+        while True:
+            block = top.pull(None)
+            got += block.rows["id"].tolist() if block is not None and block.count else []
+    return got
+
+
+def test_keys_that_come_and_go_keep_their_rows_apart() -> None:
+    random = np.random.default_rng(0)
+    # Many keys, of which few come at a time, and text that becomes wider.
+    keys = [f"k{'0' * (i // 1000)}{random.integers(0, 3) + i // 40 % 50}" for i in range(3_000)]
+    rows = {"k": np.array(keys), "id": np.arange(3_000)}
+    stream = ub.arrays(rows, shuffle=False, passes=1).map(lambda r: {**r, "k": np.array(r["k"].tolist())})
+    for expire in (None, 500, 2_500):
+        assert drain(stream.windows(4, by="k", expire=expire), 7) == by_hand(keys, 4, 1, expire)
+
+
+def test_nan_is_a_key_like_any_other() -> None:
+    rows = {"k": np.array([1.0, np.nan, 1.0, np.nan, np.nan]), "id": np.arange(5)}
+    stream = ub.arrays(rows, shuffle=False, passes=1).windows(2, by="k")
+    for size in (1, 5):
+        assert drain(stream, size) == [[0, 2], [1, 3], [3, 4]]
+
+
+def test_what_is_no_key_of_a_row_is_refused() -> None:
+    for rows, sentence in (
+        ({"id": np.arange(3)}, "without that column"),
+        (np.arange(3), "without that column"),
+        ({"k": np.zeros((3, 2)), "id": np.arange(3)}, r"rows of shape \(2,\).*one key in each row"),
+    ):
+        with pytest.raises(RowsError, match=sentence):
+            first(ub.arrays(rows).windows(2, by="k").batch(1), 1)
 
 
 def test_a_silent_keys_rows_are_in_the_mark_and_let_go_of_once_expired() -> None:
@@ -96,7 +157,7 @@ def test_a_silent_keys_rows_are_in_the_mark_and_let_go_of_once_expired() -> None
                 feed.trained()
                 if i == 300:
                     break
-            assert len(feed._opened.top.mark()["from"]["tails"]) <= most + 1
+            assert len(feed._opened.top.mark()["from"]["tails"]["keys"]) <= most + 1
 
 
 @pytest.mark.parametrize(("length", "stride"), [(5, 1), (5, 3), (3, 7)])

@@ -125,7 +125,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def gather(rows: Tree, index: Array) -> Tree:
-    """The rows that `index` (integers or a mask) names: copies, in memory of their own (see `empty`).
+    """The rows that `index` (integers in any shape, or a mask) names: copies, in memory of their own (see `empty`).
 
     No integer may be out of range: it is not noticed.
     """
@@ -137,7 +137,7 @@ def gather(rows: Tree, index: Array) -> Tree:
 def _take(leaf: Array, index: Array) -> Array:
     if type(leaf) not in _PLAIN:
         return leaf.take(index, axis=0)
-    out = empty((len(index), *leaf.shape[1:]), leaf.dtype)
+    out = empty((*index.shape, *leaf.shape[1:]), leaf.dtype)
     if leaf.flags.c_contiguous and leaf.flags.aligned:
         # To write into `out` at once, `take` must not have to undo what it wrote: so no index may be an error.
         leaf.take(index, axis=0, out=out, mode="clip")

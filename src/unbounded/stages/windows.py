@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from unbounded import _check, _rows
 from unbounded._block import Block
 from unbounded._held import Held
 from unbounded._node import CannotTell, Context, Mark, Node
-from unbounded._rows import Array, RowsError, Tree
+from unbounded._rows import Array, Tree
 from unbounded.stages._base import Holding, Stage
+from unbounded.stages._keyed import KeyedWindows
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Windows(Stage):
         return max(0, (rows - self.length) // self.stride + 1)
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Windows(upstream, self) if self.by is None else _KeyedWindows(upstream, self)
+        return _Windows(upstream, self) if self.by is None else KeyedWindows(upstream, self)
 
     def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
         if self.by is not None:
@@ -121,109 +122,3 @@ class _Windows(Holding):
     def restore(self, mark: Mapping[str, Any]) -> None:
         self._begin(mark["over"])
         self._held.restore(mark)
-
-
-class _Tail(NamedTuple):
-    """A key's rows that a later window needs, how many of its rows to pass over first, and when it was last
-    seen."""
-
-    rows: Tree
-    held: int
-    over: int
-    seen: int
-
-
-class _KeyedWindows(Holding):
-    """Windows over each key's own rows, in the order of their last rows.
-
-    The mark carries the rows of every key that a later window needs, at most `length - 1` each: a key that
-    has been silent for long would else tie the mark to the distant past.
-    """
-
-    def __init__(self, upstream: Node, windows: Windows) -> None:
-        self._upstream = upstream
-        self._windows = windows
-        self._tails: Mapping[Any, _Tail] = {}
-        self._row = 0
-        self._before: tuple[Mark, Block] | None = None
-
-    def pull(self, timeout: float | None) -> Block | None:
-        while True:
-            if self._before is None:
-                before = self.mark()
-                block = self._upstream.pull(timeout)
-                if block is None:
-                    return None
-                assert isinstance(block, Block)
-                self._before = (before, block)
-            block = self._before[1]
-            out = self._windows_of(block) if block.count else Block(None, 0)
-            self._row += block.count
-            self._before = None
-            if block.ends:
-                self._tails = {}
-            if out.count or block.ends:
-                return Block(out.rows, out.count, block.ends, out.times)
-
-    def _windows_of(self, block: Block) -> Block:
-        by, length, stride = self._windows.by, self._windows.length, self._windows.stride
-        if not isinstance(block.rows, dict) or by not in block.rows:
-            raise RowsError(
-                f"windows(by={by!r}) was given rows without that column. Expected a dict of columns with it."
-            )
-        keys, inverse = np.unique(block.rows[by], return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        bounds = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
-        tails = dict(self._tails)
-        made: list[Tree] = []
-        last: list[Array] = []
-        for i, key in enumerate(keys.tolist()):
-            index = order[bounds[i] : bounds[i + 1]]
-            for part in self._unexpired(index, tails.get(key)):
-                tail = tails.get(key) if part is index or part[0] == index[0] else None
-                if tail is not None and self._expired(tail.seen, int(part[0]) + self._row):
-                    tail = None
-                rows, count, over = _rows.gather(block.rows, part), len(part), 0
-                if tail is not None:
-                    rows = _rows.join([tail.rows, rows]) if tail.held else rows
-                    count, over = count + tail.held, tail.over
-                skip = min(over, count)
-                rows, count, over = _rows.cut(rows, skip, count), count - skip, over - skip
-                windows = max(0, (count - length) // stride + 1)
-                if windows:
-                    made.append(slide(rows, length, stride))
-                    ends = len(part) - count + length - 1 + np.arange(windows) * stride
-                    last.append(part[ends])
-                gone = min(windows * stride, count)
-                keep = _rows.map_leaves(np.copy, _rows.cut(rows, gone, count))
-                tails[key] = _Tail(keep, count - gone, over + windows * stride - gone, int(part[-1]) + self._row)
-        if self._windows.expire is not None:
-            now = self._row + block.count
-            tails = {k: t for k, t in tails.items() if not self._expired(t.seen, now)}
-        self._tails = tails
-        if not made:
-            return Block(None, 0)
-        ends = np.concatenate(last)
-        sort = np.argsort(ends, kind="stable")
-        times = None if block.times is None else block.times[ends[sort]]
-        return Block(_rows.gather(_rows.join(made), sort), len(sort), None, times)
-
-    def _expired(self, seen: int, now: int) -> bool:
-        return self._windows.expire is not None and now - seen > self._windows.expire
-
-    def _unexpired(self, index: Array, tail: _Tail | None) -> list[Array]:
-        """A key's rows in this block, split where it had been silent for longer than `expire`."""
-        if self._windows.expire is None:
-            return [index]
-        return np.split(index, np.flatnonzero(np.diff(index) > self._windows.expire) + 1)
-
-    def mark(self) -> Mark:
-        if self._before is not None:
-            return self._before[0]
-        return {"from": self._upstream.mark(), "row": self._row, "tails": self._tails}
-
-    def restore(self, mark: Mapping[str, Any]) -> None:
-        self._before = None
-        self._upstream.restore(mark["from"])
-        self._row = mark["row"]
-        self._tails = {key: _Tail(*tail) for key, tail in mark["tails"].items()}
