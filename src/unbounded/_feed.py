@@ -239,7 +239,8 @@ class Feed:
         feed is the next epoch.
 
         This is what data loaders expect: torch's DataLoader(feed, batch_size=None), Lightning, Accelerate. As with
-        theirs, `state_dict()` in the body of such a loop takes the batch at hand for trained.
+        theirs, `state_dict()` in the body of such a loop takes the batch at hand for trained, where the feed has a
+        length; where it has none, trainers take a batch ahead, and only those before the batch at hand count.
         """
         self._usable()
         _torch.refuse_worker()
@@ -613,11 +614,14 @@ class Feed:
         """Where training stands, as plain data: dicts, lists, numbers and strings.
 
         Of a source that can't go back, the rows that were read and not trained on are in it. In the body of a loop
-        over the feed itself (`for batch in feed`), asking for it says that the batch at hand is trained.
+        over the feed itself (`for batch in feed`) that has a length, asking for it says that the batch at hand is
+        trained, as the data loaders of torch, Lightning and Accelerate have it.
         """
         from unbounded import _kept
 
-        if self._loop is not None and self._loop.whole_epoch and self._loop.state == "live" and self._auto:
+        loop = self._loop
+        if loop is not None and loop.whole_epoch and loop.state == "live" and self._auto and self.length is not None:
+            # Without a length, a trainer takes one batch ahead to see the end coming: that one is not trained.
             self.trained()
         return {**self._state(), "rows": to_plain(_kept.dump(self._opened.source, self._mark()))}
 
@@ -649,6 +653,20 @@ class Feed:
 
         rows = state.get("rows")
         self._restore(state, [] if rows is None else _kept.undump(from_plain(rows)), accept_changes=accept_changes)
+
+    get_state = state_dict
+    """The same under the name that Grain's iterators have."""
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """`load_state_dict` under the name that Grain's iterators have."""
+        self.load_state_dict(state)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "A feed can't be copied or sent to another process: it has threads, and a batch can be trained on by one "
+            "trainer only. Send the stream, and make a feed of it there; with a DataLoader, use num_workers=0: "
+            ".prefetch(n) and .map(fn, workers=n) work ahead in threads."
+        )
 
     def _restore(
         self, state: Mapping[str, Any], dumps: list[Mapping[str, Any]], *, accept_changes: bool = False
