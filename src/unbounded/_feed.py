@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from unbounded import _check, _describe, _refuse, _rows, _torch
+from unbounded import _check, _describe, _refuse, _rows, _show, _torch
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._describe import Position
@@ -23,13 +23,15 @@ from unbounded._epoch_run import EpochRun, Loop
 from unbounded._held import Held
 from unbounded._lots import Count, Lot
 from unbounded._mark import from_plain, to_plain
-from unbounded._node import EndOfStream, Mark, Node, StreamError
+from unbounded._node import EndOfStream, Mark, Node, StreamError, empty_stream
 from unbounded._progress import Progress
 from unbounded._rows import Tree
+from unbounded._show import words
 from unbounded._stats import Stats
 from unbounded._stream import Opened, Stream
 from unbounded._tally import Tally
 from unbounded._waiting import Waiting
+from unbounded._words import checked
 from unbounded.stages._base import WEAKEST_FIRST, Guarantee
 from unbounded.stages.batch import BlocksAsBatches
 
@@ -75,6 +77,10 @@ class Feed:
     >>> feed.close()
     """
 
+    @checked(
+        "ub.Feed(stream, epoch=…)",
+        "Only the stream is given by its place: ub.Feed(stream, epoch=ub.Epoch(steps=1000)).",
+    )
     def __init__(
         self,
         stream: Stream,
@@ -121,7 +127,7 @@ class Feed:
         self.last_epoch: Stats | None = None
         """What happened in the epoch that ended last."""
         self._opened: Opened = stream.open(clock)
-        self._waiting = Waiting(stream, self._opened.top.counts, clock)
+        self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, clock)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
 
@@ -168,6 +174,7 @@ class Feed:
         """The number of the epoch at hand, from 0, counted from the run's beginning."""
         return self.progress.number
 
+    @checked("feed.epochs(n)")
     def epochs(self, n: int | None = None) -> Iterator[EpochRun]:
         """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7
         goes on there, and one that was left in the middle of an epoch goes on with the rest of it.
@@ -382,7 +389,7 @@ class Feed:
                     self._ended = True
                     self._waiting.end()
                     if not self._tail.steps:
-                        raise _refuse.empty(self.stream) from None
+                        raise empty_stream(repr(self.stream)) from None
                     return False
                 if run is not None:
                     break
@@ -764,3 +771,18 @@ class Feed:
 
     def __repr__(self) -> str:
         return f"<Feed of {self.stream!r}: {'closed' if self._closed else self.position}>"
+
+    def _repr_html_(self) -> str:
+        stats, length = self.stats, self.length
+        epoch = "none" if self.epoch is None else f"{self.epoch!r}"
+        figures = [
+            ("feed", "closed" if self._closed else f"at {self.position}"),
+            ("epoch", f"{epoch}, number {self.epoch_number}" + ("" if length is None else f", {length:,} batches")),
+            ("trained", str(stats)),
+            ("out, not confirmed", f"{self.outstanding:,} batches"),
+            ("waited", f"{stats.waiting:.0%} of the time" + (f". {self.waiting_for}" if self.waiting_for else "")),
+        ]
+        if self._lots:
+            size = sum(_rows.row_bytes(lot.run.items[0]) * lot.run.total for lot in self._lots)
+            figures.append(("at hand", f"{sum(lot.run.count for lot in self._lots):,} batches, {_show.size(size)}"))
+        return _show.feed(figures, self.stream._repr_html_())

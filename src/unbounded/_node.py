@@ -25,6 +25,14 @@ class StreamError(RuntimeError):
     """A stream can't go on: the sentence says where it stood, what was expected and what to do."""
 
 
+def empty_stream(words: str) -> StreamError:
+    """The error for a stream that came to its declared end without a single batch."""
+    return StreamError(
+        f"{words} ended without a row: there is nothing to train on. Expected at least one row before the "
+        "declared end: look at what the source gives, and at what filters leave of it."
+    )
+
+
 class CannotTell(LookupError):
     """What a step contains can't be said without running up to it."""
 

@@ -29,14 +29,6 @@ def skipping(stream: Stream) -> Stream:
     return stream.finite(lambda ordinal: _describe.row_address(before, ordinal))
 
 
-def empty(stream: Stream) -> StreamError:
-    """The error for a stream that came to its declared end without a single batch."""
-    return StreamError(
-        f"{stream!r} ended without a row: there is nothing to train on. Expected at least one row before the "
-        "declared end: look at what the source gives, and at what filters leave of it."
-    )
-
-
 def barren(stream: Stream, passes: int) -> None:
     """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
     if isinstance(stream.parts[0], Arrays):

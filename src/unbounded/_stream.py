@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from unbounded import _rows, _show
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
-from unbounded._node import CannotTell, Context, Mark, Node
+from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node, empty_stream
 from unbounded._rows import Tree
+from unbounded._show import words
+from unbounded._waiting import Waiting
+from unbounded._words import STREAM, checked, unknown
 from unbounded.sources._base import Source, Turns
 from unbounded.sources.arrays import Arrays
 from unbounded.stages._base import WEAKEST_FIRST, Guarantee, Stage
@@ -28,6 +32,16 @@ from unbounded.stages.replay import Replay
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.take import Take
 from unbounded.stages.windows import Windows
+
+
+class LeafShape(NamedTuple):
+    """The shape and the dtype of one leaf of a batch."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Stream:
 
     # -- the words -----------------------------------------------------------------------------------------------
 
+    @checked(".map(fn, workers=0)")
     def map(self, fn: Callable[[Tree], Tree], *, workers: int = 0) -> Stream:
         """Change rows, whole columns at a time.
 
@@ -71,6 +86,7 @@ class Stream:
         """
         return self._then(Map(fn, workers))
 
+    @checked(".map_rows(fn)")
     def map_rows(self, fn: Callable[[Tree], Tree]) -> Stream:
         """Change rows one at a time: convenient and slow; `map` is the fast one.
 
@@ -80,6 +96,7 @@ class Stream:
         """
         return self._then(MapRows(fn))
 
+    @checked(".random_map(fn, seed=0, group=64)")
     def random_map(self, fn: Callable[[Tree, np.random.Generator], Tree], *, seed: int = 0, group: int = 64) -> Stream:
         """Change rows by chance, such as augmentation: the same draws after any number of resumes.
 
@@ -100,6 +117,7 @@ class Stream:
         """
         return self._then(RandomMap(fn, seed, group, self._batched))
 
+    @checked(".filter(fn)")
     def filter(self, fn: Callable[[Tree], Any]) -> Stream:
         """Keep the rows for which `fn` says True.
 
@@ -109,6 +127,7 @@ class Stream:
         """
         return self._then(Filter(fn))
 
+    @checked(".select(x, y, weight)")
     def select(self, x: Any, y: Any = None, weight: Any = None) -> Stream:
         """Columns of a dict as what `fit` takes: x, or (x, y), or (x, y, weight).
 
@@ -119,6 +138,7 @@ class Stream:
         """
         return self._then(Select(x, y, weight))
 
+    @checked(".shuffle(rows, seed=0)")
     def shuffle(self, rows: int, *, seed: int = 0) -> Stream:
         """Put each `rows` rows on end in a random order. A buffer closes at the end of a pass: each row comes
         once in each.
@@ -130,6 +150,7 @@ class Stream:
         """
         return self._then(Shuffle(rows, seed))
 
+    @checked(".buffer(rows, overflow='block')")
     def buffer(self, rows: int, *, overflow: Overflow = "block") -> Stream:
         """Hold up to `rows` rows, first in, first out, filled by a thread while the model trains.
 
@@ -141,6 +162,7 @@ class Stream:
         """
         return self._then(Buffer(rows, overflow))
 
+    @checked(".windows(length, stride=1, by=None)")
     def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None) -> Stream:
         """Sliding windows: each row becomes `length` consecutive rows, leaves of shape (windows, length, …).
 
@@ -156,6 +178,7 @@ class Stream:
         """
         return self._then(Windows(length, stride, by, expire))
 
+    @checked(".normalize(*columns, by=None)")
     def normalize(self, *columns: Any, by: str | None = None) -> Stream:
         """Bring columns to mean 0 and variance 1, by the running statistics of all rows so far.
 
@@ -168,6 +191,7 @@ class Stream:
         """
         return self._then(Normalize(columns, by))
 
+    @checked(".replay(capacity, reuse=4.0, half_life=None)")
     def replay(self, capacity: int, *, reuse: float = 4.0, half_life: float | None = None, seed: int = 0) -> Stream:
         """Train on the recent rows, each about `reuse` times.
 
@@ -182,15 +206,18 @@ class Stream:
         """
         return self._then(Replay(capacity, reuse, half_life, seed))
 
+    @checked(".take(rows)")
     def take(self, rows: int) -> Stream:
         """The first `rows` rows, and then the declared end."""
         return self._then(Take(rows))
 
+    @checked(".batch(rows)")
     def batch(self, rows: int) -> Stream:
         """Rows in batches of `rows` each. Only at a declared end may the last have fewer; it is neither
         padded nor mixed."""
         return self._then(Batch(rows))
 
+    @checked(".prefetch(batches)")
     def prefetch(self, batches: int) -> Stream:
         """Work ahead in a thread: at least `batches` batches, so that the model does not wait."""
         return self._then(Prefetch(batches))
@@ -211,6 +238,39 @@ class Stream:
                     f".batch({rows}) or fewer, or declare a later end."
                 )
         return stream
+
+    def peek(self) -> Tree:
+        """The first batch; without `batch`, the source's first block. Nothing is trained on, and no feed is moved.
+
+        A source that can't go back is read for it, from its beginning, and what was read is gone: of a live stream
+        that is at work, use `Feed.peek`.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
+        {'x': array([0., 1., 2.])}
+        """
+        opened = self.open()
+        waiting = Waiting([(part.word, words(part)) for part in self.parts], opened.top.counts, SYSTEM)
+        waiting.begin()
+        try:
+            while True:
+                block = opened.top.pull(0.05)
+                if block is not None and block.count:
+                    return block.items[0] if isinstance(block, Run) else block.rows
+                waiting.look()
+        except EndOfStream:
+            raise empty_stream(repr(self)) from None
+        finally:
+            opened.top.close()
+
+    def shapes(self) -> Tree:
+        """The shapes and dtypes of the first batch, each with the batch's rows first; it looks as `peek` does.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.arrays({"x": np.zeros((6, 2)), "y": np.arange(6)}).select("x", "y").batch(3).shapes()
+        (float64[3, 2], int64[3])
+        """
+        return _rows.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
 
     def before_batch(self) -> Stream:
         """The stream up to `batch`; all of it where there is no `batch`."""
@@ -318,6 +378,32 @@ class Stream:
     def __repr__(self) -> str:
         return ".".join(map(words, self.parts))
 
+    def _repr_html_(self) -> str:
+        return _show.stream(self.parts, self._rows_at(), self.batch_size, self.guarantee)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"Stream has no {name!r}.", name=name, obj=self)
+        raise AttributeError(unknown("Stream", name, STREAM, dir(type(self))), name=name, obj=self)
+
+    def __iter__(self) -> Iterator[Tree]:
+        raise TypeError(
+            "A stream is a description: nothing runs yet, and it may never end. Batches come from a feed: "
+            "for batch in ub.Feed(stream, epoch=ub.Epoch(steps=1000)); stream.peek() gives the first one."
+        )
+
+    def __len__(self) -> int:
+        raise TypeError(
+            "A stream has no length: it may never end. stream.rows_per_pass says how many rows a pass has; "
+            "len(feed) how many batches an epoch has: ub.Feed(stream, epoch=ub.Epoch(steps=1000))."
+        )
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, step: int) -> Tree:
+        raise TypeError(f"A stream has no items. stream.batch_at({step!r}) gives what that batch contains.")
+
     def describe(self) -> str:
         """The chain, a line for each word, with what it holds back and what it promises."""
         lines = []
@@ -334,6 +420,7 @@ class Stream:
     # -- what a step contains
     # --------------------------------------------------------------------------------------
 
+    @checked(".batch_at(step)")
     def batch_at(self, step: int) -> Tree:
         """What batch number `step` (from 0) contains, without running up to it.
 
@@ -373,6 +460,7 @@ class Stream:
 
         return before(len(self._stages))(step)
 
+    @checked(".step_of(row, after=0)")
     def step_of(self, row: int, *, after: int = 0) -> int:
         """The number of the batch in which row `row` of the source comes next, from batch `after` on.
 
@@ -428,32 +516,3 @@ class Stream:
         for stage, place in zip(self._stages, self._places(), strict=True):
             node = wrap(stage.open(node, context.at(place)))
         return Opened(source, node)
-
-
-def words(part: Source | Stage) -> str:
-    """A source or a stage as the user wrote it."""
-    return f"{part.word}({_arguments(part.arguments())})"
-
-
-def _arguments(arguments: dict[str, Any]) -> str:
-    def text(value: Any) -> str:
-        return (
-            getattr(value, "__name__", None) or repr(value)
-            if callable(value)
-            else (value if isinstance(value, str) else repr(value))
-        )
-
-    first, shown = True, []
-    for name, value in arguments.items():
-        if isinstance(value, tuple) and name == "columns":
-            shown += [repr(v) for v in value]
-        else:
-            shown.append(
-                text(value)
-                if first or not name
-                else f"{name}={value!r}"
-                if not callable(value)
-                else f"{name}={text(value)}"
-            )
-        first = False
-    return ", ".join(shown)

@@ -7,10 +7,9 @@ logging.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from unbounded._clock import Clock
-from unbounded._stream import Stream, words
 
 _log = logging.getLogger("unbounded")
 # Stages that take in rows and may give none.
@@ -22,13 +21,13 @@ class Waiting:
     """One feed's wait for its next batch.
 
     Args:
-        stream: what is waited for.
+        parts: the word of the source and of each stage, and each as the user wrote it.
         counts: what the running nodes count, as `Node.counts` gives it.
         clock: the feed's.
     """
 
-    def __init__(self, stream: Stream, counts: Callable[[], Mapping[str, int]], clock: Clock) -> None:
-        self._stream = stream
+    def __init__(self, parts: Sequence[tuple[str, str]], counts: Callable[[], Mapping[str, int]], clock: Clock) -> None:
+        self._parts = parts
         self._counts = counts
         self._clock = clock
         self.end()
@@ -60,8 +59,7 @@ class Waiting:
             _log.warning("%s", self.sentence)
 
     def _words(self, before: Mapping[str, int], now: Mapping[str, int]) -> str:
-        parts = self._stream.parts
-        source = words(parts[0])
+        source = self._parts[0][1]
         rows = now.get("fetched", 0) - before.get("fetched", 0)
         text = f"Waiting for a batch for {self._waited:,.0f} seconds: "
         if not rows:
@@ -70,7 +68,7 @@ class Waiting:
         bad = now.get("bad", 0) - before.get("bad", 0)
         if bad:
             text += f" {bad:,} rows have a NaN or an infinity."
-        holding = [f".{words(part)}" for part in parts[1:] if part.word in _HOLDING]
+        holding = [f".{text}" for word, text in self._parts[1:] if word in _HOLDING]
         if holding:
             text += f" Rows are held back or left out by {', '.join(holding)}."
         return text

@@ -1,0 +1,160 @@
+"""Words that people know from other libraries, and what to write here instead.
+
+A call with other arguments than a word takes, and a word that there isn't, are told in a sentence instead of a bare
+TypeError or AttributeError.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FEED = "That belongs to a feed, a stream at work: feed = ub.Feed(stream, epoch=ub.Epoch(steps=1000))"
+
+STREAM = {
+    "repeat": "Rows repeat by themselves, for ever. For an end, give the source passes=n, or write .take(rows).",
+    "cache": "ub.arrays keeps its rows in memory; for rows that are costly to make, .replay(capacity) uses each again.",
+    "zip": "Rows are one tree: ub.arrays((x, y)), or a generator that yields a tuple or a dict.",
+    "zip_with": "Rows are one tree: ub.arrays((x, y)), or a generator that yields a tuple or a dict.",
+    "interleave": "Several sources can't be mixed yet: yield from them in one generator, ub.generate(fn).",
+    "concatenate": "Several sources can't be joined yet: yield from them in one generator, ub.generate(fn).",
+    "mix": "Several sources can't be mixed yet: yield from them in one generator, ub.generate(fn).",
+    "padded_batch": "Rows of a batch have one shape: pad them in .map() or in the generator, and then .batch(n).",
+    "ragged_batch": "Rows of a batch have one shape: pad them in .map() or in the generator, and then .batch(n).",
+    "unbatch": "A generator may yield any number of rows at a time: leave the batches to .batch(n).",
+    "rebatch": "A generator may yield any number of rows at a time: .batch(n) cuts them anew.",
+    "shard": "Give each process a stream of its own share: ub.arrays(x[rank::n]).",
+    "enumerate": "A feed counts: for step, batch in enumerate(feed, feed.steps).",
+    "with_options": "There are no options: .prefetch(n) and .map(fn, workers=n) work ahead.",
+    "skip": "Leave the rows out of the source (x[n:]), or by .filter(fn).",
+    "as_numpy_iterator": "Batches are NumPy's: for batch in ub.Feed(stream).batches().",
+    "make_one_shot_iterator": "Batches come from a feed: for batch in ub.Feed(stream).batches().",
+    "to_iter_dataset": "Batches come from a feed: for batch in ub.Feed(stream).batches().",
+    "flat_map": "A generator may yield any number of rows for what it reads: ub.generate(fn).",
+    "flatmap": "A generator may yield any number of rows for what it reads: ub.generate(fn).",
+    "apply": "Call the function with the stream: fn(stream).",
+    "take_while": "Write .filter(fn) for rows, or .take(rows) for an end.",
+    "window": "Write .windows(length, stride=1).",
+    "sliding_window": "Write .windows(length, stride=1).",
+    "group_by_window": "Write .windows(length, by='column').",
+    "select_columns": "Write .select(x='a', y='b'), or .map(lambda rows: {'a': rows['a']}).",
+    "with_columns": "Write .map(lambda rows: {**rows, 'new': …}).",
+    "augment": "Write .random_map(lambda rows, rng: …).",
+    "random_mapping": "Write .random_map(lambda rows, rng: …).",
+    "map_with_index": "A row's number can be a column of its own: ub.arrays({'x': x, 'row': np.arange(len(x))}).",
+    "seed": "Each stage that draws has its own: .shuffle(rows, seed=0), ub.arrays(x, seed=0).",
+    "standardize": "Write .normalize('column').",
+    "scale": "Write .normalize('column').",
+    "dropna": "Write ub.Feed(stream, on_nan='skip'), or .filter(fn).",
+    "element_spec": "stream.shapes() shows the shapes and dtypes of a batch.",
+    "shape": "stream.shapes() shows the shapes and dtypes of a batch.",
+    "cardinality": "stream.rows_per_pass says how many rows a pass has.",
+    "fit": "Write model.fit(ub.keras.Feed(stream, epoch=ub.Epoch(steps=1000)), epochs=10).",
+    **{
+        name: f"{_FEED}."
+        for name in ("batches", "epochs", "save", "load", "state_dict", "load_state_dict", "stats", "close", "steps")
+    },
+}
+
+PACKAGE = {
+    "from_tensor_slices": "Write ub.arrays((x, y)).",
+    "from_arrays": "Write ub.arrays((x, y)).",
+    "from_generator": "Write ub.generate(fn).",
+    "from_samples": "Write ub.samples(fn).",
+    "Dataset": "A stream begins with its source: ub.arrays((x, y)), ub.generate(fn) or ub.samples(fn).",
+    "IterableDataset": "A stream begins with its source: ub.arrays((x, y)), ub.generate(fn) or ub.samples(fn).",
+    "DataLoader": "Write ub.Feed(stream, epoch=ub.Epoch(steps=1000)), or ub.keras.Feed for Keras.",
+    "Checkpoint": "Write ub.keras.Checkpoint(feed, directory) for Keras, or feed.save(directory, state=…).",
+    "normalize": "Write stream.normalize('column').",
+    "batch": "Write stream.batch(32).",
+    "shuffle": "Write stream.shuffle(10_000).",
+}
+
+# Arguments of other libraries, by what they are called here.
+_ARGUMENTS = {
+    "batch_size": "rows",
+    "n": "rows",
+    "buffer_size": "rows",
+    "count": "rows",
+    "size": "rows",
+    "window_size": "length",
+    "shift": "stride",
+    "step": "stride",
+    "key": "by",
+    "map_func": "fn",
+    "func": "fn",
+    "function": "fn",
+    "predicate": "fn",
+    "num_parallel_calls": "workers",
+    "num_workers": "workers",
+    "random_state": "seed",
+    "sample_weight": "weight",
+    "targets": "y",
+    "labels": "y",
+    "epochs": "n",
+}
+
+
+def unknown(owner: str, name: str, hints: dict[str, str], known: Iterable[str]) -> str:
+    """The sentence for an attribute that there isn't.
+
+    Args:
+        owner: whose, in words.
+        name: the attribute.
+        hints: for names that others have, what to write here.
+        known: the names that there are.
+    """
+    text = f"{owner} has no {name!r}."
+    if name in hints:
+        return f"{text} {hints[name]}"
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"{text} Did you mean {close[0]!r}?" if close else text
+
+
+def checked(written: str, hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that tells a call with other arguments than it takes in a sentence.
+
+    Args:
+        written: the call as a user writes it, such as ".batch(rows)".
+        hint: what is likely meant where too many arguments were given.
+    """
+
+    def wrap(fn: Callable[P, R]) -> Callable[P, R]:
+        explain = _explain
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return fn(*args, **kwargs)
+            except TypeError as error:
+                if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                    raise  # from within the function
+                explain(fn, written, hint, args, kwargs)
+                raise
+
+        # With the globals of the module that it stands for: doctest leaves out functions of other modules.
+        named = types.FunctionType(call.__code__, fn.__globals__, fn.__name__, None, call.__closure__)
+        return functools.update_wrapper(named, fn)
+
+    return wrap
+
+
+def _explain(fn: Callable[..., Any], written: str, hint: str, args: Any, kwargs: dict[str, Any]) -> None:
+    signature = inspect.signature(fn)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        text = f"{written} was called with other arguments: {error}."
+        for name in kwargs:
+            if name not in signature.parameters:
+                meant = _ARGUMENTS.get(name)
+                if meant in signature.parameters:
+                    text += f" Its {name} is called {meant} here."
+        many = "positional" in str(error)
+        raise TypeError(f"{text} {hint}" if hint and many else text) from None
