@@ -80,6 +80,73 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 }
 
 
+UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    **{
+        word: (
+            lambda word=word: getattr(table().batch(4), word)(2),
+            AttributeError,
+            rf"Stream has no '{word}'\. .*{hint}",
+        )
+        for word, hint in {
+            "repeat": "passes=n",
+            "cache": r"ub\.arrays",
+            "zip": r"ub\.arrays\(\(x, y\)\)",
+            "interleave": r"ub\.generate\(fn\)",
+            "padded_batch": r"\.map\(\)",
+            "shard": "x\\[rank::n\\]",
+            "unbatch": r"\.batch\(n\)",
+            "enumerate": r"enumerate\(feed",
+            "with_options": r"\.prefetch\(n\)",
+            "skip": r"\.filter\(fn\)",
+            "as_numpy_iterator": r"ub\.Feed\(stream\)\.batches\(\)",
+            "fit": r"model\.fit\(ub\.keras\.Feed",
+            "state_dict": r"ub\.Feed\(stream",
+            "suffle": "Did you mean 'shuffle'",
+        }.items()
+    },
+    "a package's word": (lambda: ub.from_generator, AttributeError, r"ub\.generate\(fn\)"),
+    "a package's misspelt word": (lambda: ub.array, AttributeError, "Did you mean 'arrays'"),
+    "batch(batch_size=)": (
+        lambda: table().batch(batch_size=4),
+        TypeError,
+        r"\.batch\(rows\).*batch_size is called rows",
+    ),  # type: ignore[call-arg]
+    "batch()": (lambda: table().batch(), TypeError, r"\.batch\(rows\).*'rows'"),  # type: ignore[call-arg]
+    "shuffle(buffer_size=)": (lambda: table().shuffle(buffer_size=4), TypeError, "buffer_size is called rows"),  # type: ignore[call-arg]
+    "map(num_parallel_calls=)": (lambda: table().map(_same, num_parallel_calls=4), TypeError, "called workers here"),  # type: ignore[call-arg]
+    "windows(shift=)": (lambda: table().windows(4, shift=2), TypeError, "shift is called stride"),  # type: ignore[call-arg]
+    "arrays(x, y)": (lambda: ub.arrays(np.ones(3), np.ones(3)), TypeError, r"one tree: ub\.arrays\(\(x, y\)\)"),  # type: ignore[misc]
+    "arrays(x=, y=)": (lambda: ub.arrays(x=np.ones(3), y=np.ones(3)), TypeError, r"ub\.arrays\(rows"),  # type: ignore[call-arg]
+    "generate(fn, 3)": (lambda: ub.generate(_endless, 3), TypeError, r"ub\.generate\(fn"),  # type: ignore[misc, arg-type]
+    "Feed(stream, epoch)": (lambda: ub.Feed(table(), ub.Epoch(steps=3)), TypeError, r"epoch=ub\.Epoch"),  # type: ignore[misc]
+    "for batch in stream": (lambda: list(table()), TypeError, r"for batch in ub\.Feed\(stream.*stream\.peek\(\)"),
+    "len(stream)": (lambda: len(table()), TypeError, r"rows_per_pass.*len\(feed\)"),
+    "stream[3]": (lambda: table()[3], TypeError, r"stream\.batch_at\(3\)"),
+    "epochs of half an epoch": (lambda: _use(lambda feed: feed.epochs(1.5)), TypeError, r"epochs\(n\) takes a whole"),  # type: ignore[arg-type]
+    "epochs without an Epoch": (
+        lambda: _use(lambda feed: feed.epochs(), epoch=None),
+        ValueError,
+        r"Epoch\(steps=1000\)",
+    ),
+}
+
+
+def _same(rows: Any) -> Any:
+    return rows
+
+
+def _use(use: Callable[[ub.Feed], Any], **given: Any) -> Any:
+    with ub.Feed(table().batch(4), **{"epoch": ub.Epoch(steps=3), **given}) as feed:
+        return use(feed)
+
+
+@pytest.mark.parametrize("what", UNKNOWN_WORDS)
+def test_words_and_arguments_of_other_libraries_are_told_with_what_to_write(what: str) -> None:
+    make, error, sentence = UNKNOWN_WORDS[what]
+    with pytest.raises(error, match=sentence):
+        make()
+
+
 def _endless() -> ub.Stream:
     def sensor() -> Iterator[Any]:
         while True:

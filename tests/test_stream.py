@@ -201,3 +201,47 @@ def test_importing_it_imports_numpy_and_no_framework() -> None:
         "assert not heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+# -- what it shows of itself, and of its batches -----------------------------------------------------------------------
+
+
+def test_peek_gives_the_first_batch_and_shapes_what_it_is_like() -> None:
+    stream = table(10, shuffle=False).map(lambda r: {**r, "x": np.stack([r["x"]] * 2, 1)}).batch(4)
+    assert stream.peek()["id"].tolist() == [0, 1, 2, 3]
+    assert stream.peek()["id"].tolist() == [0, 1, 2, 3]
+    assert repr(stream.shapes()) == "{'id': int64[4], 'k': int64[4], 'x': float64[4, 2]}"
+    assert stream.shapes()["x"].shape == (4, 2)
+    assert len(table(10).peek()["id"]) == 10
+    assert len(ub.generate(once).shuffle(10).batch(4).prefetch(2).peek()) == 4
+    with pytest.raises(ub.StreamError, match="ended without a row"):
+        table(5, passes=1).filter(lambda r: r["id"] > 10).batch(2).peek()
+
+
+def test_a_notebook_shows_each_stage_with_what_it_holds_and_what_it_promises() -> None:
+    text = table(100).filter(lambda r: r["id"] > 3).shuffle(50).windows(5).replay(40).batch(4).prefetch(2)._repr_html_()
+    assert "<code>arrays(100 rows)</code>" in text
+    assert "<code>.filter(&lt;lambda&gt;)</code>" in text
+    assert "50 rows, 1.2 kB" in text  # of 24 bytes each
+    assert "8 rows, 192 bytes" in text
+    assert "guarantee: <b>exact</b>" in text
+    assert "at most once" in ub.generate(once).batch(4)._repr_html_()
+
+
+def test_a_notebook_shows_where_a_feed_stands_and_what_it_has_at_hand() -> None:
+    with ub.Feed(table(100).batch(4), epoch=ub.Epoch(steps=5)) as feed:
+        next(iter(feed))
+        text = feed._repr_html_()
+        assert "pass 1, row 0 of 100" in text
+        assert "Epoch(steps=5), number 0, 5 batches" in text
+        assert "<td style='text-align:left'>1 batches</td>" in text
+        assert "25 batches, 2.4 kB" in text
+        assert "<code>.batch(4)</code>" in text
+    assert "closed" in feed._repr_html_()
+
+
+def test_a_word_that_is_not_there_is_an_attribute_error_for_whoever_asks() -> None:
+    stream = table(10)
+    assert not hasattr(stream, "repeat")
+    assert getattr(stream, "__array__", None) is None
+    assert getattr(stream, "cache", 3) == 3

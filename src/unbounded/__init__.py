@@ -70,7 +70,11 @@ def __getattr__(name: str) -> Any:
             value = getattr(importlib.import_module(f"unbounded.{module}"), name)
             globals()[name] = value
             return value
-    raise AttributeError(f"module 'unbounded' has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'unbounded' has no attribute {name!r}")
+    from unbounded._words import PACKAGE, unknown
+
+    raise AttributeError(unknown("unbounded", name, PACKAGE, __dir__()))
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,7 @@ from unbounded._epoch_run import EpochRun, Loop
 from unbounded._held import Held
 from unbounded._lots import Count, Lot
 from unbounded._mark import from_plain, to_plain
-from unbounded._node import EndOfStream, Mark, Node, StreamError, empty_stream
+from unbounded._node import EndOfStream, Mark, Node, StreamError
 from unbounded._progress import Progress
 from unbounded._rows import Tree
 from unbounded._show import words
@@ -389,7 +389,7 @@ class Feed:
                     self._ended = True
                     self._waiting.end()
                     if not self._tail.steps:
-                        raise empty_stream(repr(self.stream)) from None
+                        raise _refuse.empty(self.stream) from None
                     return False
                 if run is not None:
                     break

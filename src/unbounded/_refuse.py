@@ -5,7 +5,7 @@ from __future__ import annotations
 from unbounded import _describe, _rows
 from unbounded._block import Run
 from unbounded._lots import Lot
-from unbounded._node import StreamError
+from unbounded._node import StreamError, empty_stream
 from unbounded._rows import RowsError
 from unbounded._stream import Stream
 from unbounded.sources.arrays import Arrays
@@ -27,6 +27,11 @@ def skipping(stream: Stream) -> Stream:
     """The same stream without rows that have a NaN or an infinity; the first of them is named by a warning."""
     before = stream.before_batch()
     return stream.finite(lambda ordinal: _describe.row_address(before, ordinal))
+
+
+def empty(stream: Stream) -> StreamError:
+    """The error for a stream that came to its declared end without a single batch."""
+    return empty_stream(repr(stream))
 
 
 def barren(stream: Stream, passes: int) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from unbounded._rows import Tree
 from unbounded._stream import Stream
+from unbounded._words import checked
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.generate import Generate
 from unbounded.sources.machine import Machine
 
 
+@checked("ub.arrays(rows, shuffle=True, seed=0, passes=None)", "Rows are one tree: ub.arrays((x, y)).")
 def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
     """Finite rows in memory, repeated for ever: a new order in each pass.
 
@@ -36,6 +38,7 @@ def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | Non
     return Stream(Arrays(rows, shuffle, seed, passes))
 
 
+@checked("ub.generate(fn, passes=None)")
 def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
     """Rows that a generator function yields, any number at a time, for ever.
 
@@ -67,6 +70,7 @@ def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> 
     return Stream(Generate(fn, passes))
 
 
+@checked("ub.samples(fn, passes=None)")
 def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
     """Rows that a generator function yields one at a time, for ever.
 
@@ -84,6 +88,7 @@ def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> S
     return Stream(Generate(fn, passes, single=True))
 
 
+@checked("ub.machine(rate=10.0)")
 def machine(*, rate: float = 10.0) -> Stream:
     """This computer's own vitals, live: for trying things on data that is real and never ends. Needs psutil.
 
