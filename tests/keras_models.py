@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -158,3 +159,124 @@ def _read(variable: keras.Variable) -> np.ndarray:
     if BACKEND == "torch":
         value = value.detach().cpu()
     return np.array(value) if BACKEND == "jax" else value.numpy().copy()
+
+
+class Gan(keras.Model):
+    """Three networks and four optimizers: `compile`'s, one of its own, one in a dict, and one on a helper object.
+
+    Args:
+        lazy: build its own optimizers in the first step, and not at once.
+        seed: of the weights.
+    """
+
+    def __init__(self, *, lazy: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        keras.utils.set_random_seed(seed)
+        self.generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        self.critic = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
+        self.encoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        self.opts = {"critics": [keras.optimizers.Adam(0.05)]}
+        self.helper = Helper()
+        self.g_opt = keras.optimizers.SGD(0.05, momentum=0.9)
+        self.scale = keras.Variable(1.0, trainable=False, name="scale")
+        self.built = True
+        self.own = [
+            (self.opts["critics"][0], self.critic),
+            (self.g_opt, self.generator),
+            (self.helper.opt, self.critic),
+        ]
+        if not lazy:
+            for optimizer, part in self.own:
+                optimizer.build(part.trainable_variables)
+
+    def losses(self, x: Any) -> Iterator[tuple[keras.optimizers.Optimizer, keras.Sequential, Callable[[], Any]]]:
+        """What trains what, and by which loss."""
+        yield self.own[0][0], self.critic, lambda: ops.mean((self.critic(x) - 1) ** 2)
+        yield self.own[2][0], self.critic, lambda: ops.mean(self.critic(self.generator(x)) ** 2)
+        yield self.own[1][0], self.generator, lambda: ops.mean((self.critic(self.generator(x)) - 1) ** 2)
+        yield self.optimizer, self.encoder, lambda: ops.mean((self.encoder(x) - x) ** 2)
+
+    def train_step(self, *given: Any) -> Any:
+        for optimizer, part in self.own:
+            if not optimizer.built:
+                optimizer.build(part.trainable_variables)
+        return self._jax_step(*given) if BACKEND == "jax" else self._step(*given)
+
+    def _step(self, data: Any) -> Any:
+        x, total = data[0], 0.0
+        for optimizer, part, loss in self.losses(x):
+            variables = part.trainable_variables
+            if BACKEND == "torch":
+                import torch
+
+                self.zero_grad()
+                value = loss()
+                value.backward()
+                with torch.no_grad():
+                    optimizer.apply([v.value.grad for v in variables], variables)
+            else:
+                import tensorflow as tf
+
+                with tf.GradientTape() as tape:
+                    value = loss()
+                optimizer.apply(tape.gradient(value, variables), variables)
+            total += float(keras.ops.convert_to_numpy(value))
+        self.scale.assign(self.scale * 1.1)
+        self.helper.steps.assign(self.helper.steps + 1)
+        return {"loss": total}
+
+    def _jax_step(self, state: Any, data: Any) -> Any:
+        import jax
+
+        trainable, other, optimizer_state, metrics = state
+        x, total = data[0], 0.0
+        values = dict(zip([id(v) for v in self.trainable_variables], trainable, strict=True))
+        for optimizer, part, loss in self.losses(x):
+            variables = part.trainable_variables
+
+            def value_of(of_part: Any, part: Any = part, loss: Any = loss) -> Any:
+                now = {**values, **dict(zip([id(v) for v in part.trainable_variables], of_part, strict=True))}
+                mapping = [(v, now[id(v)]) for v in self.trainable_variables]
+                with keras.StatelessScope(state_mapping=mapping):
+                    return loss()
+
+            old = [values[id(v)] for v in variables]
+            value, gradients = jax.value_and_grad(value_of)(old)
+            mine = optimizer is not self.optimizer
+            slots = [v.value for v in optimizer.variables] if mine else optimizer_state
+            new, slots = optimizer.stateless_apply(slots, gradients, old)
+            if mine:
+                for variable, slot in zip(optimizer.variables, slots, strict=True):
+                    variable.assign(slot)
+            else:
+                optimizer_state = slots
+            values.update(zip([id(v) for v in variables], new, strict=True))
+            total += float(keras.ops.convert_to_numpy(value))
+        self.helper.steps.assign(self.helper.steps + 1)
+        other = [
+            value * 1.1 if variable is self.scale else value
+            for variable, value in zip(self.non_trainable_variables, other, strict=True)
+        ]
+        return {"loss": total}, ([values[id(v)] for v in self.trainable_variables], other, optimizer_state, metrics)
+
+
+class Helper:
+    """Holds an optimizer and a variable that Keras doesn't know of."""
+
+    def __init__(self) -> None:
+        self.opt = keras.optimizers.RMSprop(0.02)
+        self.steps = keras.Variable(0, trainable=False, dtype="int32")
+
+
+def gan(*, lazy: bool = False, seed: int = 0) -> Gan:
+    """A compiled `Gan`; its compiled optimizer trains the encoder."""
+    model = Gan(lazy=lazy, seed=seed)
+    model.compile(optimizer=keras.optimizers.Adam(0.03), run_eagerly=True)
+    model.optimizer.build(model.encoder.trainable_variables)
+    return model
+
+
+def gan_state(model: Gan) -> list[np.ndarray]:
+    """All that decides a `Gan`'s next step, read without the code that is tested."""
+    own = [v for optimizer, _ in model.own for v in optimizer.variables]
+    return [_read(v) for v in [*model.variables, *model.optimizer.variables, *own, model.helper.steps]]

@@ -13,7 +13,6 @@ import pytest
 
 import keras_models as km
 from unbounded.keras import _model
-from unbounded.keras._callbacks import CallbackStates
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
@@ -118,35 +117,6 @@ def test_a_loss_scale_is_part_of_the_state() -> None:
     _model.restore_model(fresh, _model.model_state(model))
     assert float(fresh.optimizer.dynamic_scale) > 64
     assert _model.iterations(fresh) == 5
-
-
-class Waiting(keras.callbacks.Callback):
-    def __init__(self, patience: int) -> None:
-        super().__init__()
-        self.patience, self.wait, self.best, self.files = patience, 0, None, {1, 2}
-
-
-class Asked(keras.callbacks.Callback):
-    def get_state(self) -> dict[str, int]:
-        return {"kept": 3}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        self.given = state
-
-
-def test_of_a_callback_what_moved_is_state_and_what_did_not_is_configuration() -> None:
-    callback, asked = Waiting(patience=3), Asked()
-    states = CallbackStates([callback, asked, Waiting(patience=1)])
-    callback.wait, callback.best = 2, [np.arange(3.0)]
-    saved = states.state()
-    assert saved["Asked 1"] == {"kept": 3}
-    assert set(saved["Waiting 1"]) == {"wait", "best"}
-    assert "Waiting 2" not in saved
-
-    today, again = Waiting(patience=7), Asked()
-    CallbackStates([today, again]).restore(saved)
-    assert (today.patience, today.wait, today.best[0].tolist()) == (7, 2, [0.0, 1.0, 2.0])
-    assert again.given == {"kept": 3}
 
 
 def test_a_state_can_be_taken_in_the_middle_of_an_epoch() -> None:

@@ -1,7 +1,8 @@
 """The states of callbacks: what an EarlyStopping has waited, what a ReduceLROnPlateau calls its best.
 
-Keras has no word for a callback's state, so it is read off: every attribute that holds plain data and has
-moved since training began. One that has not moved is configuration, and stays as the script says today.
+Keras has no word for a callback's state. Of its own callbacks a table says which attributes are state; a user's
+callback says it itself, by `get_state`/`set_state` or `state_dict`/`load_state_dict`. Of any other nothing is kept: it
+begins anew, as the script says.
 """
 
 from __future__ import annotations
@@ -14,46 +15,60 @@ from typing import Any
 import keras
 import numpy as np
 
-# Set by Keras in each fit: they belong to the process, not to the run. `min_delta` is configuration whose
-# sign Keras turns round at the first epoch's end: put back, it would be turned twice.
-_KERAS_OWN = frozenset({"params", "_model", "validation_data", "min_delta"})
+# Keras's callbacks, by the names of their classes, since older versions lack some: which of their attributes change in
+# training and decide what they do next. All others are configuration (as the script says today), or of this process (an
+# open file, a clock, a profiler). A subclass has those of its base.
+STATE: dict[str, tuple[str, ...]] = {
+    "BackupAndRestore": (),  # restores the model itself: it can't stand beside Checkpoint
+    "CSVLogger": (),  # what it has written is in its file: see `continue_files`
+    "EarlyStopping": ("wait", "stopped_epoch", "best", "best_weights", "best_epoch"),
+    "History": ("history", "epoch"),
+    "LambdaCallback": (),
+    "LearningRateScheduler": (),  # the rate itself is in the optimizer
+    "ModelCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    "OrbaxCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen", "_total_batches_seen"),
+    "ProgbarLogger": (),
+    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
+    "RemoteMonitor": (),
+    "SwapEMAWeights": ("_ema_weights_in_model",),
+    "TensorBoard": ("_global_train_batch", "_global_test_batch"),
+    "TerminateOnNaN": (),
+}
 
-# Of TensorBoard's attributes most say what this process has open: a profiler, a trace, a clock.
-_TENSORBOARD_OWN = frozenset({"_global_train_batch", "_global_test_batch"})
+_VERBS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
 
 
 class CallbackStates:
-    """The states of a list of callbacks, from the beginning of one `fit` to its end.
-
-    A callback that offers `get_state`/`set_state` or `state_dict`/`load_state_dict` is asked; of any other
-    the plain attributes are kept that moved.
+    """The states of a list of callbacks, in one `fit`.
 
     Args:
-        callbacks: all callbacks of this `fit`, after each had its `on_train_begin`.
+        callbacks: all callbacks of this `fit`, after each had its `on_train_begin`, which resets many.
+
+    Example:
+        >>> import keras
+        >>> first, again = keras.callbacks.EarlyStopping(), keras.callbacks.EarlyStopping()
+        >>> first.on_train_begin(), again.on_train_begin()
+        (None, None)
+        >>> first.wait = 3
+        >>> CallbackStates([again]).restore(CallbackStates([first]).state())
+        >>> again.wait
+        3
     """
 
     def __init__(self, callbacks: Sequence[Any]) -> None:
-        self._callbacks = {name: callback for name, callback in _named(callbacks)}
-        self._initial = {
-            name: _plain_attributes(callback) for name, callback in self._callbacks.items() if _verbs(callback) is None
-        }
+        self._callbacks = dict(_named(callbacks))
 
     def state(self) -> dict[str, Any]:
-        """What must be put back into callbacks that have just begun: by class and number, plain data."""
+        """What must be put back into callbacks that have just begun: by class and number, arrays and plain data."""
         states: dict[str, Any] = {}
         for name, callback in self._callbacks.items():
-            verbs = _verbs(callback)
-            if verbs is not None:
-                states[name] = getattr(callback, verbs[0])()
-                continue
-            initial = self._initial[name]
-            moved = {
-                key: value
-                for key, value in _plain_attributes(callback).items()
-                if key not in initial or not _same(value, initial[key])
-            }
-            if moved:
-                states[name] = moved
+            one: dict[str, Any] = {}
+            if attributes := {key: _plain(getattr(callback, key)) for key in _keys(callback) if hasattr(callback, key)}:
+                one["attributes"] = attributes
+            if (verbs := _verbs(callback)) is not None:
+                one["own"] = getattr(callback, verbs[0])()
+            if one:
+                states[name] = one
         return states
 
     def restore(self, states: Mapping[str, Any]) -> None:
@@ -62,12 +77,23 @@ class CallbackStates:
             callback = self._callbacks.get(name)
             if callback is None:
                 continue
+            keys = _keys(callback)
+            for key, value in state.get("attributes", {}).items():
+                if key in keys:
+                    setattr(callback, key, _plain(value))
             verbs = _verbs(callback)
-            if verbs is not None:
-                getattr(callback, verbs[1])(state)
-            else:
-                for key, value in state.items():
-                    setattr(callback, key, _copy(value))
+            if verbs is not None and "own" in state:
+                getattr(callback, verbs[1])(state["own"])
+
+
+def continue_files(callbacks: Sequence[Any]) -> None:
+    """Let callbacks that write a file go on with it, before training begins in a run that is resumed.
+
+    A `CSVLogger` made without `append=True` starts its file over: the epochs before the resume would be gone.
+    """
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger):
+            callback.append = True
 
 
 def callback_list() -> Any | None:
@@ -93,48 +119,25 @@ def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
         yield f"{kind} {number}", callback
 
 
+def _keys(callback: Any) -> tuple[str, ...]:
+    """Which of its attributes are state, by the classes of Keras's that it is of."""
+    kinds = [kind for kind in type(callback).__mro__ if kind is getattr(keras.callbacks, kind.__name__, None)]
+    return tuple(dict.fromkeys(key for kind in kinds for key in STATE.get(kind.__name__, ())))
+
+
 def _verbs(callback: Any) -> tuple[str, str] | None:
-    for verbs in (("get_state", "set_state"), ("state_dict", "load_state_dict")):
+    for verbs in _VERBS:
         if all(callable(getattr(callback, verb, None)) for verb in verbs):
             return verbs
     return None
 
 
-def _plain_attributes(callback: Any) -> dict[str, Any]:
-    only = _TENSORBOARD_OWN if isinstance(callback, keras.callbacks.TensorBoard) else None
-    return {
-        key: _copy(value)
-        for key, value in vars(callback).items()
-        if key not in _KERAS_OWN and (only is None or key in only) and _is_plain(value)
-    }
-
-
-def _is_plain(value: Any) -> bool:
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return True
-    if isinstance(value, np.ndarray | np.generic):
-        return not value.dtype.hasobject
-    if type(value) is dict:
-        return all(isinstance(key, str | int) and _is_plain(item) for key, item in value.items())
-    return type(value) in (list, tuple) and all(_is_plain(item) for item in value)
-
-
-def _copy(value: Any) -> Any:
-    # Containers only: an array is replaced by callbacks, not written into.
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
+def _plain(value: Any) -> Any:
+    """A value copied, as arrays and plain data: a log may be a tensor of the backend's."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copy(item) for item in value)
-    return value
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, np.ndarray):
-        return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
-    return bool(a == b) or bool(a != a and b != b)
+        return [_plain(item) for item in value]
+    return np.array(keras.ops.convert_to_numpy(value)) if keras.ops.is_tensor(value) else np.array(value)

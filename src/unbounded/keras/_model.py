@@ -20,6 +20,7 @@ from unbounded.keras._owned import Owned
 from unbounded.keras._random import random_state, restore_random
 
 __all__ = [
+    "FOR_INFERENCE",
     "StateNotFound",
     "begin",
     "broken_weight",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 State = dict[str, Any]
+
+FOR_INFERENCE = ("layers", "variables", "others")
+"""The parts of a state that `restore_variables` takes."""
 
 StateNotFound = _unfound.StateNotFound
 

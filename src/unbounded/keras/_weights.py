@@ -1,0 +1,66 @@
+"""A checkpoint's weights alone, for a model that is to predict and not to train."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from unbounded._checkpoint import Checkpoints
+from unbounded._saved import CheckpointError
+from unbounded.keras import _model
+
+
+def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
+    """Put the weights of a run's newest checkpoint into a model, to use it without going on with the run.
+
+    Running statistics, seed generators and PyTorch's buffers come along; optimizer, metrics and the position
+    in the data do not. The run may be at work meanwhile: nothing in its directory is changed, or locked.
+
+    Args:
+        directory: of the checkpoints that `ub.keras.Checkpoint` wrote.
+        model: a model of the same architecture: compiled or not, built or not.
+
+    Returns:
+        The number of steps that the weights were trained for.
+
+    Raises:
+        CheckpointError: there is no checkpoint that can be read, or none of a Keras run.
+        ValueError: the model is another one; the sentence names the first variable that differs.
+
+    Warns:
+        DamagedCheckpoint: the newest checkpoint is damaged, and an older one was taken.
+
+    Example:
+        >>> import keras, numpy as np, tempfile, unbounded as ub
+        >>> def make():
+        ...     return keras.Sequential([keras.layers.Dense(1)])
+        >>> model, folder = make(), tempfile.mkdtemp()
+        >>> model.compile(optimizer="sgd", loss="mse")
+        >>> stream = ub.arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
+        >>> with ub.keras.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        ...     history = model.fit(feed, verbose=0, callbacks=[ub.keras.Checkpoint(feed, folder)])
+        >>> served = make()
+        >>> load_model_state(folder, served)
+        5
+        >>> bool((served.get_weights()[0] == model.get_weights()[0]).all())
+        True
+    """
+    checkpoints = Checkpoints(directory)
+    try:
+        found = checkpoints.read_newest(only=[("model", part) for part in _model.FOR_INFERENCE])
+    except CheckpointError:
+        for saved in checkpoints.all()[-1:]:
+            if "keras" not in saved.info:
+                raise CheckpointError(
+                    f"{saved.path} was not written by ub.keras.Checkpoint, and holds no weights of a Keras model. What "
+                    "a core feed saved is read by feed.load(directory)."
+                ) from None
+        raise
+    if found is None:
+        raise CheckpointError(
+            f"There is no checkpoint in {os.fspath(directory)!r}. Expected the directory of a run that "
+            "ub.keras.Checkpoint(feed, directory) has saved at least once."
+        )
+    saved, state = found
+    _model.restore_variables(model, state["model"])
+    return saved.number
