@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import threading
 import warnings
 from collections.abc import Iterator
@@ -91,10 +92,12 @@ def test_a_declared_end_ends_training_with_its_last_row(epoch: ub.Epoch | None) 
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
-def test_epochs_of_changing_length_are_exact(verbose: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_epochs_of_changing_length_are_exact(verbose: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = km.ready_model(ids=256)
     with Feed(blocks(*[20] * 3, *[12] * 5, *[30] * 2, *[10] * 6), ub.Epoch(rows=60)) as feed:
-        history = model.fit(feed, epochs=4, verbose=verbose)
+        # Without a callback of ours Keras's bar takes the first epoch's length for that of all.
+        callbacks = [ub.keras.Checkpoint(feed, tmp_path)] if verbose else []
+        history = model.fit(feed, epochs=4, verbose=verbose, callbacks=callbacks)
     assert km.trained_ids(model) == list(range(240))
     assert int(model.optimizer.iterations) == 16
     assert len(history.history["loss"]) == 4
@@ -105,10 +108,12 @@ def test_epochs_of_changing_length_are_exact(verbose: int, capsys: pytest.Captur
         assert "21474" not in out
 
 
-def test_passes_are_carried_and_the_bar_knows_each_epochs_length(capsys: pytest.CaptureFixture[str]) -> None:
+def test_passes_are_carried_and_the_bar_knows_each_epochs_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = km.ready_model()
     with Feed(stream(10), ub.Epoch(passes=1)) as feed:
-        model.fit(feed, epochs=6, verbose=2)
+        model.fit(feed, epochs=6, verbose=2, callbacks=[ub.keras.Checkpoint(feed, tmp_path)])
         assert feed.steps == 15
     out = capsys.readouterr().out
     assert [line.split(" - ")[0] for line in out.splitlines() if "/step" in line] == ["3/3", "2/2"] * 3
@@ -194,14 +199,15 @@ def test_other_bounds_are_rounded_up_to_whole_executions_and_a_declared_end_is_n
 
 
 @pytest.mark.skipif(km.BACKEND != "tensorflow", reason="only there are batches handed over many at a time")
-def test_blocks_that_have_run_are_counted_before_the_epoch_is_over() -> None:
+def test_steps_that_have_run_are_counted_before_the_epoch_is_over_though_batches_are_handed_over_many_at_a_time() -> (
+    None
+):
     counted: list[int] = []
     note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: counted.append(feed.steps))
     with Feed(stream(), ub.Epoch(steps=160)) as feed:
         km.ready_model(steps_per_execution=4).fit(feed, verbose=0, callbacks=[note])
         assert feed.steps == 160
-    assert 64 <= counted[-1] < 160
-    assert all(steps <= 4 * i for i, steps in enumerate(counted))
+    assert counted == list(range(4, 164, 4))
 
 
 # -- rounds ------------------------------------------------------------------------------------------------------
@@ -282,7 +288,6 @@ def test_evaluating_gives_what_arrays_would_give(executions: int, capsys: pytest
     [
         ("y", np.zeros((4, 1))),
         ("sample_weight", np.ones(4)),
-        ("class_weight", {0: 1.0, 1: 2.0}),
         ("batch_size", 8),
     ],
 )
@@ -376,14 +381,26 @@ def test_after_an_exception_the_next_fit_goes_on_with_the_first_batch_that_was_n
     assert km.trained_ids(model) == list(range(40))
 
 
-def test_a_batch_of_which_nobody_knows_comes_again_and_is_counted() -> None:
+def test_two_models_in_turn_share_the_batches_though_the_first_was_left_by_an_exception() -> None:
     model, other = km.recording_model(), km.recording_model()
     with Feed(stream(40), ub.Epoch(steps=6)) as feed:
         with pytest.raises(RuntimeError, match="a user's callback"):
             model.fit(feed, verbose=0, callbacks=[Raise(4)])
         other.fit(feed, verbose=0)
-        assert feed.stats.in_doubt == 1
+        assert (feed.steps, feed.stats.in_doubt) == (10, 0)
     assert km.trained_ids(model) == list(range(16))
+    assert km.trained_ids(other) == list(range(16, 40))
+
+
+def test_a_batch_of_which_nobody_knows_comes_again_and_is_counted() -> None:
+    model, other = km.recording_model(), km.ready_model()
+    with Feed(stream(40), ub.Epoch(steps=6)) as feed:
+        with pytest.raises(RuntimeError, match="a user's callback"):
+            model.fit(feed, verbose=0, callbacks=[Raise(4)])
+        del model  # and with it the optimizer that could tell
+        gc.collect()
+        other.fit(feed, verbose=0)
+        assert feed.stats.in_doubt == 1
     assert km.trained_ids(other) == list(range(12, 36))
 
 
@@ -493,8 +510,7 @@ def test_under_a_strategy_of_tensorflow_what_is_taken_ahead_is_not_trained(tmp_p
     with Feed(stream(40), ub.Epoch(steps=3)) as feed, Feed(stream(8, passes=1)) as val:
         for fit in range(2):  # the second one counted by a callback
             callbacks = [ub.keras.Checkpoint(feed, tmp_path)] if fit else []
-            epochs = 4 if fit else 2
-            model.fit(feed, epochs=epochs, verbose=0, validation_data=val, callbacks=callbacks)
+            model.fit(feed, epochs=2, verbose=0, validation_data=val, callbacks=callbacks)
             assert feed.steps == 6 * (fit + 1)
     assert km.trained_ids(model) == [i % 40 for i in range(48)]
     assert km.evaluated_ids(model) == [*range(8)] * 4

@@ -137,6 +137,7 @@ class Feed:
         self._lots: deque[Lot] = deque()
         self._tail = Count()  # after all lots
         self._handed = 0
+        self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
         self._trained = 0
         self._ended = False
         self._bad: dict[int, int] = {}  # by step, the bad rows of batches that were handed out and not counted yet
@@ -159,6 +160,7 @@ class Feed:
     def epoch(self, epoch: Epoch | None) -> None:
         self._check_epoch(epoch)
         self.progress.epoch = epoch
+        self._fetched = self._handed
 
     def _check_epoch(self, epoch: Epoch | None) -> None:
         if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
@@ -450,6 +452,7 @@ class Feed:
         elif self._handed > self.progress.start.steps >= self._since and not self._confirmed:
             self._unconfirmed = self.progress.number
         self.progress.end(self._count_at(self._handed))
+        self._fetched = self._handed
         self.last_epoch = self.epoch_stats
         self.tally.end_epoch(self.stats)
 
@@ -521,25 +524,85 @@ class Feed:
         self._handed = self._trained
         return doubtful
 
+    # -- batches one by one, for a trainer that asks for them in its own time ------------------------------------
+
+    def fetch(self, batches: int, *, whole: bool = False) -> int:
+        """Have the next `batches` batches of the epoch at hand there, waited for and checked; none is handed out.
+
+        Args:
+            batches: how many are wanted.
+            whole: an epoch that has a batch left has this many, though a bound falls among them. Only a number of
+                steps and a declared end are kept to the batch.
+
+        Returns:
+            How many `take` can hand out now, up to `batches`: fewer where the epoch or the stream ends, or the feed is
+            to stop.
+        """
+        have = self._fetched - self._handed
+        if have >= batches:
+            return batches
+        self._usable()
+        if have <= 0:
+            have = 0
+            self._settle()
+            self.progress.enter()
+            if self.epoch_over:
+                return 0
+        fixed = self.epoch.steps if self.epoch is not None else None
+        stop = None if fixed is None else self.progress.start.steps + fixed
+        while have < batches and not self._interrupted:
+            step = self._handed + have
+            if stop is not None and step >= stop:
+                break
+            if step >= self._tail.steps:
+                if not self._pull():
+                    break
+                continue
+            lot = self._lot_of(step)
+            assert lot is not None
+            if step > self._handed and not whole and step >= self.progress.end_in(lot):
+                break
+            if not lot.checked:
+                self._check(lot, step)
+            have += 1
+            self._fetched = self._handed + have
+        return have
+
+    @property
     def ready(self) -> int:
-        """How many batches of the epoch at hand are there without waiting; none where time ends the epoch."""
-        lot = self._lot_of(self._handed)
-        if lot is None or self.epoch_over or self._interrupted:
-            return 0
-        if self.epoch is not None and self.epoch.seconds is not None:
-            return 0
-        return min(self.progress.end_in(lot), lot.end) - self._handed
+        """How many batches `fetch` has found that are not handed out."""
+        return max(0, self._fetched - self._handed)
+
+    def take(self) -> Tree:
+        """Hand out the next batch, which `fetch` has said is there."""
+        step = self._handed
+        assert step < self._fetched
+        lot = self._lot_of(step)
+        assert lot is not None
+        self._handed = step + 1
+        return lot.run.items[step - lot.before.steps]
+
+    def upcoming(self, most: int) -> list[Tree]:
+        """The next batches, up to `most`, that could be handed out without waiting; none of them is.
+
+        The first is there where `fetch` has said so. None follow it where time ends the epoch.
+        """
+        first = self._handed
+        lot = self._lot_of(first)
+        if lot is None or first >= self._fetched:
+            return []
+        stop = self._fetched
+        if lot.checked and not self._interrupted and (self.epoch is None or self.epoch.seconds is None):
+            stop = max(stop, self.progress.end_in(lot))
+        stop = min(stop, lot.end, first + most)
+        self._fetched = max(self._fetched, stop)
+        return lot.run.items[first - lot.before.steps : stop - lot.before.steps]
 
     def give_back(self, batches: int) -> None:
         """The newest `batches` of those handed out did not reach the trainer: they come again, and are in no doubt."""
         if not 0 <= batches <= self.outstanding:
             raise ValueError(f"give_back({batches}): {self.outstanding} batches are out and not confirmed.")
         self._handed -= batches
-
-    def hand_on(self, batches: int) -> None:
-        """The first `batches` to be handed out are on their way already: they were when `rewind` was called."""
-        self._handed += batches
-        self.tally.in_doubt -= batches
 
     def peek(self) -> Tree:
         """The next batch, without handing it out: for building a model. Waits for it."""
@@ -698,7 +761,7 @@ class Feed:
         self._begin()
         self._held.restore(mark)
         self._tail = Count(*state["count"])
-        self._handed = self._trained = self._since = self._tail.steps
+        self._handed = self._fetched = self._trained = self._since = self._tail.steps
         self.progress.restore(state["epoch"])
         self.tally.begin(state["tally"])
 

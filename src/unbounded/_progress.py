@@ -53,6 +53,10 @@ class Progress:
         """The number of the epoch at hand, from 0."""
         return self._now.number
 
+    def renumber(self, number: int) -> None:
+        """Count the epochs on from `number`, for a trainer that has its own count."""
+        self._now = replace(self._now, number=number)
+
     @property
     def start(self) -> Count:
         """Where it began."""

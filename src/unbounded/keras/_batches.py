@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -10,22 +10,68 @@ import numpy as np
 
 from unbounded import _rows
 from unbounded._epoch import Epoch
-from unbounded._feed import Feed as CoreFeed
 from unbounded._rows import Tree
-from unbounded.keras._signals import Interrupted
 
 _INSTEAD = {
     "y": "Put the targets into the batches: .select(x=…, y=…), or yield (x, y).",
     "sample_weight": "Put the weights into the batches: .select(x=…, y=…, weight=…), or yield (x, y, weight).",
-    "class_weight": "Put a weight for each row into the batches: .map(lambda b: (b[0], b[1], weights[b[1]])).",
+    "class_weight": "It weighs what is trained on, and there is no training here.",
     "batch_size": "The stream says it: .batch(n).",
 }
 
 
-def refuse(name: str, value: Any) -> None:
+def refuse_others(others: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     """Raise ValueError for an argument that Keras would drop in silence beside a feed."""
-    shown = f"{name}={value!r}" if isinstance(value, int | float | str | dict) else name
-    raise ValueError(f"{shown} was given beside a feed, which brings everything with it. {_INSTEAD[name]}")
+    for name, value in others.items():
+        if name not in allowed:
+            shown = f"{name}={value!r}" if isinstance(value, int | float | str | dict) else name
+            raise ValueError(f"{shown} was given beside a feed, which brings everything with it. {_INSTEAD[name]}")
+
+
+def weigher(others: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
+    """What `class_weight` makes of a batch: `(x, y)` becomes `(x, y, sample_weight)`, as Keras does it for arrays.
+
+    Args:
+        others: what stands beside the feed, by name.
+
+    Returns:
+        A function of a batch, whose weights are float32 of shape (rows,); None without `class_weight`.
+
+    Raises:
+        TypeError: it is no dict of class numbers and weights.
+    """
+    given = others.get("class_weight")
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"class_weight was given {type(given).__name__}. Expected a dict of class numbers and weights, such as "
+            "{0: 1.0, 1: 5.0}."
+        )
+    classes = np.array(sorted(int(number) for number in given), np.int64)
+    weights = np.array([float(given[number]) for number in sorted(given, key=int)], keras.config.floatx())
+
+    def weigh(batch: Tree) -> Tree:
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise ValueError("class_weight was given, and the batches have no targets. Expected batches of (x, y).")
+        if len(batch) > 2 and batch[2] is not None:
+            raise ValueError(
+                "class_weight was given beside batches that have weights, (x, y, sample_weight). Multiply the weights "
+                "in the stream, or leave one of them out."
+            )
+        y = batch[1]
+        if not isinstance(y, np.ndarray):
+            raise ValueError("class_weight was given for several targets. Expected one array of targets.")
+        if y.ndim > 1:
+            y = y.argmax(axis=-1) if y.shape[-1] != 1 else y[..., 0]
+        labels = np.round(y).astype(np.int64)
+        if not len(classes):
+            return batch[0], batch[1], np.ones(labels.shape, weights.dtype)
+        place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+        # A class without a weight counts once.
+        return batch[0], batch[1], np.where(classes[place] == labels, weights[place], 1).astype(weights.dtype)
+
+    return weigh
 
 
 def refuse_sharding() -> None:
@@ -40,47 +86,16 @@ def refuse_sharding() -> None:
 
 def check_multiple(epoch: Epoch | None, multiple: int) -> None:
     """Keras runs `steps_per_execution` steps at a time: an exact number of steps must be a multiple of it."""
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise ValueError(
+            f"The model was compiled with steps_per_execution={multiple!r}, and Keras 3 runs a whole number of steps "
+            "at a time. Compile it with a number, such as 32."
+        )
     steps = None if epoch is None else epoch.steps
     if steps is not None and steps % multiple:
         low = steps // multiple * multiple
         choice = f"{low} or {low + multiple}" if low else f"{multiple}"
         raise ValueError(f"Epoch(steps={steps}) is not a multiple of steps_per_execution={multiple}: use {choice}.")
-
-
-def rounded_up(core: CoreFeed, multiple: int) -> Iterator[Tree]:
-    """The batches of the epoch at hand, and as many more as make their number a multiple.
-
-    Only where time, rows or passes end it: a number of steps is kept, and so is a declared end.
-    """
-    before = core.handed
-    try:
-        yield from core.batches()
-    except Interrupted:
-        return
-    epoch = core.epoch
-    if multiple == 1 or epoch is None:
-        return
-    while (core.handed - before) % multiple and not core.interrupted:
-        if epoch.steps is not None and core.handed - core.progress.start.steps >= epoch.steps:
-            return
-        core.epoch = None
-        try:
-            batch = next(core.hand_out(), None)  # those that are out stay out
-        except Interrupted:
-            return
-        finally:
-            core.epoch = epoch
-        if batch is None:
-            return
-        yield batch
-
-
-def converted(batches: Iterator[Tree], convert: Callable[[Iterator[Tree]], Iterable[Any]] | None) -> Iterator[Any]:
-    """Batches, converted, up to a signal."""
-    try:
-        yield from batches if convert is None else convert(batches)
-    except Interrupted:
-        return
 
 
 def to_torch(batches: Iterator[Tree]) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Checkpoint: the callback that saves model, optimizer, randomness, callbacks and position as one, and goes on there.
 
-It stands last among the callbacks of a `fit`, so that what it saves is what all others have made of the moment.
-What goes into a checkpoint is in `_saving.py`; here is when, and what becomes of it in the course of a `fit`.
+A `Director` tells it of the moments of a `fit`, after the other callbacks: what it saves is what all others have made
+of the moment. What goes into a checkpoint is in `_saving.py`; here is when, and what becomes of it in a `fit`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,13 +18,12 @@ import keras
 from unbounded._checkpoint import Saved
 from unbounded._describe import RunFinished
 from unbounded._epoch import Epoch
-from unbounded.keras import _asked, _model
-from unbounded.keras._callbacks import CallbackStates, callback_list
-from unbounded.keras._counting import Counting
+from unbounded.keras import _model, internals
+from unbounded.keras._callbacks import CallbackStates
+from unbounded.keras._director import Director
 from unbounded.keras._due import Due
-from unbounded.keras._fallback import PyDatasetFeed
 from unbounded.keras._feed import Feed
-from unbounded.keras._saving import Saving
+from unbounded.keras._saving import NotSaved, Saving
 from unbounded.keras._signals import Signals
 
 
@@ -76,8 +74,10 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         feeds: list[Feed] = list(feed) if isinstance(feed, Sequence) else [feed]
+        if not feeds:
+            raise ValueError("Checkpoint() was given no feed. Expected the ub.keras.Feed that fit trains on.")
         for one in feeds:
-            if not isinstance(one, Feed | PyDatasetFeed):
+            if not isinstance(one, Feed):
                 raise TypeError(
                     f"Checkpoint() was given {type(one).__name__}. Expected the ub.keras.Feed that fit trains on."
                 )
@@ -87,69 +87,78 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._due = Due(every)
         self._accept_changes = accept_changes
         self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes)
-        self._counting = Counting(feeds[0], self)
-        self._list: weakref.ref[Any] | None = None  # of all callbacks of the fit at hand
+        self._director: Director | None = None  # of the fit at hand
         self._signals = Signals(self._interrupt)
         self._states: CallbackStates | None = None
         self._resumed: dict[str, Any] | None = None  # what is still to be put back, of a checkpoint
         self._before_round: dict[str, Any] = {}  # what a round of validation will change
         self._round_numbers: list[int] = []
+        self._in_round = False
         self._aborted = False  # that round was given up
         self._stopping = False
         self._finished = False
         self._placed: Saved | None = None  # the feeds are where it says, and the model is not yet
+        self._is_placed = False
+
+    # -- Keras's list of callbacks ---------------------------------------------------------------------------
+
+    def set_params(self, params: Any) -> None:
+        """Keras's list shows itself: a director takes the place of all callbacks in it."""
+        super().set_params(params)
+        found = internals.callback_list()
+        if found is None or any(isinstance(callback, Director) for callback in found.callbacks):
+            return
+        others = [callback for callback in found.callbacks if callback is not self]
+        found.callbacks = [Director(self, others, params)]
+
+    # Keras tells a list without these two in a thread of its own, while the next step runs. It looks at the callbacks
+    # that it was given, before there is a director.
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """The director's business."""
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """The director's business."""
 
     # -- the beginning ---------------------------------------------------------------------------------------
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Take up the newest checkpoint, where there is one."""
-        callbacks, who = callback_list(), _asked.caller()
-        feed = self.feeds[0]
-        adapter = None if who is None else who.adapter
-        if adapter is not None and feed not in (adapter, getattr(adapter, "py_dataset", None)):
-            raise ValueError(
-                "Checkpoint(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
-                "callbacks=[ub.keras.Checkpoint(feed, …)])."
-            )
-        assert callbacks is not None
-        self._list = weakref.ref(callbacks)
-        self._take_places(callbacks)
+    def take_place(self) -> None:
+        """A `fit` is about to begin: let the feeds stand where the newest checkpoint says."""
+        self._placed, self._is_placed = self._saving.take_place(), True
+
+    def begin(self, director: Director) -> None:
+        """A `fit` begins: take up the newest checkpoint, where there is one."""
+        feed, model = self.feeds[0], self.model
+        for other in director.users:
+            if isinstance(other, keras.callbacks.BackupAndRestore | Checkpoint):
+                raise ValueError(
+                    f"{type(other).__name__} stands beside Checkpoint, and both would restore the model. Use one."
+                )
+        self._director = director
+        self._signals.put_back()
         self._signals = Signals(self._interrupt)
         self._states, self._resumed, self.stopped_by = None, None, None
-        self._stopping, self._aborted, self._finished = False, False, False
-        saved, self._placed = self._placed, None
-        if saved is None or saved.number != feed.steps:
-            saved = self._saving.take_place()
+        self._in_round = self._stopping = self._aborted = self._finished = False
+        if not self._is_placed:
+            self.take_place()
+        saved, self._placed, self._is_placed = self._placed, None, False
         if saved is not None:
             self._restore(saved)
-        else:
-            feed.fitting.moved()
-            _model.begin(self.model)
+        elif feed.run != self._saving.directory and feed.core.steps:
+            # A run of its own: what the feed was trained on before it belongs to another one.
+            feed.close_epoch()
+            feed.core.progress.renumber(0)
+        if saved is None:
+            _model.begin(model)
+        feed.run = self._saving.directory
         self._due.saved(feed.core)
         asked = self.params["epochs"]
         if feed.epoch_number >= asked:
             self._finish(f"{feed.epoch_number} epochs")
         elif saved is not None and saved.info["keras"]["ended"] and asked <= saved.info["keras"]["epochs"]:
             self._finish(f"{feed.epoch_number} epochs, where {saved.info['keras']['ended']} ended it,")
-        self.model._initial_epoch = max(asked, 1) if self._finished else feed.epoch_number or None
-        self._signals.install(callbacks)
-
-    def take_position(self, feed: Feed) -> None:
-        """Keras is about to look at a batch, so as to build the model: let the feed stand where the run stands."""
-        if feed is self.feeds[0]:
-            self._placed = self._saving.take_place()
-
-    def _take_places(self, callbacks: Any) -> None:
-        """The counting before all others, the saving after them."""
-        others = [c for c in callbacks.callbacks if c is not self and not isinstance(c, Counting)]
-        for other in others:
-            if isinstance(other, keras.callbacks.BackupAndRestore | Checkpoint):
-                raise ValueError(
-                    f"{type(other).__name__} stands beside Checkpoint, and both would restore the model. Use one."
-                )
-        self._counting.mute.end()
-        callbacks.callbacks = [self._counting, *others, self]
-        self.feeds[0].fitting.counting = self._counting
+        internals.begin_at_epoch(model, max(asked, 1) if self._finished else feed.epoch_number)
+        self._signals.install(director)
 
     def _restore(self, saved: Saved) -> None:
         """Put the model back; the feeds are in their places."""
@@ -172,6 +181,22 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             stacklevel=2,
         )
 
+    def before_epoch(self, epoch: int) -> None:
+        """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
+        # It stays on the model, and a later fit without this callback would begin there.
+        internals.begin_at_epoch(self.model, None)
+        # The run's number, `initial_epoch` included.
+        self.feeds[0].core.progress.renumber(epoch)
+        self._begin_states()
+
+    def _begin_states(self) -> None:
+        if self._states is None:
+            assert self._director is not None
+            hidden = keras.callbacks.ProgbarLogger
+            self._states = CallbackStates([c for c in self._director.users if not isinstance(c, hidden)])
+            if self._resumed is not None:
+                self._states.restore(self._resumed["callbacks"])
+
     def before_steps(self) -> None:
         """All callbacks have begun the epoch; put back what beginning it has changed."""
         state = self._resumed
@@ -185,30 +210,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             assert self._states is not None
             self._states.restore(state["callbacks"])
 
-    def before_epoch(self) -> None:
-        """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
-        if self._states is not None:
-            return
-        ours = (Counting, Checkpoint, keras.callbacks.ProgbarLogger)
-        self._states = CallbackStates([c for c in self._callbacks.callbacks if not isinstance(c, ours)])
-        if self._resumed is not None:
-            self._states.restore(self._resumed["callbacks"])
-        # It stays on the model, and a later fit without this callback would begin there.
-        self.model._initial_epoch = None
-
-    def before_end(self) -> None:
-        """A run that was over already ends with its callbacks as they were: the best weights are theirs to give."""
-        if self._finished:
-            self.before_epoch()
-
-    @property
-    def _callbacks(self) -> Any:
-        assert self._list is not None
-        return self._list()
-
     # -- on the way ------------------------------------------------------------------------------------------
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def after_step(self) -> None:
         """Save where it is time, and end where a signal asked for it."""
         core = self.feeds[0].core
         if self._signals.received is not None:
@@ -221,53 +225,60 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._signals.received is not None:
             self._stop()
 
-    def on_test_begin(self, logs: Any = None) -> None:
+    def before_round(self) -> None:
         """Validation resets the metrics of training: keep them, in case that it is not to be finished."""
+        self._in_round = True
         self._before_round = {
             "metrics": _model.metrics_state(self.model),
             "random": _model.random_state(),
         }
         self._round_numbers = [other.rounds.number for other in self.feeds[1:]]
-        self._give_up_round()
 
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """A signal does not wait for the end of validation."""
-        self._give_up_round()
-
-    def _give_up_round(self) -> None:
-        if self._signals.received is not None:
+    def after_round_step(self) -> None:
+        """A signal does not wait for the end of validation, and half an epoch is not validated."""
+        if self._stopping or self._signals.received is not None:
             self.model.stop_evaluating = True
-            self._aborted = True
-            self._counting.mute.all_but(self._callbacks, self)
+            self._aborted = not self._stopping
+            assert self._director is not None
+            self._director.mute()
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def after_epoch(self, epoch: int) -> None:
         """Save where it is time: the epoch is over for all callbacks, and so is its validation."""
         feed, signalled = self.feeds[0], self._signals.received is not None
+        self._in_round = False
         if self._aborted:
-            for other, number in zip(self.feeds[1:], self._round_numbers, strict=True):
-                if other.rounds.number > number:
-                    other.rounds.back()
+            self._give_up_round()
             self._stop(changed=self._before_round)
         elif not self._stopping:
+            assert feed.fit is not None
             ending = self.model.stop_training
             last = epoch + 1 >= self.params["epochs"] or ending
             if last or signalled or self._due.each_epoch or self._due.now(feed.core):
-                by = "a callback" if not ending or feed.fitting.has_more() else "the stream's declared end"
+                by = "a callback" if not ending or feed.fit.has_more() else "the stream's declared end"
                 self._save(ended=by if ending else None, last=last)
             if signalled:
                 self._stop()
         if self._stopping:
-            # on_train_end is for all of them again.
-            self._counting.mute.end()
-            self.model.__dict__.pop("_should_eval", None)
+            assert self._director is not None
+            self._director.unmute()  # on_train_end is for all of them again
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Let go of signals and of the directory."""
+    def _give_up_round(self) -> None:
+        for other, number in zip(self.feeds[1:], self._round_numbers, strict=True):
+            if other.rounds.number > number:
+                other.rounds.back()
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def before_end(self) -> None:
+        """A run that was over already ends with its callbacks as they were: the best weights are theirs to give."""
+        if self._finished:
+            self._begin_states()
+
+    def end(self) -> None:
+        """`fit` ends: let go of signals and of the directory."""
         self._signals.put_back()
         _model.end(self.model)
-        callbacks = self._callbacks
-        callbacks.callbacks = [c for c in callbacks.callbacks if c is not self._counting]
-        self.feeds[0].fitting.counting = None
+        self._director = None
         self._saving.close()
         if self._stopping and self._signals.received is not None:
             self.stopped_by = signal.Signals(self._signals.received).name
@@ -277,7 +288,30 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 file=sys.stderr,
             )
 
-    # -- the end ---------------------------------------------------------------------------------------------
+    def before_failure(self) -> None:
+        """The data can't be had: what was trained since the last checkpoint is saved before that is said."""
+        if self._director is not None:
+            self._save_at_once()
+
+    def after_failure(self, error: BaseException) -> None:
+        """A callback, or what it did, has failed, and Keras will call nobody's `on_train_end`."""
+        if self._director is None:
+            return
+        if not isinstance(error, Exception):
+            # Somebody wants to leave (KeyboardInterrupt, SystemExit): nothing is wrong with the model.
+            self._save_at_once()
+        self._signals.put_back()
+
+    def _save_at_once(self) -> None:
+        if self._stopping or not self._saving.is_late():
+            return
+        if self._in_round:
+            self._give_up_round()
+        try:
+            self._save(changed=self._before_round if self._in_round else None, last=True)
+        except Exception as error:
+            # What is about to be raised matters more.
+            warnings.warn(f"No checkpoint was written: {error}", NotSaved, stacklevel=2)
 
     def _interrupt(self) -> None:
         for feed in self.feeds:
@@ -291,9 +325,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._saving.is_late():
             self._save(changed=changed)
         self.model.stop_training = True
-        # Keras asks this before it validates: half an epoch is not validated.
-        self.model.__dict__["_should_eval"] = lambda *_: False
-        self._counting.mute.all_but(self._callbacks, self)
+        assert self._director is not None
+        self._director.mute()
 
     def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None, last: bool = False) -> None:
         """Write a checkpoint of this moment.

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from unbounded._state import non_finite
-from unbounded.keras import _optimizers, _others, _owned, _unfound
+from unbounded.keras import _optimizers, _others, _owned, _unfound, internals
 from unbounded.keras._arrays import Pairs, match, read
 from unbounded.keras._owned import Owned
 from unbounded.keras._random import random_state, restore_random
@@ -173,7 +173,7 @@ def build(model: Any, batch: Any) -> None:
     if not _has_call(model):
         return  # a model that only trains its parts: they are built by its own first step, or when they are restored
     with _optimizers.scope(model):
-        model._symbolic_build(data_batch=batch)
+        internals.build(model, batch)
 
 
 def iterations(model: Any) -> int | None:
@@ -191,8 +191,7 @@ def iterations(model: Any) -> int | None:
 
 def _gather(model: Any) -> None:
     # On JAX the variables live in the training loop during `fit`, and the model's own are empty.
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
+    internals.reattach(model)
 
 
 def _assign(pairs: Pairs) -> None:

@@ -9,10 +9,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.random import seed_generator as _seed_generator
 
-# Literally: Keras up to 3.12 has no constant for it.
-_GLOBAL_SEED_GENERATOR = "global_seed_generator"
+from unbounded.keras import internals
 
 
 def random_state() -> dict[str, Any]:
@@ -22,7 +20,7 @@ def random_state() -> dict[str, Any]:
         "numpy": np.random.get_state(legacy=False),
         "keras": None,
     }
-    generator = _seed_generator.global_state.get_global_attribute(_GLOBAL_SEED_GENERATOR)
+    generator = internals.global_seed_generator()
     if generator is not None:
         state["keras"] = np.array(keras.ops.convert_to_numpy(generator.state))
     if keras.backend.backend() == "torch":
@@ -43,7 +41,7 @@ def restore_random(state: dict[str, Any]) -> None:
     restore_generator(random, state["python"])
     np.random.set_state(state["numpy"])
     if state["keras"] is not None:
-        _seed_generator.global_seed_generator().state.assign(state["keras"])
+        internals.global_seed_generator(make=True).state.assign(state["keras"])
     if keras.backend.backend() == "torch" and "torch" in state:
         import torch
 

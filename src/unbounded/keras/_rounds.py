@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, Literal
 
+from unbounded import _user_code
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed
 from unbounded._mark import from_plain
 from unbounded._node import StreamError
-from unbounded._rows import Tree
 from unbounded.keras import _length
-from unbounded.keras._signals import Interrupted
+from unbounded.keras.internals import Role
 
 EachRound = Literal["same", "next"]
 
+_ASKED = {
+    "validation": "validation_steps",
+    "fit": "validation_steps",
+    "evaluate": "steps",
+    "predict": "steps",
+}
+
 
 class Rounds:
-    """The same stream once more, a round at a time.
+    """The same stream once more, a round at a time. A round that was left before its end is begun again.
 
     Args:
-        feed: a core feed of its own for the rounds, that confirms by being asked.
+        feed: a core feed of its own for the rounds, that confirms by hand.
         each_round: "same" shows the same batches in each round, "next" goes on where the last one ended.
     """
 
@@ -32,64 +38,81 @@ class Rounds:
         self._begun = False
         self._state: Any = None  # where the round began
         self.number = 0
-        """How many rounds have begun."""
+        """How many rounds have been seen to their end."""
         if each_round == "same":
             self._state = feed._state()
             # What follows its beginning is wanted again, so a source that can't go back must keep it.
             feed._kept = deque([feed._mark()["from"]])
 
-    def begin(self, steps: int | None) -> int | None:
-        """A round begins; says how many steps it has, where that is known.
+    def length(self, steps: int | None, role: Role) -> int | None:
+        """How many steps the next round has, where that is known.
 
         Args:
             steps: what `validation_steps` or `steps` says; None leaves it to the feed's own epoch, or the end.
+            role: what the round is for.
+
+        Raises:
+            ValueError: nothing says how much a round is, or two things do.
         """
         if steps is not None and self._epoch is not None and self._epoch != Epoch(steps=steps):
             raise ValueError(
-                f"{steps} validation steps were given beside a feed with {self._epoch!r}. Leave one of them out."
+                f"{_ASKED[role]}={steps} was given beside a feed with {self._epoch!r}. Leave one of them out."
             )
         self.feed.epoch = Epoch(steps=steps) if steps is not None else self._epoch
         if self.feed.epoch is None and not _length.ends(self.feed.stream):
             raise ValueError(
                 "The feed never ends, and nothing says how much of it makes a round. Give "
-                "Feed(stream, epoch=ub.Epoch(steps=100)), or validation_steps= (steps= of evaluate and predict)."
+                f"Feed(stream, epoch=ub.Epoch(steps=100)), or {_ASKED[role]}=100."
             )
-        if self.each_round == "same":
+        if self.each_round == "same" or self._begun:
             self.back()
-        else:
-            if self._begun:
-                self.end()
+        return _length.epoch_steps(self.feed)[1]
+
+    def begin(self, steps: int | None, role: Role) -> int | None:
+        """A round begins; says how many steps it has, where that is known."""
+        length = self.length(steps, role)
+        if self.each_round == "next":
             self._state = self.feed._state()
         self._begun = True
-        self.number += 1
         self.feed.resume()
-        if not self._available() and not self.feed.interrupted:
+        return length
+
+    def fetch(self, batches: int) -> int:
+        """Have so many batches of the round there; says how many there are. A signal ends the wait.
+
+        Raises:
+            StreamError: the stream has ended before the round.
+        """
+        feed = self.feed
+        if feed.interrupted:
+            return 0
+        try:
+            there = feed.fetch(batches, whole=batches > 1 and feed.epoch is not None and feed.epoch.steps is None)
+        except _user_code.Interrupted:
+            return 0
+        if not there and not feed.outstanding and not feed.interrupted and not feed.epoch_over:
             raise StreamError(
                 'The stream of a feed with each_round="next" has ended: there is no next round. Declare more '
                 'passes, or use each_round="same".'
             )
-        return _length.epoch_steps(self.feed)[1]
+        return there
 
-    def _available(self) -> bool:
-        try:
-            return self.feed.available()
-        except Interrupted:
-            return False
-
-    def batches(self) -> Iterator[Tree]:
-        """The batches of the round at hand."""
-        return self.feed.batches()
+    @property
+    def is_seen(self) -> bool:
+        """Whether the round at hand has handed out all of its batches."""
+        return self._begun and self.feed.outstanding > 0 and self.feed.epoch_over
 
     def end(self) -> None:
         """The round is over: what was handed out was seen."""
-        if self._begun:
+        if self._begun and not self.feed.interrupted:
             self._begun = False
+            self.number += 1
             self.feed.trained()
             self.feed.end_epoch()
 
     def settle(self) -> None:
         """Stand where the next round begins, between two of them."""
-        if self.each_round == "same":
+        if self.each_round == "same" or self._begun:
             self.back()
 
     def moved(self) -> None:
@@ -100,5 +123,5 @@ class Rounds:
     def back(self) -> None:
         """Go back to where the round began: it has not happened."""
         self._begun = False
-        if self._state is not None and self.feed.handed:
+        if self._state is not None and (self.feed.handed or self.feed.epoch_number):
             self.feed._go(self._state, from_plain(self._state["position"]))

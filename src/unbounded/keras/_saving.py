@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -47,6 +48,11 @@ class Saving:
         self._keepers: list[Keeper] = []
         self._wrote: int | None = None  # the step of the newest checkpoint
         self._wrote_at_rest = False  # after a signal, when sources read no more
+
+    @property
+    def directory(self) -> Path:
+        """Of this run's checkpoints alone."""
+        return self._store.directory
 
     def close(self) -> None:
         """Let go of the directory; the next write takes it again."""
@@ -90,7 +96,7 @@ class Saving:
             keeper.load(state, saved, accept_changes=self._accept_changes)
         for other in self._feeds[1:]:
             other.rounds.moved()
-        self._feeds[0].fitting.moved()
+        self._feeds[0].moved()
         self._wrote = saved.number
         return saved
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from unbounded._user_code import Interrupted, interruptible
+from unbounded.keras import internals
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
-
-__all__ = ["Interrupted", "Signals"]
 
 
 class Signals:
@@ -26,24 +24,23 @@ class Signals:
     def __init__(self, on_first: Callable[[], None]) -> None:
         self._on_first = on_first
         self._before: dict[int, Any] = {}
-        self._owner: weakref.ref[Any] | None = None
+        self._director: Any = None
         self.received: int | None = None
         """The number of the first signal; None until there was one."""
 
-    def install(self, owner: object) -> None:
-        """Take over the signals until `put_back`, or until `owner` is no more.
+    def install(self, director: object) -> None:
+        """Take over the signals until `put_back`.
 
         Args:
-            owner: the fit's list of callbacks. After an exception `fit` calls nobody's `on_train_end`; the list,
-                which belongs to that call, goes all the same.
+            director: the one callback in the list of the `fit`. After an exception of the model's own, Keras tells no
+                callback that `fit` has ended; the first signal after it finds out, and goes to whom it went before.
         """
         if threading.current_thread() is not threading.main_thread():
             return  # Python allows handlers in the main thread alone
+        self._director = director
         for number in _WATCHED:
             before = signal.signal(number, self._handle)
             self._before[number] = signal.SIG_DFL if before is None else before
-        self._owner = weakref.ref(owner)
-        weakref.finalize(owner, Signals.put_back, self)
 
     def put_back(self) -> None:
         """Put back the handlers that were there; twice is no error."""
@@ -56,7 +53,7 @@ class Signals:
                 signal.signal(number, before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None or not self._is_running(frame):
+        if self.received is not None or not internals.is_fitting(frame, self._director):
             self.put_back()
             signal.raise_signal(number)
             return
@@ -65,12 +62,3 @@ class Signals:
         if interruptible():
             # A flag alone would wait out a generator that sleeps.
             raise Interrupted
-
-    def _is_running(self, frame: FrameType | None) -> bool:
-        """Whether the `fit` is still under way: what it belongs to may live on after an exception."""
-        owner = None if self._owner is None else self._owner()
-        while frame is not None:
-            if frame.f_code.co_name == "fit" and frame.f_locals.get("callbacks") is owner:
-                return True
-            frame = frame.f_back
-        return False

@@ -7,69 +7,53 @@ the backend is TensorFlow.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from unbounded import _rows
-from unbounded._feed import Feed as CoreFeed
 from unbounded._rows import Tree
 from unbounded._stream import Stream
-from unbounded.keras import _asked, _length
+from unbounded.keras import _length
 
 if TYPE_CHECKING:
-    from unbounded.keras._feed import Feed
+    from unbounded.keras._adapters import FitAdapter, _OfOneIterator
+    from unbounded.keras._fit import Fit
 
 _MOST = 64  # batches made at once
 _BYTES = 1 << 20  # and at most so many bytes, where that is more than one batch
 
 
-def take(core: CoreFeed, batches: Iterator[Tree], multiple: int = 1) -> list[Tree]:
-    """Some batches of one size: at least `multiple`, waited for, and as many more as are there; fewer at the end.
+def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
+    """The next batches that are there, all of one length, and as many as are worth making at once: none is handed out.
 
     Args:
-        core: where `batches` come from.
-        batches: of the epoch at hand.
-        multiple: how many at a time can be used.
+        fit: what they are for.
+        most: how many at most.
     """
-    group: list[Tree] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == 1:
-            size = _rows.count(batch)
-            most = max(1, min(_MOST, _BYTES // max(1, size * _rows.row_bytes(batch))) // multiple) * multiple
-        if _rows.count(batch) != size or len(group) == most:
-            break
-        if len(group) % multiple == 0 and core.ready() < multiple:
-            break
-    return group
+    first = fit.upcoming(1)
+    if not first:
+        return []
+    rows = _rows.count(first[0])
+    worth = max(1, _BYTES // max(1, rows * _rows.row_bytes(first[0])))
+    group = fit.upcoming(min(most, _MOST, worth))
+    same = next((i for i, batch in enumerate(group) if _rows.count(batch) != rows), len(group))
+    return group[:same]
 
 
-class Tensors:
-    """Batches as tensors, for one step at a time.
-
-    Attributes:
-        spare: how many of those taken from the core feed were not asked for, and so are in no doubt.
-    """
-
-    def __init__(self, core: CoreFeed, batches: Iterator[Tree]) -> None:
-        self._core = core
-        self._batches = batches
-        self.spare = 0
-
-    def __iter__(self) -> Iterator[Tree]:
-        while group := take(self._core, self._batches):
-            # A shorter batch, at a declared end, comes last.
-            odd = group.pop() if _rows.count(group[-1]) != _rows.count(group[0]) else None
-            for made in (_unstacked(group), [] if odd is None else [odd]):
-                for i, batch in enumerate(made):
-                    self.spare = len(made) - 1 - i + (odd is not None and batch is not odd)
-                    yield batch
+def tensors(fit: Fit) -> Iterator[Tree]:
+    """Batches as tensors, for one step at a time."""
+    made: deque[Tree] = deque()
+    while fit.next_is_there():
+        if not made:
+            made.extend(_unstacked(_next_group(fit)))
+        fit.take()
+        yield made.popleft()
+    fit.end_asking()
 
 
 def _unstacked(group: list[Tree]) -> list[Tree]:
@@ -85,84 +69,82 @@ def _with_leaves(tree: Tree, leaves: Iterator[Any]) -> Tree:
 
 
 class Blocks:
-    """Blocks of batches of shape (batches, rows, …), in a `tf.data` that cuts them: for several steps at a time."""
+    """Blocks of batches of shape (batches, rows, …), in a `tf.data` that cuts them: for several steps at a time.
 
-    def __init__(self, core: CoreFeed, multiple: int) -> None:
-        self._core = core
-        self._multiple = multiple
-        self._lock = threading.Lock()
-        self._dataset: Any = None
-        self.begin(iter(()), auto=True)
+    The loop over steps then runs in TensorFlow's C++, which asks for a block in a thread of its own.
+    """
 
-    def begin(self, batches: Iterator[Tree], *, auto: bool) -> None:
-        """An epoch begins.
-
-        Args:
-            batches: of it.
-            auto: whether asking for a block says that those before it are trained.
-        """
-        self._batches = batches
-        self._auto = auto
+    def __init__(self, fit: Fit, stream: Stream) -> None:
+        self._fit = fit
+        self._stream = stream
+        self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's takes them
         self._blocks: deque[Tree] = deque()
-        self._made = 0
+        self._dataset: Any = None
 
-    def fill(self, step: int) -> None:
-        """Have the block there that begins with this step of the epoch: in the main thread a signal ends the wait."""
+    def begin(self) -> Iterator[Any]:
+        """The batches of an epoch."""
         with self._lock:
-            if step >= self._made:
-                self._make()
+            self._blocks.clear()
+        if self._dataset is None:
+            self._dataset = self._made()
+        return iter(self._dataset)
 
-    def _make(self) -> None:
-        group = take(self._core, self._batches, self._multiple)
-        self._made += len(group)
-        while group:
-            size = _rows.count(group[0])
-            # Only those that follow each other: order is kept where lengths come and go.
-            same = list(itertools.takewhile(lambda batch, size=size: _rows.count(batch) == size, group))  # type: ignore[misc]
-            self._blocks.append(_rows.map_leaves(lambda *leaves: np.stack(leaves), *same))
-            group = group[len(same) :]
+    def fill(self) -> None:
+        """Hand out what was fetched, in blocks, if no block is left."""
+        with self._lock:
+            if not self._blocks:
+                self._add()
+
+    def _add(self) -> None:
+        fit = self._fit
+        fit.upcoming(max(_MOST, fit.multiple))  # more than one execution, where nothing has to be waited for
+        left = fit.ready // fit.multiple * fit.multiple or fit.ready
+        while left:
+            group = _next_group(fit, left)
+            left -= len(group)
+            for _ in group:
+                fit.take()
+            self._blocks.append(_rows.map_leaves(lambda *leaves: np.stack(leaves), *group))
 
     def _produce(self) -> Iterator[Tree]:
+        fit = self._fit
         while True:
             with self._lock:
-                if self._auto:
+                if not self._blocks and not fit.directed:
                     # Blocks are whole executions, so that asking for one means that those before have run.
-                    self._core.trained()
-                if not self._blocks:
-                    self._make()
+                    if not fit.next_execution_is_there():
+                        return
+                    self._add()
                 if not self._blocks:
                     return
                 block = self._blocks.popleft()
             yield _as_structure(block)
 
-    def __iter__(self) -> Iterator[Any]:
-        if self._dataset is None:
-            options = tf.data.Options()
-            # A look ahead, in a thread of TensorFlow's, would be counted as training.
-            options.autotune.enabled = False
-            options.experimental_optimization.inject_prefetch = False
-            options.experimental_optimization.apply_default_optimizations = False
-            options.threading.max_intra_op_parallelism = 1
-            signature = _signature(self._core.stream, self._core.peek(), (None,))
-            made = tf.data.Dataset.from_generator(self._produce, output_signature=signature)
-            self._dataset = made.unbatch().with_options(options)
-        return iter(self._dataset)
+    def _made(self) -> Any:
+        options = tf.data.Options()
+        # A look ahead, in a thread of TensorFlow's, would be counted as training.
+        options.autotune.enabled = False
+        options.experimental_optimization.inject_prefetch = False
+        options.experimental_optimization.apply_default_optimizations = False
+        options.threading.max_intra_op_parallelism = 1
+        signature = _signature(self._stream, self._fit.peek(), (None,))
+        made = tf.data.Dataset.from_generator(self._produce, output_signature=signature)
+        return made.unbatch().with_options(options)
 
 
-def distributed(stream: Stream, batch: Tree, batches: Callable[[], Iterator[Tree]]) -> Any:
+def distributed(adapter: _OfOneIterator) -> Any:
     """A `tf.data` of single batches, which is what a strategy of `tf.distribute` divides among its replicas.
 
-    Args:
-        stream: where the batches come from.
-        batch: one of them, for its shapes.
-        batches: begins the iteration that Keras has announced. It is called in a thread of TensorFlow's, and more
-            often than Keras iterates.
+    Its function is called in a thread of TensorFlow's, and more often than Keras iterates: what Keras has announced
+    is given once.
     """
 
     def produce() -> Iterator[Tree]:
-        return map(_as_structure, batches())
+        if adapter.announced:
+            adapter.announced = False
+            yield from map(_as_structure, adapter.batches(None))
 
-    return tf.data.Dataset.from_generator(produce, output_signature=_signature(stream, batch, ()))
+    return tf.data.Dataset.from_generator(produce, output_signature=_signature(adapter.stream, adapter.look(), ()))
 
 
 def is_distributed(strategy: Any) -> bool:
@@ -189,23 +171,27 @@ def _as_structure(tree: Tree) -> Tree:
 class Iterations:
     """Stands where TensorFlow's trainer wants a data set, and is iterated over for each epoch and each round."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._blocks: Blocks | None = None
+    def __init__(self, adapter: _OfOneIterator) -> None:
+        self._adapter = adapter
 
     def __iter__(self) -> Iterator[Any]:
-        feed, iterator = self._feed, _asked.iterator()
-        use = feed.use(iterator)
-        multiple = 1 if use is None else use.steps_per_execution
-        if use is None or not use.training:
-            return Ending(feed.iterate(None), multiple)
-        if multiple == 1:
-            return Ending(feed.iterate(lambda batches: Tensors(feed.core, batches)), multiple)
-        if iterator is not None and iterator._steps_seen >= iterator._num_batches:
-            return iter(())  # Keras asks for one iterator more than it uses
-        if self._blocks is None:
-            self._blocks = Blocks(feed.core, multiple)
-        return feed.fitting.begin_blocks(self._blocks, multiple)
+        return Ending(self._adapter.batches(None), self._adapter.multiple)
+
+
+class Trainings:
+    """The same for training: tensors are made many at a time, and cut in C++ where several steps run at once."""
+
+    def __init__(self, adapter: FitAdapter) -> None:
+        self._adapter = adapter
+
+    def __iter__(self) -> Iterator[Any]:
+        fit = self._adapter.fit
+        if fit.multiple == 1:
+            return Ending(self._adapter.batches(lambda _: tensors(fit)), 1)
+        self._adapter.begin_batches()
+        if fit.blocks is None:
+            fit.blocks = Blocks(fit, self._adapter.stream)
+        return fit.blocks.begin()
 
 
 class Ending:

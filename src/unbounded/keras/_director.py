@@ -1,0 +1,265 @@
+"""Director: the one callback that Keras's list of callbacks has in a `fit` with `Checkpoint`.
+
+It takes the place of all others in the list, which it tells of each event itself: so it decides in which order they
+hear, what they don't hear (the end of half an epoch), and that steps are counted before any of them can fail. It
+knows from the events whether Keras trains or validates, and it has each step's batches there, waited for and checked,
+before Keras takes the variables out of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from unbounded.keras import _fit, _length
+
+if TYPE_CHECKING:
+    from unbounded.keras._checkpoint import Checkpoint
+    from unbounded.keras._fit import Fit
+
+Logs = dict[str, Any] | None
+
+
+class Director(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells the callbacks of one list what happens.
+
+    Args:
+        checkpoint: who wants to know of moments that are no callback's, and hears of the others last.
+        users: the other callbacks, in Keras's order.
+        params: the list's parameters.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, users: Sequence[Any], params: Any) -> None:
+        super().__init__()
+        self.params = params
+        self.checkpoint = checkpoint
+        self.users = list(users)
+        self._watch = _Watch(checkpoint)
+        self._fit: Fit | None = None  # from on_train_begin to on_train_end
+        self._muted = False
+        self._done = 0  # steps of the epoch at hand that were trained before Keras's step 0
+        self._length: int | None = None  # steps of the epoch at hand, where that is known
+        self._base = 0  # steps of the run before Keras's step 0
+        self._trained_here = False  # Keras has run a step in this fit, and so has logs
+        self._in_steps = False  # the steps of the epoch at hand are not over
+        self._idle = False  # Keras runs a step that does nothing
+        self._figures: frozenset[str] = frozenset()  # names of our figures in an epoch's logs
+
+    def set_params(self, params: Any) -> None:
+        """Whoever made the list tells its parameters once more."""
+        super().set_params(params)
+        for callback in self.users:
+            callback.set_params(params)
+
+    def set_model(self, model: Any) -> None:
+        """Whoever made the list gives it its model."""
+        super().set_model(model)
+        for callback in (*self.users, self.checkpoint):
+            callback.set_model(model)
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def mute(self) -> None:
+        """From now on the others hear nothing."""
+        self._muted = True
+
+    def unmute(self) -> None:
+        """They hear again."""
+        self._muted = False
+
+    def _tell(self, event: str, *given: Any, logs: Logs) -> None:
+        if self._muted:
+            return
+        for callback in self.users:
+            getattr(callback, event)(*given, logs=self._for(callback, logs))
+
+    def _for(self, callback: Any, logs: Logs) -> Logs:
+        """What one callback is told: Keras's bar shows few of our figures, and all others get them all."""
+        if not logs or not self._figures or not isinstance(callback, keras.callbacks.ProgbarLogger):
+            return logs
+        hidden = self._figures.difference(self.checkpoint.feeds[0].show)
+        return {name: value for name, value in logs.items() if name not in hidden}
+
+    def _tell_length(self, steps: int | None) -> None:
+        """The progress bar takes the length of an epoch from its parameters."""
+        for callback in self.users:
+            callback.set_params({**self.params, "steps": steps})
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """A `fit` begins: the run is taken up before any other callback hears of it."""
+        with self._watch:
+            feed = self.checkpoint.feeds[0]
+            fit = feed.fit
+            if fit is None or not fit.directed or fit.model is None or fit.model is not self.checkpoint.model:
+                raise ValueError(
+                    "Checkpoint(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
+                    "callbacks=[ub.keras.Checkpoint(feed, …)])."
+                )
+            self._fit = fit
+            self._muted = self._idle = self._in_steps = self._trained_here = False
+            fit.on_failure = self.checkpoint.before_failure
+            self.checkpoint.begin(self)
+            self._tell("on_train_begin", logs=logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """An epoch begins, or goes on in its middle."""
+        with self._watch:
+            feed, fit = self.checkpoint.feeds[0], self._fit
+            assert fit is not None
+            self.checkpoint.before_epoch(epoch)
+            feed.in_epoch = self._in_steps = True
+            self._done, self._length = fit.begin_epoch()
+            self._base = feed.core.steps
+            fit.idle = feed.core.epoch_over
+            self._tell_length(self._length)
+            self._tell("on_epoch_begin", epoch, logs=logs)
+            self.checkpoint.before_steps()
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Have the step's batches there. Where there are none the epoch is over, which Keras is told here."""
+        with self._watch:
+            fit = self._fit
+            assert fit is not None
+            if not fit.prepare():
+                if fit.idle or not (self._trained_here or keras.backend.backend() != "jax"):
+                    self._begin_idle_step()
+                    return
+                raise StopIteration
+            fit.in_step = True
+            self._tell("on_train_batch_begin", self._done + batch, logs=logs)
+
+    def _begin_idle_step(self) -> None:
+        """Let Keras's loop run once over nothing, since its epoch is to have the outputs of a step.
+
+        It does so in an epoch that goes on after its last step, and on JAX, which fails without one, where a signal has
+        come before the first.
+        """
+        self._idle = True
+        model = self.checkpoint.model
+        real, logs = model.train_function, model.get_metrics_result()
+
+        def nothing(*given: Any) -> Any:
+            model.train_function = real
+            return (logs, given[0]) if keras.backend.backend() == "jax" else logs
+
+        model.train_function = nothing
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Count, and then tell. `batch` is the last step of those that Keras ran at once, were there so many or not."""
+        with self._watch:
+            fit, core = self._fit, self.checkpoint.feeds[0].core
+            assert fit is not None
+            fit.in_step, self._trained_here = False, True
+            if self._idle:
+                self._idle = fit.idle = False
+                return
+            done = min(self._base + batch + 1, core.steps + core.outstanding)
+            core.trained(done - core.steps)
+            self._tell("on_train_batch_end", self._in_epoch - 1, logs=logs)
+            self.checkpoint.after_step()
+
+    @property
+    def _in_epoch(self) -> int:
+        """Steps of the epoch at hand that were trained."""
+        core = self.checkpoint.feeds[0].core
+        return core.steps - core.progress.start.steps
+
+    def _end_steps(self) -> None:
+        """Keras has no more steps in the epoch; told by what it does next."""
+        fit = self._fit
+        if fit is not None and self._in_steps:
+            self._in_steps = fit.in_step = False
+            fit.end_steps()
+            self.checkpoint.after_steps()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """The epoch is over, and its validation too: its figures are in the logs before any other callback runs."""
+        with self._watch:
+            feed, fit = self.checkpoint.feeds[0], self._fit
+            assert fit is not None
+            self._end_steps()
+            if not self._muted:
+                if logs is not None:
+                    stats = {name: value for name, value in _fit.stats_for_logs(feed.core).items() if name not in logs}
+                    logs.update(stats)  # a metric of the user's own keeps its name
+                    self._figures = frozenset(stats)
+                if self._length is not None:
+                    self._tell_length(self._in_epoch)
+                feed.close_epoch()
+                if _length.ends(feed.stream) and not fit.has_more():
+                    fit.model.stop_training = True
+                self._tell("on_epoch_end", epoch, logs=logs)
+                self._figures = frozenset()
+            self.checkpoint.after_epoch(epoch)
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """A `fit` ends."""
+        with self._watch:
+            self.checkpoint.before_end()
+            self._tell("on_train_end", logs=logs)
+            self.checkpoint.end()
+            self._fit = None
+
+    # -- validation, evaluating, predicting ------------------------------------------------------------------
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """Within a `fit`, validation begins: the steps of the epoch are over."""
+        with self._watch:
+            if self._fit is not None:
+                self._end_steps()
+                self.checkpoint.before_round()
+            self._tell("on_test_begin", logs=logs)
+            if self._fit is not None:
+                self.checkpoint.after_round_step()
+
+    def on_test_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """A step of validation."""
+        with self._watch:
+            self._tell("on_test_batch_begin", batch, logs=logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """A signal does not wait for the end of validation."""
+        with self._watch:
+            self._tell("on_test_batch_end", batch, logs=logs)
+            if self._fit is not None:
+                self.checkpoint.after_round_step()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        """Validation is over."""
+        with self._watch:
+            self._tell("on_test_end", logs=logs)
+
+    def on_predict_begin(self, logs: Logs = None) -> None:
+        """The list is one of `predict`."""
+        self._tell("on_predict_begin", logs=logs)
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """A step of it."""
+        self._tell("on_predict_batch_begin", batch, logs=logs)
+
+    def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """A step of it."""
+        self._tell("on_predict_batch_end", batch, logs=logs)
+
+    def on_predict_end(self, logs: Logs = None) -> None:
+        """The end of it."""
+        self._tell("on_predict_end", logs=logs)
+
+
+class _Watch:
+    """Tells `Checkpoint` of an error in an event: after one, Keras calls nobody's `on_train_end`."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # StopIteration is no error: it tells Keras that the epoch is over.
+        if error is not None and not isinstance(error, StopIteration):
+            self._checkpoint.after_failure(error)

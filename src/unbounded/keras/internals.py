@@ -1,0 +1,246 @@
+"""The one door to what is private of Keras.
+
+Keras has no public way to be fed by something of one's own, so a handful of private names is used, all of them here:
+
+- `DataAdapter`, which `fit` takes as it is;
+- `EpochIterator`: the arguments that it is made with (role, `class_weight`, `y`, …), read while it is made;
+- `CallbackList`, a public class, which shows itself to a callback in `set_params`, and nowhere else;
+- `Trainer._initial_epoch`, `Trainer._symbolic_build` and, on JAX, `Trainer._jax_state`;
+- the global seed generator, which has no public name.
+
+Each is probed when this module is imported. A version of Keras that lacks one is refused by one error, since a
+feed that only seems to work would lose data in silence.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+OLDEST = "3.11"
+"""The oldest version of Keras that the tests run on; the newest is the one that is installed with the extras."""
+
+Role = Literal["fit", "validation", "evaluate", "predict"]
+
+
+class UnsupportedKeras(ImportError):
+    """This version of Keras lacks a name that a feed needs."""
+
+
+try:
+    from keras.src.random import seed_generator as _seeds
+    from keras.src.trainers.data_adapters.data_adapter import DataAdapter as _DataAdapter
+    from keras.src.trainers.epoch_iterator import EpochIterator
+except ImportError as missing:
+    raise UnsupportedKeras(
+        f"Keras {keras.__version__} keeps {missing.name or 'its DataAdapter'} where unbounded does not find it. "
+        f"unbounded is tested on Keras {OLDEST} to 3.15: pip install 'keras>={OLDEST}'."
+    ) from missing
+
+DataAdapter: Any = _DataAdapter
+_MADE: CodeType = EpochIterator.__init__.__code__
+_SEED_GENERATOR = "global_seed_generator"  # literally: up to Keras 3.12 there is no constant for it
+_ROLES: dict[str, Role] = {"fit": "fit", "evaluate": "evaluate", "predict": "predict"}
+
+
+@dataclass(frozen=True)
+class Making:
+    """With what Keras makes an iterator.
+
+    Attributes:
+        iterator: the iterator itself, almost made.
+        role: what it is for. "validation" is a round within `fit`.
+        model: whose method makes it.
+        callbacks: what `fit` was given as such, whatever that is.
+        steps: `steps_per_epoch`, `validation_steps` or `steps`; None where it was not given.
+        steps_per_execution: how many steps Keras runs in one call.
+        others: what else stands beside the data, by name.
+    """
+
+    iterator: Any
+    role: Role
+    model: Any
+    callbacks: Any
+    steps: int | None
+    steps_per_execution: int
+    others: dict[str, Any]
+
+
+def making() -> Making | None:
+    """The arguments of the `EpochIterator` that is being made.
+
+    To be called in the data adapter's `num_batches`, which is the last thing that its constructor asks for; None where
+    anything else asks.
+    """
+    frame: FrameType | None = sys._getframe(2)  # this function, `num_batches`, the constructor
+    if frame is None or frame.f_code is not _MADE:
+        return None
+    given = frame.f_locals
+    maker = frame.f_back
+    while maker is not None and maker.f_code.co_name == "__init__":  # a subclass's constructor
+        maker = maker.f_back
+    role = None if maker is None else _ROLES.get(maker.f_code.co_name)
+    if maker is None or role is None:
+        raise UnsupportedKeras(
+            f"Keras {keras.__version__} reads a feed in a way that unbounded does not know. Give the feed to fit, "
+            "evaluate or predict."
+        )
+    around = maker.f_locals
+    if role == "fit" and "epoch_iterator" in around:
+        role = "validation"
+    names = ("y", "sample_weight", "class_weight", "batch_size")
+    return Making(
+        iterator=given["self"],
+        role=role,
+        model=around["self"],
+        callbacks=around.get("callbacks"),
+        steps=given["steps_per_epoch"],
+        steps_per_execution=given["steps_per_execution"],
+        others={name: given[name] for name in names if given.get(name) is not None},
+    )
+
+
+def adopt(iterator: Any, adapter: Any) -> None:
+    """Let one of Keras's iterators read from an adapter of its own, which ends each epoch by itself.
+
+    Keras's own counting would keep one iterator of batches over all epochs, take the first epoch's length for that of
+    all, and warn of data that ran out where an epoch has only ended.
+    """
+
+    def ended() -> None:
+        iterator._num_batches = None
+
+    iterator.data_adapter = adapter
+    iterator.steps_per_epoch = None
+    iterator._interrupted_warning = ended
+
+
+def set_length(iterator: Any, steps: int | None) -> None:
+    """How many steps the iteration that begins now has; None where only its end will tell."""
+    iterator._num_batches = steps
+
+
+def callback_list() -> Any | None:
+    """The `CallbackList` that is calling, to be asked for in a callback's `set_params`; None for any other caller."""
+    owner = sys._getframe(2).f_locals.get("self")  # this function, `set_params`, the list's own `set_params`
+    return owner if isinstance(owner, keras.callbacks.CallbackList) else None
+
+
+def is_fitting(frame: FrameType | None, callback: object) -> bool:
+    """Whether a `fit` in whose list of callbacks `callback` stands is what a signal has interrupted.
+
+    Args:
+        frame: what Python hands to the signal's handler.
+    """
+    while frame is not None:
+        if frame.f_code.co_name == "fit":
+            found = frame.f_locals.get("callbacks")
+            if isinstance(found, keras.callbacks.CallbackList) and callback in found.callbacks:
+                return True
+        frame = frame.f_back
+    return False
+
+
+def begin_at_epoch(model: Any, epoch: int | None) -> None:
+    """Let the `fit` that begins start with this epoch; None or 0 leaves it to `initial_epoch`."""
+    model._initial_epoch = epoch or None
+
+
+def build(model: Any, batch: Any) -> None:
+    """Make the variables that Keras would make at the first step, from one batch's structure, shapes and dtypes."""
+    model._symbolic_build(data_batch=batch)
+
+
+def reattach(model: Any) -> None:
+    """Give a model its variables back, which on JAX live in the training loop while that runs."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
+def is_attached(model: Any) -> bool:
+    """Whether a model's variables can be read now without touching a loop that may be at work."""
+    return keras.backend.backend() != "jax" or not getattr(model, "_jax_state", None)
+
+
+def global_seed_generator(*, make: bool = False) -> Any:
+    """Keras's own seed generator; None where nobody has asked for one yet, unless it is to be made."""
+    if make:
+        return _seeds.global_seed_generator()
+    return _seeds.global_state.get_global_attribute(_SEED_GENERATOR)
+
+
+class _Constant(DataAdapter):  # type: ignore[misc]
+    """Counts how many batches are asked for."""
+
+    num_batches = batch_size = partial_batch_size = None
+    has_partial_batch = False
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def _batches(self) -> Any:
+        while True:
+            self.asked += 1
+            yield (np.zeros((1, 1), np.float32),)
+
+    get_numpy_iterator = get_jax_iterator = get_torch_dataloader = _batches
+
+
+def taken_ahead(iterator: Any) -> int:
+    """How many batches an iterator of Keras's takes before it hands the first one on: some versions do on JAX.
+
+    It is measured on an iterator of the same class over constants, so that no version has to be known.
+    """
+    if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
+        return 0
+    constant = _Constant()
+    for _, _, batches in type(iterator)(constant):
+        next(batches)
+        break
+    return constant.asked - 1
+
+
+def _probe() -> None:
+    """Raise UnsupportedKeras for a Keras that lacks what the functions above need."""
+    missing = []
+    seen: list[Any] = []
+
+    class Feed(DataAdapter):  # type: ignore[misc]
+        @property
+        def num_batches(self) -> None:
+            frame = sys._getframe(1)
+            names = ("self", "y", "sample_weight", "class_weight", "steps_per_epoch", "steps_per_execution")
+            seen.append(frame.f_code is _MADE and all(name in frame.f_locals for name in names))
+            return None
+
+    class Listening(keras.callbacks.Callback):  # type: ignore[misc]
+        def set_params(self, params: Any) -> None:
+            seen.append(callback_list())
+
+    feed = Feed()
+    iterator = EpochIterator(feed)
+    if seen != [True] or getattr(iterator, "data_adapter", None) is not feed:
+        missing.append("EpochIterator's arguments")
+    if not hasattr(iterator, "_interrupted_warning") or not hasattr(iterator, "_num_batches"):
+        missing.append("EpochIterator's counting")
+    found = keras.callbacks.CallbackList([Listening()], epochs=1)
+    if seen[1:] != [found]:
+        missing.append("CallbackList.set_params")
+    model = keras.Sequential()
+    if not hasattr(model, "_initial_epoch") or not hasattr(model, "_symbolic_build"):
+        missing.append("Trainer._initial_epoch or _symbolic_build")
+    if not hasattr(_seeds, "global_seed_generator") or not hasattr(_seeds, "global_state"):
+        missing.append("the global seed generator")
+    if missing:
+        raise UnsupportedKeras(
+            f"Keras {keras.__version__} lacks what a feed needs: {', '.join(missing)}. unbounded is tested on Keras "
+            f"{OLDEST} to 3.15: pip install 'keras>={OLDEST}'."
+        )
+
+
+_probe()
