@@ -307,3 +307,162 @@ def test_a_position_that_fits_no_stage_of_the_stream_is_refused_even_where_chang
         pytest.raises(ValueError, match=r"does not fit.*Begin a new run"),
     ):
         other.load_state_dict(state, accept_changes=True)
+
+
+class _DataSet:
+    """As torch's data sets are."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return np.zeros(3), index
+
+
+class _TensorDataset(_DataSet):
+    def __init__(self) -> None:
+        self.tensors = (np.zeros((3, 3)), np.arange(3))
+
+
+NO_ARRAYS: dict[str, tuple[Callable[[], Any], str]] = {
+    "a TensorDataset": (
+        lambda: ub.arrays(_TensorDataset()),
+        r"_TensorDataset in place.*ub\.arrays\(dataset\.tensors\)",
+    ),
+    "a data set": (lambda: ub.arrays(_DataSet()), r"read one by one.*parameter start.*ub\.samples"),
+    "a data set in a tuple": (lambda: ub.arrays((_DataSet(), np.zeros(3))), r"at \[0\] in place of an array"),
+    "a path": (lambda: ub.arrays("x.npy"), r"'x\.npy'.*np\.load\(path, mmap_mode='r'\)"),
+    "a generator": (lambda: ub.arrays(i for i in range(3)), r"generator.*ub\.generate\(fn\)"),
+    "a function": (lambda: ub.arrays({"x": _endless}), r"at \['x'\].*ub\.samples"),
+    "a stream": (lambda: ub.arrays(table()), "a Stream in place of an array"),
+}
+
+
+@pytest.mark.parametrize("what", NO_ARRAYS)
+def test_what_is_no_array_is_told_with_what_to_write(what: str) -> None:
+    make, sentence = NO_ARRAYS[what]
+    with pytest.raises(TypeError, match=sentence):
+        make()
+
+
+def test_lists_of_plain_numbers_and_texts_are_arrays() -> None:
+    stream = ub.arrays(([[1, 2], [3, 4], [5, 6]], [1.5, 2, 3], {"n": ["a", "bc", "d"]}), shuffle=False).batch(3)
+    x, y, more = stream.peek()
+    assert x.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert y.tolist() == [1.5, 2, 3]
+    assert more["n"].tolist() == ["a", "bc", "d"]
+    assert ub.arrays([1, 2, 3], shuffle=False).batch(3).peek().tolist() == [1, 2, 3]
+    both = ub.arrays([np.zeros(3), np.ones(3)]).batch(3).peek()  # a list of arrays is a tree, as before
+    assert [leaf.shape for leaf in both] == [(3,), (3,)]
+    with pytest.raises(ub.RowsError, match=r"a list at \['x'\] whose parts have unequal lengths"):
+        ub.arrays({"x": [[1, 2], [3]]})
+
+
+FUNCTIONS: dict[str, tuple[Callable[[], Any], str]] = {
+    "map(lambda x, y)": (
+        lambda: table().map(lambda x, y: x),
+        r"map\(fn\).*rows.*takes \(x, y\).*lambda rows: \(rows\[0\], rows\[1\]\)",
+    ),  # type: ignore[misc, arg-type]
+    "map(lambda)": (lambda: table().map(lambda: 3), r"map\(fn\) calls its function with rows, .*takes \(\)"),  # type: ignore[misc, arg-type]
+    "map after batch": (lambda: table().batch(2).map(lambda x, y, w: x), r"rows\[2\]"),  # type: ignore[misc, arg-type]
+    "map_rows": (lambda: table().map_rows(lambda x, y: x), r"with row, .*lambda row: \(row\[0\], row\[1\]\)"),  # type: ignore[misc, arg-type]
+    "filter": (lambda: table().filter(lambda x, y: x), r"filter\(fn\).*lambda rows"),  # type: ignore[misc, arg-type]
+    "random_map": (lambda: table().random_map(lambda rows: rows), r"with rows and rng, .*takes \(rows\)"),  # type: ignore[misc, arg-type]
+    "random_map of a pair": (lambda: table().random_map(lambda x, y, rng: x), r"lambda rows, rng: \(rows\[0\]"),  # type: ignore[misc, arg-type]
+}
+
+
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_a_function_of_other_arguments_is_told_what_it_will_be_given(what: str) -> None:
+    make, sentence = FUNCTIONS[what]
+    with pytest.raises(TypeError, match=sentence):
+        make()
+
+
+def test_functions_that_fit_are_taken_whatever_they_are() -> None:
+    class Doubled:
+        def __call__(self, rows: Any, by: int = 2) -> Any:
+            return rows * by
+
+    for fn in (np.negative, abs, Doubled(), lambda *all_of_them: all_of_them[0], lambda rows, k=3: rows):
+        assert len(ub.arrays(np.arange(4.0)).map(fn).batch(4).peek()) == 4
+
+
+def test_batch_after_batch_says_that_it_was_written_twice() -> None:
+    with pytest.raises(ValueError, match=r"\.batch\(3\) stands after \.batch\(4\): rows are put into batches once"):
+        table().batch(4).batch(3)
+
+
+@pytest.mark.parametrize(
+    ("stream", "sentence"),
+    [
+        (table(5).windows(7).batch(2), r"\.windows\(7\) gives nothing of a pass of 5 rows.*\.windows\(5\)"),
+        (table(5).shuffle(3).windows(7).map(lambda r: r).batch(2).prefetch(2), r"\.windows\(7\)"),
+        (table(20).windows(4).windows(18).batch(2), r"\.windows\(18\) gives nothing of a pass of 17 rows"),
+        (ub.generate(_endless).take(3).windows(7), "no row before its declared end"),
+    ],
+)
+def test_what_can_never_give_a_batch_is_refused_at_once(stream: ub.Stream, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        ub.Feed(stream)
+    with pytest.raises(ValueError, match=sentence):
+        stream.peek()
+
+
+def test_a_column_to_normalize_that_is_not_there_is_named_with_those_that_are() -> None:
+    rows = {"a": np.zeros(3), "b": np.zeros(3)}
+    for stream, sentence in (
+        (ub.arrays(rows).normalize("zz"), r"column 'zz', and the rows have 'a', 'b'"),
+        (ub.arrays(rows).normalize("a", "zz"), r"column 'zz'"),
+        (ub.arrays((np.zeros(3), np.ones(3))).normalize(5), "column 5, and the rows have positions 0 to 1"),
+        (ub.arrays(np.zeros(3)).normalize("x"), "no columns: they are one array"),
+    ):
+        with pytest.raises(ub.RowsError, match=sentence):
+            stream.batch(2).peek()
+
+
+def test_batch_at_of_a_plain_generator_says_what_would_let_it_tell() -> None:
+    with pytest.raises(ub.CannotTell, match=r"give numbers\(\) a parameter `start`"):
+        ub.generate(numbers).batch(4).batch_at(3)
+
+
+def numbers() -> Iterator[Any]:
+    while True:
+        yield np.zeros(4)
+
+
+def test_a_forgotten_batch_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    ub.Feed(table().map(_same)).close()
+    assert r".batch(n) makes batches of one size" in caplog.text
+    caplog.clear()
+    ub.Feed(table().batch(4)).close()
+    ub.Feed(ub.generate(numbers)).close()  # whole batches may be what it yields
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "words", [lambda s: s.batch(4), lambda s: s.shuffle(9).batch(4).prefetch(2), lambda s: s.replay(9).batch(3)]
+)
+def test_none_holds_the_place_of_what_is_not_there(words: Any) -> None:
+    rows = (np.arange(10.0), None, {"w": np.ones(10), "none": (None, None)})
+    for stream in (
+        ub.arrays(rows, shuffle=False),
+        ub.arrays(np.arange(10.0)).map(lambda x: (x, None, {"w": np.ones(len(x)), "none": (None, None)})),
+        ub.generate(lambda start=0: iter([rows] * 9), passes=3),
+    ):
+        with ub.Feed(words(stream)) as feed:
+            for _ in range(5):
+                x, y, w = next(feed.batches())
+                feed.trained()
+                assert (y, w["none"], len(w["w"])) == (None, (None, None), len(x))
+            state = feed.state_dict()
+            after = next(feed.batches())[0].tolist()
+        with ub.Feed(words(stream)) as feed:
+            feed.load_state_dict(state)
+            assert next(feed.batches())[0].tolist() == after
+
+
+def test_columns_of_text_reach_the_trainer_and_python_objects_do_not() -> None:
+    names = np.array(["a", "bcd", "e" * 40])
+    with ub.Feed(ub.arrays({"n": names}, shuffle=False).batch(3)) as feed:
+        assert next(feed.batches())["n"].tolist() == names.tolist()

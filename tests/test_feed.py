@@ -554,3 +554,52 @@ def test_memory_that_was_handed_out_is_never_written_again(words: Any) -> None:
             when += sums([batch])
             feed.trained()
     assert sums(held) == when
+
+
+def test_objects_of_a_source_that_can_not_go_back_are_refused_at_the_first_batch_and_not_at_the_first_save() -> None:
+    steps = Steps()
+    steps.give({"x": np.zeros(4), "name": np.array(["a", "b", "c", None], object)})
+    # They don't reach the trainer, but they would have to be saved.
+    with ub.Feed(steps.stream().select("x").batch(2)) as feed:
+        for _ in range(2):
+            with pytest.raises(ub.RowsError, match=r"leaf \['name'\] of the source is object.*dtype='U'"):
+                next(feed.batches())
+        assert feed.outstanding == 0
+        steps.end()
+    words = Steps()
+    words.give({"x": np.zeros(4), "name": np.array(["a", "bcd", "c", ""])})
+    with ub.Feed(words.stream().batch(2)) as feed:
+        assert next(feed.batches())["name"].tolist() == ["a", "bcd"]
+        feed.trained()
+        state = json.loads(json.dumps(feed.state_dict()))
+        words.end()
+    with ub.Feed(words.stream().batch(2)) as feed:
+        feed.load_state_dict(state)
+        assert next(feed.batches())["name"].tolist() == ["c", ""]
+
+
+def test_two_feeds_of_one_live_function_are_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    steps, others = Steps(), Steps()
+    for source in (steps, others):
+        source.give(np.arange(8))
+    one, two, other = steps.stream(), steps.stream(), others.stream()
+    assert ub.Feed(one).sharing() == []  # dropped at once
+    stream = one.batch(2)
+    with ub.Feed(stream.map(lambda r: r)) as training, ub.Feed(stream) as validation, ub.Feed(other.batch(2)) as third:
+        assert validation.sharing() == [training]
+        assert training.sharing() == [validation]
+        assert third.sharing() == []
+        next(third.batches())
+        assert not caplog.records
+        next(validation.batches())
+        next(validation.batches())
+        assert [record.getMessage() for record in caplog.records if "two feeds" in record.getMessage()] == [
+            caplog.records[0].getMessage()
+        ]
+        validation.close()
+        assert training.sharing() == []
+    with ub.Feed(table(10).batch(2)) as one_feed, ub.Feed(table(10).batch(2)) as other_feed:
+        assert one_feed.sharing() == other_feed.sharing() == []  # each has its own place in them
+    del two
+    steps.end()
+    others.end()

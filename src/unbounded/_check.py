@@ -29,10 +29,28 @@ def at_least(least: int, value: Any, what: str) -> int:
     return number
 
 
-def function(value: Any, what: str) -> None:
-    """Raise TypeError unless `value` can be called."""
+def function(value: Any, what: str, *given: str) -> None:
+    """Raise TypeError unless `value` can be called, and with the arguments that `given` names, where it names any."""
     if not callable(value):
         raise TypeError(f"{what} takes a function, and was given {type(value).__name__} {value!r}.")
+    if not given:
+        return
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of a builtin
+        return
+    try:
+        signature.bind(*given)
+    except TypeError:
+        names = ", ".join(signature.parameters)
+        text = f"{what} calls its function with {' and '.join(given)}, and was given one that takes ({names})."
+        if given[0].startswith("row") and len(signature.parameters) > len(given):
+            columns = ", ".join(f"{given[0]}[{i}]" for i in range(len(signature.parameters) - len(given) + 1))
+            text += (
+                " What it is given is one tree, of the structure that the source yields: "
+                f"lambda {given[0]}{''.join(f', {name}' for name in given[1:])}: ({columns}) takes its parts."
+            )
+        raise TypeError(text) from None
 
 
 def required(fn: Callable[..., Any]) -> list[str]:

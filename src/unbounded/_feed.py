@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from unbounded import _check, _describe, _refuse, _rows, _show, _torch
+from unbounded import _check, _describe, _refuse, _rows, _sharing, _show, _torch
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._describe import Position
@@ -32,6 +32,7 @@ from unbounded._stream import Opened, Stream
 from unbounded._tally import Tally
 from unbounded._waiting import Waiting
 from unbounded._words import checked
+from unbounded.sources.arrays import Arrays
 from unbounded.stages._base import WEAKEST_FIRST, Guarantee
 from unbounded.stages.batch import BlocksAsBatches
 
@@ -114,7 +115,15 @@ class Feed:
         self.clock = clock
         self._rows_per_pass = stream.rows_per_pass
         self._check_epoch(epoch)
+        stream.check_gives_rows()
+        if stream.batch_size is None and isinstance(stream.parts[0], Arrays):
+            _log.warning(
+                "%r has no .batch(): each batch is a block of rows as the source hands them out, some thousand rows. "
+                ".batch(n) makes batches of one size.",
+                stream,
+            )
         self._closed = False
+        self._savable = False  # the source's rows were looked at
         self._interrupted = False
         self._trainer: weakref.ref[Any] | None = None
         # Of the checkpoints that are kept, oldest first; None where there are none.
@@ -130,6 +139,7 @@ class Feed:
         self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, clock)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
+        _sharing.opened(self)
 
     def _begin(self) -> None:
         """The run's beginning: nothing at hand, nothing trained."""
@@ -317,6 +327,7 @@ class Feed:
         if again:
             self._take_back()
             self._check_confirmed()
+        _sharing.reads(self)
         self._loop = loop
         auto = self._auto
         progress = self.progress
@@ -355,9 +366,14 @@ class Feed:
         With confirm="manual", what a loop that ran to its end handed out stays with the trainer, who may confirm it
         later.
         """
-        if self.outstanding and (self._auto or (self._loop is not None and self._loop.state != "over")):
+        if self.outstanding and not self._held_by_trainer:
             self.rewind()
-        self._loop = None
+            self._loop = None
+
+    @property
+    def _held_by_trainer(self) -> bool:
+        """Whether what is out, and not confirmed, may be confirmed later."""
+        return not self._auto and self._loop is not None and self._loop.state == "over"
 
     def _check_confirmed(self) -> None:
         if self._unconfirmed is not None:
@@ -447,7 +463,7 @@ class Feed:
         confirmed nothing at all in a whole epoch is told so when the next begins.
         """
         self._settle()
-        if self._auto or (self._loop is not None and self._loop.state != "over"):
+        if not self._held_by_trainer:
             self.rewind()
         elif self._handed > self.progress.start.steps >= self._since and not self._confirmed:
             self._unconfirmed = self.progress.number
@@ -478,9 +494,29 @@ class Feed:
             go_on()
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def interrupted(self) -> bool:
         """Whether `interrupt` was called."""
         return self._interrupted
+
+    def sharing(self) -> list[Feed]:
+        """The other open feeds that read the same function, of those that can't go back: each calls it anew, and where
+        both calls draw from one queue, each feed gets a part of its rows only.
+
+        >>> import numpy as np, unbounded as ub
+        >>> def sensor():
+        ...     while True:
+        ...         yield np.zeros(8)
+        >>> stream = ub.generate(sensor).batch(4)
+        >>> with ub.Feed(stream) as training, ub.Feed(stream) as validation:
+        ...     validation.sharing() == [training]
+        True
+        """
+        return _sharing.others(self)
 
     # -- what was trained ------------------------------------------------------------------------------------------
 
@@ -641,6 +677,9 @@ class Feed:
 
     def _check(self, lot: Lot, step: int) -> None:
         """Refuse what no trainer can use, before it is handed out. A lot without fault is looked at once."""
+        if not self._savable:
+            _refuse.unsavable(self._opened.source)
+            self._savable = True
         if not _refuse.faulty(lot.run):
             lot.checked = True
         elif self._on_nan == "pass":
@@ -849,3 +888,4 @@ class Feed:
             size = sum(_rows.row_bytes(lot.run.items[0]) * lot.run.total for lot in self._lots)
             figures.append(("at hand", f"{sum(lot.run.count for lot in self._lots):,} batches, {_show.size(size)}"))
         return _show.feed(figures, self.stream._repr_html_())
+

@@ -5,10 +5,11 @@ from __future__ import annotations
 from unbounded import _describe, _rows
 from unbounded._block import Run
 from unbounded._lots import Lot
-from unbounded._node import StreamError, empty_stream
+from unbounded._node import Node, StreamError, empty_stream
 from unbounded._rows import RowsError
 from unbounded._stream import Stream
 from unbounded.sources.arrays import Arrays
+from unbounded.sources.live import Live
 
 
 def faulty(run: Run) -> bool:
@@ -21,6 +22,21 @@ def faulty(run: Run) -> bool:
                     "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
                 )
     return any(_rows.first_non_finite(part) for part in run.parts)
+
+
+def unsavable(source: Node) -> None:
+    """Raise RowsError where a source's rows travel with the checkpoint and can't be saved: at the first batch, and not
+    at the first save."""
+    if not isinstance(source, Live):
+        return
+    block = source.spool.read(source.spool.start)
+    for path, leaf in () if block is None or not block.count else _rows.leaves(block.rows):
+        if leaf.dtype.hasobject:
+            raise RowsError(
+                f"{_rows.name(path)} of the source is {leaf.dtype} (Python objects). Rows of a source that can't go "
+                "back travel with the checkpoint, and these can't be saved so that loading runs no code. Yield "
+                "numbers, or text: np.array(names, dtype='U')."
+            )
 
 
 def skipping(stream: Stream) -> Stream:

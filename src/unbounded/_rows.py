@@ -1,14 +1,16 @@
 """Rows: a tree of NumPy arrays that share their first dimension.
 
-A tree is an array, or a tuple, list or dict of trees. Here is what the rest of the library needs of one: its
+A tree is an array, or a tuple, list or dict of trees; None in one of these holds the place of what isn't there, as
+in `(x, None, sample_weight)`. Here is what the rest of the library needs of one: its
 leaves, how many rows it has, a slice of it, two joined into one, and a sentence when it is not what it should
 be. How rows are wrapped while they move through a stream is `_block.py`'s business.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,7 +35,7 @@ def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if isinstance(tree, list):
         return [map_leaves(fn, *group) for group in zip(tree, *others, strict=True)]
-    return fn(tree, *others)
+    return None if tree is None else fn(tree, *others)
 
 
 def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -44,7 +46,7 @@ def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, (tuple, list)):
         for index, value in enumerate(tree):
             yield from leaves(value, f"{path}[{index}]")
-    else:
+    elif tree is not None:
         yield path, tree
 
 
@@ -98,9 +100,7 @@ def _kind(leaf: Any) -> str:
 
 def count(rows: Tree) -> int:
     """How many rows there are, for rows that were checked before."""
-    while not isinstance(rows, np.ndarray):
-        rows = next(iter(rows.values())) if isinstance(rows, dict) else rows[0]
-    return len(rows)
+    return len(rows) if isinstance(rows, np.ndarray) else len(next(leaf for _, leaf in leaves(rows)))
 
 
 def cut(rows: Tree, start: int, stop: int) -> Tree:
@@ -173,18 +173,20 @@ def cut_all(rows: Tree, size: int) -> list[Tree]:
     """
     if isinstance(rows, dict):
         keys = list(rows)
-        return [
-            dict(zip(keys, values, strict=True))
-            for values in zip(*(cut_all(v, size) for v in rows.values()), strict=True)
-        ]
+        return [dict(zip(keys, values, strict=True)) for values in zip(*_cut_parts(rows.values(), size), strict=False)]
     if isinstance(rows, tuple):
-        pieces = list(zip(*(cut_all(v, size) for v in rows), strict=True))
+        pieces = list(zip(*_cut_parts(rows, size), strict=False))
         return [type(rows)(*p) for p in pieces] if hasattr(rows, "_fields") else pieces
     if isinstance(rows, list):
-        return [list(values) for values in zip(*(cut_all(v, size) for v in rows), strict=True)]
+        return [list(values) for values in zip(*_cut_parts(rows, size), strict=False)]
     if rows.flags.c_contiguous:
         return list(rows.reshape((-1, size, *rows.shape[1:])))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _cut_parts(parts: Iterable[Tree], size: int) -> list[Iterable[Tree]]:
+    # What holds no array is the same in each piece, however many there are.
+    return [itertools.repeat(part) if next(leaves(part), None) is None else cut_all(part, size) for part in parts]
 
 
 def spec(rows: Tree) -> Tree:
@@ -224,7 +226,7 @@ def _spec_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, dict):
         for key, value in tree.items():
             yield from _spec_leaves(value, f"{path}[{key!r}]")
-    else:
+    elif tree is not None:
         for index, value in enumerate(tree):
             yield from _spec_leaves(value, f"{path}[{index}]")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from unbounded import _given
 from unbounded._rows import Tree
 from unbounded._stream import Stream
 from unbounded._words import checked
@@ -22,20 +23,22 @@ def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | Non
     Args:
         rows: an array, or a tuple, list or dict of arrays, nested as you like, that share their first
             dimension. They are not copied: do not write to them while a feed is open. A `numpy.memmap` is
-            read where it lies.
+            read where it lies. A list of plain numbers or texts is made an array; None holds the place of what isn't
+            there, as in `(x, None, sample_weight)`.
         shuffle: whether each pass has a new random order; False keeps the rows' own.
         seed: the orders are a function of the seed and the pass.
         passes: how many passes there are before the declared end; None for no end.
 
     Raises:
         RowsError: for unequal first dimensions, zero rows, or leaves without rows.
+        TypeError: for what is no array, such as a data set, a path or a generator; the sentence says what to write.
 
     >>> import numpy as np, unbounded as ub
     >>> stream = ub.arrays((np.zeros((10, 3)), np.ones(10))).batch(4)
     >>> [leaf.shape for leaf in stream.batch_at(0)]
     [(4, 3), (4,)]
     """
-    return Stream(Arrays(rows, shuffle, seed, passes))
+    return Stream(Arrays(_given.as_arrays(rows, "ub.arrays()"), shuffle, seed, passes))
 
 
 @checked("ub.generate(fn, passes=None)")

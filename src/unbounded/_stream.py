@@ -223,13 +223,18 @@ class Stream:
         return self._then(Prefetch(batches))
 
     def _then(self, stage: Stage) -> Stream:
+        if self._batched and isinstance(stage, Batch):
+            raise ValueError(
+                f".batch({stage.rows:,}) stands after .batch({self.batch_size:,}): rows are put into batches once. "
+                "Write the one that is meant."
+            )
         if self._batched and not stage.after_batch:
             raise ValueError(
                 f".{stage.word}() stands after .batch(), which is the last word that changes rows. Expected only "
                 ".map(), "
                 f".random_map() and .prefetch() there: put .{stage.word}() before .batch()."
             )
-        stream = Stream(self._source, (*self._stages, stage))
+        stream = self._with((*self._stages, stage))
         if isinstance(stage, Batch):
             rows = stream._declared_rows()
             if rows is not None and stage.rows > rows:
@@ -249,6 +254,7 @@ class Stream:
         >>> ub.arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
         {'x': array([0., 1., 2.])}
         """
+        self.check_gives_rows()
         opened = self.open()
         waiting = Waiting([(part.word, words(part)) for part in self.parts], opened.top.counts, SYSTEM)
         waiting.begin()
@@ -271,6 +277,17 @@ class Stream:
         (float64[3, 2], int64[3])
         """
         return _rows.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
+
+    def check_gives_rows(self) -> None:
+        """Raise ValueError where it is known beforehand that no row will come out of the last stage."""
+        for before, rows, stage in zip(self._rows_at(), self._rows_at()[1:], self._stages, strict=False):
+            if rows == 0 and before:
+                raise ValueError(
+                    f".{words(stage)} gives nothing of a pass of {before:,} rows: no window spans the end of a pass. "
+                    f"Use .windows({before}) or a shorter one."
+                )
+        if self._declared_rows() == 0:
+            raise ValueError(f"{self!r} gives no row before its declared end. Declare a later one.")
 
     def before_batch(self) -> Stream:
         """The stream up to `batch`; all of it where there is no `batch`."""

@@ -19,7 +19,7 @@ import numpy as np
 from unbounded import _check, _rows, _user_code
 from unbounded._block import Block, Break
 from unbounded._clock import Clock
-from unbounded._node import Context, EndOfStream, Mark, Node, StreamError
+from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node, StreamError
 from unbounded._rows import Tree
 from unbounded.sources._base import Source
 from unbounded.sources.live import Live, Past
@@ -91,7 +91,12 @@ class Generate(Source):
         return {"": self._name, **({} if self.passes is None else {"passes": self.passes})}
 
     def mark_at(self, ordinal: int) -> Mark:
-        if self.grade != "start" or self.passes is not None:
+        if self.grade != "start":
+            raise CannotTell(
+                f"{self.word}({self._name}) can't go to a row without running up to it: give {self._name}() a "
+                "parameter `start`, the number of the first row to make"
+            )
+        if self.passes is not None:
             return super().mark_at(ordinal)
         return {"row": ordinal, "passed": 0, "in_pass": ordinal, "state": None, "skip": 0}
 

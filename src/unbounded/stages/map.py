@@ -78,7 +78,7 @@ class Map(_OneToOne):
     after_batch = True
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "map(fn)")
+        _check.function(self.fn, "map(fn)", "rows")
         if self.workers:
             _check.positive(self.workers, "map(workers=n)")
 
@@ -100,7 +100,7 @@ class MapRows(_OneToOne):
     word = "map_rows"
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "map_rows(fn)")
+        _check.function(self.fn, "map_rows(fn)", "row")
 
     def open(self, upstream: Node, context: Context) -> Node:
         def each(rows: Tree) -> Tree:
@@ -118,7 +118,7 @@ class Filter(Stage):
     word = "filter"
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "filter(fn)")
+        _check.function(self.fn, "filter(fn)", "rows")
 
     def rows_per_pass(self, rows: int | None) -> int | None:
         return None

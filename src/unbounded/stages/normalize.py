@@ -98,6 +98,13 @@ def _within(values: NDArray[np.float64], state: State) -> tuple[NDArray[np.float
     return out, State(rows, state.known + more[-1], mean + shift[-1], spread[-1], zeros, zeros, zeros)
 
 
+def _columns(rows: Tree) -> str:
+    """The names of rows' columns, for a sentence."""
+    if isinstance(rows, dict):
+        return ", ".join(map(repr, rows))
+    return f"positions 0 to {len(rows) - 1}" if isinstance(rows, (tuple, list)) else "no columns: they are one array"
+
+
 class _Normalize(Through):
     def __init__(self, upstream: Node, normalize: Normalize) -> None:
         super().__init__(upstream)
@@ -133,6 +140,9 @@ class _Normalize(Through):
                 state = states[key].get(path) or start(flat.shape[1])
                 made[index], states[key][path] = normalized(flat[index], state)
             out[path] = made.reshape(leaf.shape).astype(leaf.dtype)
+        for column in self._columns:
+            if not any(path.startswith(f"[{column!r}]") for path, _ in _rows.leaves(rows)):
+                raise RowsError(f"normalize() was asked for column {column!r}, and the rows have {_columns(rows)}.")
         if not out:
             raise RowsError(
                 "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with "

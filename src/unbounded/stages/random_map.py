@@ -38,7 +38,7 @@ class RandomMap(Stage):
     after_batch = True
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "random_map(fn)")
+        _check.function(self.fn, "random_map(fn)", "rows", "rng")
         _check.positive(self.group, "random_map(group=n)")
         object.__setattr__(self, "seed", _check.seed(self.seed, "random_map(seed=n)"))
 

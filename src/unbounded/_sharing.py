@@ -1,0 +1,48 @@
+"""Which open feeds read one function that can't go back: as where training and validation are given one sensor."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from unbounded._show import words
+from unbounded.sources.generate import Generate
+
+if TYPE_CHECKING:
+    from unbounded._feed import Feed
+
+_log = logging.getLogger("unbounded")
+_OPEN: weakref.WeakSet[Feed] = weakref.WeakSet()
+_READ: weakref.WeakSet[Feed] = weakref.WeakSet()  # feeds of which it was looked whether they share
+
+
+def opened(feed: Feed) -> None:
+    """A feed was made."""
+    _OPEN.add(feed)
+
+
+def others(feed: Feed) -> list[Feed]:
+    """The other open feeds that call the same function."""
+    fn = _live_function(feed)
+    if fn is None:
+        return []
+    return [other for other in list(_OPEN) if other is not feed and not other.closed and _live_function(other) is fn]
+
+
+def reads(feed: Feed) -> None:
+    """A loop over a feed begins: where it shares its source, that is said, once for each feed."""
+    if feed in _READ:
+        return
+    _READ.add(feed)
+    if others(feed):
+        _log.warning(
+            "%s is read by two feeds at once, and can't go back: each calls it anew. Where both calls draw from one "
+            "queue, each feed gets a part of its rows only, and what one reads is never trained on by the other.",
+            words(feed.stream.parts[0]),
+        )
+
+
+def _live_function(feed: Feed) -> Any:
+    source = feed.stream.parts[0]
+    return source.fn if isinstance(source, Generate) and source.guarantee != "exact" else None
