@@ -337,20 +337,20 @@ class Feed:
         try:
             while (lot := self._next_lot()) is not None:
                 stop = min(progress.end_in(lot), lot.end)
-                items, first = lot.run.items, lot.before.steps
-                for step in range(self._handed, stop):
+                step, first = self._handed, lot.before.steps
+                for batch in lot.run.items[step - first : stop - first]:
                     if not lot.checked:
                         self._check(lot, step)
-                    self._handed = step + 1
-                    yield items[step - first]
-                    if self._handed != step + 1 or self._loop is not loop:
+                    self._handed = step = step + 1
+                    yield batch
+                    if self._handed != step or self._loop is not loop:
                         self._usable()
                         raise StreamError(
                             "The feed was moved while this loop was at work: another loop over it began, or it was "
                             "rewound, or a state was loaded. Begin a new loop."
                         )
                     if auto:
-                        self._trained = step + 1
+                        self._trained = step
                     if self._interrupted or loop.stopped or (timed and progress.out_of_time):
                         break
                 self._settle()
@@ -469,8 +469,9 @@ class Feed:
             self._unconfirmed = self.progress.number
         self.progress.end(self._count_at(self._handed))
         self._fetched = self._handed
-        self.last_epoch = self.epoch_stats
-        self.tally.end_epoch(self.stats)
+        stats = self.stats
+        self.last_epoch = self.tally.epoch(stats)
+        self.tally.end_epoch(stats)
 
     def leave_epoch(self) -> None:
         """See `EpochRun.stop`, for a loop over `batches()` or over the feed itself."""

@@ -241,16 +241,15 @@ def first_non_finite(rows: Tree) -> tuple[str, int] | None:
     for path, leaf in leaves(rows):
         if not _may_be_non_finite(leaf):
             continue
-        # In pieces, so that what is noted of each value stays in the cache.
-        step = max(1, _PIECE * len(leaf) // max(1, leaf.size))
-        for i in range(0, len(leaf), step):
-            piece = leaf[i : i + step]
-            if not np.isfinite(piece).all():
-                return path, i + int(np.flatnonzero(_non_finite(piece))[0])
+        # A sum is finite only where all terms are. `einsum` adds up in plain order, which will do, in a third of the
+        # time that `sum` takes. It knows no dtypes of others, and sums of half floats soon overflow.
+        plain = leaf.dtype.kind in "fc" and leaf.dtype.itemsize > 2
+        if plain and np.isfinite(np.einsum(leaf, range(leaf.ndim), [])):
+            continue
+        bad = np.flatnonzero(_non_finite(leaf))
+        if len(bad):
+            return path, int(bad[0])
     return None
-
-
-_PIECE = 1 << 18  # values
 
 
 def non_finite_rows(rows: Tree) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 
@@ -64,8 +65,8 @@ class Stats:
 
         A resumed run fetches again what was fetched ahead and not trained on: that is not fewer than none.
         """
-        more = Stats(*(_minus(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)))
-        return replace(more, fetched=max(0, more.fetched))
+        more = map(_minus, _values(self), _values(earlier))
+        return Stats(*(max(0, value) if name == "fetched" else value for name, value in zip(_NAMES, more, strict=True)))
 
     def logs(self) -> dict[str, float]:
         """As numbers for a trainer's logs, for a History, a CSV file or TensorBoard."""
@@ -94,3 +95,7 @@ class Stats:
 
 def _minus(a: Any, b: Any) -> Any:
     return a if b is None else None if a is None else a - b
+
+
+_NAMES = tuple(field.name for field in fields(Stats))
+_values = attrgetter(*_NAMES)
