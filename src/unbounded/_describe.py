@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unbounded._block import Block
+from unbounded._identity import CannotCompare, change, comparable, is_function
 from unbounded._lots import Count
 from unbounded._node import Mark
 from unbounded._stream import Stream
@@ -118,41 +119,51 @@ def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept
             f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the "
             "version that wrote it, or a newer one."
         )
-    if state["fingerprint"] != stream.fingerprint:
-        changes = "; ".join(differences(state["stream"], stream.identity()))
-        if accept_changes:
-            warnings.warn(
-                f"The state is of another stream: {changes}. It is gone on with all the same, as "
-                "accept_changes=True asks.",
-                StreamChanged,
-                stacklevel=5,
-            )
-            return
+    if state["fingerprint"] == stream.fingerprint:
+        return
+    changes, unknown = differences(state["stream"], stream.identity())
+    if changes and not accept_changes:
         raise ValueError(
-            f"The state is of another stream: {changes}. Its position means other rows here. Use another "
+            f"The state is of another stream: {'; '.join(changes)}. Its position means other rows here. Use another "
             "directory, or the stream as it was; "
             "accept_changes=True goes on all the same."
         )
+    if changes:
+        warnings.warn(
+            f"The state is of another stream: {'; '.join(changes)}. It is gone on with all the same, as "
+            "accept_changes=True asks.",
+            StreamChanged,
+            stacklevel=5,
+        )
+    if unknown:
+        warnings.warn(f"{' '.join(unknown)} It is gone on with.", StreamChanged, stacklevel=5)
 
 
-def differences(was: Any, now: Any) -> list[str]:
-    """What differs between two streams' identities, a sentence each."""
+def differences(was: Any, now: Any) -> tuple[list[str], list[str]]:
+    """What differs between two streams' identities, and what can't be compared, a sentence each."""
     words = [[part[0] for part in side] for side in (was, now)]
     if words[0] != words[1]:
-        return [f"it was {'.'.join(words[0])} and is {'.'.join(words[1])}"]
-    found = []
+        return [f"it was {'.'.join(words[0])} and is {'.'.join(words[1])}"], []
+    found, unknown = [], []
     for (word, before), (_, after) in zip(was, now, strict=True):
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
-            if _comparable(old) != _comparable(new):
-                shown = f"{old!r} and is {new!r}" if np.ndim(old) == 0 and not isinstance(old, dict) else "other"
-                found.append(f"{word}({name}) was {shown}")
-    return found or ["its fingerprint differs"]
-
-
-def _comparable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _comparable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_comparable(v) for v in value]
-    return value
+            if comparable(old) == comparable(new):
+                continue
+            if is_function(new):
+                old_name = old["function"] if is_function(old) else old
+                if old_name != new["function"]:
+                    found.append(f"{word}({name}) was {old_name!r} and is {new['function']!r}")
+                    continue
+                try:
+                    if what := change(old, new):
+                        found.append(f"the function of {word}({new['function']}) has changed: {what}")
+                except CannotCompare as error:
+                    unknown.append(
+                        f"Whether the function of {word}({new['function']}) has changed can't be told: the state was "
+                        f"written under {error}, and this is {new['python']}."
+                    )
+                continue
+            shown = f"{old!r} and is {new!r}" if np.ndim(old) == 0 and not isinstance(old, dict) else "other"
+            found.append(f"{word}({name}) was {shown}")
+    return found, unknown

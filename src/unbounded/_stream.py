@@ -14,6 +14,7 @@ import numpy as np
 from unbounded import _rows, _show
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
+from unbounded._identity import comparable, not_compared
 from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node, empty_stream
 from unbounded._rows import Tree
 from unbounded._show import words
@@ -66,6 +67,8 @@ class Stream:
     def __init__(self, source: Source, stages: tuple[Stage, ...] = ()) -> None:
         self._source = source
         self._stages = stages
+        self._identity: list[Any] | None = None
+        self._fingerprint: str | None = None
 
     # -- the words -----------------------------------------------------------------------------------------------
 
@@ -381,16 +384,23 @@ class Stream:
         return total
 
     def identity(self) -> list[Any]:
-        """What moves rows, as plain data: the source, the seeds, the stages and their sizes; functions by
-        name."""
-        parts: list[Any] = [[self._source.word, self._source.identity()]]
-        return parts + [[stage.word, stage.identity()] for stage in self._stages if stage.moves_rows]
+        """What moves or makes rows, as plain data: the source, the seeds, the stages and their sizes; functions by
+        their code and the constants that they read.
+
+        It is taken once, at the latest when the stream is first put to work: what functions hold may change then.
+        """
+        if self._identity is None:
+            parts: list[Any] = [[self._source.word, self._source.identity()]]
+            self._identity = parts + [[stage.word, stage.identity()] for stage in self._stages if stage.moves_rows]
+        return self._identity
 
     @property
     def fingerprint(self) -> str:
         """A short checksum of `identity`: equal where a position of the one stream is one of the other."""
-        text = json.dumps(self.identity(), sort_keys=True, default=str)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        if self._fingerprint is None:
+            text = json.dumps(comparable(self.identity()), sort_keys=True, default=str)
+            self._fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return self._fingerprint
 
     def __repr__(self) -> str:
         return ".".join(map(words, self.parts))
@@ -422,7 +432,10 @@ class Stream:
         raise TypeError(f"A stream has no items. stream.batch_at({step!r}) gives what that batch contains.")
 
     def describe(self) -> str:
-        """The chain, a line for each word, with what it holds back and what it promises."""
+        """The chain, a line for each word, with what it holds back and what it promises.
+
+        "Known by type alone" is what a function reads and the fingerprint can't compare: a model, an open file.
+        """
         lines = []
         for part, rows in zip(self.parts, self._rows_at(), strict=True):
             first = "" if part is self._source else "."
@@ -430,6 +443,8 @@ class Stream:
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
             if part.guarantee != "exact":
                 notes.append(part.guarantee.replace("_", " "))
+            if (fn := getattr(part, "fn", None)) is not None and (unknown := not_compared(fn)):
+                notes.append(f"known by type alone: {', '.join(unknown)}")
             lines.append(f"{text:<44}{', '.join(notes)}".rstrip())
         lines.append(f"guarantee: {self.guarantee.replace('_', ' ')}; fingerprint {self.fingerprint}")
         return "\n".join(lines)
@@ -526,6 +541,7 @@ class Stream:
         wrap: Callable[[Node], Node] | None = None,
     ) -> Opened:
         """Put it to work; `wrap` may put something between any two nodes, for tests."""
+        self.identity()
         wrap = wrap or (lambda node: node)
         context = Context(clock, 0, block_rows, self.batch_size or 1)
         source = self._source.open(context)

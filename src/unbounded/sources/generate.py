@@ -19,6 +19,7 @@ import numpy as np
 from unbounded import _check, _rows, _user_code
 from unbounded._block import Block, Break
 from unbounded._clock import Clock
+from unbounded._identity import identity_of, name_of
 from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node, StreamError
 from unbounded._rows import Tree
 from unbounded.sources._base import Source
@@ -64,8 +65,7 @@ class Generate(Source):
 
     @property
     def _name(self) -> str:
-        name = getattr(self.fn, "__qualname__", None) or type(self.fn).__qualname__
-        return name.rsplit("<locals>.", 1)[-1]
+        return name_of(self.fn)
 
     @cached_property
     def grade(self) -> Grade:
@@ -85,7 +85,8 @@ class Generate(Source):
         return "at_most_once" if self.grade == "live" else "exact"
 
     def identity(self) -> dict[str, Any]:
-        return {"fn": self._name, "passes": self.passes}
+        # What a source that can't go back has yielded travels with the position: no other values make it again.
+        return {"fn": identity_of(self.fn, values=self.grade != "live"), "passes": self.passes}
 
     def arguments(self) -> dict[str, Any]:
         return {"": self._name, **({} if self.passes is None else {"passes": self.passes})}

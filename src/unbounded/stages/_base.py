@@ -13,7 +13,10 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from unbounded._block import Block, Run
+from unbounded._identity import identity_of, name_of
 from unbounded._node import CannotTell, Context, Mark, Node, Over
+
+__all__ = ["WEAKEST_FIRST", "Guarantee", "Holding", "Stage", "Through", "name_of", "plain"]
 
 Guarantee: TypeAlias = Literal["exact", "at_least_once", "at_most_once"]
 WEAKEST_FIRST: tuple[Guarantee, ...] = ("at_most_once", "at_least_once", "exact")
@@ -46,7 +49,8 @@ class Stage(ABC):
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def identity(self) -> dict[str, Any]:
-        """What moves rows, as plain data for the fingerprint: functions by name, no workers, no depths."""
+        """What moves rows, as plain data for the fingerprint: functions by their code and the constants that they read,
+        no workers, no depths."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
 
     def rows_per_pass(self, rows: int | None) -> int | None:
@@ -64,20 +68,14 @@ class Stage(ABC):
 
 
 def plain(value: Any) -> Any:
-    """`value` as plain data: a function is its name."""
+    """`value` as plain data: a function is what `identity_of` says of it."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if callable(value):
-        return name_of(value)
+        return identity_of(value)
     return value
-
-
-def name_of(fn: Callable[..., Any]) -> str:
-    """A function's name as the fingerprint and messages have it."""
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return name.rsplit("<locals>.", 1)[-1]
 
 
 class Through(Over):

@@ -13,7 +13,7 @@ from unbounded._block import Block, Run
 from unbounded._node import Context, Mark, Node
 from unbounded._pump import Workers
 from unbounded._rows import RowsError, Tree
-from unbounded.stages._base import Stage, Through, name_of
+from unbounded.stages._base import Stage, Through, name_of, plain
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Map(_OneToOne):
             _check.positive(self.workers, "map(workers=n)")
 
     def identity(self) -> dict[str, Any]:
-        return {"fn": name_of(self.fn)}
+        return {"fn": plain(self.fn)}
 
     def open(self, upstream: Node, context: Context) -> Node:
         what = f"map({name_of(self.fn)})"
