@@ -75,3 +75,10 @@ def test_what_a_step_contains_can_be_told(rows: int, passes: int | None) -> None
 def test_it_resumes(words: Any, passes: int | None) -> None:
     assert_resumes(words(table(80, passes=passes)).batch(7), 12)
     assert_resumes(words(table(80, passes=passes).filter(lambda r: r["id"] < 70)).batch(7), 6)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1_000, 32), (5_000, 32), (40, 16), (30, 64)])
+def test_batches_begin_on_a_boundary_of_64_bytes_where_their_length_allows_it(rows: int, size: int) -> None:
+    data = np.arange(20_000, dtype=np.float32).reshape(5_000, 4)  # 16 bytes a row
+    for batch in first(ub.arrays(data, shuffle=False).shuffle(rows).batch(size), 10_000 // size):
+        assert batch.ctypes.data % 64 == 0

@@ -236,6 +236,17 @@ def row_bytes(rows: Tree) -> int:
     return sum(int(leaf.dtype.itemsize * np.prod(leaf.shape[1:], dtype=np.int64)) for _, leaf in leaves(rows))
 
 
+BLOCK_BYTES = 1 << 21
+BLOCK_ROWS = 1 << 15
+
+
+def block_rows(row_bytes: int, batch: int) -> int:
+    """How many rows to hand on at once, in whole batches: so many that the work for each block is small beside that for
+    its rows, and so few that they stay in a cache."""
+    rows = min(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))
+    return max(1, rows // batch) * batch
+
+
 def first_non_finite(rows: Tree) -> tuple[str, int] | None:
     """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite."""
     for path, leaf in leaves(rows):

@@ -7,13 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from unbounded import _rows
 from unbounded._block import Block, Run
 from unbounded._node import CannotTell, Context, Mark, Node, Over
-
-TARGET_BYTES = 1 << 21
-"""A block of about a megabyte is long enough to make the work per block small, and short enough to stay in a
-cache."""
-MOST_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,8 @@ class Source(ABC):
 
 
 def block_rows(context: Context, row_bytes: int) -> int:
-    """How many rows to hand out at once: about `TARGET_BYTES`, in whole batches where it is known how long
-    they are."""
-    if context.block_rows is not None:
-        return context.block_rows
-    rows = min(MOST_ROWS, max(1, TARGET_BYTES // max(1, row_bytes)))
-    return max(1, rows // context.batch_rows) * context.batch_rows
+    """How many rows to hand out at once."""
+    return context.block_rows or _rows.block_rows(row_bytes, context.batch_rows)
 
 
 _TURN = 0.05  # seconds: how long a stage may go on pulling before whoever pulled from it gets a turn

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-_BYTES = 1 << 21  # of windows that are made at once: each row is in up to `length` of them
-
 
 @dataclass(frozen=True, slots=True)
 class Tails:
@@ -170,9 +168,9 @@ class KeyedWindows(Holding):
                 return replace(out, ends=block.ends)
 
     def _most(self) -> int:
-        """How many rows to take at once."""
+        """How many rows to take at once: each is in up to `length` windows."""
         rows = self._held.peek(1).rows
-        return max(1, _BYTES // max(1, _rows.row_bytes(rows) * self._windows.length)) if rows is not None else 1
+        return 0 if rows is None else _rows.block_rows(_rows.row_bytes(rows) * self._windows.length, 1)
 
     def _windows_of(self, block: Block) -> tuple[Block, Tails | None]:
         """The windows whose last row is in the block, and what of each key later ones need."""

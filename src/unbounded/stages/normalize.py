@@ -139,7 +139,8 @@ class _Normalize(Through):
             for key, index in zip(keys, groups, strict=True):
                 state = states[key].get(path) or start(flat.shape[1])
                 made[index], states[key][path] = normalized(flat[index], state)
-            out[path] = made.reshape(leaf.shape).astype(leaf.dtype)
+            out[path] = _rows.empty(leaf.shape, leaf.dtype)
+            out[path][...] = made.reshape(leaf.shape)
         for column in self._columns:
             if not any(path.startswith(f"[{column!r}]") for path, _ in _rows.leaves(rows)):
                 raise RowsError(f"normalize() was asked for column {column!r}, and the rows have {_columns(rows)}.")

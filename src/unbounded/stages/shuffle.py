@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check
+from unbounded import _check, _rows
 from unbounded._block import Block
 from unbounded._held import Held
 from unbounded._node import Context, EndOfStream, Mark, Node
@@ -58,8 +58,7 @@ class _Shuffle(Holding):
         self._upstream = upstream
         self._rows = rows
         self._key = key
-        # Handed out in pieces of about a cache's size, in whole batches.
-        self._piece = max(1, 4096 // batch_rows) * batch_rows
+        self._batch = batch_rows
         self._held: Held[Block] = Held(upstream)
         self._begin(0, 0)
 
@@ -74,7 +73,7 @@ class _Shuffle(Holding):
             return None
         buffer = self._buffer
         assert buffer is not None
-        stop = min(self._given + self._piece, buffer.count)
+        stop = min(self._given + self._piece(buffer), buffer.count) if buffer.count else 0
         out = buffer.gather(self._order[self._given : stop]) if buffer.count else buffer
         self._given = stop
         if stop == buffer.count:
@@ -83,6 +82,12 @@ class _Shuffle(Holding):
             self._held.keep(self._held.head)
             self._begin(self._number + (1 if buffer.count else 0), 0)
         return out
+
+    def _piece(self, buffer: Block) -> int:
+        """How many rows to hand out at once: a batch that has begun before is ended alone, so that all others begin
+        with a block, whose memory is aligned."""
+        out = self._number * self._rows + self._given
+        return -out % self._batch or _rows.block_rows(_rows.row_bytes(buffer.rows), self._batch)
 
     def _fill(self, timeout: float | None) -> bool:
         held = self._held
