@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -143,12 +144,36 @@ def test_what_was_left_out_is_counted_once_however_often_a_run_is_resumed() -> N
 
 
 def test_it_is_part_of_what_a_state_is_of() -> None:
-    with ub.Feed(sick().batch(5)) as feed:
+    with ub.Feed(sick().batch(5), on_nan="skip") as feed:
         state = feed.state_dict()
     with (
-        ub.Feed(sick().batch(5), on_nan="skip") as feed,
-        pytest.raises(ValueError, match=r"it was arrays\.batch and is arrays\.on_nan\.batch"),
+        ub.Feed(sick().batch(5)) as feed,
+        pytest.raises(ValueError, match=r"it was arrays\.on_nan\.batch and is arrays\.batch"),
     ):
+        feed.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", [name for name in WORDS if name not in ("no batch", "normalize")])
+def test_a_run_that_a_bad_row_ended_goes_on_without_it(name: str) -> None:
+    stream = WORDS[name](sick(shuffle=False))
+    trained: list[Tree] = []
+    with ub.Feed(stream) as feed:
+        with pytest.raises(ValueError, match=r"on_nan='skip'\) leaves such rows out, and goes on from here"):
+            trained.extend(feed.batches())
+        state = json.loads(json.dumps(feed.state_dict()))
+    with ub.Feed(stream, on_nan="skip") as feed, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ub.NonFiniteRows)
+        feed.load_state_dict(state)
+        trained += itertools.islice(feed.batches(), 20)
+    whole = skipped(stream, len(trained))
+    for one, other in zip(trained, whole, strict=True):
+        assert (one["id"] == other["id"]).all()
+
+
+def test_a_run_that_let_bad_rows_pass_does_not_go_on_without_them_unasked() -> None:
+    with ub.Feed(sick().batch(5), on_nan="pass") as feed:
+        state = feed.state_dict()
+    with ub.Feed(sick().batch(5), on_nan="skip") as feed, pytest.raises(ValueError, match="another stream"):
         feed.load_state_dict(state)
 
 
@@ -177,6 +202,15 @@ def test_normalized_rows_that_were_not_finite_go_and_are_counted_once() -> None:
     ):
         assert column(list(f.batches())) == [i for i in range(100) if i not in BAD]
         assert f.stats.bad == 4
+
+
+def test_of_a_window_all_rows_are_named() -> None:
+    stream = sick(shuffle=False).windows(3).batch(4)
+    with ub.Feed(stream) as feed, pytest.raises(ValueError, match=r"row 1 of batch 1 .*, rows 5 to 7 of the arrays"):
+        list(feed.batches())
+    with pytest.warns(ub.NonFiniteRows, match="in row 5 of the stream, rows 5 to 7 of the arrays"):
+        first = next(ub.Feed(stream, on_nan="skip").batches())
+    assert len(first["id"]) == 4
 
 
 def test_what_becomes_non_finite_after_batch_is_refused() -> None:
@@ -216,6 +250,14 @@ def test_rows_of_a_source_that_can_not_go_back_that_are_all_bad_let_themselves_b
         assert next(feed.batches()).tolist() == [0, 1, 2, 3]
         assert feed.stats.bad == 200
         steps.end()
+
+
+def test_an_epoch_of_passes_ends_where_a_pass_does() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ub.NonFiniteRows)
+        with ub.Feed(sick().batch(12), epoch=ub.Epoch(passes=1), on_nan="skip") as feed:
+            assert [len(list(run)) for run in feed.epochs(3)] == [8, 8, 8]
+            assert feed.stats.passes == 3
 
 
 def test_numbers_that_are_no_floats_and_large_sums_are_no_fault() -> None:

@@ -84,9 +84,15 @@ def address(stream: Stream, step: int, row: int) -> str:
         return ""
     try:
         rows = stream.numbered().batch_at(step)
-        return f", row {int(rows[row]):,} of the arrays"
+        return _row_words(rows[row])
     except (LookupError, IndexError):
         return ""
+
+
+def _row_words(numbers: Any) -> str:
+    """The number of a row; of a window, those of its rows."""
+    first, last = int(np.min(numbers)), int(np.max(numbers))
+    return f", row {first:,} of the arrays" if first == last else f", rows {first:,} to {last:,} of the arrays"
 
 
 def row_address(stream: Stream, ordinal: int) -> str:
@@ -104,8 +110,7 @@ def row_address(stream: Stream, ordinal: int) -> str:
         while not ((block := opened.top.pull(None)) and block.count):
             pass
         assert isinstance(block, Block)
-        # Of a window there is no one row.
-        return f", row {int(block.rows[0]):,} of the arrays" if block.rows.ndim == 1 else ""
+        return _row_words(block.rows[0])
     finally:
         opened.top.close()
 

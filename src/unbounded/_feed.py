@@ -51,13 +51,15 @@ class Feed:
     `trained()`.
 
     Args:
-        stream: what to feed.
+        stream: what to feed. Columns of text are handed out as they are; Python objects are refused at the first
+            batch.
         epoch: how much progress an epoch is. None leaves it to a trainer that knows.
         require: the weakest guarantee that will do: "exact", "at_least_once" or "at_most_once".
         confirm: "auto" or "manual".
         on_nan: "raise" refuses a batch with a NaN or an infinity in it; "pass" hands it out, and counts its bad
             rows; "skip" leaves such rows out right before `batch`, counts them, and warns of the first
-            (`NonFiniteRows`): batches keep their size. What a function makes non-finite after `batch` is refused.
+            (`NonFiniteRows`): batches keep their size. What a function makes non-finite after `batch` is refused. A
+            run that "raise" ended goes on with "skip" from its checkpoint.
         clock: the time; tests pass one that they move.
 
     Raises:
@@ -105,6 +107,7 @@ class Feed:
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
                 f"{_describe.weakest(stream)} Choose a source that can go back, or require less."
             )
+        self._as_given = stream  # without the stage that leaves rows out
         if on_nan == "skip":
             stream = _refuse.skipping(stream)
         self.stream = stream
@@ -317,16 +320,10 @@ class Feed:
         """
         return self._hand_out(Loop())
 
-    def hand_out(self) -> Iterator[Tree]:
-        """As `batches`, but what is out and not confirmed stays out: for a trainer that takes batches ahead, and says
-        itself what comes again (`rewind`, `give_back`)."""
-        return self._hand_out(Loop(), again=False)
-
-    def _hand_out(self, loop: Loop, *, again: bool = True) -> Iterator[Tree]:
+    def _hand_out(self, loop: Loop) -> Iterator[Tree]:
         self._usable()
-        if again:
-            self._take_back()
-            self._check_confirmed()
+        self._take_back()
+        self._check_confirmed()
         _sharing.reads(self)
         self._loop = loop
         auto = self._auto
@@ -746,6 +743,7 @@ class Feed:
             "count": list(self.count),
             "epoch": self.progress.state(),
             "tally": self.tally.state(),
+            "on_nan": self._on_nan,
             "journal": to_plain(self._top.journal()),
         }
 
@@ -784,7 +782,9 @@ class Feed:
         from unbounded import _kept
 
         self._usable()
-        _describe.check_state(self.stream, state, FORMAT, accept_changes=accept_changes)
+        # Up to where on_nan="raise" had come each row was finite: leaving out others changes none of them.
+        stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
+        _describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         mark = from_plain(state["position"])
         self._top.recall(from_plain(state["journal"]))
         _kept.load(self._opened.source, dumps)
@@ -890,3 +890,7 @@ class Feed:
             figures.append(("at hand", f"{sum(lot.run.count for lot in self._lots):,} batches, {_show.size(size)}"))
         return _show.feed(figures, self.stream._repr_html_())
 
+
+def _was_raising(state: Any) -> bool:
+    """Whether a state is of a feed that refused batches with a NaN."""
+    return isinstance(state, Mapping) and state.get("on_nan") == "raise"

@@ -75,8 +75,8 @@ def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -
         "It was finite when it came to .batch(), where on_nan='skip' leaves rows out: a function after .batch() has "
         "made it. Put that before .batch(), or mend what it makes."
         if skipping
-        else "Mend it with .map(), leave it out with .filter() or Feed(on_nan='skip'), or allow it: "
-        "Feed(on_nan='pass')."
+        else "Feed(on_nan='skip') leaves such rows out, and goes on from here; or mend it with .map(), leave it out "
+        "with .filter(), or allow it: Feed(on_nan='pass')."
     )
     raise ValueError(
         f"{_rows.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "

@@ -117,6 +117,11 @@ class _Finite(Through):
         return {"from": self._upstream.mark(), "seen": self._seen, "bad": self._bad, "pass": list(self._pass)}
 
     def restore(self, mark: Mark) -> None:
+        if "seen" not in mark:
+            # Of a run without this stage, which a bad row ended: the mark is that of the stage before.
+            super().restore(mark)
+            self._seen, self._bad, self._pass = 0, 0, (0, 0)
+            return
         super().restore(mark["from"])
         self._seen, self._bad = mark["seen"], mark["bad"]
         self._pass = (mark["pass"][0], mark["pass"][1])
