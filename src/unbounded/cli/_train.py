@@ -195,6 +195,8 @@ class Session:
         self._shown.show(event)
 
     def _ended(self, end: End) -> str:
+        if end.by != "source" and not end.step:
+            return f"Stopped by {end.by} before the first step."
         if end.by != "source":
             return f"Stopped by {end.by} after step {end.step:,}. Typed again, it goes on at step {end.step + 1:,}."
         words = f"{self._source} ended after {end.readings:,} readings; {end.step:,} steps were trained."

@@ -1,8 +1,9 @@
-"""Errors and warnings in the words of the command: which flag to give, where the library names an argument."""
+"""Errors, warnings and messages in the words of the command: its flags, where the library names an argument."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ def in_users_file(error: BaseException, source: str) -> str:
 
 @contextlib.contextmanager
 def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
-    """Say what this package warns of as a remark, without the file and the line that warned.
+    """Say what this package warns of or logs as a remark, without the file and the line that it comes from.
 
     Args:
         say: is told sentences.
@@ -97,8 +98,25 @@ def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
         else:
             before(message, category, filename, lineno, file, line)
 
+    logger, handler = logging.getLogger("unbounded"), _Said(say)
+    propagate, logger.propagate = logger.propagate, False
     warnings.showwarning = show
+    logger.addHandler(handler)
     try:
         yield
     finally:
         warnings.showwarning = before
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+class _Said(logging.Handler):
+    """Says the messages of the library's log; what it says of waiting, the display shows by itself."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.module != "_waiting":
+            self._say(in_words(record.getMessage()))

@@ -6,6 +6,7 @@ twice as many bins as are wanted. So few are written, however long the run: `mos
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ class ReadingBins:
         self._ladder, self._columns = Ladder(most), columns
         self._first_time = np.nan
         self._last_time = np.nan
-        self._usual = np.nan  # seconds between two readings
+        self._apart: deque[float] = deque(maxlen=9)  # seconds between the last readings that were not of one moment
         self._empty()
 
     def _empty(self) -> None:
@@ -106,13 +107,14 @@ class ReadingBins:
             if np.isnan(before):
                 self._first_time = now
                 continue
-            apart = max(0.0, now - before)
-            if np.isnan(self._usual):
-                self._usual = apart
-            if apart > PAUSE * max(self._usual, 1e-9) and apart > NOTABLE * (now - self._first_time):
+            apart = now - before
+            if apart <= 0:
+                continue
+            usual = sorted(self._apart)[len(self._apart) // 2] if self._apart else apart
+            if apart > PAUSE * usual and apart > NOTABLE * (now - self._first_time):
                 found[index] = before
-            else:
-                self._usual += 0.02 * (apart - self._usual)
+            # A source that has slowed down for good is soon taken for what it is.
+            self._apart.append(apart)
         return found
 
     def _take(
@@ -155,7 +157,8 @@ class ReadingBins:
         return {
             "done": self._ladder.done,
             "count": self._count,
-            "times": np.array([self._first_time, self._last_time, self._usual, self._from]),
+            "times": np.array([self._first_time, self._last_time, self._from]),
+            "apart": list(self._apart),
             "low": self._low.copy(),
             "high": self._high.copy(),
             "score": np.array(self._score),
@@ -169,7 +172,8 @@ class ReadingBins:
             state: from `state_dict`.
         """
         self._ladder.done, self._count = int(state["done"]), int(state["count"])
-        self._first_time, self._last_time, self._usual, self._from = (float(value) for value in state["times"])
+        self._first_time, self._last_time, self._from = (float(value) for value in state["times"])
+        self._apart = deque((float(value) for value in state["apart"]), maxlen=9)
         self._to = self._last_time
         self._low, self._high = (np.array(state[name], dtype=np.float64) for name in ("low", "high"))
         self._score, self._sums = float(state["score"]), np.array(state["sums"], dtype=np.float64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 import time as clock
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ class Arrivals:
 
     def __init__(self, now: float) -> None:
         self._last = now
-        self._usual: float | None = None  # seconds between two rows
+        self._apart: deque[float] = deque(maxlen=9)  # seconds between two rows, of the last chunks
 
     def times(self, rows: int, now: float) -> np.ndarray:
         """The times of the next chunk's rows.
@@ -86,9 +87,9 @@ class Arrivals:
         """
         now = max(now, self._last)  # a clock that was set back
         apart = (now - self._last) / rows
-        if self._usual is not None:
-            apart = min(apart, SPREAD * self._usual)
-        self._usual = apart if self._usual is None else max(1e-6, self._usual + 0.1 * (apart - self._usual))
+        usual = sorted(self._apart)[len(self._apart) // 2] if self._apart else apart
+        self._apart.append(apart)
+        apart = min(apart, SPREAD * usual)
         self._last = now
         return np.asarray(now - apart * np.arange(rows - 1, -1, -1.0))
 
@@ -205,12 +206,15 @@ def in_form(reading: Reading, form: Form) -> Callable[..., Iterator[Rows]]:
         raise ended(at)
 
     def live() -> Iterator[Rows]:
-        arrivals, last, rows = Arrivals(clock.time()), 0, 0
+        came, last, rows = reading.came, 0, 0
+        arrivals = Arrivals(clock.time() if came is None else came[0])
         for block in reading.blocks():
             yielded = form.read(block)
             if not yielded.rows:
                 continue
-            time = arrivals.times(yielded.rows, clock.time())
+            # The first block was there before the stream was, if it was looked at.
+            now, came = clock.time() if came is None else came[1], None
+            time = arrivals.times(yielded.rows, now)
             row = numbered(time, last)
             last, rows = int(row[-1]), rows + yielded.rows
             yield form.rows(yielded, row, time)

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import inspect
 import sys
+import time as clock
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +102,8 @@ class Reading:
         self._opened: Any = None  # the iterator, and its state before the first block, until a stream takes them
         self._before: Any = None
         self._seen: list[Any] = []
+        self.came: tuple[float, float] | None = None
+        """When the first block was asked for and when it came, in seconds since 1970; None where none was looked at."""
         self._grade: Grade | None = "start" if "start" in _parameters(function) else None
 
     @property
@@ -133,8 +136,10 @@ class Reading:
         else:
             if self.grade == "state":
                 self._before = copy.deepcopy(self._opened.state_dict())
+            asked = clock.time()
             for block in self._opened:
                 self._seen.append(block)
+                self.came = asked, clock.time()
                 if (yielded := read_block(block, self.source)).rows:
                     return yielded
         raise SourceError(f"{self.source} yielded nothing. It is to yield dicts of columns, such as {EXAMPLE}.")

@@ -16,6 +16,7 @@ from unbounded.detect._svg import INK, SOFT, Plane
 BLUE, TEAL, RED, AMBER, GREY = "#2f6fde", "#0b8a7a", "#d6336c", "#e8890c", "#e9edf2"
 WIDTH, LEFT, RIGHT = 1_000.0, 150.0, 16.0
 POINTS = 50_000  # of all columns together: some 25 bytes each
+LETTER = 6.8  # the width of one, about
 MANY = 12  # columns, beyond which each is drawn lower
 
 
@@ -191,8 +192,8 @@ def _labels(plane: Plane, words: Sequence[tuple[float, str, float]], *, each: in
     for time, label, height in reversed(words):
         x, y = float(plane.x(time)), plane.top + plane.height * (1 - height)
         late = x > plane.left + 0.75 * plane.width
-        left = x - 5 - 6.2 * len(label) if late else x + 5
-        right = left + 6.2 * len(label)
+        left = x - 5 - LETTER * len(label) if late else x + 5
+        right = left + LETTER * len(label)
         if len(parts) >= each or any(abs(y - b) < 12 and left < r and right > a for a, r, b in taken):
             continue
         taken.append((left, right, y))

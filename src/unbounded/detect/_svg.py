@@ -172,6 +172,8 @@ def y_axis(plane: Plane, count: int = 3, unit: str = "") -> list[str]:
     while not plane.log and len(ticks) < 2 and count < 8:  # one number says nothing of the scale
         count += 1
         ticks = nice(plane.y0, plane.y1, count)
+    if len(ticks) > 2 and plane.height / len(ticks) < 14:
+        ticks = [ticks[0], ticks[-1]]
     parts = []
     for value in ticks:
         y = float(plane.y(value))
