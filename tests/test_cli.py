@@ -155,7 +155,7 @@ def test_the_version_is_the_library_s():
 def test_a_time_between_checkpoints_that_is_none_is_refused(every):
     result = CliRunner().invoke(app, ["train", "machine:", "--every", every], env={"COLUMNS": "400"})
     assert result.exit_code == 2
-    assert "expected seconds such as 10s, or steps such as 50" in result.stderr
+    assert "expected seconds such as 5s, or steps such as 50" in result.stderr
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def _every(text: str) -> tuple[int | None, float]:
         value = 0
     if not 0 < value < float("inf"):
         raise typer.BadParameter(
-            f"{text!r} is neither a time nor a number of steps: expected seconds such as 10s, or steps such as 50."
+            f"{text!r} is neither a time nor a number of steps: expected seconds such as 5s, or steps such as 50."
         )
     return (None, float(value)) if seconds else (int(value), 0.0)
 
@@ -72,10 +72,10 @@ def train(
     every: Annotated[
         str,
         typer.Option(
-            help="Time or steps between two checkpoints: 10s, or 50 for steps. A kill (SIGKILL, a power cut) loses the "
+            help="Time or steps between two checkpoints: 5s, or 50 for steps. A kill (SIGKILL, a power cut) loses the "
             "training since the last one; of a generator without a parameter 'start', its readings too."
         ),
-    ] = "10s",
+    ] = "5s",
     rate: Annotated[float, typer.Option(min=0.01, help="Readings a second, for machine:.")] = 10.0,
     warm_up: Annotated[int, typer.Option(min=16, help="Readings before the first alarm may come.")] = 300,
     false_alarms: Annotated[

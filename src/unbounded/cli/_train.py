@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from unbounded.cli._display import Display, PlainDisplay, Ticker, display
 from unbounded.cli._view import Event
-from unbounded.cli._words import in_users_file, in_words, is_sentence, warnings_said
+from unbounded.cli._words import WithoutAdvice, in_users_file, in_words, is_sentence, warnings_said
 from unbounded.detect._columns import VITALS
 from unbounded.detect._readings import Readings, readings
 from unbounded.detect._run import last_start
@@ -167,6 +167,7 @@ class Session:
         with contextlib.ExitStack() as stack:
             if not isinstance(shown, PlainDisplay) and sys.stdout.isatty():
                 stack.enter_context(chatter_aside(self._directory / "stderr.log"))
+            stack.enter_context(contextlib.redirect_stderr(WithoutAdvice(sys.stderr)))
             glance = stack.enter_context(Glance(shown.show if where.columns == VITALS else None, self._rate))
             return train(
                 where,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import traceback
 import warnings
@@ -108,6 +109,37 @@ def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
         warnings.showwarning = before
         logger.removeHandler(handler)
         logger.propagate = propagate
+
+
+class WithoutAdvice(io.TextIOBase):
+    """Standard error without what the library says there at the end of a `fit`: the command has words of its own.
+
+    Args:
+        out: where all else goes.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._dropped = False
+
+    def write(self, text: str) -> int:
+        """Write text, but for that sentence and the end of its line, which comes by itself."""
+        dropped, self._dropped = self._dropped, "the same call of fit goes on" in text
+        if not self._dropped and not (dropped and text == "\n"):
+            self._out.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what is underneath."""
+        self._out.flush()
+
+    def isatty(self) -> bool:
+        """As what is underneath."""
+        return self._out.isatty()
+
+    def fileno(self) -> int:
+        """As what is underneath."""
+        return self._out.fileno()
 
 
 class _Said(logging.Handler):

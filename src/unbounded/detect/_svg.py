@@ -79,15 +79,17 @@ def line(x: np.ndarray, y: np.ndarray, color: str, *, width: float = 1.2, dashes
 
 def area(x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str, *, opacity: float = 0.25) -> str:
     """What lies between two lines, with its outline; where one is not finite, it has a hole."""
-    data = ""
+    alone, between = "", ""
     for part in _parts(x, low + high):
         if np.array_equal(low[part], high[part]):
-            data += _points(x[part], high[part]) + ("h.01" if part.stop - part.start == 1 else "")
+            alone += _points(x[part], high[part]) + ("h.01" if part.stop - part.start == 1 else "")
         else:
             there_and_back = np.concatenate([high[part], low[part][::-1]])
-            data += _points(np.concatenate([x[part], x[part][::-1]]), there_and_back) + "Z"
-    style = f'fill="{color}" fill-opacity="{opacity}" stroke="{color}" stroke-width="1" stroke-linejoin="round"'
-    return f'<path d="{data}" {style} stroke-linecap="round"/>' if data else ""
+            between += _points(np.concatenate([x[part], x[part][::-1]]), there_and_back) + "Z"
+    style = f'stroke="{color}" stroke-width="1" stroke-linejoin="round" stroke-linecap="round"'
+    return (f'<path d="{between}" fill="{color}" fill-opacity="{opacity}" {style}/>' if between else "") + (
+        f'<path d="{alone}" fill="none" {style}/>' if alone else ""
+    )
 
 
 def _parts(x: np.ndarray, y: np.ndarray) -> list[slice]:

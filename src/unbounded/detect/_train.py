@@ -48,7 +48,7 @@ class Plan:
     reuse: float = 16.0
     batch: int = 32
     every: int | None = None
-    save_after: float = 10.0
+    save_after: float = 5.0
     warm_up: int = 300
     false_alarms: float = 1e-4
     learning_rate: float = 1e-2
@@ -132,7 +132,6 @@ def train(
 
     import unbounded as ub
     from unbounded.detect._model import Predictor
-    from unbounded.detect._saving import Saving
     from unbounded.detect._score import Scorer
     from unbounded.detect._watch import Watch
 
@@ -157,7 +156,8 @@ def train(
         with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
             watch.attach(feed)
             every = plan.every or ub.Epoch(seconds=plan.save_after)
-            checkpoint = Saving(feed, directory / CHECKPOINTS, every=every, accept_changes=accept_changes)
+            saved_in = directory / CHECKPOINTS
+            checkpoint = ub.keras.Checkpoint(feed, saved_in, every=every, accept_changes=accept_changes)
             # As many epochs as there may be: more steps mean more epochs, so that a run that ended can go on.
             epochs = ENDLESS if plan.steps is None else plan.steps
             try:
