@@ -159,6 +159,17 @@ def test_a_time_between_checkpoints_that_is_none_is_refused(every):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["train", "machine:", "--dir"], ["report"], ["demo", "--dir"]], ids=["train", "report", "demo"]
+)
+def test_a_url_is_no_directory_of_a_run(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [*words, "gs://bucket/run"], env={"COLUMNS": "400"})
+    assert result.exit_code == 2
+    assert "is a URL, and runs are written to local or mounted file systems alone" in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(lab):
     first = command("train", "lab.py:boiler", "--steps", "5", cwd=lab)
     assert first.returncode == 0, first.stderr

@@ -323,6 +323,16 @@ def test_a_value_that_changes_as_the_function_runs_leaves_it_the_same() -> None:
     assert known(fn) == before
 
 
+@pytest.mark.parametrize("change", [lambda k: k.update(a=2), lambda k: k.clear()])
+def test_a_container_that_others_change_counts_as_it_was_first_seen(change: Any) -> None:
+    switch = {"a": 1}
+    before = known(lambda rows: rows * switch["a"])
+    change(switch)
+    assert known(lambda rows: rows * switch["a"]) == before
+    switch = {"a": 2}
+    assert known(lambda rows: rows * switch["a"]) != before
+
+
 def test_functions_that_name_each_other_come_to_an_end() -> None:
     text = (
         "def f(n): return 1 if n < 2 else n * g(n - {})\ndef g(n): return f(n)\nk = [f]\nk.append(k)\ndef h(): return k"

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, Steps, from_start, ids, once, table, wait_until
+from test_disk import Other
 from unbounded import _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints
 
@@ -435,3 +437,102 @@ def test_a_directory_that_was_removed_is_written_again_rows_and_all(tmp_path: Pa
         assert train(feed, 5) == [[3], [4], [5], [6], [7]]
         assert feed.stats.lost == 1
         after.end()
+
+
+@pytest.mark.parametrize("place", ["source", "map"])
+def test_what_was_trained_before_the_source_failed_is_saved_where_the_loop_asks_for_it(
+    place: str, tmp_path: Path
+) -> None:
+    def numbers(start: int = 0) -> Iterator[Any]:
+        for i in itertools.count(start):
+            if place == "source" and i == broken[0]:
+                raise OSError("the sensor is gone")
+            yield np.array([i])
+
+    def checked(rows: Any) -> Any:
+        if place == "map" and broken[0] in rows:
+            raise OSError("the sensor is gone")
+        return rows
+
+    broken, seen = [7], list[Any]()
+    for _ in range(2):
+        with ub.Feed(ub.generate(numbers).map(checked).batch(2), epoch=ub.Epoch(steps=5)) as feed:
+            weights = feed.load(tmp_path) or 0
+            assert weights == len(seen)
+            try:
+                for epoch in feed.epochs(2):
+                    for batch in epoch:
+                        seen.append(batch.tolist())
+            except OSError:
+                feed.save(tmp_path, state=len(seen))
+        broken[0] = -1
+    assert seen == [[i, i + 1] for i in range(0, 20, 2)]
+
+
+def test_a_directory_that_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with at_work(6) as (feed, _):
+        train(feed, 2)
+        for bad in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises(CheckpointError, match=r"^Nothing can be saved in .*file.*[Nn]ot a directory"):
+                feed.save(bad)
+            with pytest.raises(CheckpointError, match=r"could not be read in .*file.*: Not a directory"):
+                feed.load(bad)
+        feed.save(tmp_path / "run")
+        assert train(feed, 1) == [[2]]
+    assert (tmp_path / "file").read_text() == "mine"
+    after = Steps()
+    with ub.Feed(after.stream().batch(1)) as feed:
+        feed.load(tmp_path / "run")
+        assert train(feed, 1) == [[2]]
+        after.end()
+
+
+def test_a_directory_that_another_process_writes_to_is_refused_and_the_feed_goes_on(tmp_path: Path) -> None:
+    with Other(tmp_path, "checkpoints.prepare(); print('ready')") as other:
+        assert other.line() == "ready"
+        with at_work(6) as (feed, _):
+            train(feed, 2)
+            with pytest.raises(CheckpointError, match=rf"the process {other.process.pid} writes to it; stop that one"):
+                feed.save(tmp_path)
+            feed.save(tmp_path / "mine")
+            assert train(feed, 1) == [[2]]
+    assert [saved.number for saved in Checkpoints(tmp_path / "mine").all()] == [2]
+
+
+def test_a_disk_that_fails_at_any_call_of_a_save_loses_no_row(tmp_path: Path) -> None:
+    class Failing:
+        def __init__(self, at: int) -> None:
+            self.at, self.calls, self.on = at, 0, True
+
+        def call(self, function: Any, *args: Any) -> Any:
+            self.calls += self.on
+            if self.on and self.calls > self.at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*args)
+
+    for at in itertools.count():
+        run = tmp_path / str(at)
+        with at_work(6) as (feed, steps):
+            train(feed, 1)
+            feed.save(run)
+            train(feed, 1)
+            steps.give(np.array([6]))
+            wait_until(lambda feed=feed: feed._opened.source.spool.stop.rows == 7)  # type: ignore[misc]
+            failing = Failing(at)
+            with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True):
+                patch.setattr(_disk, "call", failing.call)
+                with contextlib.suppress(CheckpointError):
+                    feed.save(run)
+                failing.on = False
+                assert train(feed, 1) == [[2]]
+                feed.save(run)
+        after = Steps()
+        with ub.Feed(after.stream().batch(1)) as feed:
+            feed.load(run)
+            assert train(feed, 4) == [[3], [4], [5], [6]]
+            assert feed.stats.lost == 0
+            after.end()
+        if failing.calls <= at:
+            break
+    assert at > 9

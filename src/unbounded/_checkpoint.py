@@ -355,11 +355,11 @@ class Checkpoints:
             if listed & lock.fresh:
                 _disk.sync_directory(folder)
             path = self.directory / self._name(number)
+            self._own.add(path.name)  # whatever comes of it: after a failed sync it is there all the same
             _disk.rename(unfinished, path)
             _disk.sync_directory(self.directory)
         self._damaged.discard(path.name)
         self._manifests[path.name] = _Manifest(run, listed)
-        self._own.add(path.name)
         lock.fresh -= listed
         return path
 

@@ -808,11 +808,16 @@ class Feed:
     def save(self, directory: Any, *, state: Tree = None, keep: int = 3) -> Any:
         """Write a checkpoint: the position and `state`, in one atomic cut.
 
+        After an error of the source, or of a function in the stream, all batches that came before it are trained and
+        confirmed: `except Exception: feed.save(…); raise` around the loop loses none of that training. After an error
+        in the loop's own body its batch is still out: say `feed.trained()` or `feed.rewind()` first.
+
         Args:
-            directory: where the run's checkpoints are.
+            directory: where this run's checkpoints are, and no other run's: a local path, no URL. What another run
+                wrote there is neither superseded nor removed.
             state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`:
                 dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
-            keep: how many checkpoints are kept, the newest.
+            keep: how many checkpoints of this run are kept, the newest.
 
         Returns:
             The new checkpoint's path.
@@ -820,7 +825,9 @@ class Feed:
         Raises:
             StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be
                 known.
-            CheckpointError: it could not be written; the one before is still there, whole.
+            CheckpointError: it could not be written, or the newest checkpoint there is of a run that this one did not
+                go on from; what was there is still there, whole.
+            ValueError: the directory is a URL.
         """
         from unbounded import _kept
 

@@ -9,7 +9,8 @@ that makes other rows. The rule of what is a constant:
 - Values: defaults, closures, global variables, attributes of modules and objects that the code reads: numbers, text,
   bytes, tuples, lists, dicts, sets, NumPy, JAX and PyTorch arrays, dates, enums, patterns.
 - State is left out: what one of these functions assigns (`global`, `nonlocal`, an attribute outside of `__init__`) or
-  changes in place (`made.append(…)`, `cache[key] = …`), since it differs from one start to the next.
+  changes in place (`made.append(…)`, `cache[key] = …`), since it differs from one start to the next. A list, dict or
+  set that others change counts as it was when it was first read in a process.
 - Absolute paths and URLs that are read as values are left out: a run and its data may be moved.
 - Anything else (a model, an open file, a generator of random numbers) counts by its type, and is named by
   `Stream.describe`.
@@ -26,7 +27,7 @@ import platform
 import re
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Set
 from enum import Enum
 from functools import cache
@@ -342,7 +343,10 @@ class _Walk:
             of = value.__self__
             inner = "" if of is None or isinstance(of, types.ModuleType) else self._value(of)
             return checksum("builtin", str(value.__module__), value.__qualname__, inner)
-        found = plain_checksum(value, self._value)
+        if self._memory.values:
+            found = _first_seen(value, lambda: plain_checksum(value, self._value))
+        else:
+            found = plain_checksum(value, self._value)
         if found is None:
             if id(value) not in self._memory.arrays:
                 self._memory.arrays[id(value)] = array_checksum(value, self._value)
@@ -410,6 +414,29 @@ class _Walk:
         if kind.__name__ not in self.opaque:
             self.opaque.append(f"{self._label} ({kind.__name__})" if self._label else kind.__name__)
         return checksum("type", kind.__module__, kind.__qualname__)
+
+
+_seen: OrderedDict[int, tuple[Any, str | None]] = OrderedDict()
+_MOST_SEEN = 64
+
+
+def _first_seen(value: Any, find: Callable[[], str | None]) -> str | None:
+    """What `find` gave when a list, dict or set was first asked about in this process.
+
+    What is changed in it afterwards, by whomever, is no change of the function that reads it: a second feed in the same
+    process goes on. Only small ones of plain data are remembered, since they are kept alive by that.
+    """
+    if type(value) not in (list, dict, set, bytearray, deque):
+        return find()
+    if id(value) in _seen:
+        return _seen[id(value)][1]
+    items = [*value, *value.values()] if isinstance(value, dict) else value
+    found = find()
+    if len(value) <= _MOST_SEEN and all(type(item) in (bool, int, float, str, bytes, type(None)) for item in items):
+        _seen[id(value)] = (value, found)
+        if len(_seen) > _MOST_SEEN:
+            _seen.popitem(last=False)
+    return found
 
 
 def _is_metadata(name: str, value: Any) -> bool:

@@ -21,6 +21,16 @@ Show = Annotated[
 ]
 
 
+def _local(directory: Path | None) -> Path | None:
+    """A run's directory: a path, no URL."""
+    from unbounded._disk import local_path
+
+    try:
+        return None if directory is None else local_path(directory)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _version(asked: bool) -> None:
     if asked:
         from unbounded import __version__
@@ -63,7 +73,8 @@ def train(
         ),
     ],
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where the run is kept; runs/NAME, if none is given.")
+        Path | None,
+        typer.Option("--dir", callback=_local, help="Where the run is kept; runs/NAME, if none is given."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="End after this step, counted over all runs; never, if none is given.")
@@ -104,7 +115,7 @@ def train(
 
 @app.command("report")
 def write(
-    directory: Annotated[Path, typer.Argument(help="A run's directory, such as runs/demo.")],
+    directory: Annotated[Path, typer.Argument(callback=_local, help="A run's directory, such as runs/demo.")],
 ) -> None:
     """Write report.html of a run, whether it has ended or is still going on.
 
@@ -121,7 +132,9 @@ def write(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Where the run is kept.")] = Path("runs/demo"),
+    directory: Annotated[Path, typer.Option("--dir", callback=_local, help="Where the run is kept.")] = Path(
+        "runs/demo"
+    ),
     warm_up: Annotated[float, typer.Option(min=5.0, help="Seconds of training before the core is loaded.")] = 60.0,
     after: Annotated[float, typer.Option(min=1.0, help="Seconds of training after the kill.")] = 25.0,
     show: Show = "auto",
