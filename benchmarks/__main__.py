@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
+PARTS = ("batches", "windows", "fit", "costs")
 BACKENDS = ("jax", "tensorflow", "torch")
 
 
@@ -43,7 +44,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what feeding costs.")
-    parser.add_argument("parts", nargs="*", default=["batches", "fit", "costs"], help="batches, fit, costs")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="few short rounds, not to be quoted")
     parser.add_argument("--without-ours", action="store_true", help="the peers and the floors alone")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="a directory for the figures")
@@ -57,6 +58,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import batches
 
         return batches.report(quick=quick, ours=ours)
+    if name == "windows":
+        from benchmarks import windows
+
+        return windows.report(quick=quick)
     if name == "fit":
         from benchmarks import fit
 
@@ -65,7 +70,7 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import costs
 
         return costs.report(quick=quick)
-    raise SystemExit(f"There is no benchmark {name!r}: choose of batches, fit, costs.")
+    raise SystemExit(f"There is no benchmark {name!r}: choose of {', '.join(PARTS)}.")
 
 
 if __name__ == "__main__":

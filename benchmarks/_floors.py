@@ -39,9 +39,10 @@ def floors(backend: str, batch: Batch, steps_per_execution: int) -> dict[str, Co
     if backend == "jax":
         import jax
 
+        aligned = tuple(_aligned(part) for part in batch)
         placed = jax.device_put(batch)
         return {
-            "floor: NumPy": Constant(lambda: repeat(batch)),
+            "floor: NumPy": Constant(lambda: repeat(aligned)),
             "on the device": Constant(lambda: repeat(placed)),
         }
     if backend == "torch":
