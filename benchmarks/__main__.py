@@ -38,6 +38,8 @@ def main() -> int:
     whole.save(options.out / "all.json")
     (options.out / "all.md").write_text(whole.markdown() + "\n")
     print(whole.markdown())
+    if options.docs is not None:
+        whole.write_into(options.docs)
     return 0
 
 
@@ -48,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few short rounds, not to be quoted")
     parser.add_argument("--without-ours", action="store_true", help="the peers and the floors alone")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="a directory for the figures")
+    parser.add_argument("--docs", type=Path, help="a page whose table of figures is to be replaced")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -139,6 +139,9 @@ class Check:
         return f"| {self.what} | {value} | {target} | {verdict} | {self.note} |"
 
 
+BEGIN, END = "<!-- what `make bench` printed: begin -->", "<!-- end -->"
+
+
 @dataclass
 class Report:
     """What a benchmark found: tables (each with the side that its ratios refer to), verdicts, remarks."""
@@ -155,14 +158,30 @@ class Report:
 
     def markdown(self) -> str:
         """The whole report, verdicts first."""
-        parts = []
-        if self.checks:
-            head = ["| figure | measured (quartiles) | target | verdict | note |", "|---|--:|--:|---|---|"]
-            parts.append("\n".join(head + [check.row() for check in self.checks]))
+        parts = [self.verdicts()] if self.checks else []
         parts += [timings.markdown(base) for timings, base in self.tables]
         if self.remarks:
-            parts.append("\n".join(f"- {remark}" for remark in self.remarks))
+            parts.append(self._remarks())
         return "\n\n".join(parts)
+
+    def verdicts(self) -> str:
+        """The table of all figures beside their targets."""
+        head = ["| figure | measured (quartiles) | target | verdict | note |", "|---|--:|--:|---|---|"]
+        return "\n".join(head + [check.row() for check in self.checks])
+
+    def _remarks(self) -> str:
+        return "\n".join(f"- {remark}" for remark in self.remarks)
+
+    def write_into(self, page: Path) -> None:
+        """Put the verdicts, and what they were measured on, in the place of those in a page of the docs."""
+        text = page.read_text()
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+        has = machine()
+        versions = ", ".join(f"{name} {version}" for name, version in dict(has["versions"]).items())  # type: ignore[call-overload]
+        where = f"{has['cores']} cores, {has['system']}, Python {has['python']}, {versions}."
+        inner = "\n\n".join(part for part in ("Measured on " + where, self.verdicts(), self._remarks()) if part)
+        page.write_text(f"{before}{BEGIN}\n\n{inner}\n\n{END}{after}")
 
     def save(self, path: Path) -> None:
         """Write the figures as JSON, so that `load` gives this report back."""
