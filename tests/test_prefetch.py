@@ -325,3 +325,50 @@ def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks(
 
 def test_blocks_of_a_buffer_that_blocks_wait() -> None:
     assert sum(b.count for b in blocks(table(100, passes=2).buffer(10))) == 200
+
+
+@pytest.mark.parametrize("grade", ["start", "state", "live"])
+def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
+    grade: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbounded._pump._JOIN", 0.05)
+    monkeypatch.setattr("unbounded.sources.live._JOIN", 0.05)
+    inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Blocks:
+        def __init__(self, start: int = 0) -> None:
+            self.i = 0
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            self.i += 1
+            if self.i == 3:
+                inside.set()
+                go_on.wait(10)
+            return np.arange(4)
+
+        def close(self) -> None:
+            closed.set()
+
+    class Kept(Blocks):
+        def state_dict(self) -> Any:
+            return {"i": self.i}
+
+        def load_state_dict(self, state: Any) -> None:
+            self.i = state["i"]
+
+    def generator(start: int = 0) -> Any:
+        try:
+            yield from Blocks()
+        finally:
+            closed.set()
+
+    fn: Any = {"start": generator, "state": lambda: Kept(), "live": lambda: Blocks()}[grade]
+    with ub.Feed(ub.generate(fn).batch(4).prefetch(8)) as feed:
+        next(feed.batches())
+        assert inside.wait(10)
+    assert not closed.is_set()
+    go_on.set()
+    assert closed.wait(10)

@@ -168,3 +168,97 @@ def test_nothing_yet_is_none_within_the_timeout() -> None:
     gate.set()
     assert take(pump, 1) == [0]
     pump.close()
+
+
+class Gate(Numbers):
+    """Blocks of one row; some pulls wait in somebody else's code until they are let go on."""
+
+    def __init__(self, stuck: int) -> None:
+        super().__init__()
+        self.stuck = stuck
+        self.inside, self.go_on = threading.Event(), threading.Event()
+        self.using: set[str] = set()
+
+    def _use(self, what: str) -> None:
+        assert not self.using, f"{what} while {self.using}"
+
+    def pull(self, timeout: float | None) -> Any:
+        self._use("pull")
+        self.using.add("pull")
+        if self.at == self.stuck:
+            self.inside.set()
+            assert self.go_on.wait(10)
+        out = super().pull(timeout)
+        self.using.discard("pull")
+        return out
+
+    def restore(self, mark: Any) -> None:
+        self._use("restore")
+        super().restore(mark)
+
+    def close(self) -> None:
+        self._use("close")
+        super().close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_away(threads: int) -> None:
+    source = Gate(3)
+    pump = Pump(source, threads=threads)  # type: ignore[arg-type]
+    assert take(pump, 2) == [0, 1]
+    assert source.inside.wait(10)
+    pump.restore({"at": 1})
+    assert pump.mark() == {"at": 1}
+    assert pump.pull(0.01) is None  # and the feed may look whether it is to stop
+    pump.restore({"at": 0})
+    source.stuck = -1
+    source.go_on.set()
+    assert take(pump, 5) == [0, 1, 2, 3, 4]
+    pump.close()
+    assert source.closed
+
+
+def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unbounded._pump._JOIN", 0.05)
+    source = Gate(2)
+    pump = Ahead(source, 5)  # type: ignore[arg-type]
+    assert take(pump, 1) == [0]
+    assert source.inside.wait(10)
+    pump.close()
+    assert not source.closed
+    source.go_on.set()
+    wait_until(lambda: source.closed)
+
+
+def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull() -> None:
+    class Lost(Gate):
+        def restore(self, mark: Any) -> None:
+            if mark["at"] == 99:
+                raise LookupError("no longer there")
+            super().restore(mark)
+
+    source = Lost(3)
+    pump = Pump(source)  # type: ignore[arg-type]
+    assert take(pump, 2) == [0, 1]
+    assert source.inside.wait(10)
+    pump.restore({"at": 99})
+    source.stuck = -1
+    source.go_on.set()
+    for _ in range(2):  # never rows from elsewhere
+        with pytest.raises(LookupError, match="no longer there"):
+            take(pump, 1)
+    pump.restore({"at": 1})
+    assert take(pump, 2) == [1, 2]
+    pump.close()
+
+
+def test_a_release_is_never_lost_between_two_threads() -> None:
+    source = Numbers()
+    pump = Pump(source, threads=4)  # type: ignore[arg-type]
+    for i in range(1, 200):
+        take(pump, 1)
+        pump.release({"at": i})
+    take(pump, 20)
+    wait_until(lambda: source.released[-1] == 199)
+    assert source.released == sorted(source.released)
+    pump.close()

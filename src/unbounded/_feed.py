@@ -11,11 +11,12 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
+from inspect import GEN_RUNNING, GEN_SUSPENDED, getgeneratorstate
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from unbounded import _check, _describe, _refuse, _rows, _sharing, _show, _torch
-from unbounded._block import Run
+from unbounded._block import At, Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._describe import Position
 from unbounded._epoch import Epoch
@@ -149,6 +150,7 @@ class Feed:
         self._held: Held[Run] = Held(self._top)
         self._lots: deque[Lot] = deque()
         self._tail = Count()  # after all lots
+        self._taking_in: tuple[At, Count] | None = None  # where it began, while a run is taken in
         self._handed = 0
         self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
         self._trained = 0
@@ -220,7 +222,7 @@ class Feed:
     def _take_trainer(self) -> None:
         self._usable()
         trainer = self._trainer() if self._trainer is not None else None
-        if trainer is not None and trainer.gi_frame is not None:
+        if trainer is not None and getgeneratorstate(trainer) in (GEN_RUNNING, GEN_SUSPENDED):
             raise StreamError(
                 "The feed is already at work for another loop, and a batch can be trained on by one trainer only. "
                 "Make a second feed of the same stream for the second trainer, or end the first loop: what "
@@ -397,24 +399,20 @@ class Feed:
         self._waiting.begin()
         with self.tally.waiting():
             while True:
-                at = self._held.tail
                 try:
-                    run = self._held.read(_SLICE)
+                    lot = self._take_in()
                 except EndOfStream:
                     self._ended = True
                     self._waiting.end()
                     if not self._tail.steps:
                         raise _refuse.empty(self.stream) from None
                     return False
-                if run is not None:
+                if lot is not None:
                     break
                 self._waiting.look()
                 if self._interrupted or once or self.epoch_over:
                     return False
-        lot = Lot(run, at, self._tail)
-        self._tail = lot.count_at(lot.end)
-        if run.count:
-            self._lots.append(lot)
+        if lot.run.count:
             self._waiting.end()
             self._barren = 0
         else:
@@ -423,6 +421,45 @@ class Feed:
             if self._barren > 1 and self._waiting.sentence:
                 _refuse.barren(self.stream, self._barren)
         return True
+
+    def _take_in(self) -> Lot | None:
+        """The next run, taken in whole or not at all; None where there is none yet.
+
+        An exception that may come at any line, as SIGINT raises one, leaves nodes behind that stand anywhere: the next
+        call puts them back. One that comes out of the stream does not: by the second law the nodes stand where they
+        stood, and where functions fail often, going back each time would never get on.
+        """
+        if self._is_torn:
+            self._mend()
+        at, before = self._held.tail, self._tail
+        self._taking_in = (at, before)
+        try:
+            run = self._held.read(_SLICE)
+        except Exception:
+            self._taking_in = None
+            raise
+        if run is None:
+            self._taking_in = None
+            return None
+        lot = Lot(run, at, before)
+        if run.count:
+            self._lots.append(lot)
+        self._tail = lot.count_at(lot.end)  # from here on it is taken in
+        self._taking_in = None
+        return lot
+
+    @property
+    def _is_torn(self) -> bool:
+        """Whether an exception came while a run was taken in."""
+        return self._taking_in is not None and self._tail is self._taking_in[1]
+
+    def _mend(self) -> None:
+        assert self._taking_in is not None
+        at, before = self._taking_in
+        if self._lots and self._lots[-1].before is before:
+            self._lots.pop()
+        self._held.back_to(at)
+        self._taking_in = None
 
     def available(self) -> bool:
         """Whether there is another batch; waits until that is known. False after a declared end, and where
@@ -664,9 +701,9 @@ class Feed:
         while self._lots and self._lots[0].end <= self._trained:
             self.tally.trained(self._lots.popleft().run)
         self._count_bad()
-        self._held.keep(self._at())
+        mark = self._mark()
         if self._kept is None:
-            self._top.release(self._mark()["from"])
+            self._top.release(mark["from"])
 
     def _count_bad(self) -> None:
         # Once they are trained: a batch that comes again would else be counted twice, and after a resume as well.
@@ -711,11 +748,16 @@ class Feed:
 
     def _at(self) -> Any:
         lot = self._lot_of(self._trained)
-        return self._held.tail if lot is None else lot.at_step(self._trained)
+        if lot is not None:
+            return lot.at_step(self._trained)
+        return self._taking_in[0] if self._is_torn and self._taking_in else self._held.tail
 
     def _mark(self) -> Mark:
         """The address of the first batch that was not trained on."""
-        return self._held.address(self._at())
+        at = self._at()
+        mark = self._held.noted(at) if self._is_torn else self._held.address(at)
+        self._held.keep(at)
+        return mark
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands, as plain data: dicts, lists, numbers and strings.

@@ -169,7 +169,14 @@ class Held(Generic[B]):
     def address(self, at: At) -> dict[str, Any]:
         """From where to read again so that the next row is the one at `at`: plain data, part of a mark."""
         if at == self.tail and not (self._skip_rows or self._skip_breaks):
-            return {"from": self._upstream.mark(), "rows": 0, "breaks": 0}
+            mark = self._upstream.mark()
+            # Noted, as whoever asks may release what lies before it, and `noted` must not lead there any more.
+            self._note(mark, {"rows": 0, "breaks": 0})
+            return {"from": mark, "rows": 0, "breaks": 0}
+        return self.noted(at)
+
+    def noted(self, at: At) -> dict[str, Any]:
+        """The same by the marks that were noted before pulls, for when the upstream may stand anywhere."""
         for point, mark, skip in reversed(self._marks):
             if point <= at:
                 rows, breaks = skip["rows"] + at.rows - point.rows, at.breaks
@@ -182,6 +189,15 @@ class Held(Generic[B]):
             "rows": self._skip_rows + at.rows,
             "breaks": self._skip_breaks + at.breaks,
         }
+
+    def back_to(self, at: At) -> None:
+        """Put the upstream where `read` gives what follows `at`, wherever it stands; for one that holds nothing."""
+        address = self.noted(at)
+        self._upstream.restore(address["from"])
+        self._skip_rows, self._skip_breaks = address["rows"], address["breaks"]
+        self.tail = at
+        while self._marks and self._marks[-1][0] > at:
+            self._marks.pop()
 
     def restore(self, address: Mapping[str, Any]) -> None:
         """Go to where an address leads; what was held is forgotten."""

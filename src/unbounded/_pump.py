@@ -3,6 +3,11 @@
 Threads pull from upstream in turn, do their work on what they pulled, and queue it in the order in which it
 was pulled, each block with the upstream's mark right after it. The mark of the whole is that of the last
 block which was handed on: what is queued was never given to anyone, and comes again after a crash.
+
+Nobody waits for a thread that sits in somebody else's code. The threads of a pump are a crew: a restore dismisses
+it, and its threads leave as soon as they look; a new crew begins where the restore says. The upstream is used by
+one of them at a time, or by the consumer while none uses it. What the consumer wants of the upstream (a release, a
+restore, a close) is an order, carried out by whoever uses the upstream next.
 """
 
 from __future__ import annotations
@@ -12,9 +17,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from unbounded._block import Block, Run
+from unbounded._locked import locked
 from unbounded._node import EndOfStream, Mark, Node, Over
+from unbounded._turn import Turn
 
 _SLICE = 0.05  # seconds: how often a thread that waits for data looks whether it is to stop
+_GRACE = 0.2  # seconds: how long a restore waits for the upstream to come free before it leaves it to the threads
 _JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
 
 
@@ -23,6 +31,7 @@ Entry: TypeAlias = tuple[Any, Mark, BaseException | None]
 a block."""
 
 _RETRY = RuntimeError("to be tried again")
+_CLOSE = object()
 
 
 class Pump(Over):
@@ -37,20 +46,24 @@ class Pump(Over):
         self._work = work
         self._count = threads
         self._threads: list[threading.Thread] = []
-        self._reading = threading.Lock()  # held while the upstream is used
-        self._state = threading.Condition()  # guards all below
-        self._begin()
+        self._turn = Turn()
+        self._lock = threading.Lock()  # guards all below
+        self._state = threading.Condition(self._lock)
+        self._crew: object | None = None  # whose threads go on; all others leave
+        self._user: int | None = None  # the thread that uses the upstream
+        self._orders: dict[str, Callable[[], None]] = {}  # in the order in which they are to be obeyed
+        self._released: Mark | None = None
+        self._begin(upstream.mark())
 
-    def _begin(self) -> None:
-        self._mark: Mark = self._upstream.mark()
+    def _begin(self, mark: Mark) -> None:
+        self._crew = None
+        self._mark = mark
         self._ready: dict[int, Entry] = {}
         self._pulled = 0  # blocks that threads have pulled
         self._given = 0  # blocks that were handed on
         self._ahead = 0  # what is queued, in the unit of `size`
         self._asleep = False
-        self._stop = False
         self._over = False  # nothing more will be pulled: the end, or an error
-        self._released: Mark | None = None
 
     # -- what a kind of pump decides
     # -------------------------------------------------------------------------------
@@ -64,47 +77,63 @@ class Pump(Over):
         return 2 * self._count
 
     def admit(self) -> None:
-        """Called, with the state guarded, when a block was pulled and is about to be queued."""
+        """Called, with the lock held, when a block was pulled and is about to be queued."""
 
     # -- the consumer's side
     # -----------------------------------------------------------------------------------------
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The next block that a thread has ready; waits for it, `timeout` seconds at most."""
-        if not self._threads:
+        if self._crew is None:
             self._launch()
-        with self._state:
-            if self._given not in self._ready and not self._state.wait_for(lambda: self._given in self._ready, timeout):
-                return None
-            block, mark, error = self._ready[self._given]
-            if error is not None:
-                block = self._fail(block, mark, error)
-            del self._ready[self._given]
-            self._given += 1
-            self._mark = mark
-            self._ahead -= self.size(block)
-            if self._asleep and self._ahead <= self.room() // 2:
-                self._asleep = False
-                self._state.notify_all()
-            return block  # type: ignore[no-any-return]
-
-    def _fail(self, block: Any, mark: Mark, error: BaseException) -> Any:
-        """Tell of an error, so that the next pull goes on where this one stood."""
-        if block is not None:
-            # The work failed. It is done again in the consumer's own thread.
+        if self._turn.is_due():
+            return None
+        entry = self._next(timeout)
+        if entry is None:
+            return None
+        block, mark, error = entry
+        if error is not None:
+            # The work failed before. It is done again in the consumer's own thread, and without the lock.
             assert self._work is not None
+            block = self._work(block)
+            self._hand_on(block, mark)
+        return block  # type: ignore[no-any-return]
+
+    @locked
+    def _next(self, timeout: float | None) -> Entry | None:
+        """The next block, handed on unless its work must be done again; None where there is none in time."""
+        if self._given not in self._ready and not self._state.wait_for(lambda: self._given in self._ready, timeout):
+            return None
+        block, mark, error = self._ready[self._given]
+        if error is None:
+            self._take(block, mark)
+        elif block is not None:
             if error is not _RETRY:
                 self._ready[self._given] = (block, mark, _RETRY)
                 raise error
-            return self._work(block)
-        if isinstance(error, EndOfStream):
+        elif isinstance(error, EndOfStream):
             raise error
-        # The upstream failed, and stands where it stood: it is asked again.
+        else:
+            # The upstream failed, and stands where it stood: it is asked again.
+            del self._ready[self._given]
+            self._given += 1
+            self._over = False
+            self._state.notify_all()
+            raise error
+        return block, mark, error
+
+    def _take(self, block: Any, mark: Mark) -> None:
         del self._ready[self._given]
         self._given += 1
-        self._over = False
-        self._state.notify_all()
-        raise error
+        self._mark = mark
+        self._ahead -= self.size(block)
+        if self._asleep and self._ahead <= self.room() // 2:
+            self._asleep = False
+            self._state.notify_all()
+
+    @locked
+    def _hand_on(self, block: Any, mark: Mark) -> None:
+        self._take(block, mark)
 
     def mark(self) -> Mark:
         """The upstream's, right after the last block that was handed on."""
@@ -112,94 +141,171 @@ class Pump(Over):
 
     def restore(self, mark: Mark) -> None:
         """Throw away what is queued, and begin again from there."""
-        self._halt(None)
-        self._upstream.restore(mark)
-        self._begin()
+        self._order("restore", lambda: self._rewind(mark), mark)
+        self._carry_out(_GRACE)
 
+    def _rewind(self, mark: Mark) -> None:
+        """Restore the upstream: called by whoever uses it."""
+        self._upstream.restore(mark)
+
+    @locked
+    def _order(self, kind: str, order: Callable[[], None], mark: Mark | None = None) -> None:
+        """Dismiss the crew, and have something done with the upstream before it is pulled again."""
+        self._orders.pop(kind, None)  # a newer one takes its place, and is the last to be obeyed
+        self._orders[kind] = order
+        self._begin(self._mark if mark is None else mark)
+        self._state.notify_all()
+
+    @locked
     def release(self, mark: Mark) -> None:
         """Passed on by the thread that uses the upstream, before its next pull."""
-        with self._state:
-            self._released = mark
+        self._released = mark
 
     def close(self) -> None:
-        """End the threads and close the upstream."""
-        self._halt(_JOIN)
-        self._upstream.close()
+        """End the threads and close the upstream; a thread that uses it still closes it when it leaves."""
+        self._order("close", self._upstream.close)
+        self._carry_out(_JOIN)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(_JOIN)
 
     def recall(self, journal: Mapping[str, Any]) -> None:
         """Pass it on."""
-        self._halt(None)
-        self._upstream.recall(journal)
+        self._order("recall", lambda: self._upstream.recall(journal))
+        self._carry_out(_GRACE)
+
+    # -- who uses the upstream ---------------------------------------------------------------------------------------
+
+    def _carry_out(self, timeout: float) -> None:
+        """Do what was ordered, if the upstream comes free in time; else its user does so when it leaves."""
+        if self._occupy(timeout):
+            try:
+                self._obey()
+            finally:
+                # Were this line never reached, the upstream would still be taken for this thread's, which may
+                # come again, and must before any other: what interrupted it begins with a restore.
+                self._leave()
+
+    @locked
+    def _occupy(self, timeout: float) -> bool:
+        mine = threading.get_ident()
+        if not self._state.wait_for(lambda: self._user in (None, mine), timeout):
+            return False
+        self._user = mine
+        return True
+
+    @locked
+    def _leave(self) -> None:
+        self._user = None
+        self._state.notify_all()
+
+    def _obey(self) -> None:
+        """Carry out the orders, oldest first. One that fails stays: without it, rows would come from elsewhere."""
+        while (found := self._next_order()) is not None:
+            kind, order = found
+            order()
+            self._done(kind, order)
+
+    @locked
+    def _next_order(self) -> tuple[str, Callable[[], None]] | None:
+        if "close" in self._orders:
+            order = self._orders["close"]
+            self._orders.clear()
+            return "close", order
+        return next(iter(self._orders.items()), None)
+
+    @locked
+    def _done(self, kind: str, order: Callable[[], None]) -> None:
+        if self._orders.get(kind) is order:
+            del self._orders[kind]
 
     # -- the threads' side -------------------------------------------------------------------------------------------
 
+    @locked
     def _launch(self) -> None:
-        self._threads = [
-            threading.Thread(target=self._run, name=f"unbounded-{type(self).__name__.lower()}", daemon=True)
-            for _ in range(self._count)
-        ]
-        for thread in self._threads:
+        crew = object()
+        self._threads = [t for t in self._threads if t.is_alive()]
+        for _ in range(self._count):
+            name = f"unbounded-{type(self).__name__.lower()}"
+            thread = threading.Thread(target=self._run, args=(crew,), name=name, daemon=True)
+            self._threads.append(thread)
             thread.start()
+        # Last: where the launch was interrupted, threads that did start find that they are not the crew, and leave.
+        self._crew = crew
 
-    def _halt(self, timeout: float | None) -> None:
-        with self._state:
-            self._stop = True
-            self._state.notify_all()
-        for thread in self._threads:
-            thread.join(timeout)
-        self._threads = []
-
-    def _run(self) -> None:
-        while True:
-            if not self._await_room():
-                return
-            with self._reading:
-                if not self._has_room():
-                    continue  # another thread took it
-                number = self._pulled
-                made = self._pull()
-                if made is None:
-                    continue
-                self._pulled += 1
-                block, mark, error = made
-                self._over = error is not None
-                if block is not None:
-                    with self._state:
-                        self._ahead += self.size(block)
-                        self.admit()
+    def _run(self, crew: object) -> None:
+        while self._enter(crew):
+            made = self._read(crew)
+            if made is None:
+                continue
+            number, (block, mark, error) = made
             if self._work is not None and block is not None:
                 try:
                     block = self._work(block)
                 except BaseException as failure:
                     error = failure
-            with self._state:
-                self._ready[number] = (block, mark, error)
-                self._state.notify_all()
+            self._queue(crew, number, (block, mark, error))
 
-    def _has_room(self) -> bool:
-        with self._state:
-            return not (self._stop or self._over or self._asleep) and self._ahead < self.room()
-
-    def _await_room(self) -> bool:
-        """Wait until there is room; False when this thread is to end."""
-        with self._state:
-            while not self._stop:
-                if not (self._over or self._asleep):
-                    if self._ahead < self.room():
-                        return True
+    @locked
+    def _enter(self, crew: object) -> bool:
+        """Wait until there is room and the upstream is free, and use it; False when this thread is to end."""
+        while self._crew is crew:
+            if not (self._over or self._asleep):
+                if self._ahead >= self.room():
                     self._asleep = True
-                self._state.wait()
-            return False
+                elif self._user is None:
+                    self._user = threading.get_ident()
+                    return True
+            self._state.wait()
+        return False
+
+    def _read(self, crew: object) -> tuple[int, Entry] | None:
+        """Pull a block, with its number; None where there is none yet. Lets go of the upstream."""
+        try:
+            self._obey()
+            entry = self._pull()
+        except BaseException as error:
+            entry = (None, self._mark, error)
+        while (made := self._settle(crew, entry)) is _CLOSE:
+            self._obey()
+        return made  # type: ignore[no-any-return]
+
+    @locked
+    def _settle(self, crew: object, entry: Entry | None) -> Any:
+        """Let go of the upstream, and number what was pulled; `_CLOSE` where the upstream is to be closed first."""
+        dismissed = self._crew is not crew
+        if dismissed and "close" in self._orders:
+            return _CLOSE
+        self._user = None
+        self._state.notify_all()
+        if dismissed or entry is None:
+            return None
+        number = self._pulled
+        self._pulled += 1
+        block, _, error = entry
+        self._over = error is not None
+        if block is not None:
+            self._ahead += self.size(block)
+            self.admit()
+        return number, entry
+
+    @locked
+    def _queue(self, crew: object, number: int, entry: Entry) -> None:
+        if self._crew is crew:
+            self._ready[number] = entry
+            self._state.notify_all()
 
     def _pull(self) -> Entry | None:
+        released = self._released_mark()
+        if released is not None:
+            self._upstream.release(released)
+        block = self._upstream.pull(_SLICE)
+        return None if block is None else (block, self._upstream.mark(), None)
+
+    @locked
+    def _released_mark(self) -> Mark | None:
         released, self._released = self._released, None
-        try:
-            if released is not None:
-                self._upstream.release(released)
-            block = self._upstream.pull(_SLICE)
-            return None if block is None else (block, self._upstream.mark(), None)
-        except BaseException as error:
-            return None, self._mark, error
+        return released
 
 
 class Workers(Pump):

@@ -124,6 +124,19 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.ndarray(shape, dtype, room, -room.__array_interface__["data"][0] % ALIGNMENT)
 
 
+def read_only(rows: Tree) -> Tree:
+    """The same memory, in views that can't be written to."""
+    return map_leaves(_read_only, rows)
+
+
+def _read_only(leaf: Array) -> Array:
+    if not leaf.flags.writeable:
+        return leaf
+    view = leaf.view()
+    view.flags.writeable = False
+    return view
+
+
 def gather(rows: Tree, index: Array) -> Tree:
     """The rows that `index` (integers in any shape, or a mask) names: copies, in memory of their own (see `empty`).
 
@@ -209,7 +222,7 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
         raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
     for path, (dtype, shape) in was.items():
         got, got_shape = now[path]
-        if dtype != got:
+        if not _same_dtype(dtype, got):
             raise RowsError(
                 f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({dtype.name!r})."
             )
@@ -218,6 +231,20 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
                 f"{what}: {name(path)} has rows of shape {got_shape} and they had {shape} before. Yield one shape: "
                 "pad or cut the rows, or keep the lengths in a column of their own."
             )
+
+
+def same_spec(one: Tree, other: Tree) -> bool:
+    """Whether two trees of rows agree in structure, dtypes and trailing shapes."""
+    ours, theirs = dict(leaves(one)), dict(leaves(other))
+    return ours.keys() == theirs.keys() and all(
+        _same_dtype(leaf.dtype, theirs[path].dtype) and leaf.shape[1:] == theirs[path].shape[1:]
+        for path, leaf in ours.items()
+    )
+
+
+def _same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    # NumPy stores text as wide as the longest in an array: that says nothing about the rows.
+    return one == other or (one.kind == other.kind and one.kind in "US")
 
 
 def _spec_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from unbounded import _rows
 from unbounded._block import Block, Run
 from unbounded._node import CannotTell, Context, Mark, Node, Over
+from unbounded._turn import Turn
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,13 @@ def block_rows(context: Context, row_bytes: int) -> int:
     return context.block_rows or _rows.block_rows(row_bytes, context.batch_rows)
 
 
-_TURN = 0.05  # seconds: how long a stage may go on pulling before whoever pulled from it gets a turn
-
-
 class Turns(Over):
-    """Stands after each source: some twenty times a second it says "nothing yet", though there may be rows.
-
-    A stage pulls until it has what it needs, which may take it for ever: a shuffle of a slow source, or a filter that
-    keeps nothing. So the feed, or the thread that pulls, can look now and then whether it is to stop.
-    """
+    """Stands after each source, and gives None when it is time: see `Turn`."""
 
     def __init__(self, source: Node) -> None:
         self._upstream = source
-        self._turn = 0.0
+        self._turn = Turn()
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The source's, when it is its turn."""
-        now = time.perf_counter()
-        if now - self._turn > _TURN:
-            self._turn = now
-            return None
-        return self._upstream.pull(timeout)
+        return None if self._turn.is_due() else self._upstream.pull(timeout)

@@ -7,22 +7,28 @@ what it needs.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from unbounded import _block
+from unbounded import _block, _rows
 from unbounded._block import At, Block, Break
+from unbounded._locked import locked
 
 
 class Spool:
     """Blocks from point `start` up to point `stop`, numbered from the stream's beginning. Safe between
-    threads."""
+    threads.
+
+    Its rows are read-only: what is read may be read again, whatever was done to it in between.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blocks: deque[tuple[At, Block]] = deque()
+        self._blocks: list[Block] = []
+        self._firsts: list[At] = []  # where each of them begins
+        self._gone = 0  # how many of them, from the front, are let go: removed when they are the greater part
         self.start = At(0)
         self.stop = At(0)
         self.passed = 0
@@ -31,40 +37,59 @@ class Spool:
     @property
     def last_time(self) -> float | None:
         """When the last row that is kept arrived."""
-        with self._lock:
-            times = [block.times[-1] for _, block in self._blocks if block.count and block.times is not None]
-        return float(times[-1]) if times else None
+        return self._last_time()
 
+    @locked
+    def _last_time(self) -> float | None:
+        for block in reversed(self._blocks[self._gone :]):
+            if block.count and block.times is not None:
+                return float(block.times[-1])
+        return None
+
+    @locked
     def append(self, block: Block) -> None:
         """Keep a new block."""
-        with self._lock:
-            self._append(block)
+        self._append(block)
 
     def _append(self, block: Block) -> None:
-        self._blocks.append((self.stop, block))
+        self._blocks.append(block.with_rows(_rows.read_only(block.rows)) if block.count else block)
+        self._firsts.append(self.stop)
         self.stop = self.stop.after(block)
         self.passed += 1 if block.ends and block.ends.kind == "pass" else 0
 
+    @locked
     def read(self, at: At) -> Block | None:
         """What is kept from `at` on, up to the end of one block; None where that is nothing."""
-        with self._lock:
-            for first, block in self._blocks:
-                if first.after(block) > at:
-                    return block.part(max(0, at.rows - first.rows), block.count)
+        # The first block that ends after `at`: the last that begins at or before it, or one that follows.
+        for i in range(max(self._gone, bisect_right(self._firsts, at) - 1), len(self._blocks)):
+            first, block = self._firsts[i], self._blocks[i]
+            if first.after(block) > at:
+                return block.part(max(0, at.rows - first.rows), block.count)
         return None
 
+    @locked
     def release(self, at: At) -> None:
         """Forget what lies before `at`."""
-        with self._lock:
-            while self._blocks and (end := self._blocks[0][0].after(self._blocks[0][1])) <= at:
-                self._blocks.popleft()
-                self.start = end
+        while self._gone < len(self._blocks):
+            end = self._firsts[self._gone].after(self._blocks[self._gone])
+            if end > at:
+                break
+            self.start = end
+            self._gone += 1
+            self._blocks[self._gone - 1] = _NOTHING
+        if self._gone > 64 and self._gone > len(self._blocks) // 2:
+            gone, self._gone = self._gone, 0
+            del self._blocks[:gone], self._firsts[:gone]
 
+    @locked
     def dump(self, start: int, stop: int) -> dict[str, Any]:
         """The rows from number `start` up to `stop`, with their times and the breaks after them: arrays and
         plain data."""
-        with self._lock:
-            kept = [(f, b) for f, b in self._blocks if f.rows <= stop and f.rows + b.count >= start]
+        kept = [
+            (f, b)
+            for f, b in zip(self._firsts[self._gone :], self._blocks[self._gone :], strict=True)
+            if f.rows <= stop and f.rows + b.count >= start
+        ]
         parts, breaks = [], []
         cuts: list[list[int]] = []  # rows in a block, and how many such blocks follow each other
         for first, block in kept:
@@ -89,25 +114,28 @@ class Spool:
             "passed": self.passed,
         }
 
+    @locked
     def load(self, dumps: Sequence[Mapping[str, Any]]) -> None:
         """Begin again with what `dump` gave, in order and without holes."""
-        with self._lock:
-            self._blocks.clear()
-            if dumps:
-                self.start = self.stop = At(dumps[0]["first"])
-            for dump in dumps:
-                whole = Block(dump["rows"], dump["count"], None, dump["times"])
-                first = at = dump["first"]
-                breaks: dict[int, list[Break]] = {}
-                for row, kind, missed in dump["breaks"]:
-                    breaks.setdefault(row, []).append(Break(kind, missed))
-                # A break where two dumps meet may be in both.
-                for ends in breaks.get(first, [])[self.stop.breaks if self.stop.rows == first else 0 :]:
+        self._blocks, self._firsts, self._gone = [], [], 0
+        if dumps:
+            self.start = self.stop = At(dumps[0]["first"])
+        for dump in dumps:
+            whole = Block(dump["rows"], dump["count"], None, dump["times"])
+            first = at = dump["first"]
+            breaks: dict[int, list[Break]] = {}
+            for row, kind, missed in dump["breaks"]:
+                breaks.setdefault(row, []).append(Break(kind, missed))
+            # A break where two dumps meet may be in both.
+            for ends in breaks.get(first, [])[self.stop.breaks if self.stop.rows == first else 0 :]:
+                self._append(Block(None, 0, ends))
+            for rows in (rows for rows, times in dump["cuts"] for _ in range(times)):
+                part, at = whole.part(at - first, at - first + rows), at + rows
+                here = breaks.get(at, [])
+                self._append(replace(part, ends=here[0] if here else None))
+                for ends in here[1:]:
                     self._append(Block(None, 0, ends))
-                for rows in (rows for rows, times in dump["cuts"] for _ in range(times)):
-                    part, at = whole.part(at - first, at - first + rows), at + rows
-                    here = breaks.get(at, [])
-                    self._append(replace(part, ends=here[0] if here else None))
-                    for ends in here[1:]:
-                        self._append(Block(None, 0, ends))
-                self.passed = dump["passed"]
+            self.passed = dump["passed"]
+
+
+_NOTHING = Block(None, 0)  # in the place of what was let go

@@ -12,21 +12,18 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
-from unbounded import _check, _rows, _user_code
+from unbounded import _check, _user_code
 from unbounded._block import Block, Break
-from unbounded._clock import Clock
+from unbounded._clock import SYSTEM, Clock
 from unbounded._identity import identity_of, name_of
 from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node, StreamError
 from unbounded._rows import Tree
 from unbounded.sources._base import Source
+from unbounded.sources._reading import Form, Made, Reading
 from unbounded.sources.live import Live, Past
 
-_MOST_SAMPLES = 256
-_SOON = 0.01  # seconds after which single samples are handed on, few as they may be
 _SHARE = 20  # a state is taken at most once in so many times as long as taking it took
 
 Grade = Literal["start", "state", "live"]
@@ -69,7 +66,16 @@ class Generate(Source):
 
     @cached_property
     def grade(self) -> Grade:
-        """How exactly the function allows a resume. If it is no generator function, its iterator must be seen."""
+        """How exactly the function allows a resume. If it is no generator function, what it returns must be seen."""
+        known = self._known_grade()
+        if known is not None:
+            return known
+        # Kept for the first who reads: a second call might open a second connection.
+        self.__dict__["_looked_at"] = made = Made(self.fn, self._form(SYSTEM))
+        return "state" if made.keeps_state else "live"
+
+    def _known_grade(self) -> Grade | None:
+        """The grade, where it can be told without a call."""
         try:
             if "start" in inspect.signature(self.fn).parameters:
                 return "start"
@@ -77,8 +83,12 @@ class Generate(Source):
             pass
         if inspect.isgeneratorfunction(self.fn):
             return "live"
-        iterator = self.fn if inspect.isclass(self.fn) else _user_code.call(self.fn)
-        return "state" if hasattr(iterator, "state_dict") and hasattr(iterator, "load_state_dict") else "live"
+        if inspect.isclass(self.fn):
+            return "state" if hasattr(self.fn, "state_dict") and hasattr(self.fn, "load_state_dict") else "live"
+        return None
+
+    def _form(self, clock: Clock) -> Form:
+        return Form(self.word, self._name, self.single, clock)
 
     @property
     def guarantee(self) -> Any:
@@ -108,21 +118,8 @@ class Generate(Source):
 
     def open(self, context: Context) -> Node:
         grade = self.grade
-        if grade == "live":
-            return Live(lambda past, stop: self._live(context.clock, past))
-        return _Generated(self, grade, context.clock)
-
-    def _live(self, clock: Clock, past: Past) -> Iterator[Block]:
-        row, passed = past.rows, past.passed
-        reader = _Reader(self, clock)
-        while self.passes is None or passed < self.passes:
-            for block in reader.blocks(_user_code.call(self.fn), row):
-                row += block.count
-                yield block
-            passed += 1
-            if self.passes is None:
-                raise self.undeclared_end(row)
-            yield Block(None, 0, Break("pass"))
+        calls = _Calls(self, self._form(context.clock), self.__dict__.pop("_looked_at", None))
+        return _LiveGenerated(calls) if grade == "live" else _Generated(calls)
 
     def undeclared_end(self, rows: int) -> StreamError:
         """The error for an iterator that ended though nobody had said that it would."""
@@ -134,151 +131,140 @@ class Generate(Source):
         )
 
 
-_ENDED = object()
+class _Calls:
+    """Calls the function, once for each pass; what was made to be looked at is the first of them."""
+
+    def __init__(self, source: Generate, form: Form, looked_at: Made | None) -> None:
+        self.source = source
+        self.clock = form.clock
+        self._form = form
+        self._looked_at = looked_at
+
+    def reading(self, row: int, **given: Any) -> Reading:
+        """Call the function with what is given; its first row has number `row`."""
+        made, self._looked_at = self._looked_at, None
+        return Reading(made or Made(self.source.fn, self._form, **given), self._form, row)
+
+    def close(self) -> None:
+        """Let go of what was looked at and never read."""
+        made, self._looked_at = self._looked_at, None
+        if made is not None:
+            made.close()
 
 
-def _asked(values: Iterator[Tree]) -> Iterator[Tree]:
-    """What a user's iterator gives, each asked for under the guard."""
-    while (value := _user_code.call(next, values, _ENDED)) is not _ENDED:
-        yield value
+class _LiveGenerated(Live):
+    """A function that can't go back: read in a thread of its own."""
+
+    def __init__(self, calls: _Calls) -> None:
+        super().__init__(lambda past, stop: _read_live(calls, past))
+        self._calls = calls
+
+    def close(self) -> None:
+        super().close()
+        self._calls.close()
 
 
-class _Reader:
-    """Turns what a user's iterator yields into blocks: checked, stamped with the time, and single samples
-    stacked."""
-
-    def __init__(self, source: Generate, clock: Clock) -> None:
-        self._source = source
-        self._clock = clock
-        self._spec: Tree = None
-
-    def blocks(self, values: Iterator[Tree], row: int) -> Iterator[Block]:
-        """The blocks of an iterator whose first row has number `row`."""
-        values = iter(values)
-        for rows in self._stacked(values) if self._source.single else _asked(values):
-            block = self._block(rows, row)
-            if block.count:
+def _read_live(calls: _Calls, past: Past) -> Iterator[Block]:
+    source = calls.source
+    row, passed = past.rows, past.passed
+    while source.passes is None or passed < source.passes:
+        reading = calls.reading(row)
+        try:
+            while (block := reading.next()) is not None:
                 row += block.count
-                yield block
+                yield block  # one without rows, too: the thread looks whether it is to stop
+        finally:
+            reading.close()
+        passed += 1
+        if source.passes is None:
+            raise source.undeclared_end(row)
+        yield Block(None, 0, Break("pass"))
 
-    def _block(self, value: Tree, row: int) -> Block:
-        what = f"Row {row:,} of {self._source._name}()"
-        rows = _rows.map_leaves(np.asarray, value)
-        if self._source.single:
-            what = f"Sample {row:,} of {self._source._name}()"
-        count = _rows.count_checked(rows, what)
-        if self._spec is None:
-            self._spec = _rows.spec(rows)
-        else:
-            _rows.check_same(self._spec, rows, what)
-        return Block(rows, count, None, np.full(count, self._clock.time()))
 
-    def _stacked(self, values: Iterator[Tree]) -> Iterator[Tree]:
-        samples: list[Tree] = []
-        asked = self._clock.monotonic()
-        failure: Exception | None = None
-        while True:
-            try:
-                value = _user_code.call(next, values, _ENDED)
-            except Exception as error:
-                failure = error  # the samples before it are rows all the same
-                break
-            if value is _ENDED:
-                break
-            sample = _rows.map_leaves(lambda leaf: np.asarray(leaf)[None], value)
-            if samples and _rows.spec(sample) != _rows.spec(samples[0]):
-                yield _rows.join(samples)
-                samples = []
-            samples.append(sample)
-            # A sample that was long in coming is handed on at once: the next may be as long.
-            if len(samples) == _MOST_SAMPLES or self._clock.monotonic() - asked >= _SOON:
-                yield _rows.join(samples)
-                samples = []
-                asked = self._clock.monotonic()
-        if samples:
-            yield _rows.join(samples)
-        if failure is not None:
-            raise failure
+class _Place(NamedTuple):
+    """Where a function is read: rows from the beginning, passes that ended, and rows in the pass at hand."""
+
+    row: int
+    passed: int
+    in_pass: int
 
 
 class _Generated:
     """A function that can be asked for rows from a given one on, or whose iterator can be put back: read
     where it is pulled."""
 
-    def __init__(self, source: Generate, grade: Grade, clock: Clock) -> None:
-        self._source = source
-        self._grade = grade
-        self._clock = clock
-        self._reader = _Reader(source, clock)
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
+        self._source = calls.source
+        self._clock = calls.clock
+        self._by_state = self._source.grade == "state"
+        self._reading: Reading | None = None
         self._go({"row": 0, "passed": 0, "in_pass": 0, "state": None, "skip": 0})
 
     def _go(self, mark: Mark) -> None:
-        self._row: int = mark["row"]
-        self._passed: int = mark["passed"]
-        self._in_pass: int = mark["in_pass"]  # of the pass's rows, those pulled
-        self._state: Any = mark["state"]  # of the iterator, as it was when all but the last `skip` rows had been pulled
-        self._skip: int = mark["skip"]
-        self._todo = self._skip  # rows to be read over
-        self._iterator: Any = None
-        self._blocks: Iterator[Block] | None = None
+        self._place = _Place(mark["row"], mark["passed"], mark["in_pass"])
+        # A state of the iterator, and how many rows of the pass it had given then.
+        self._taken: tuple[Any, int] = (mark["state"], mark["in_pass"] - mark["skip"])
+        self._todo = 0  # rows that the reading has to pass over
         self._worked = 0.0  # seconds spent in the iterator since the state was taken
         self._cost = 0.0
 
     def pull(self, timeout: float | None) -> Block | None:
-        if self._source.passes is not None and self._passed >= self._source.passes:
+        place = self._place
+        if self._source.passes is not None and place.passed >= self._source.passes:
             raise EndOfStream
-        while True:
-            if self._blocks is None:
-                self._open()
-            assert self._blocks is not None
-            begun = self._clock.monotonic()
-            try:
-                block = next(self._blocks, None)
-            except BaseException:
-                # The generator is dead: the next pull opens it again where this one stood.
-                self._go(self._here())
-                raise
-            self._worked += self._clock.monotonic() - begun
-            if block is None:
-                return self._end_of_pass()
-            over = min(self._todo, block.count)
-            self._todo -= over
-            block = block.part(over, block.count)
-            if block.count:
-                self._row += block.count
-                self._in_pass += block.count
-                self._skip += block.count
-                return block
+        begun = self._clock.monotonic()
+        try:
+            reading = self._reading or self._open()
+            block = reading.next()
+        except BaseException:
+            # A generator that raised is dead: the next pull opens it again where this one stood.
+            failed, self._reading = self._reading, None
+            if failed is not None:
+                failed.abandon()
+            raise
+        self._worked += self._clock.monotonic() - begun
+        if block is None:
+            return self._end_of_pass()
+        over = min(self._todo, block.count)
+        self._todo -= over
+        block = block.part(over, block.count)
+        if not block.count:
+            return None
+        self._place = _Place(place.row + block.count, place.passed, place.in_pass + block.count)
+        return block
 
-    def _open(self) -> None:
-        if self._grade == "start":
-            self._iterator = _user_code.call(self._source.fn, start=self._in_pass)
-            self._todo = 0
+    def _open(self) -> Reading:
+        place, (state, given) = self._place, self._taken
+        if self._by_state:
+            self._todo = place.in_pass - given
+            self._reading = reading = self._calls.reading(place.row - self._todo)
+            if state is not None:
+                _user_code.call(reading.made.value.load_state_dict, copy.deepcopy(state))
         else:
-            self._iterator = _user_code.call(self._source.fn)
-            if self._state is not None:
-                _user_code.call(self._iterator.load_state_dict, copy.deepcopy(self._state))
-        self._blocks = self._reader.blocks(self._iterator, self._row - self._todo)
+            self._todo = 0
+            self._reading = reading = self._calls.reading(place.row, start=place.in_pass)
+        return reading
 
     def _end_of_pass(self) -> Block:
+        self._close()
+        place = self._place
         if self._source.passes is None:
-            self._go(self._here())
-            raise self._source.undeclared_end(self._row)
-        self._go({"row": self._row, "passed": self._passed + 1, "in_pass": 0, "state": None, "skip": 0})
+            raise self._source.undeclared_end(place.row)
+        self._go({"row": place.row, "passed": place.passed + 1, "in_pass": 0, "state": None, "skip": 0})
         return Block(None, 0, Break("pass"))
 
-    def _here(self) -> Mark:
-        place = {"row": self._row, "passed": self._passed, "in_pass": self._in_pass}
-        return {**place, "state": self._state, "skip": self._skip if self._grade == "state" else 0}
-
     def mark(self) -> Mark:
-        due = self._grade == "state" and self._iterator is not None and self._skip and not self._todo
+        place, reading = self._place, self._reading
+        skip = place.in_pass - self._taken[1] if self._by_state else 0
+        due = skip and reading is not None and not self._todo and not reading.is_ahead
         if due and self._worked >= _SHARE * self._cost:
+            assert reading is not None
             begun = self._clock.monotonic()
-            self._state = copy.deepcopy(_user_code.call(self._iterator.state_dict))
-            self._cost = self._clock.monotonic() - begun
-            self._skip, self._worked = 0, 0.0
-        return self._here()
+            state = copy.deepcopy(_user_code.call(reading.made.value.state_dict))
+            self._taken, skip = (state, place.in_pass), 0
+            self._cost, self._worked = self._clock.monotonic() - begun, 0.0
+        return {**place._asdict(), "state": self._taken[0] if self._by_state else None, "skip": skip}
 
     def restore(self, mark: Mark) -> None:
         self._close()
@@ -289,14 +275,15 @@ class _Generated:
 
     def close(self) -> None:
         self._close()
+        self._calls.close()
 
     def _close(self) -> None:
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
 
     def counts(self) -> dict[str, int]:
-        return {"fetched": self._row}
+        return {"fetched": self._place.row}
 
     def journal(self) -> dict[str, Any]:
         return {}

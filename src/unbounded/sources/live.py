@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from unbounded import _rows
-from unbounded._block import At, Block
+from unbounded._block import At, Block, Break
+from unbounded._locked import locked
 from unbounded._node import DataLoss, EndOfStream, Mark, StreamError
 from unbounded.sources._spool import Spool
 
@@ -39,7 +40,8 @@ Begin = Callable[[Past, threading.Event], Iterator[Block]]
 class Live:
     """A node over an iterator of blocks.
 
-    `begin` opens the iterator at the first pull. At most `_BLOCKS` blocks, and no more than two where these
+    `begin` opens the iterator at the first pull, and again when it is pulled after it had failed: the rows in between
+    may be missing, and a gap stands in their place. At most `_BLOCKS` blocks, and no more than two where these
     hold `_BYTES`, are read before they are pulled.
     """
 
@@ -49,13 +51,16 @@ class Live:
         self.run = uuid.uuid4().hex
         self.spool = Spool()
         self._at = At(0)
+        self._farthest = At(0)  # after the last block that was pulled
         self._waiting = 0  # blocks that were read and not pulled yet
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._reader: object | None = None  # whose thread reads; any other leaves
         self._idle = True  # the thread is not in the middle of a read
         self._settled = False  # reading rests, until `go_on`
         self._stop = threading.Event()
-        self._state = threading.Condition()
+        self._lock = threading.Lock()
+        self._state = threading.Condition(self._lock)
         self._lost_before = 0  # of the rows lost, those that runs before the last one lost
         self._missed = 0
         self.lost = 0
@@ -65,33 +70,44 @@ class Live:
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, reader: object) -> None:
         try:
-            blocks = self._begin(
-                Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before, self.spool.passed),
-                self._stop,
-            )
+            past = self._past(reader)
+            if past is None:
+                return
+            blocks = self._begin(past, self._stop)
             try:
-                while self._await_room():
-                    block = next(blocks, None)
-                    with self._state:
-                        self._idle = True
-                        if block is None:
-                            if not self._stop.is_set():
-                                self._error = EndOfStream()
-                            self._state.notify_all()
-                            return
-                        self._take(block)
+                while self._await_room() and self._take(next(blocks, None)):
+                    pass
             finally:
                 close = getattr(blocks, "close", None)
                 if close is not None:
                     close()
         except BaseException as error:
-            with self._state:
-                self._error, self._idle = error, True
-                self._state.notify_all()
+            self._fail(error)
 
-    def _take(self, block: Block) -> None:
+    @locked
+    def _past(self, reader: object) -> Past | None:
+        # Looked at before anything is opened: a thread whose launch was interrupted is not the reader.
+        if self._reader is not reader:
+            return None
+        return Past(self.spool.stop.rows, self.spool.last_time, self.lost - self._lost_before, self.spool.passed)
+
+    @locked
+    def _take(self, block: Block | None) -> bool:
+        """Keep what was read; False where there is no more."""
+        self._idle = True
+        if block is None:
+            if not self._stop.is_set():
+                self._error = EndOfStream()
+            self._state.notify_all()
+            return False
+        if block.count or block.ends:
+            self._keep(block)
+        self._state.notify_all()
+        return True
+
+    def _keep(self, block: Block) -> None:
         self.spool.append(block)
         self._waiting += 1
         if block.count:
@@ -101,15 +117,19 @@ class Live:
             self._missed += block.ends.missed
         if self.on_rows is not None:
             self.on_rows(self.spool.stop.rows)
+
+    @locked
+    def _fail(self, error: BaseException) -> None:
+        self._error, self._idle = error, True
         self._state.notify_all()
 
+    @locked
     def _await_room(self) -> bool:
         """Wait until more may be read; once enough is waiting, until half is gone: hand-overs are dear."""
-        with self._state:
-            if self._waiting >= self._most or self._settled:
-                self._state.wait_for(self._may_read)
-            self._idle = False
-            return not self._stop.is_set()
+        if self._waiting >= self._most or self._settled:
+            self._state.wait_for(self._may_read)
+        self._idle = False
+        return not self._stop.is_set()
 
     def _may_read(self) -> bool:
         return self._stop.is_set() or (self._waiting <= self._most // 2 and not self._settled)
@@ -117,25 +137,50 @@ class Live:
     # -- the node's side -----------------------------------------------------------------------------------------------
 
     def pull(self, timeout: float | None) -> Block | None:
-        if self._thread is None and self._error is None:
-            self._thread = threading.Thread(target=self._run, name="unbounded-live", daemon=True)
-            self._thread.start()
+        if self._reader is None:
+            self._launch()
         block = self.spool.read(self._at)
         if block is None:
-            with self._state:
-                self._state.wait_for(lambda: self.spool.stop > self._at or self._error is not None, timeout)
+            self._wait(timeout)
             block = self.spool.read(self._at)
             if block is None:
-                if self._error is not None:
-                    raise self._error
-                return None
+                error = self._error
+                if error is None:
+                    return None
+                if not isinstance(error, EndOfStream):
+                    self._forget_failure()
+                raise error
+        self._note_pulled(block)
         self._at = self._at.after(block)
-        if self._waiting:
-            with self._state:
-                self._waiting = max(0, self._waiting - 1)
-                if self._waiting <= self._most // 2:
-                    self._state.notify_all()
         return block
+
+    @locked
+    def _wait(self, timeout: float | None) -> None:
+        self._state.wait_for(lambda: self.spool.stop > self._at or self._error is not None, timeout)
+
+    @locked
+    def _launch(self) -> None:
+        reader = object()
+        self._thread = threading.Thread(target=self._run, args=(reader,), name="unbounded-live", daemon=True)
+        self._thread.start()
+        # Last: a thread whose launch was interrupted finds that it is not the reader, and leaves.
+        self._reader = reader
+
+    @locked
+    def _forget_failure(self) -> None:
+        """The next pull opens the iterator again: who is told of an error may ask again, here as everywhere."""
+        self._error, self._reader = None, None
+        if self.spool.stop.rows and not self.spool.stop.breaks:
+            self._keep(Block(None, 0, Break("gap")))
+
+    @locked
+    def _note_pulled(self, block: Block) -> None:
+        end = self._at.after(block)
+        if end > self._farthest:  # and not read again after a restore
+            self._farthest = end
+            self._waiting = max(0, self._waiting - 1)
+            if self._waiting <= self._most // 2:
+                self._state.notify_all()
 
     def mark(self) -> Mark:
         return {"row": self._at.rows, "breaks": self._at.breaks}
@@ -155,25 +200,28 @@ class Live:
     def release(self, mark: Mark) -> None:
         self.spool.release(At(mark["row"], mark["breaks"]))
 
+    @locked
     def settle(self, timeout: float) -> bool:
         """Wait until the thread is not in the middle of a read, so that nothing is on its way; says whether
         it is so."""
-        with self._state:
-            self._settled = True
-            return self._state.wait_for(lambda: self._idle, timeout)
+        self._settled = True
+        return self._state.wait_for(lambda: self._idle, timeout)
 
+    @locked
     def go_on(self) -> None:
         """Take back `settle`. A pull must not: a stage that works ahead pulls while the run stops."""
-        with self._state:
-            self._settled = False
-            self._state.notify_all()
+        self._settled = False
+        self._state.notify_all()
 
     def close(self) -> None:
         self._stop.set()
-        with self._state:
-            self._state.notify_all()
-        if self._thread is not None:
+        self._wake()
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join(_JOIN)
+
+    @locked
+    def _wake(self) -> None:
+        self._state.notify_all()
 
     def counts(self) -> dict[str, int]:
         return {"fetched": self.spool.stop.rows, "missed": self._missed, "lost": self.lost}
@@ -187,8 +235,9 @@ class Live:
 
     def load(self, dumps: list[Mapping[str, Any]]) -> None:
         """Take up the rows that were saved with a position, before `restore`."""
-        if self._thread is None:
+        if self._reader is None:
             self.spool.load(dumps)
+            self._farthest = self.spool.stop
         # The thread that reads can't be moved, but it may still have all rows that followed the position.
         elif not dumps or dumps[0]["run"] != self.run or dumps[0]["first"] < self.spool.start.rows:
             raise StreamError(

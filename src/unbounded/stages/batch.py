@@ -51,16 +51,19 @@ class _Batch(Holding):
         # Fewer than a batch of rows, in the blocks they came in, each with the break after it.
         self._rest: list[Block] = []
         self._count = 0
+        self._pending: Block | None = None  # was read, and is not among them yet
         self._at = At(0)
 
     def pull(self, timeout: float | None) -> Run | None:
         while True:
-            try:
-                block = self._held.read(timeout)
-            except EndOfStream:
-                if not self._rest:
-                    raise
-                return self._last()
+            if self._pending is None:
+                try:
+                    self._pending = self._held.read(timeout)
+                except EndOfStream:
+                    if not self._rest:
+                        raise
+                    return self._last()
+            block = self._pending
             if block is None:
                 return None
             if self._count + block.count >= self._size:
@@ -68,7 +71,10 @@ class _Batch(Holding):
             if self._rest or block.count:
                 self._rest.append(block)
                 self._count += block.count
-            elif block.ends:
+                self._pending = None
+                continue
+            self._pending = None
+            if block.ends:
                 # It belongs to the batch before, which is gone already: it follows alone.
                 self._at = self._held.tail
                 return Run([], self._size, 0, ((0, block.ends),))
@@ -94,24 +100,24 @@ class _Batch(Holding):
             parts.append(whole.rows)
             times.append(whole.times)
         rest = block.part(stop, block.count)
+        if block.ends and not rest.count:
+            breaks.append((len(items), block.ends))
+        run = Run(items, size, len(items) * size, tuple(breaks), tuple(parts), _mean(times))
         self._rest = [rest] if rest.count else []
         self._count = rest.count
-        if not rest.count:
-            if block.ends:
-                breaks.append((len(items), block.ends))
-            self._at = self._held.tail
-        else:
-            self._at = At(self._held.tail.rows - rest.count)
+        self._pending = None
+        self._at = At(self._held.tail.rows - rest.count) if rest.count else self._held.tail
         self._held.keep(self._at)
-        return Run(items, size, len(items) * size, tuple(breaks), tuple(parts), _mean(times))
+        return run
 
     def _last(self) -> Run:
         """What is left at a declared end: a short batch, neither padded nor mixed with other rows."""
         last = _block.join(self._rest)
         breaks = tuple((1, b.ends) for b in self._rest if b.ends)
+        run = Run([last.rows], self._size, last.count, breaks, (last.rows,), _mean([last.times]))
         self._rest, self._count = [], 0
         self._at = self._held.tail
-        return Run([last.rows], self._size, last.count, breaks, (last.rows,), _mean([last.times]))
+        return run
 
     def mark(self) -> Mark:
         return self._held.address(self._at)

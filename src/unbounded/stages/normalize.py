@@ -149,10 +149,11 @@ class _Normalize(Through):
                 "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with "
                 ".astype('float32')."
             )
+        paths = iter([path for path, _ in _rows.leaves(rows)])
+        changed = block.with_rows(_rows.map_leaves(lambda leaf: out.get(next(paths), leaf), rows))
         self._states = {**self._states, **states}
         self._bad += int(bad.sum())
-        paths = iter([path for path, _ in _rows.leaves(rows)])
-        return block.with_rows(_rows.map_leaves(lambda leaf: out.get(next(paths), leaf), rows))
+        return changed
 
     def _chosen(self, rows: Tree, path: str, leaf: Array) -> bool:
         if self._columns:

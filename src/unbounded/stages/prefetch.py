@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from unbounded import _check
 from unbounded._block import Block, Break, Run
+from unbounded._locked import locked
 from unbounded._node import Context, Mark, Node
 from unbounded._pump import Ahead, Entry, Pump
 from unbounded.stages._base import Guarantee, Stage
@@ -121,6 +122,7 @@ class _Dropping(_Buffer):
         return block
 
     def _pull(self) -> Entry | None:
+        # By the thread that uses the upstream, without the lock: the row, the parts and the gap are its own.
         if not self._parts:
             before = self._upstream.mark()
             made = super()._pull()
@@ -193,11 +195,8 @@ class _Dropping(_Buffer):
             self._ahead -= gone.count
             self._dropped += gone.count
 
-    def restore(self, mark: Mark) -> None:
-        self._halt(None)
+    def _rewind(self, mark: Mark) -> None:
         self._upstream.restore(mark["from"])
-        self._begin()
-        self._mark = mark
         self._row = mark["row"]
         self._to_skip = mark["over"]
         self._parts.clear()
@@ -205,24 +204,32 @@ class _Dropping(_Buffer):
 
     def release(self, mark: Mark) -> None:
         super().release(mark["from"])
-        with self._state:
-            self._log = [entry for entry in self._log if entry[1] > mark["row"]]
+        self._forget(mark["row"])
+
+    @locked
+    def _forget(self, row: int) -> None:
+        self._log = [entry for entry in self._log if entry[1] > row]
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()
         return {**counts, "dropped": counts.get("dropped", 0) + self._dropped}
 
     def journal(self) -> dict[str, Any]:
-        with self._state:
-            log = {
-                "drops": [list(entry) for entry in self._log],
-                "settled": self._settled,
-                "dropped": self._dropped,
-            }
-        return {"from": super().journal(), "buffer": log}
+        return {"from": super().journal(), "buffer": self._logged()}
+
+    @locked
+    def _logged(self) -> dict[str, Any]:
+        return {
+            "drops": [list(entry) for entry in self._log],
+            "settled": self._settled,
+            "dropped": self._dropped,
+        }
 
     def recall(self, journal: Mapping[str, Any]) -> None:
         super().recall(journal["from"])
-        log = journal["buffer"]
+        self._take_up(journal["buffer"])
+
+    @locked
+    def _take_up(self, log: Mapping[str, Any]) -> None:
         self._log = [(low, high) for low, high in log["drops"]]
         self._settled, self._dropped = log["settled"], log["dropped"]

@@ -90,8 +90,9 @@ class _PerBatch(Through):
         items: list[Tree] = []
         for i in range(block.count):
             items += self._draw(replace(block, items=block.items[i : i + 1]), self._number + i).items
+        out = replace(block, items=items, parts=tuple(items))
         self._number += block.count
-        return replace(block, items=items, parts=tuple(items))
+        return out
 
     def mark(self) -> Mark:
         return self._failed[1] if self._failed else {"from": self._upstream.mark(), "number": self._number}
@@ -139,17 +140,15 @@ class _PerGroup(Holding):
             number += 1 if made.count else 0
             parts.append(made.part(left, made.count) if left else made)
             left = 0
+        out = parts[0]
+        if len(parts) > 1:
+            count = sum(p.count for p in parts)
+            times = None if view.times is None else view.times[view.count - count :]
+            out = Block(_rows.join([p.rows for p in parts]), count, view.ends, times)
         held.drop(whole)
         held.keep(held.head)
         self._number, self._given = number, 0
-        if len(parts) == 1:
-            return parts[0]
-        return Block(
-            _rows.join([p.rows for p in parts]),
-            sum(p.count for p in parts),
-            view.ends,
-            None if view.times is None else view.times[view.count - sum(p.count for p in parts) :],
-        )
+        return out
 
     def mark(self) -> Mark:
         return {**self._held.address(self._held.head), "number": self._number, "given": self._given}

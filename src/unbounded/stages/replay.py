@@ -146,13 +146,16 @@ class _Replay(Holding):
                 if self._pending is None:
                     return None
             # In pieces: a row may be overwritten once no output that is still to come can be it.
-            block, self._pending = self._pending, None
+            block = self._pending
             if block.count:
                 piece = block.part(0, self._slack)
+                left = piece.count < block.count or block.ends
+                rest = block.part(piece.count, block.count) if left else None
                 self._push(piece)
-                if piece.count < block.count or block.ends:
-                    self._pending = block.part(piece.count, block.count)
-            elif block.ends:
+                self._pending = rest
+                continue
+            self._pending = None
+            if block.ends:
                 # All that was due before it has gone out.
                 self._next = At(self._next.rows, self._next.breaks + 1)
                 if self._next > self._seam:

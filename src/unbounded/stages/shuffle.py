@@ -75,12 +75,13 @@ class _Shuffle(Holding):
         assert buffer is not None
         stop = min(self._given + self._piece(buffer), buffer.count) if buffer.count else 0
         out = buffer.gather(self._order[self._given : stop]) if buffer.count else buffer
-        self._given = stop
-        if stop == buffer.count:
-            out = replace(out, ends=buffer.ends)
-            self._held.drop(buffer.count)
-            self._held.keep(self._held.head)
-            self._begin(self._number + (1 if buffer.count else 0), 0)
+        if stop < buffer.count:
+            self._given = stop
+            return out
+        out = replace(out, ends=buffer.ends)
+        self._held.drop(buffer.count)
+        self._held.keep(self._held.head)
+        self._begin(self._number + (1 if buffer.count else 0), 0)
         return out
 
     def _piece(self, buffer: Block) -> int:
@@ -99,9 +100,10 @@ class _Shuffle(Holding):
                 if not held.count:
                     raise
                 break
-        self._buffer = buffer = held.peek(min(self._rows, held.run))
+        buffer = held.peek(min(self._rows, held.run))
         if buffer.count:
             self._order = Order(buffer.count, (*self._key, self._number)).span(0, buffer.count)
+        self._buffer = buffer
         return True
 
     def mark(self) -> Mark:

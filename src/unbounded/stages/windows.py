@@ -85,10 +85,9 @@ class _Windows(Holding):
         while True:
             if self._over and held.run:
                 over = min(self._over, held.run)
-                closes = held.closed and over == held.run
-                self._over = 0 if closes else self._over - over
-                if closes:
-                    return self._closed(held.pop(over))
+                if held.closed and over == held.run:
+                    return self._closed()
+                self._over -= over
                 held.drop(over)
                 held.keep(held.head)
             if held.run >= length and not self._over:
@@ -106,13 +105,14 @@ class _Windows(Holding):
                 held.keep(held.head)
                 return out
             if held.closed:
-                self._over = 0
-                return self._closed(held.pop(held.run))
+                return self._closed()
             if not held.pull(timeout):
                 return None
 
-    def _closed(self, block: Block) -> Block:
+    def _closed(self) -> Block:
         """Too few rows before a break: they make no window, and the break goes on."""
+        block = self._held.pop(self._held.run)
+        self._over = 0
         self._held.keep(self._held.head)
         return Block(None, 0, block.ends)
 

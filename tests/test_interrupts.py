@@ -1,0 +1,172 @@
+"""A signal at every line of the package that a step executes: the loop, run again, loses no row and doubles none."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import unbounded as ub
+from helpers import ids
+from lines import Lines, places
+
+pytestmark = [
+    pytest.mark.usefixtures("no_threads_left"),
+    # A signal in the very last lines leaves nothing to train.
+    pytest.mark.filterwarnings("ignore::unbounded.RunFinished"),
+]
+
+STEPS = 9
+
+
+def once(rows: int = 8) -> Iterator[Any]:
+    i = 0
+    while True:
+        yield np.arange(i, i + rows)
+        i += rows
+
+
+def from_start(start: int = 0) -> Iterator[Any]:
+    while True:
+        yield np.arange(start, start + 16)
+        start += 16
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.i = 0
+
+    def __iter__(self) -> Counter:
+        return self
+
+    def __next__(self) -> Any:
+        self.i += 16
+        return np.arange(self.i - 16, self.i)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"i": self.i}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.i = state["i"]
+
+
+def _counted(start: int = 0) -> Iterator[int]:
+    return iter(range(start, 40))
+
+
+def _with_float(r: Any) -> Any:
+    return {"id": r, "x": r.astype(float)}
+
+
+def _kept(r: Any) -> Any:
+    return r % 7 != 3
+
+
+CHAINS: dict[str, Callable[[], ub.Stream]] = {
+    "arrays": lambda: ub.arrays(np.arange(30), seed=1).shuffle(10).batch(4),
+    "start": lambda: (
+        ub.generate(from_start).map(lambda r: r).filter(_kept).random_map(lambda r, rng: r, group=5).shuffle(7).batch(4)
+    ),
+    "state": lambda: ub.generate(Counter).map(_with_float).normalize("x").take(40).batch(4).map(lambda r: r),
+    "samples": lambda: ub.samples(_counted, passes=2).batch(4).random_map(lambda r, rng: r),
+    "windows": lambda: ub.arrays(np.arange(30), shuffle=False).windows(3, stride=2).replay(12, reuse=2).batch(4),
+    "keys": lambda: ub.arrays({"id": np.arange(60), "k": np.arange(60) % 4}, shuffle=False).windows(2, by="k").batch(4),
+    "ahead": lambda: ub.arrays(np.arange(30), seed=1).map(lambda r: r, workers=2).shuffle(9).batch(4).prefetch(2),
+    "buffer": lambda: ub.generate(from_start).buffer(8).batch(4),
+    "live": lambda: ub.generate(once).shuffle(10).batch(4),
+    "live ahead": lambda: ub.generate(once).batch(4).prefetch(1),
+}
+
+
+def train(feed: ub.Feed, seen: list[Any]) -> None:
+    """A core loop over epochs, as in the README."""
+    for epoch in feed.epochs(STEPS // 3):
+        for batch in epoch:
+            seen.append(np.asarray(ids(batch)).ravel().tolist())
+
+
+def attempt(make: Callable[[], ub.Stream], lines: Lines) -> tuple[list[Any], int]:
+    """Train, with a signal at a line; and where that ended the loop, train on."""
+    seen: list[Any] = []
+    with ub.Feed(make(), epoch=ub.Epoch(steps=3)) as feed:
+        try:
+            with lines:
+                train(feed, seen)
+        except (KeyboardInterrupt, SystemExit):
+            train(feed, seen)
+        return seen, feed.stats.in_doubt
+
+
+@pytest.fixture
+def swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python ignores what is raised while it lets go of a generator; the loop then simply goes on."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+
+
+def without_doubtful(seen: list[Any], doubtful: int) -> list[Any]:
+    """What was trained, without the repetition of a batch that is counted as in doubt."""
+    out: list[Any] = []
+    for batch in seen:
+        if doubtful and out and batch == out[-1]:
+            doubtful -= 1
+            continue
+        out.append(batch)
+    return out
+
+
+def check(make: Callable[[], ub.Stream], number: int, most: int) -> None:
+    """Send a signal at each line of a chain's loop, and see what was trained."""
+    every = Lines()
+    expected, doubtful = attempt(make, every)
+    assert len(expected) == STEPS
+    assert doubtful == 0
+    for at in places(every.times, most):
+        seen, doubtful = attempt(make, Lines(lambda: signal.raise_signal(number), at))
+        where = f"{at}: {doubtful} in doubt"
+        assert doubtful <= 1, where
+        assert without_doubtful(seen, doubtful) == expected, where
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", list(CHAINS))
+def test_sigint_at_any_line_loses_no_row_and_doubles_none(chain: str, swallowed: None) -> None:
+    check(CHAINS[chain], signal.SIGINT, most=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", ["arrays", "ahead"])
+def test_nor_does_sigterm_where_its_handler_raises(chain: str, swallowed: None) -> None:
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        check(CHAINS[chain], signal.SIGTERM, most=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_position_that_is_asked_for_after_an_interrupt_is_the_one_to_go_on_from() -> None:
+    # Without a pull in between: nothing is put back yet, and the nodes stand anywhere.
+    make = CHAINS["start"]
+    every = Lines()
+    expected, _ = attempt(make, every)
+    held = {line: n for line, n in every.times.items() if line[0].endswith(("shuffle.py", "generate.py", "batch.py"))}
+    assert len(held) > 50
+    for at in places(held, 1):
+        seen: list[Any] = []
+        with ub.Feed(make(), epoch=ub.Epoch(steps=3)) as feed:
+            try:
+                with Lines(lambda: signal.raise_signal(signal.SIGINT), at):
+                    train(feed, seen)
+            except KeyboardInterrupt:
+                pass
+            state = feed.state_dict()
+        with ub.Feed(make(), epoch=ub.Epoch(steps=3)) as feed:
+            feed.load_state_dict(state)
+            train(feed, seen)
+        assert without_doubtful(seen, 1) == expected, at
