@@ -262,3 +262,29 @@ def test_a_release_is_never_lost_between_two_threads() -> None:
     wait_until(lambda: source.released[-1] == 199)
     assert source.released == sorted(source.released)
     pump.close()
+
+
+def test_a_thread_that_was_dismissed_while_it_restored_pulls_nothing_after_it() -> None:
+    restoring, go_on = threading.Event(), threading.Event()
+
+    class Slow(Gate):
+        def restore(self, mark: Any) -> None:
+            super().restore(mark)
+            if mark["at"] == 7:
+                restoring.set()
+                assert go_on.wait(10)
+
+    source = Slow(3)
+    pump = Pump(source)  # type: ignore[arg-type]
+    assert take(pump, 2) == [0, 1]
+    assert source.inside.wait(10)
+    pump.restore({"at": 7})
+    source.stuck = -1
+    source.go_on.set()
+    pump.pull(0.0)  # a new crew, which finds the order
+    assert restoring.wait(10)
+    pump.restore({"at": 20})
+    pump.pull(0.0)
+    go_on.set()
+    assert take(pump, 3) == [20, 21, 22]
+    pump.close()

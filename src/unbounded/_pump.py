@@ -263,7 +263,8 @@ class Pump(Over):
         """Pull a block, with its number; None where there is none yet. Lets go of the upstream."""
         try:
             self._obey()
-            entry = self._pull()
+            # A thread that was dismissed obeys for those who come after it: what it pulled would be lost to them.
+            entry = self._pull() if self._crew is crew else None
         except BaseException as error:
             entry = (None, self._mark, error)
         while (made := self._settle(crew, entry)) is _CLOSE:
