@@ -180,3 +180,13 @@ def test_another_runs_unreadable_manifest_is_left_alone(tmp_path: Path) -> None:
     run(tmp_path / "a", 1, 1, keep=1)
     left: Any = sorted(path.name for path in (tmp_path / "a").glob("step-*"))
     assert left == ["step-000000000007.1", "step-000000000010", "step-000000000020"]
+
+
+def test_a_run_from_before_runs_had_ids_is_gone_on_with(tmp_path: Path) -> None:
+    run(tmp_path, 5, 5)
+    for path in tmp_path.glob("step-*/manifest.json"):
+        rest = path.read_bytes().split(b"\n", 1)[1]
+        rest = b"\n".join(line for line in rest.split(b"\n") if not line.startswith(b' "run"'))
+        path.write_bytes(b'{"sha256": "%s",\n' % hashlib.sha256(rest).hexdigest().encode() + rest)
+    run(tmp_path, 5, 5, keep=2)
+    assert numbers(tmp_path) == [15, 20]

@@ -23,11 +23,12 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from unbounded import _disk
+from unbounded._listing import Listing, Manifest
 from unbounded._saved import (
     CheckpointError,
     DamagedCheckpoint,
@@ -41,26 +42,9 @@ from unbounded._state import JSON, Tree, pack, to_json, write_packed
 
 __all__ = ["CheckpointError", "Checkpoints", "DamagedCheckpoint", "DamagedError", "Saved", "Segment"]
 
-_NAME = re.compile(r"step-(\d{12,})(?:\.(\d+))?")
 _SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 _T = TypeVar("_T")
 _unique = itertools.count()
-
-
-class _Entry(NamedTuple):
-    """A checkpoint's name, taken apart; they sort by age."""
-
-    line: int
-    number: int
-    name: str
-
-
-class _Manifest(NamedTuple):
-    """What must be known of a checkpoint before another can be removed."""
-
-    run: str
-    segments: frozenset[str]
-    """Names of files."""
 
 
 class Checkpoints:
@@ -97,8 +81,7 @@ class Checkpoints:
         self._seen: frozenset[str] = frozenset()  # what was there when the newest was last looked for
         self._own: set[str] = set()  # what this run goes on from, and what it wrote
         self._lock: _disk.Lock | None = None
-        self._damaged: set[str] = set()  # names of checkpoints
-        self._manifests: dict[str, _Manifest | None] = {}  # of each checkpoint here; None where it is damaged
+        self._listing = Listing(self.directory)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -145,7 +128,7 @@ class Checkpoints:
         with self._sentence("The checkpoints could not be read"):
             while True:
                 reasons: list[str] = []
-                entries = self._scan()
+                entries = self._listing.scan()
                 self._seen = frozenset(entry.name for entry in entries)
                 run: str | None = None  # of the newest whose manifest can be read
                 for entry in reversed(entries):
@@ -157,7 +140,7 @@ class Checkpoints:
                     except DamagedError as error:
                         if not path.exists():
                             break  # its writer has just removed it, in favour of a newer one: look again
-                        self._damaged.add(entry.name)
+                        self._listing.damaged.add(entry.name)
                         reasons.append(str(error))
                         continue
                     if reasons:
@@ -178,7 +161,7 @@ class Checkpoints:
         """The checkpoints with a whole manifest, oldest first; their other files are not looked at."""
         found = []
         with self._sentence("The checkpoints could not be read"):
-            for entry in self._scan():
+            for entry in self._listing.scan():
                 with contextlib.suppress(DamagedError):
                     found.append(open_saved(self.directory / entry.name))
         return found
@@ -240,7 +223,9 @@ class Checkpoints:
             lock = self._ready()
             with lock.turn:
                 self._refuse_others()
-                run = self._run()
+                # Without a run of its own, it is written for whichever wrote the newest.
+                newest = self._listing.newest_run() if self.run is None else self.run
+                run = uuid.uuid4().hex if newest is None else newest
                 path = self._write(int(number), run, packed, plain, segments, lock)
                 self._clean(path.name, int(number), run, lock)
         return path
@@ -293,19 +278,10 @@ class Checkpoints:
 
     def _remains(self) -> str:
         try:
-            entries = self._scan()
+            entries = self._listing.scan()
         except OSError:
             return ""
         return f" What was saved before is still there, up to {entries[-1].name}." if entries else ""
-
-    def _scan(self) -> list[_Entry]:
-        """The checkpoints here, oldest first."""
-        try:
-            names = os.listdir(self.directory)
-        except FileNotFoundError:
-            return []
-        found = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
-        return sorted(_Entry(int(match[2] or 0), int(match[1]), name) for name, match in found)
 
     def _ready(self) -> _disk.Lock:
         lock = self._lock
@@ -316,17 +292,10 @@ class Checkpoints:
                 for folder in (self.directory, self.directory / "segments"):
                     for path in folder.glob(".tmp-*"):
                         _disk.remove(path)
-                self._manifests.clear()
-                self._remove_orphans(lock)
+                self._listing.forget()
+                self._listing.remove_orphans(lock.fresh)
             self._lock = lock
         return lock
-
-    def _run(self) -> str:
-        """The id of the run that a checkpoint is written for."""
-        if self.run is not None:
-            return self.run
-        newest = next((found for entry in reversed(self._scan()) if (found := self._manifest(entry)) is not None), None)
-        return uuid.uuid4().hex if newest is None else newest.run
 
     def _write(
         self,
@@ -354,36 +323,17 @@ class Checkpoints:
             _disk.sync_directory(unfinished)
             if listed & lock.fresh:
                 _disk.sync_directory(folder)
-            path = self.directory / self._name(number)
+            path = self.directory / self._listing.next_name(number)
             self._own.add(path.name)  # whatever comes of it: after a failed sync it is there all the same
             _disk.rename(unfinished, path)
             _disk.sync_directory(self.directory)
-        self._damaged.discard(path.name)
-        self._manifests[path.name] = _Manifest(run, listed)
+        self._listing.wrote(path.name, Manifest(run, listed))
         lock.fresh -= listed
         return path
 
-    def _name(self, number: int) -> str:
-        """A directory can't be replaced at once, so a number that isn't the highest begins a new line."""
-        line, last, _ = max(self._scan(), default=_Entry(0, -1, ""))
-        line += number <= last
-        return f"step-{number:012}.{line}" if line else f"step-{number:012}"
-
-    def _manifest(self, entry: _Entry) -> _Manifest | None:
-        if entry.name not in self._manifests:
-            try:
-                saved = open_saved(self.directory / entry.name)
-            except DamagedError:
-                self._damaged.add(entry.name)
-                self._manifests[entry.name] = None
-            else:
-                listed = frozenset(segment.file for segment in saved.segments)
-                self._manifests[entry.name] = _Manifest(saved.run, listed)
-        return self._manifests[entry.name]
-
     def _refuse_others(self) -> None:
         """Raise CheckpointError where the newest checkpoint is none that this run wrote or goes on from."""
-        entries = self._scan()
+        entries = self._listing.scan()
         if self.run is None or not entries or entries[-1].name in self._own:
             return
         name, folder = entries[-1].name, str(self.directory)
@@ -393,7 +343,7 @@ class Checkpoints:
                 "there. Nothing was saved and nothing was removed. To go on from that one, load it again: "
                 f"feed.load({folder!r}); to keep both, save to another directory."
             )
-        manifest = self._manifest(entries[-1])
+        manifest = self._listing.manifest(entries[-1])
         if manifest is not None and manifest.run == self.run:
             return  # a second directory of a run that was loaded from the first
         raise CheckpointError(
@@ -403,41 +353,13 @@ class Checkpoints:
         )
 
     def _clean(self, written: str, number: int, run: str, lock: _disk.Lock) -> None:
-        """Remove what of a run is no longer kept, the oldest first; what can't be removed is tried again next time."""
+        """Remove what is no longer kept; what can't be removed is tried again next time."""
         try:
-            entries = self._scan()
-            runs = {entry: manifest.run for entry in entries if (manifest := self._manifest(entry)) is not None}
-            # Whose a damaged manifest is can't be told: it is taken for this run's where there is no other's.
-            alone = set(runs.values()) <= {run}
-            own = [entry for entry in entries if runs.get(entry, run if alone else None) == run]
-            replaced = {entry for entry in own if entry.number == number and entry.name != written}
-            whole = [entry for entry in own if entry not in replaced and entry.name not in self._damaged]
-            oldest = whole[-self.keep :][0]
-            for entry in own:
-                if entry < oldest or entry in replaced:
-                    # Out of sight at once: half a checkpoint must never look like one.
-                    gone = self.directory / f".tmp-gone-{entry.name}-{os.getpid()}-{next(_unique)}"
-                    _disk.rename(self.directory / entry.name, gone)
-                    _disk.remove(gone)
-            self._remove_orphans(lock)
+            self._listing.remove_old(written, number, run, self.keep)
+            self._listing.remove_orphans(lock.fresh)
         except OSError as error:
             text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
             warnings.warn(text, stacklevel=3)
-
-    def _remove_orphans(self, lock: _disk.Lock) -> None:
-        """Remove the segments that no checkpoint lists, but not those that this process is yet to list."""
-        entries = self._scan()
-        needed = set(lock.fresh)
-        for entry in entries:
-            manifest = self._manifest(entry)
-            if manifest is None:
-                return  # nobody knows what it lists: they stay until it goes
-            needed |= manifest.segments
-        names = {entry.name for entry in entries}
-        self._manifests = {name: found for name, found in self._manifests.items() if name in names}
-        for path in (self.directory / "segments").glob("*.npz"):
-            if path.name not in needed:
-                _disk.remove(path)
 
 
 @contextlib.contextmanager
