@@ -168,6 +168,29 @@ def test_readings_that_hold_no_number_are_left_out_counted_and_named_once(holes,
     assert steps[-1] == 104
 
 
+def test_a_reading_without_a_number_that_travels_with_the_checkpoint_is_left_out_once(tmp_path):
+    """Of a source that can't go back, what was read ahead is saved: it comes again, and is known."""
+    path = tmp_path / "live.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import itertools, math
+
+            def sensor():
+                for i in itertools.count():
+                    yield {"a": math.nan if i % 10 == 5 else i % 7}
+            """
+        )
+    )
+    first = trained(f"{path}:sensor", tmp_path / "run", 20)
+    second = trained(f"{path}:sensor", tmp_path / "run", 60)
+    skipped = [event for event in first + second if event["event"] == "skipped"]
+    assert [s["reading"] for s in skipped] == sorted({s["reading"] for s in skipped})
+    assert [s["skipped"] for s in skipped] == list(range(1, len(skipped) + 1))
+    assert [s["reading"] for s in skipped if s["first"]] == [6]
+    assert second[-1]["step"] == 60
+
+
 def test_the_end_of_a_generator_ends_the_training_and_is_no_error(tmp_path):
     path = tmp_path / "short.py"
     path.write_text("def sensor():\n    for i in range(100):\n        yield {'a': i % 7}\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbounded.cli._display import Display, PlainDisplay, Ticker, display
+from unbounded.cli._glance import Glance
 from unbounded.cli._view import Event
 from unbounded.cli._words import WithoutAdvice, in_users_file, in_words, is_sentence, warnings_said
 from unbounded.detect._columns import VITALS
@@ -138,7 +139,10 @@ class Session:
             self._shown.close()
             if sentence:
                 code = SENTENCE
-                print(in_words(str(error)), file=sys.stderr)
+                words = str(error)
+                if isinstance(error, OSError) and error.strerror:
+                    words = f"{self._directory} can't hold the run: {error.strerror}. Choose another one with --dir."
+                print(in_words(words), file=sys.stderr)
             else:
                 print(f"{users}\n{self._source} raised this error. {self._typed_again()}", file=sys.stderr)
         if report and self._begun:
@@ -163,6 +167,7 @@ class Session:
             axis=known.axis if known else None,
         )
         where.remarks.listen(shown.say)
+        self._directory.mkdir(parents=True, exist_ok=True)
         hello(shown, where, plan)
         with contextlib.ExitStack() as stack:
             if not isinstance(shown, PlainDisplay) and sys.stdout.isatty():
@@ -253,43 +258,6 @@ def chatter_aside(path: Path) -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-class Glance:
-    """The vitals, shown from the first second on, while the frameworks are still being loaded.
-
-    What it reads is not trained on: the stream takes its own readings.
-    """
-
-    def __init__(self, show: Callable[[Event], None] | None, rate: float) -> None:
-        self._show, self._pause = show, 1.0 / rate
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="glance", daemon=True)
-
-    def _read(self) -> None:
-        from unbounded.sources._vitals import read_vitals
-
-        assert self._show is not None
-        _, counters = read_vitals(None)
-        while not self._stopped.wait(self._pause):
-            rows, counters = read_vitals(counters)
-            if len(rows["time"]):
-                values = [float(rows[column.name][0]) for column in VITALS]
-                self._show({"event": "reading", "values": values, "time": float(rows["time"][0])})
-
-    def stop(self) -> None:
-        """The stream's own readings have begun."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def __enter__(self) -> Glance:
-        if self._show is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
 
 
 def choose_backend() -> None:

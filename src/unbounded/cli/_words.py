@@ -47,6 +47,8 @@ def is_sentence(error: BaseException) -> bool:
     """
     if isinstance(error, SourceError | ModuleNotFoundError):
         return True
+    if isinstance(error, LookupError | AttributeError | AssertionError | NameError):
+        return False  # nobody wrote that for a reader
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

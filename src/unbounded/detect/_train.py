@@ -71,8 +71,8 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
         A stream of batches of windows, [batch, length, columns].
     """
     return (
-        readings.stream.map(watch.read)
-        .filter(watch.usable)
+        readings.stream.map(watch.intake.read)
+        .filter(watch.intake.usable)
         .normalize("x")
         .windows(plan.length)
         .map(watch.see)
@@ -165,7 +165,7 @@ def train(
                 by = checkpoint.stopped_by
             except SourceEnded:
                 by = "source"
-        end = End(watch.trained.step or done, watch.readings, by)
+        end = End(watch.trained.step or done, watch.intake.readings, by)
         tell({"event": "end", "step": end.step, "readings": end.readings, "iterations": watch.trained.step, "by": by})
         return end
     finally:

@@ -8,11 +8,8 @@ and left alone; what was written down after the checkpoint is cut off.
 
 from __future__ import annotations
 
-import hashlib
 import time as clock
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +20,16 @@ from unbounded._log import Log
 from unbounded._stats import Stats
 from unbounded.detect import _record
 from unbounded.detect._bins import EpochBins, ReadingBins
-from unbounded.detect._columns import Column, scaled
+from unbounded.detect._columns import Column
+from unbounded.detect._intake import Intake
 from unbounded.detect._model import predict
 from unbounded.detect._readings import Axis
 from unbounded.detect._record import Start, Trained
 from unbounded.detect._score import Scorer
+from unbounded.detect._trained import Counter
 
 Event = dict[str, Any]
 LATELY = 600
-BATCHES = 2_000  # batches that are remembered: a row is long gone from the replay buffer by then
-AGAIN = 0.5  # seconds between two words on rows that are read again
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -71,16 +68,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._weights: list[np.ndarray] | None = None
         self._held: list[Mapping[str, np.ndarray]] = []
         self._heard = -1
-        self._seen = -1  # the number of the newest row that was read, in this run or before
-        self._read = 0  # how many rows there were up to it
-        self._again = 0  # how many were read again in this start
-        self._told_again = -np.inf
-        self._skipped: dict[str, int] = {}
-        self._batches: deque[tuple[int, int]] = deque()  # handed out: digest, rows
-        self._digests: deque[int] = deque(maxlen=BATCHES)  # trained
-        self._trained = Trained()
-        self._written = clock.monotonic()
-        self._began = self._written
+        self.intake = Intake(columns, tell)
+        """What the stream's first stages are, and what they count."""
+        self._counter = Counter()
         self._readings, self._epochs = ReadingBins(len(columns)), EpochBins()
         self._errors = np.zeros(2)  # what the model and persistence got wrong lately
         self._epoch_sums = np.zeros(3)  # the same in the epoch at hand, and for how many readings
@@ -90,73 +80,11 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     # -- in the stream -------------------------------------------------------------------------------------------
 
-    def read(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rows on their way in: the newest is shown, and all are brought to the model's scale as `x`.
-
-        Args:
-            rows: `row`, `time` and `values`.
-
-        Returns:
-            The same, and `x`, [rows, columns].
-        """
-        rows = {**rows, "x": scaled(self._columns, rows["values"])}
-        new = rows["row"] > self._seen
-        if not new.all():
-            self._read_again(int((~new).sum()))
-        if new.any():
-            self._seen = int(rows["row"][-1])
-            usable = self.usable(rows)
-            earlier = self._read - int((~new).sum())
-            for index in np.flatnonzero(new & ~usable):
-                self._skip(rows, int(index), earlier + int(index) + 1)
-            self._read += int(new.sum())
-            if (newest := np.flatnonzero(new & usable)).size:
-                values, time = rows["values"][newest[-1]].tolist(), float(rows["time"][newest[-1]])
-                self._tell({"event": "reading", "values": values, "time": time, "readings": self._read})
-        return rows
-
-    def usable(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Which rows the model can be trained on: those with a number in each column.
-
-        Args:
-            rows: as `read` returned them.
-
-        Returns:
-            bool, [rows].
-        """
-        known: np.ndarray = np.isfinite(rows["x"]).all(axis=1) & np.isfinite(rows["time"])
-        return known
-
-    def _skip(self, rows: Mapping[str, np.ndarray], index: int, reading: int) -> None:
-        """A reading is left out: count it, and name it where it is the first of its column."""
-        values, x = rows["values"][index], rows["x"][index]
-        bad = np.flatnonzero(~np.isfinite(x))
-        column = self._columns[int(bad[0])].name if len(bad) else "time"
-        value = float(values[bad[0]]) if len(bad) else float(rows["time"][index])
-        self._skipped[column] = self._skipped.get(column, 0) + 1
-        self._tell(
-            {
-                "event": "skipped",
-                "reading": reading,
-                "column": column,
-                "value": str(value),
-                "first": self._skipped[column] == 1,
-                "skipped": sum(self._skipped.values()),
-            }
-        )
-
-    def _read_again(self, rows: int) -> None:
-        """Rows come again that an earlier start, or a checkpoint's state, knows: say so, since it may take long."""
-        self._again += rows
-        if clock.monotonic() - self._told_again >= AGAIN:
-            self._told_again = clock.monotonic()
-            self._tell({"event": "again", "readings": self._again})
-
     def see(self, windows: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Windows on their way to training: the new ones are scored first.
 
         Args:
-            windows: as `read` returned them, each [windows, length, …].
+            windows: as the intake returned them, each [windows, length, …].
 
         Returns:
             The same.
@@ -178,9 +106,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         Returns:
             [rows, length, columns].
         """
-        rows = np.ascontiguousarray(batch["row"][:, -1], dtype="<i8")
-        digest = hashlib.blake2b(rows.tobytes(), digest_size=7)  # 56 bits: an int64 holds it
-        self._batches.append((int.from_bytes(digest.digest(), "big"), len(rows)))
+        self._counter.hand_out(batch["row"][:, -1])
         return batch["x"]
 
     # -- in the training -----------------------------------------------------------------------------------------
@@ -231,7 +157,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._weights = self.model.numpy_weights()
         step = int(self.model.optimizer.iterations.value)
         stats: Stats = self._feed.stats
-        self._count(step, stats)
+        self._counter.train(step, stats, self.intake.skipped)
+        if self._counter.due:
+            self._log.append(_record.trained_record(self._counter.total))
         recent = stats.since(self._before)
         logs = logs or {}
         self._tell(
@@ -241,7 +169,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 "epoch": self._epoch[0],
                 "in_epoch": step - self._epoch[1],
                 "rows": stats.rows,
-                "skipped": sum(self._skipped.values()),
+                "skipped": sum(self.intake.skipped.values()),
                 "readings": stats.fetched,
                 "scored": self._scorer.rows,
                 "reuse": stats.reuse,
@@ -268,40 +196,14 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def trained(self) -> Trained:
         """What was trained in all."""
-        return self._trained
-
-    @property
-    def readings(self) -> int:
-        """How many readings were read, those included that were left out."""
-        return self._read
+        return self._counter.total
 
     def close(self) -> None:
         """Write what is held back, which a start that goes on cuts off again and makes anew; let go of the file."""
         if self._weights is not None:
-            held = [*self._readings.rest(), *self._epochs.rest(), _record.trained_record(self._trained)]
+            held = [*self._readings.rest(), *self._epochs.rest(), _record.trained_record(self._counter.total)]
             self._log.append(*held)
         self._log.close()
-
-    def _count(self, step: int, stats: Stats) -> None:
-        """A step was trained. Now and then that is written down: every few seconds, and ever less often."""
-        digest, rows = self._batches.popleft()
-        twice = rows if digest in self._digests else 0
-        self._digests.append(digest)
-        before = self._trained
-        self._trained = Trained(
-            step=step,
-            steps=before.steps + 1,
-            rows=before.rows + rows,
-            twice=before.twice + twice,
-            missed=stats.missed,
-            lost=stats.lost,
-            skipped=dict(self._skipped),
-            time=clock.time(),
-        )
-        now = clock.monotonic()
-        if now - self._written >= max(2.0, 0.01 * (now - self._began)):
-            self._written = now
-            self._log.append(_record.trained_record(self._trained))
 
     # -- in the checkpoint ---------------------------------------------------------------------------------------
 
@@ -317,11 +219,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             "errors": self._errors.copy(),
             "epoch": list(self._epoch),
             "epoch_sums": self._epoch_sums.copy(),
-            "seen": self._seen,
-            "read": self._read,
-            "skipped": [[name, count] for name, count in self._skipped.items()],
-            "digests": np.array(self._digests, dtype=np.int64),
-            "trained": {name: value for name, value in asdict(self._trained).items() if name != "skipped"},
+            "intake": self.intake.state_dict(),
+            "trained": self._counter.state_dict(),
             "readings": self._readings.state_dict(),
             "epochs": self._epochs.state_dict(),
         }
@@ -340,10 +239,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
         self._heard = self._scorer.last
         self._epoch_sums = np.array(state["epoch_sums"], dtype=np.float64)
-        self._seen, self._read = int(state["seen"]), int(state["read"])
-        self._skipped = {name: int(count) for name, count in state["skipped"]}
-        self._digests = deque(np.asarray(state["digests"]).tolist(), maxlen=BATCHES)
-        self._trained = Trained(**state["trained"], skipped=dict(self._skipped))
+        self.intake.load_state_dict(state["intake"])
+        self._counter.load_state_dict(state["trained"], self.intake.skipped)
         self._readings.load_state_dict(state["readings"])
         self._epochs.load_state_dict(state["epochs"])
         self._restored = True

@@ -1,0 +1,88 @@
+"""What was trained in all: steps, rows, and whether any batch was trained twice, which is never to be."""
+
+from __future__ import annotations
+
+import hashlib
+import time as clock
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from unbounded._stats import Stats
+from unbounded.detect._record import Trained
+
+BATCHES = 2_000  # that are remembered: a row is long gone from the replay buffer by then
+SECONDS = 2.0  # between two records, at first
+SHARE = 0.01  # of a start's duration, between two records later: their number grows with its logarithm
+
+
+class Counter:
+    """Counts batches between the moment when they are handed out and the one when they are trained."""
+
+    def __init__(self) -> None:
+        self.total = Trained()
+        """What was trained up to now."""
+        self._handed: deque[tuple[int, int]] = deque()  # digest, rows
+        self._digests: deque[int] = deque(maxlen=BATCHES)
+        self._began = self._written = clock.monotonic()
+
+    def hand_out(self, rows: np.ndarray) -> None:
+        """A batch is on its way to the model.
+
+        Args:
+            rows: the numbers of its rows, in order, [rows].
+        """
+        numbers = np.ascontiguousarray(rows, dtype="<i8")
+        digest = hashlib.blake2b(numbers.tobytes(), digest_size=7)  # 56 bits: an int64 holds it
+        self._handed.append((int.from_bytes(digest.digest(), "big"), len(numbers)))
+
+    def train(self, step: int, stats: Stats, skipped: Mapping[str, int]) -> None:
+        """The oldest batch that was handed out is trained.
+
+        Args:
+            step: how many updates the optimizer says it has made.
+            stats: the feed's.
+            skipped: readings that were left out, by column.
+        """
+        digest, rows = self._handed.popleft()
+        twice = rows if digest in self._digests else 0
+        self._digests.append(digest)
+        before = self.total
+        self.total = Trained(
+            step=step,
+            steps=before.steps + 1,
+            rows=before.rows + rows,
+            twice=before.twice + twice,
+            missed=stats.missed,
+            lost=stats.lost,
+            skipped=dict(skipped),
+            time=clock.time(),
+        )
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write the total down; says so once."""
+        now = clock.monotonic()
+        if now - self._written < max(SECONDS, SHARE * (now - self._began)):
+            return False
+        self._written = now
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The total, and the batches that are remembered, as plain data and a small array."""
+        # Columns may have any name, and would be keys.
+        total = {name: value for name, value in asdict(self.total).items() if name != "skipped"}
+        return {"total": total, "digests": np.array(self._digests, dtype=np.int64)}
+
+    def load_state_dict(self, state: Mapping[str, Any], skipped: Mapping[str, int]) -> None:
+        """Go on from there.
+
+        Args:
+            state: from `state_dict`.
+            skipped: readings that were left out, by column.
+        """
+        self.total = Trained(**state["total"], skipped=dict(skipped))
+        self._digests = deque(np.asarray(state["digests"]).tolist(), maxlen=BATCHES)
