@@ -153,3 +153,39 @@ def test_shaken_rows_are_the_rows() -> None:
 
     stream = table(100).filter(lambda r: r["id"] % 5 > 0).map(twice, workers=2).batch(10)
     assert run(shaken(stream, seed=4)) == run(stream)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda s, f: s.batch(6).map(f),
+        lambda s, f: s.batch(6).random_map(lambda r, rng: f(r)),
+        lambda s, f: s.map(f).batch(6),
+        lambda s, f: s.random_map(lambda r, rng: f(r), group=6).batch(6),
+        lambda s, f: s.batch(6).map(f, workers=2).prefetch(2),
+    ],
+    ids=["after batch", "random after batch", "map", "random", "workers"],
+)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda r: {**r, "x": r["x"][:-1]}, "leaf .* has .+ rows and leaf .* has"),
+        (lambda r: {**r, "x": np.concatenate([r["x"], r["x"]])}, "leaf .* has .+ rows and leaf .* has"),
+        (lambda r: {k: v[:-1] for k, v in r.items()}, "was given .+ rows and returned"),
+        (lambda r: {**r, "x": r["x"].sum()}, "leaf .'x'. has no rows"),
+    ],
+    ids=["one leaf shorter", "one leaf longer", "all shorter", "a sum"],
+)
+def test_each_leaf_that_a_function_returns_has_the_rows_that_it_was_given(
+    words: Any, change: Any, sentence: str
+) -> None:
+    source = table(12, shuffle=False).select({"id": "id", "x": "x"})
+    with ub.Feed(words(source, change)) as feed, pytest.raises(ub.RowsError, match=sentence):
+        next(feed.batches())
+
+
+def test_a_function_may_change_its_rows_shapes_and_structure_after_batch() -> None:
+    stream = table(12, shuffle=False).batch(4).map(lambda r: (np.stack([r["x"]] * 3, axis=1), r["id"] > 3))
+    x, y = first(stream, 2)[1]
+    assert x.shape == (4, 3)
+    assert y.all()

@@ -456,7 +456,7 @@ class Feed:
     def _mend(self) -> None:
         assert self._taking_in is not None
         at, before = self._taking_in
-        if self._lots and self._lots[-1].before is before:
+        while self._lots and self._lots[-1].end > before.steps:
             self._lots.pop()
         self._held.back_to(at)
         self._taking_in = None
@@ -588,12 +588,30 @@ class Feed:
         return self._trained
 
     def rewind(self) -> int:
-        """Batches that were handed out and not confirmed come again; says how many these are. Nothing is read
-        again."""
+        """Batches that were handed out and not confirmed come again; says how many these are.
+
+        Those whose memory can be written to are read again from the stream: nobody knows what the trainer did to it.
+        """
         doubtful = self._handed - self._trained
+        if any(_rows.is_writable(item) for item in self._items(self._trained, self._handed)):
+            self._forget_lots()
         self.tally.in_doubt += doubtful
         self._handed = self._trained
         return doubtful
+
+    def _items(self, start: int, stop: int) -> Iterator[Tree]:
+        """The batches from number `start` up to `stop` that are at hand."""
+        for lot in self._lots:
+            first = lot.before.steps
+            yield from lot.run.items[max(0, start - first) : max(0, stop - first)]
+
+    def _forget_lots(self) -> None:
+        """Let go of what was taken in and is not trained on: the next pull begins there, as after a torn one."""
+        before = self.count
+        self._taking_in = (self._at(), before)
+        self._fetched = self._trained
+        self._ended = False
+        self._tail = before
 
     # -- batches one by one, for a trainer that asks for them in its own time ------------------------------------
 

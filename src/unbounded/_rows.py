@@ -137,6 +137,11 @@ def _read_only(leaf: Array) -> Array:
     return view
 
 
+def is_writable(rows: Tree) -> bool:
+    """Whether some of the memory can be written to."""
+    return any(leaf.flags.writeable for _, leaf in leaves(rows))
+
+
 def gather(rows: Tree, index: Array) -> Tree:
     """The rows that `index` (integers in any shape, or a mask) names: copies, in memory of their own (see `empty`).
 

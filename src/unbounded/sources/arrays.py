@@ -109,7 +109,7 @@ class _Arrays:
         if self._arrays.shuffle:
             rows = _rows.gather(self._arrays.rows, self._index(number, start, stop))
         else:
-            rows = _rows.cut(self._arrays.rows, start, stop)
+            rows = _rows.read_only(_rows.cut(self._arrays.rows, start, stop))
         self._row += stop - start
         return Block(rows, stop - start, Break("pass") if stop == self._n else None)
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check, _rows, _user_code
+from unbounded import _check, _rows
 from unbounded._block import Block, Run
 from unbounded._node import Context, Mark, Node
 from unbounded._pump import Workers
 from unbounded._rows import RowsError, Tree
 from unbounded.stages._base import Stage, Through, name_of, plain
+from unbounded.stages._call import Call, Caller
 
 
 @dataclass(frozen=True)
@@ -39,33 +40,6 @@ class _Apply(Through):
     def apply(self, block: Block | Run) -> Block | Run | None:
         changed: Block | Run = self._call(block)
         return changed
-
-
-class Caller:
-    """What `map` does to a block, with a check that as many rows come back as went in."""
-
-    def __init__(self, fn: Callable[[Tree], Tree], what: str) -> None:
-        self._fn = fn
-        self._what = what
-
-    def __call__(self, block: Any) -> Any:
-        """The block with its rows changed."""
-        if isinstance(block, Run):
-            items = _user_code.call(self._each, block.items)
-            return replace(block, items=items, parts=tuple(items))
-        if not block.count:
-            return block
-        rows = _rows.map_leaves(np.asarray, _user_code.call(self._fn, block.rows))
-        count = _rows.count_checked(rows, f"What {self._what} returned")
-        if count != block.count:
-            raise RowsError(
-                f"{self._what} was given {block.count:,} rows and returned {count:,}. Expected one row for each: "
-                "use .filter() to leave rows out, and put a function that looks across rows after .batch()."
-            )
-        return block.with_rows(rows)
-
-    def _each(self, items: Sequence[Tree]) -> list[Tree]:
-        return [_rows.map_leaves(np.asarray, self._fn(item)) for item in items]
 
 
 @dataclass(frozen=True)
@@ -131,10 +105,11 @@ class _Filter(Through):
     def __init__(self, upstream: Node, fn: Callable[[Tree], Any]) -> None:
         super().__init__(upstream)
         self._fn = fn
+        self._call = Call()
 
     def apply(self, block: Block | Run) -> Block | None:
         assert isinstance(block, Block)
-        mask = np.asarray(_user_code.call(self._fn, block.rows))
+        mask = np.asarray(self._call(self._fn, block.rows))
         if mask.shape != (block.count,) or mask.dtype != bool:
             raise RowsError(
                 f"filter({name_of(self._fn)}) returned {mask.dtype} of shape {mask.shape} for {block.count:,} rows. "
@@ -164,7 +139,7 @@ class Select(_OneToOne):
             raise ValueError("select(weight=…) was given without y. Expected select(x=…, y=…, weight=…).")
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Apply(upstream, self._pick, "select")
+        return _Select(upstream, self._pick)
 
     def _pick(self, rows: Tree) -> Tree:
         if not isinstance(rows, dict):
@@ -175,6 +150,16 @@ class Select(_OneToOne):
         parts = [_column(rows, wanted) for wanted in (self.x, self.y, self.weight) if wanted is not None]
         # A list on its own would be taken by fit for a tuple of x, y and weights.
         return parts[0] if len(parts) == 1 and not isinstance(parts[0], list) else tuple(parts)
+
+
+class _Select(Through):
+    def __init__(self, upstream: Node, pick: Callable[[Tree], Tree]) -> None:
+        super().__init__(upstream)
+        self._pick = pick
+
+    def apply(self, block: Block | Run) -> Block:
+        assert isinstance(block, Block)
+        return block.with_rows(self._pick(block.rows))
 
 
 def _column(rows: Mapping[Any, Tree], wanted: Any) -> Tree:

@@ -21,7 +21,7 @@ from unbounded._node import Context, EndOfStream, Mark, Node
 from unbounded._order import seeds_of
 from unbounded._rows import Tree
 from unbounded.stages._base import Holding, Stage, Through, name_of
-from unbounded.stages.map import Caller
+from unbounded.stages._call import Caller
 
 RandomFn = Callable[[Tree, np.random.Generator], Tree]
 
@@ -69,12 +69,12 @@ class _Draw:
     def __init__(self, fn: RandomFn, key: tuple[int, int]) -> None:
         self._fn = fn
         self._key = key
-        self._what = f"random_map({name_of(fn)})"
+        self._call = Caller(lambda rows: rows, f"random_map({name_of(fn)})")
 
     def __call__(self, block: Any, number: int) -> Any:
         seeds = seeds_of((*self._key, number))
-        rng = np.random.Generator(np.random.PCG64(seeds))
-        return Caller(lambda rows: self._fn(rows, rng), self._what)(block)
+        # A new generator for each call: one that is made again must be given the same draws.
+        return self._call(block, lambda rows: self._fn(rows, np.random.Generator(np.random.PCG64(seeds))))
 
 
 class _PerBatch(Through):
