@@ -6,14 +6,16 @@ CHAOS_KILLS ?= 20
 PYTEST = .venv/bin/python -m pytest -q
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint core backends chaos-short chaos bench
+OLDEST = .venv-oldest/bin/python
+
+.PHONY: demo test lint core backends oldest chaos-short chaos bench
 
 demo: .venv/.demo
 	@.venv/bin/unbounded demo
 
 # -- tests ---------------------------------------------------------------------------------------------------------------
 
-test: lint core backends chaos-short
+test: lint core backends oldest chaos-short
 
 lint: .venv/.test
 	.venv/bin/ruff check .
@@ -23,7 +25,11 @@ core: .venv/.test
 	$(PYTEST) -n 2 --ignore-glob='tests/test_keras_*' --ignore=tests/test_chaos.py
 
 backends: .venv/.test
-	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; KERAS_BACKEND=$$backend $(PYTEST) tests/test_keras_*.py; done
+	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; KERAS_BACKEND=$$backend $(PYTEST) -n 2 tests/test_keras_*.py; done
+
+# The same on JAX alone, with the oldest versions that are supported.
+oldest: .venv-oldest/.test
+	KERAS_BACKEND=jax $(OLDEST) -m pytest -q -n 2 tests/test_keras_*.py
 
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
@@ -51,6 +57,13 @@ bench: .venv/.bench
 .venv/.test: pyproject.toml | .venv/bin/python
 	@echo "Installing three backends and what the tests need, into .venv: some minutes."
 	@$(PIP) '.[test]'
+	@touch $@
+
+.venv-oldest/.test: pyproject.toml tests/oldest-versions.txt | .venv/bin/python
+	@echo "Installing the oldest versions that are supported, into .venv-oldest."
+	@$(PYTHON) -m venv .venv-oldest
+	@$(OLDEST) -m pip install --quiet --disable-pip-version-check --constraint tests/oldest-versions.txt \
+		--editable '.[jax]' pytest pytest-xdist hypothesis
 	@touch $@
 
 .venv/.bench: pyproject.toml | .venv/bin/python
