@@ -44,7 +44,8 @@ def _sentence(missing: str) -> str:
         )
     return (
         f"Keras is to run on {missing}, which is not installed ({why}). Installed: {', '.join(installed)}. Set it "
-        f'before Keras is first imported (a notebook has to be restarted): os.environ["KERAS_BACKEND"] = "{installed[0]}".'
+        "before Keras is first imported (a notebook has to be restarted): "
+        f'os.environ["KERAS_BACKEND"] = "{installed[0]}".'
     )
 
 

@@ -118,6 +118,19 @@ def adopt(iterator: Any, adapter: Any) -> None:
     iterator.data_adapter = adapter
     iterator.steps_per_epoch = None
     iterator._interrupted_warning = ended
+    if _is_jax_on_cpu():
+        # Keras 3.14 takes one batch ahead here too, which gains nothing on a CPU: a step would wait for a row that it
+        # doesn't need.
+        iterator._get_iterator = adapter.get_jax_iterator
+
+
+def _is_jax_on_cpu() -> bool:
+    """Whether batches need not be sent to a device, nor divided among several."""
+    if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
+        return False
+    import jax
+
+    return bool(jax.default_backend() == "cpu")
 
 
 def set_length(iterator: Any, steps: int | None) -> None:
@@ -179,6 +192,7 @@ class _Constant(DataAdapter):  # type: ignore[misc]
 
     num_batches = batch_size = partial_batch_size = None
     has_partial_batch = False
+    builtin_prefetch = True  # as our own adapters say
 
     def __init__(self) -> None:
         self.asked = 0
@@ -192,11 +206,11 @@ class _Constant(DataAdapter):  # type: ignore[misc]
 
 
 def taken_ahead(iterator: Any) -> int:
-    """How many batches an iterator of Keras's takes before it hands the first one on: some versions do on JAX.
+    """How many batches an iterator of Keras's takes before it hands the first one on: on JAX, to send them to a device.
 
     It is measured on an iterator of the same class over constants, so that no version has to be known.
     """
-    if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
+    if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None or _is_jax_on_cpu():
         return 0
     constant = _Constant()
     for _, _, batches in type(iterator)(constant):
