@@ -7,6 +7,7 @@ after a restart.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import weakref
 from collections import deque
@@ -143,6 +144,10 @@ class Feed:
         self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, clock)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
+        # Of a feed that nobody holds any more. In a thread of its own: this one may hold, at any line at which Python
+        # finds that, a lock that closing takes.
+        self._dropped = weakref.finalize(self, _thread.start_new_thread, self._top.close, ())
+        self._dropped.atexit = False  # then its threads end anyway
         _sharing.opened(self)
 
     def _begin(self) -> None:
@@ -921,6 +926,7 @@ class Feed:
             self._last_counts = self._opened.top.counts()
             self._closed = True
             self._loop = None
+            self._dropped.detach()
             self._top.close()
             if self._directories is not None:
                 self._directories.close()

@@ -229,7 +229,7 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
         got, got_shape = now[path]
         if not _same_dtype(dtype, got):
             raise RowsError(
-                f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({dtype.name!r})."
+                f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({_dtype_name(dtype)!r})."
             )
         if shape != got_shape:
             raise RowsError(
@@ -245,6 +245,10 @@ def same_spec(one: Tree, other: Tree) -> bool:
         _same_dtype(leaf.dtype, theirs[path].dtype) and leaf.shape[1:] == theirs[path].shape[1:]
         for path, leaf in ours.items()
     )
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return {"U": "str", "S": "bytes"}.get(dtype.kind, dtype.name)
 
 
 def _same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:

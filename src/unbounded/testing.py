@@ -172,6 +172,10 @@ def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
     assert list(ours) == list(theirs), f"{what}: leaves {list(ours)} for {list(theirs)}"
     for path, leaf in theirs.items():
         mine = ours[path]
+        if mine.dtype.kind == leaf.dtype.kind and leaf.dtype.kind in "US":
+            # Text is as wide as the longest in its block, and where blocks are cut carries no meaning.
+            mine = mine.astype(leaf.dtype) if mine.dtype.itemsize < leaf.dtype.itemsize else mine
+            leaf = leaf.astype(mine.dtype)
         assert mine.dtype == leaf.dtype, f"{what}: {_rows.name(path)} is {mine.dtype} for {leaf.dtype}"
         assert mine.shape == leaf.shape, f"{what}: {_rows.name(path)} has shape {mine.shape} for {leaf.shape}"
         same = mine.tobytes() == leaf.tobytes()

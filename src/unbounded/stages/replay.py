@@ -164,7 +164,9 @@ class _Replay(Holding):
 
     def _push(self, block: Block) -> None:
         size = self._draw.capacity + self._slack
-        if self._ring is None:
+        if self._ring is not None:
+            self._ring = _rows.map_leaves(_wide_enough, self._ring, block.rows)
+        else:
             self._ring = _rows.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
             self._times = None if block.times is None else np.empty(size)
         start = self._next.rows % size
@@ -196,3 +198,10 @@ class _Replay(Holding):
     def restore(self, mark: Mapping[str, Any]) -> None:
         self._begin(mark["row"], mark["given"], At(*mark["seam"]))
         self._held.restore(mark)
+
+
+def _wide_enough(ring: Array, leaf: Array) -> Array:
+    """The ring's memory, with room for longer text where text has become longer."""
+    if leaf.dtype.kind in "US" and leaf.dtype.itemsize > ring.dtype.itemsize and leaf.dtype.kind == ring.dtype.kind:
+        return ring.astype(leaf.dtype)
+    return ring
