@@ -20,6 +20,7 @@ from unbounded.cli import _view
 from unbounded.cli._app import app
 from unbounded.cli._display import JsonDisplay, PlainDisplay, display
 from unbounded.cli._live import panel, sparkline
+from unbounded.cli._signals import Stopped, StopSignals
 from unbounded.cli._train import name_of
 from unbounded.cli._view import Silence, View, alarm_line
 from unbounded.cli._words import in_words
@@ -252,6 +253,34 @@ def test_a_run_whose_output_nobody_reads_any_more_ends(lab):
     assert process.returncode == 143
     assert "BrokenPipe" not in errors
     assert read_run(lab / "runs" / "lab-boiler").trained.step > 0
+
+
+def test_a_signal_while_a_framework_begins_is_noted_and_delivered_after():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as signals:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+        signals.hold()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="SIGINT"):
+            signals.deliver()
+        signals.deliver()
+        signals.hold()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_library_s_words_become_the_command_s():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import signal
 import sys
-import threading
 import time as clock
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unbounded.cli._display import Display, PlainDisplay, Ticker, display
 from unbounded.cli._glance import Glance
+from unbounded.cli._signals import Stopped, StopSignals
 from unbounded.cli._view import Event
 from unbounded.cli._words import WithoutAdvice, in_users_file, in_words, is_sentence, warnings_said
 from unbounded.detect._columns import VITALS
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 BACKENDS = ("jax", "torch", "tensorflow")
 ENDED, RAISED, SENTENCE = 0, 1, 2
 BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM, where Ctrl-C would be a KeyboardInterrupt."""
 
 
 def run(
@@ -64,32 +59,15 @@ def run(
         print(error, file=sys.stderr)
         return SENTENCE
     directory = directory or Path("runs") / name_of(source)
-    session = Session(source, directory, plan, shown, rate=rate, accept_changes=accept_changes)
     try:
-        with sigterm_stops(), Ticker(shown), warnings_said(shown.say):
+        with StopSignals() as signals, Ticker(shown), warnings_said(shown.say):
+            session = Session(source, directory, plan, shown, signals, rate=rate, accept_changes=accept_changes)
             return session.run(report=report)
-    except KeyboardInterrupt as error:
+    except Stopped as stopped:
         # In the midst of saying how it ended: what was trained is saved, and a report can be had later.
-        return BY_SIGNAL["SIGTERM" if isinstance(error, Stopped) else "SIGINT"]
+        return BY_SIGNAL[stopped.name]
     finally:
         shown.close()
-
-
-@contextlib.contextmanager
-def sigterm_stops() -> Iterator[None]:
-    """Let SIGTERM end what is at hand as Ctrl-C does, where nobody has taken over either; and put it back."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped
-
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
-        yield  # Python allows handlers in the main thread alone; and who ignores it had a reason
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Session:
@@ -100,15 +78,24 @@ class Session:
         directory: the run's.
         plan: how to train.
         shown: the display.
+        signals: what stops it.
         rate: readings a second, for `machine:`.
         accept_changes: see `run`.
     """
 
     def __init__(
-        self, source: str, directory: Path, plan: Plan, shown: Display, *, rate: float, accept_changes: bool
+        self,
+        source: str,
+        directory: Path,
+        plan: Plan,
+        shown: Display,
+        signals: StopSignals,
+        *,
+        rate: float,
+        accept_changes: bool,
     ) -> None:
         self._source, self._directory, self._plan, self._shown = source, directory, plan, shown
-        self._rate, self._accept_changes = rate, accept_changes
+        self._signals, self._rate, self._accept_changes = signals, rate, accept_changes
         self._begun = False  # this start wrote something that a report can be made of
 
     def run(self, *, report: bool) -> int:
@@ -123,14 +110,16 @@ class Session:
         say = self._shown.say
         code = RAISED
         try:
-            end = self._train()
+            try:
+                end = self._train()
+            finally:
+                self._signals.deliver()  # had `fit` not come so far as to take it
             code = BY_SIGNAL.get(str(end.by), ENDED)
             if end.by is not None:
                 say(self._ended(end))
-        except KeyboardInterrupt as error:
-            by = "SIGTERM" if isinstance(error, Stopped) else "SIGINT"
-            code = BY_SIGNAL[by]
-            say(f"Stopped by {by}. {self._typed_again()}")
+        except Stopped as stopped:
+            code = BY_SIGNAL[stopped.name]
+            say(f"Stopped by {stopped.name}. {self._typed_again()}")
         except Exception as error:
             users = in_users_file(error, self._source)
             sentence = is_sentence(error) or (isinstance(error, OSError) and self._is_ours(error))
@@ -184,9 +173,12 @@ class Session:
 
     def _tell(self, event: Event, glance: Glance) -> None:
         say = self._shown.say
+        if event["event"] == "loading":
+            self._signals.hold()
         if event["event"] == "begin":
             self._begun = True
             glance.stop()
+            self._signals.deliver()
             if event["step"]:
                 say(f"Going on at step {event['step'] + 1:,}, {event['position']}.")
         if event["event"] == "done":
