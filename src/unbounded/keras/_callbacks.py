@@ -7,9 +7,7 @@ begins anew, as the script says.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 import keras
@@ -94,21 +92,6 @@ def continue_files(callbacks: Sequence[Any]) -> None:
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger):
             callback.append = True
-
-
-def callback_list() -> Any | None:
-    """The `CallbackList` that is calling, found on the call stack; None where something else calls.
-
-    Keras tells a callback neither which others there are nor in which order they run, and both matter here:
-    the counting must come first and the saving last.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList):
-            return owner
-        frame = frame.f_back
-    return None
 
 
 def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:

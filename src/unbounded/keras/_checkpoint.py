@@ -19,7 +19,7 @@ from unbounded._checkpoint import Saved
 from unbounded._describe import RunFinished
 from unbounded._epoch import Epoch
 from unbounded.keras import _model, internals
-from unbounded.keras._callbacks import CallbackStates
+from unbounded.keras._callbacks import CallbackStates, continue_files
 from unbounded.keras._director import Director
 from unbounded.keras._due import Due
 from unbounded.keras._feed import Feed
@@ -144,6 +144,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         saved, self._placed, self._is_placed = self._placed, None, False
         if saved is not None:
             self._restore(saved)
+            continue_files(director.users)
         elif feed.run != self._saving.directory and feed.core.steps:
             # A run of its own: what the feed was trained on before it belongs to another one.
             feed.close_epoch()
@@ -165,7 +166,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         feed, model = self.feeds[0], self.model
         state = saved.read_state()
         if not (model.built and model.optimizer is not None and model.optimizer.built):
-            _model.build(model, feed.core.peek())
+            assert feed.fit is not None
+            _model.build(model, feed.fit.peek())
         _model.restore_model(model, state["model"], accept_changes=self._accept_changes)
         self._resumed = state
 
@@ -292,6 +294,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """The data can't be had: what was trained since the last checkpoint is saved before that is said."""
         if self._director is not None:
             self._save_at_once()
+            self._signals.put_back()
 
     def after_failure(self, error: BaseException) -> None:
         """A callback, or what it did, has failed, and Keras will call nobody's `on_train_end`."""

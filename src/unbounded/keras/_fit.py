@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import keras
 
@@ -51,6 +51,9 @@ class Fit:
         """Whether Keras has announced a step that has not ended: with a director, what it takes is there already."""
         self.idle = False
         """Whether the epoch at hand goes on after its last step: Keras is then given one that does nothing."""
+        self.error: BaseException | None = None
+        """What has failed while Keras runs a step, and is raised when that step is over: for a batch that is taken
+        ahead, or in a thread of TensorFlow's, which would wrap it."""
         self.in_threads = False
         """Whether batches are taken in threads of TensorFlow's, ahead of what is trained."""
         self.on_failure: Callable[[], None] | None = None
@@ -62,7 +65,9 @@ class Fit:
         self._asked = 0  # batches of the epoch at hand that Keras has asked for
         self._epoch = _epoch_of(feed.own_epoch, made.steps, core)
         _batches.check_multiple(self._epoch, self.multiple)
-        self._ahead = internals.taken_ahead(made.iterator)
+        self.ahead = internals.taken_ahead(made.iterator)
+        """Batches that Keras takes before those of the step that it runs."""
+        self._late: BaseException | None = None  # what has failed for such a batch
 
     @property
     def model(self) -> Any:
@@ -107,6 +112,9 @@ class Fit:
         self._core.tally.pause()
         if not self.directed:
             self._core.trained()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
 
     def has_more(self) -> bool:
         """Whether another batch follows; asked only where an end may come, since asking may mean waiting."""
@@ -129,23 +137,45 @@ class Fit:
         core = self._own()
         if self.in_threads:
             return not core.interrupted and (core.outstanding > 0 or not core.epoch_over)
-        missing = self.multiple + self._ahead - core.outstanding
-        if missing > 0 and not core.interrupted:
-            self.fetch(missing)
+        if self._late is not None:
+            error, self._late = self._late, None
+            self._fail(error)
+        if not core.interrupted:
+            self._fetch_with_ahead(max(0, self.multiple - core.outstanding))
             if self.blocks is not None and self.directed:
                 self.blocks.fill()
         return core.outstanding > 0 or (core.ready > 0 and not core.interrupted)
 
+    def _fetch_with_ahead(self, batches: int) -> int:
+        """`fetch`, and as many more as Keras takes ahead. That these can't be had is no failure of the step at hand."""
+        there = self.fetch(batches) if batches else 0
+        if self.ahead and there == batches:
+            try:
+                self._own().fetch(batches + self.ahead, whole=self.multiple > 1)
+            except _user_code.Interrupted:
+                pass
+            except Exception as error:
+                self._late = error
+        return there
+
     def fetch(self, batches: int) -> int:
         """`Feed.fetch`, in whole executions; a signal ends the wait."""
+        core = self._own()
         try:
-            return self._own().fetch(batches, whole=self.multiple > 1)
+            there = core.fetch(batches, whole=self.multiple > 1)
+            if there and self._weigh is not None:
+                # Batches that can't be weighed are refused here as well, and not where Keras takes them.
+                self._weigh(core.upcoming(1)[0])
+            return there
         except _user_code.Interrupted:
             return 0
-        except BaseException:
-            if self.on_failure is not None:
-                self.on_failure()
-            raise
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        if self.on_failure is not None:
+            self.on_failure()
+        raise error
 
     @property
     def ready(self) -> int:
@@ -179,33 +209,31 @@ class Fit:
             waits = self.in_threads or not self.in_step
             return core.ready > 0 or (waits and not core.interrupted and self.fetch(1) > 0)
         # Those that are asked for beyond what runs were taken ahead: nothing is known of them yet.
-        core.trained(max(0, core.outstanding - self._ahead))
+        core.trained(max(0, core.outstanding - self.ahead))
         self._asked += 1
         if core.ready > 0:
             return True
-        first = self._asked == 1
-        within = (self._asked - 1 - self._ahead) % self.multiple if not first else 0
-        return not core.interrupted and self.fetch(self.multiple + (self._ahead if first else -within)) > 0
+        if self._late is not None:
+            self.error, self._late = self._late, None
+        if core.interrupted or self.error is not None:
+            return False
+        within = (self._asked - 1 - self.ahead) % self.multiple
+        return self._fetch_with_ahead(self.multiple - within) > 0
 
     def next_execution_is_there(self) -> bool:
-        """The same for all steps of an execution at once, without a director."""
+        """The same for all steps of an execution at once, without a director, in a thread of TensorFlow's."""
         core = self._core
         core.trained()
-        there = not core.interrupted and self.fetch(self.multiple) > 0
-        if not there:
-            self.end_steps()
-        return there
+        try:
+            return not core.interrupted and self.fetch(self.multiple) > 0
+        except BaseException as error:
+            self.error = error
+            return False
 
     def batches(self) -> Iterator[Tree]:
         """The batches of the epoch at hand, one for each time that Keras asks."""
         while self.next_is_there():
             yield self.take()
-        self.end_asking()
-
-    def end_asking(self) -> None:
-        """Keras was told that there is no further batch: without a director that ends the steps of the epoch."""
-        if not (self.directed or self.in_threads):
-            self.end_steps()
 
 
 def _epoch_of(own: Epoch | None, steps: int | None, core: CoreFeed) -> Epoch | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from unbounded.keras import internals
 from unbounded.keras._arrays import Pairs, match, read
 from unbounded.keras._owned import Owned, plain_name, unique
 
@@ -182,15 +183,10 @@ def _rate(variables: list[Any]) -> Any:
     return next((v for v in variables if plain_name(v) == "learning_rate"), None)
 
 
-def _trained(optimizer: Any) -> list[Any]:
-    """The variables that an optimizer was built with; Keras has no public word for them."""
-    return list(getattr(optimizer, "_trainable_variables", ()))
-
-
 def _trained_paths(optimizer: Any, owned: Owned) -> list[str]:
     paths = {id(v): path for path, v in owned.variables.items()}
     # A variable that isn't the model's own has no path, and what it is called here must do.
-    return [paths.get(id(v), f"{v.path} (not the model's own)") for v in _trained(optimizer)]
+    return [paths.get(id(v), f"{v.path} (not the model's own)") for v in internals.trained_by(optimizer)]
 
 
 def _by_slot(optimizer: Any, variables: list[Any], owned: Owned) -> dict[str, Any]:
@@ -199,7 +195,7 @@ def _by_slot(optimizer: Any, variables: list[Any], owned: Owned) -> dict[str, An
     Keras names a slot by the trained variable's path of this process and the slot: "dense_16_kernel_momentum".
     """
     owners: dict[str, list[str]] = {}
-    for variable, path in zip(_trained(optimizer), _trained_paths(optimizer, owned), strict=True):
+    for variable, path in zip(internals.trained_by(optimizer), _trained_paths(optimizer, owned), strict=True):
         owners.setdefault(variable.path.replace("/", "_") + "_", []).append(path)
     times: dict[str, int] = {}
 
@@ -222,7 +218,7 @@ def _initial(model: Any, optimizer: Any, owned: Owned) -> dict[str, Any]:
     """What an optimizer's variables are right after it was built."""
     with scope(model):
         new = type(optimizer).from_config(optimizer.get_config())
-        new.build(_trained(optimizer))
+        new.build(internals.trained_by(optimizer))
     alone = Owned(optimizers={"": new})
     for value in vars(new).values():
         if isinstance(value, keras.optimizers.Optimizer):

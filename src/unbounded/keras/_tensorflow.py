@@ -53,7 +53,6 @@ def tensors(fit: Fit) -> Iterator[Tree]:
             made.extend(_unstacked(_next_group(fit)))
         fit.take()
         yield made.popleft()
-    fit.end_asking()
 
 
 def _unstacked(group: list[Tree]) -> list[Tree]:

@@ -6,6 +6,7 @@ Keras has no public way to be fed by something of one's own, so a handful of pri
 - `EpochIterator`: the arguments that it is made with (role, `class_weight`, `y`, …), read while it is made;
 - `CallbackList`, a public class, which shows itself to a callback in `set_params`, and nowhere else;
 - `Trainer._initial_epoch`, `Trainer._symbolic_build` and, on JAX, `Trainer._jax_state`;
+- `Optimizer._trainable_variables`, which optimizers of a model's own are saved and restored by;
 - the global seed generator, which has no public name.
 
 Each is probed when this module is imported. A version of Keras that lacks one is refused by one error, since a
@@ -180,6 +181,11 @@ def is_attached(model: Any) -> bool:
     return keras.backend.backend() != "jax" or not getattr(model, "_jax_state", None)
 
 
+def trained_by(optimizer: Any) -> list[Any]:
+    """The variables that an optimizer was built with."""
+    return list(getattr(optimizer, "_trainable_variables", ()))
+
+
 def global_seed_generator(*, make: bool = False) -> Any:
     """Keras's own seed generator; None where nobody has asked for one yet, unless it is to be made."""
     if make:
@@ -190,9 +196,9 @@ def global_seed_generator(*, make: bool = False) -> Any:
 class _Constant(DataAdapter):  # type: ignore[misc]
     """Counts how many batches are asked for."""
 
+    builtin_prefetch = True  # as a feed's own adapters have it
     num_batches = batch_size = partial_batch_size = None
     has_partial_batch = False
-    builtin_prefetch = True  # as our own adapters say
 
     def __init__(self) -> None:
         self.asked = 0
