@@ -146,7 +146,7 @@ class Fit:
                 self.blocks.fill()
         return core.outstanding > 0 or (core.ready > 0 and not core.interrupted)
 
-    def _fetch_with_ahead(self, batches: int) -> int:
+    def _fetch_with_ahead(self, batches: int) -> None:
         """`fetch`, and as many more as Keras takes ahead. That these can't be had is no failure of the step at hand."""
         there = self.fetch(batches) if batches else 0
         if self.ahead and there == batches:
@@ -156,7 +156,6 @@ class Fit:
                 pass
             except Exception as error:
                 self._late = error
-        return there
 
     def fetch(self, batches: int) -> int:
         """`Feed.fetch`, in whole executions; a signal ends the wait."""
@@ -213,12 +212,14 @@ class Fit:
         self._asked += 1
         if core.ready > 0:
             return True
-        if self._late is not None:
+        if core.interrupted or self._late is not None:
             self.error, self._late = self._late, None
-        if core.interrupted or self.error is not None:
             return False
         within = (self._asked - 1 - self.ahead) % self.multiple
-        return self._fetch_with_ahead(self.multiple - within) > 0
+        self._fetch_with_ahead(max(0, self.multiple - self.ahead - within))
+        if not core.ready:
+            self.error, self._late = self._late, None
+        return core.ready > 0
 
     def next_execution_is_there(self) -> bool:
         """The same for all steps of an execution at once, without a director, in a thread of TensorFlow's."""
