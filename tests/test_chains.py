@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import Counter, from_start, table
+from unbounded import _rows
+from unbounded.testing import assert_same_rows
 
 
 def _jitter(rows: Any, rng: np.random.Generator) -> Any:
@@ -113,3 +116,24 @@ def test_a_long_chain_of_every_word_goes_on_exactly() -> None:
         .prefetch(3)
     )
     ub.testing.assert_resumes(stream, steps=12)
+
+
+def test_memory_that_was_handed_out_is_never_written_again() -> None:
+    # A trainer may read a batch long after the call in which it was given it: JAX does, in a thread of its own.
+    base = table(500, seed=1)
+    for stream in (
+        base,
+        base.shuffle(70),
+        base.replay(100, reuse=2.0),
+        base.windows(5, by="k"),
+        base.normalize("x"),
+        base.filter(_most),
+        ub.samples(lambda: ({"id": i, "k": i % 3} for i in itertools.count())),
+    ):
+        with ub.Feed(stream.batch(7)) as feed:
+            batches = list(itertools.islice(feed.batches(), 200))
+            copies = [_rows.map_leaves(np.copy, batch) for batch in batches]
+            for _ in itertools.islice(feed.batches(), 200):
+                pass
+            for batch, copy in zip(batches, copies, strict=True):
+                assert_same_rows(batch, copy)
