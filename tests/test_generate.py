@@ -294,3 +294,85 @@ def test_the_ids_come_once_each_through_a_chain() -> None:
 
     seen = first_ids(ub.generate(rows).shuffle(10).batch(10), 20)
     assert sorted(seen) == list(range(200))
+
+
+class Consumer:
+    """A client that opens a connection when it is made."""
+
+    opened = 0
+    closed = 0
+
+    def __init__(self) -> None:
+        Consumer.opened += 1
+        self.i = 0
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        self.i += 1
+        return np.arange(4)
+
+    def close(self) -> None:
+        Consumer.closed += 1
+
+
+class KeptConsumer(Consumer):
+    def state_dict(self) -> Any:
+        return {"i": self.i}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.i = state["i"]
+
+
+@pytest.mark.parametrize("looked", [True, False])
+@pytest.mark.parametrize("kind", [Consumer, KeptConsumer])
+def test_to_look_at_what_a_function_returns_opens_no_second_connection(kind: Any, looked: bool) -> None:
+    Consumer.opened = Consumer.closed = 0
+    stream = ub.generate(lambda: kind()).batch(4)
+    if looked:
+        assert stream.guarantee == ("exact" if kind is KeptConsumer else "at_most_once")
+        stream.describe()
+    with ub.Feed(stream, require="at_most_once") as feed:
+        next(feed.batches())
+    assert (Consumer.opened, Consumer.closed) == (1, 1)
+    with ub.Feed(stream) as feed:
+        next(feed.batches())
+    assert (Consumer.opened, Consumer.closed) == (2, 2)
+
+
+def test_what_was_opened_and_never_read_is_closed_with_the_feed() -> None:
+    Consumer.opened = Consumer.closed = 0
+    with ub.Feed(ub.generate(lambda: Consumer()).batch(4)):
+        pass
+    assert Consumer.opened == Consumer.closed
+
+
+@pytest.mark.parametrize("made", [{"x": 1.0}, "text", b"bytes", np.zeros((3, 2)), 5, None])
+def test_a_function_that_returns_rows_in_place_of_yielding_them_is_told_so(made: Any) -> None:
+    def sensor(start: int = 0) -> Any:
+        return made
+
+    for fn in (sensor, lambda: made):
+        with pytest.raises(TypeError, match=r"which returned a .*Expected a function that yields"):
+            ub.Feed(ub.generate(fn).batch(2)).peek()
+    if not isinstance(made, np.ndarray):
+        with pytest.raises(TypeError, match="that yields one sample"):
+            ub.Feed(ub.samples(sensor).batch(2)).peek()
+
+
+@pytest.mark.parametrize("grade", ["start", "state", "live"])
+def test_blocks_without_rows_for_ever_leave_the_feed_to_look_and_to_end(grade: str) -> None:
+    class Empty(Counter):
+        def __next__(self) -> Any:
+            return np.arange(0)
+
+    def start(start: int = 0) -> Any:
+        return Empty()
+
+    fn: Any = {"start": start, "state": Empty, "live": lambda: itertools.repeat(np.arange(0))}[grade]
+    with ub.Feed(ub.generate(fn).batch(2)) as feed:
+        for _ in range(3):
+            assert not feed._pull(once=True)
+        feed.interrupt()
+        assert list(feed.batches()) == []

@@ -330,3 +330,45 @@ def test_settling_leaves_nothing_on_its_way() -> None:
     stop = live.spool.stop
     assert live.spool.stop == stop
     live.close()
+
+
+def test_a_source_that_failed_is_opened_again_by_whoever_asks_again_and_a_gap_stands_in_between() -> None:
+    calls: list[int] = []
+
+    def sensor() -> Iterator[Any]:
+        calls.append(len(calls))
+        first = 10 * len(calls)
+        yield np.arange(first, first + 4)
+        raise OSError(f"failure {len(calls)}")
+
+    def train(feed: ub.Feed, seen: list[Any]) -> None:
+        for batch in feed.batches():
+            seen += batch.tolist()
+            feed.trained()
+
+    seen: list[Any] = []
+    with ub.Feed(ub.generate(sensor).windows(2).batch(3)) as feed:
+        for number in (1, 2, 3):
+            with pytest.raises(OSError, match=f"failure {number}"):
+                train(feed, seen)
+        assert calls == [0, 1, 2]
+    # No window has rows from before and after.
+    assert seen == [[i, i + 1] for first in (10, 20, 30) for i in range(first, first + 3)]
+
+
+def test_a_source_that_fails_before_its_first_row_is_asked_again_without_an_end() -> None:
+    calls: list[int] = []
+
+    def sensor() -> Iterator[Any]:
+        calls.append(1)
+        if len(calls) < 4:
+            raise ConnectionError("not yet")
+        yield np.arange(4)
+
+    with ub.Feed(ub.generate(sensor, passes=1).batch(4)) as feed:
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                feed.available()
+        assert next(feed.batches()).tolist() == [0, 1, 2, 3]
+        assert feed._opened.source.counts()["missed"] == 0
+        assert len(feed._opened.source.spool._blocks) <= 2

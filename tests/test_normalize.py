@@ -113,3 +113,19 @@ def test_only_the_columns_named_are_changed_and_dtypes_stay() -> None:
 )
 def test_it_resumes(words: Any) -> None:
     assert_resumes(words(table(70)).batch(7), 12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "have"),
+    [
+        ({"a": np.ones(4), "b": np.ones(4)}, "'a', 'b'"),
+        ((np.ones(4), np.ones(4)), "positions 0 to 1"),
+        (np.ones(4), "one array"),
+    ],
+)
+def test_a_key_that_is_not_there_says_which_columns_are(rows: Any, have: str) -> None:
+    with (
+        ub.Feed(ub.arrays(rows).normalize(by="zz").batch(2)) as feed,
+        pytest.raises(ub.RowsError, match=rf"by='zz'.*without that column.*the rows have .*{have}"),
+    ):
+        next(feed.batches())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import Steps, blocks, first_ids, ids, table, train_all, wait_until
+from helpers import Steps, blocks, first_ids, from_start, ids, table, train_all, wait_until
 from unbounded._block import Break
 from unbounded._node import EndOfStream
 from unbounded._rows import Tree
@@ -372,3 +372,13 @@ def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
     assert not closed.is_set()
     go_on.set()
     assert closed.wait(10)
+
+
+@pytest.mark.parametrize(
+    "words", [lambda s: s.map(lambda r: r, workers=2), lambda s: s.buffer(50), lambda s: s.prefetch(3)]
+)
+def test_a_filter_behind_a_thread_that_keeps_nothing_leaves_the_feed_to_look(words: Any) -> None:
+    stream = words(ub.generate(from_start)).filter(lambda r: r < 0).batch(2)
+    with ub.Feed(stream) as feed:
+        for _ in range(3):
+            assert not feed._pull(once=True)

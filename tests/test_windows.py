@@ -137,8 +137,8 @@ def test_nan_is_a_key_like_any_other() -> None:
 
 def test_what_is_no_key_of_a_row_is_refused() -> None:
     for rows, sentence in (
-        ({"id": np.arange(3)}, "without that column"),
-        (np.arange(3), "without that column"),
+        ({"id": np.arange(3), "n": np.arange(3)}, "without that column.*the rows have 'id', 'n'"),
+        (np.arange(3), "without that column.*no columns: they are one array"),
         ({"k": np.zeros((3, 2)), "id": np.arange(3)}, r"rows of shape \(2,\).*one key in each row"),
     ):
         with pytest.raises(RowsError, match=sentence):

@@ -60,6 +60,13 @@ def name(path: str) -> str:
     return f"leaf {path}" if path else "the array"
 
 
+def columns(rows: Tree) -> str:
+    """The names of rows' columns, for a sentence."""
+    if isinstance(rows, dict):
+        return ", ".join(map(repr, rows))
+    return f"positions 0 to {len(rows) - 1}" if isinstance(rows, (tuple, list)) else "no columns: they are one array"
+
+
 def as_rows(tree: Tree, what: str) -> Tree:
     """`tree` with every leaf an array that shares its first dimension with the others, at least one row long.
 

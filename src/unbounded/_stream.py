@@ -195,19 +195,36 @@ class Stream:
         return self._then(Normalize(columns, by))
 
     @checked(".replay(capacity, reuse=4.0, half_life=None)")
-    def replay(self, capacity: int, *, reuse: float = 4.0, half_life: float | None = None, seed: int = 0) -> Stream:
+    def replay(
+        self,
+        capacity: int,
+        *,
+        reuse: float = 4.0,
+        half_life: float | None = None,
+        seed: int = 0,
+        start_after: int = 0,
+    ) -> Stream:
         """Train on the recent rows, each about `reuse` times.
 
         For each row that comes in, `reuse` rows come out, drawn from the `capacity` newest. The ratio is
-        exact from the first row on.
+        exact from the first row on; so the first rows, which are alone in the buffer, are used far more often than
+        later ones, unless `start_after` lets the buffer fill.
 
         Args:
             capacity: how many rows count as recent.
             reuse: rows out for each row in; fractions are fine.
             half_life: in rows: a row this much older is half as likely to be drawn. None draws uniformly.
             seed: which row comes when is a function of the seed and the stage's place in the stream.
+            start_after: rows that must have come in before the first comes out, `capacity` at most. The ratio counts
+                from there: the rows before are drawn as all others while they are in the buffer, and less often.
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.arrays(np.arange(1000), shuffle=False).replay(100, reuse=16, start_after=100).batch(50)
+        >>> uses = np.bincount(np.concatenate([stream.batch_at(step) for step in range(100)]))
+        >>> int(uses[0]), int(uses.max())
+        (0, 19)
         """
-        return self._then(Replay(capacity, reuse, half_life, seed))
+        return self._then(Replay(capacity, reuse, half_life, seed, start_after))
 
     @checked(".take(rows)")
     def take(self, rows: int) -> Stream:

@@ -236,7 +236,8 @@ class KeyedWindows(Holding):
         by = self._windows.by
         if not isinstance(rows, dict) or by not in rows:
             raise RowsError(
-                f"windows(by={by!r}) was given rows without that column. Expected a dict of columns with it."
+                f"windows(by={by!r}) was given rows without that column. Expected a dict of columns with it; the rows "
+                f"have {_rows.columns(rows)}."
             )
         keys: Array = rows[by]
         if keys.ndim != 1:

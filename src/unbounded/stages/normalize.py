@@ -98,13 +98,6 @@ def _within(values: NDArray[np.float64], state: State) -> tuple[NDArray[np.float
     return out, State(rows, state.known + more[-1], mean + shift[-1], spread[-1], zeros, zeros, zeros)
 
 
-def _columns(rows: Tree) -> str:
-    """The names of rows' columns, for a sentence."""
-    if isinstance(rows, dict):
-        return ", ".join(map(repr, rows))
-    return f"positions 0 to {len(rows) - 1}" if isinstance(rows, (tuple, list)) else "no columns: they are one array"
-
-
 class _Normalize(Through):
     def __init__(self, upstream: Node, normalize: Normalize) -> None:
         super().__init__(upstream)
@@ -122,7 +115,8 @@ class _Normalize(Through):
         if self._by is not None:
             if not isinstance(rows, dict) or self._by not in rows:
                 raise RowsError(
-                    f"normalize(by={self._by!r}) was given rows without that column. Expected a dict with it."
+                    f"normalize(by={self._by!r}) was given rows without that column. Expected a dict with it; the rows "
+                    f"have {_rows.columns(rows)}."
                 )
             unique, inverse = np.unique(rows[self._by], return_inverse=True)
             keys = unique.tolist()
@@ -143,7 +137,8 @@ class _Normalize(Through):
             out[path][...] = made.reshape(leaf.shape)
         for column in self._columns:
             if not any(path.startswith(f"[{column!r}]") for path, _ in _rows.leaves(rows)):
-                raise RowsError(f"normalize() was asked for column {column!r}, and the rows have {_columns(rows)}.")
+                have = _rows.columns(rows)
+                raise RowsError(f"normalize() was asked for column {column!r}, and the rows have {have}.")
         if not out:
             raise RowsError(
                 "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with "

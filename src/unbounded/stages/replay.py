@@ -1,9 +1,12 @@
 """replay: the recent rows again and again, each about `reuse` times.
 
 Output row number o may draw on rows up to number `newest(o)`, the last that had arrived when that many uses
-were due, and takes the one that is `age` older. Ages run over the golden-ratio sequence (the additive
-recurrence of Weyl and Steinhaus), which fills the buffer more evenly than independent draws do, dealt in a
-keyed random order within groups. So which row comes when is a function of the seed and o alone.
+were due. Drawn uniformly, it takes the row that lies in the buffer at a place of the golden-ratio sequence (the
+additive recurrence of Weyl and Steinhaus), dealt in a keyed random order within groups: over the time that a row
+stays, its place comes up almost equally often whichever it is. Of 4 uses a row, the standard deviation over rows is
+0.5 to 0.7 where the buffer holds 5,000 rows or more, and 1 at 500; that of independent draws is 2. With `half_life`,
+the sequence gives the age of the row, and uses are spread as independent draws spread them. So which row comes when
+is a function of the seed and o alone.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from unbounded._rows import Array, Tree
 from unbounded.stages._base import Holding, Stage
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio
-_GROUP = 1024
+_GROUP = 1024  # output rows that are dealt together; fewer where the buffer is smaller, whose rows soon go
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Replay(Stage):
     reuse: float = 4.0
     half_life: float | None = None
     seed: int = 0
+    start_after: int = 0
     word = "replay"
 
     def __post_init__(self) -> None:
@@ -46,6 +50,12 @@ class Replay(Stage):
             raise ValueError(f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row.")
         if self.half_life is not None and not (math.isfinite(self.half_life) and self.half_life > 0):
             raise ValueError(f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None.")
+        object.__setattr__(self, "start_after", _check.at_least(0, self.start_after, "replay(start_after=n)"))
+        if self.start_after > self.capacity:
+            raise ValueError(
+                f"replay({self.capacity:,}, start_after={self.start_after:,}): the buffer holds {self.capacity:,} "
+                f"rows, and those before them would never be used. Use start_after={self.capacity} or fewer."
+            )
 
     def draw(self, place: int) -> Draw:
         """Which row comes when."""
@@ -78,16 +88,18 @@ class Draw:
         ratio = Fraction(replay.reuse).limit_denominator(1000) or Fraction(1, round(1 / replay.reuse))
         self._p, self._q = ratio.numerator, ratio.denominator
         self._half_life = replay.half_life
+        self._before = max(0, replay.start_after - 1)  # rows that come in before the first for which any come out
+        self._group = max(64, min(_GROUP, replay.capacity))
         self._key = (replay.seed, place)
         self._phase = seeds_of(self._key).generate_state(1, np.uint64)[0]
 
     def due(self, rows: int) -> int:
         """How many rows may have come out once `rows` have come in."""
-        return rows * self._p // self._q
+        return max(0, rows - self._before) * self._p // self._q
 
     def newest(self, ordinal: Any) -> Any:
         """The last row that must have come in for output row `ordinal`."""
-        return ((ordinal + 1) * self._q - 1) // self._p
+        return ((ordinal + 1) * self._q - 1) // self._p + self._before
 
     def oldest(self, ordinal: int) -> int:
         """The oldest row that output row `ordinal`, or any after it, may be."""
@@ -99,15 +111,17 @@ class Draw:
         newest: NDArray[np.int64] = self.newest(ordinals)
         held = np.minimum(newest + 1, self.capacity)
         steps = np.empty(stop - start, np.uint64)
-        for group in range(start // _GROUP, (stop - 1) // _GROUP + 1):
-            first, last = max(start, group * _GROUP), min(stop, (group + 1) * _GROUP)
-            dealt = Order(_GROUP, (*self._key, group)).span(first - group * _GROUP, last - group * _GROUP)
-            steps[first - start : last - start] = (dealt + group * _GROUP).view(np.uint64)
+        size = self._group
+        for group in range(start // size, (stop - 1) // size + 1):
+            first, last = max(start, group * size), min(stop, (group + 1) * size)
+            dealt = Order(size, (*self._key, group)).span(first - group * size, last - group * size)
+            steps[first - start : last - start] = dealt + group * size
         with np.errstate(over="ignore"):
             # 53 bits: what a float holds.
             u = ((steps * _GOLDEN + self._phase) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         if self._half_life is None:
-            age = (u * held).astype(np.int64)
+            # The newest row that lies at this place of the buffer, where row r is put at r mod its length.
+            age = (newest - (u * held).astype(np.int64)) % held
         else:
             # The inverse of the exponential distribution's, cut off at what is held.
             whole = -np.expm1(-held * (math.log(2) / self._half_life))
