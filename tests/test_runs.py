@@ -190,3 +190,36 @@ def test_a_run_from_before_runs_had_ids_is_gone_on_with(tmp_path: Path) -> None:
         path.write_bytes(b'{"sha256": "%s",\n' % hashlib.sha256(rest).hexdigest().encode() + rest)
     run(tmp_path, 5, 5, keep=2)
     assert numbers(tmp_path) == [15, 20]
+
+
+@pytest.mark.parametrize(
+    ("info", "by"), [({"keras": {}, "feeds": []}, r"ub\.keras\.Checkpoint"), ({}, "something else")]
+)
+def test_a_checkpoint_that_is_no_feeds_is_refused_in_words(info: Any, by: str, tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.write(3, {}, info)
+    with ub.Feed(table(100).batch(4)) as feed:
+        with pytest.raises(CheckpointError, match=rf"step-0*3 was written by {by}"):
+            feed.load(tmp_path)
+        with pytest.raises(CheckpointError, match="of another run"):
+            feed.save(tmp_path)
+        train(feed, 1)
+        feed.save(tmp_path / "mine")
+
+
+def test_a_state_that_cannot_be_read_leaves_the_feed_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, 5)
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ImportError("the state holds arrays of a framework that is not there")
+
+    with ub.Feed(table(100).batch(4)) as feed:
+        with monkeypatch.context() as patch:
+            patch.setattr("unbounded._saved.read_tree", fails)
+            with pytest.raises(ImportError):
+                feed.load(tmp_path)
+        assert feed.steps == 0
+        feed.load(tmp_path)
+        assert feed.steps == 5

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbounded import _disk
-from unbounded._checkpoint import Checkpoints, Saved, Segment
+from unbounded._checkpoint import CheckpointError, Checkpoints, Saved, Segment
 from unbounded._describe import innermost
 from unbounded._mark import from_plain, to_plain
 from unbounded._node import Mark, Node, StreamError
@@ -280,6 +280,13 @@ def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
     saved = store.newest()
     if saved is None:
         return None
+    if "feed" not in saved.info:
+        by = "ub.keras.Checkpoint" if "keras" in saved.info else "something else than Feed.save"
+        raise CheckpointError(
+            f"{saved.path} was written by {by}, and Feed.load can't go on with it. Go on as it was begun, or use "
+            "another directory."
+        )
+    state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
     keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
     directories.loaded(saved)
-    return saved.read_state()
+    return state
