@@ -371,6 +371,18 @@ def test_rows_of_a_chunk_are_spread_over_the_time_since_the_one_before():
     assert arrivals.times(2, now=50.0).tolist() == [3_703.0, 3_703.0]
 
 
+def test_one_time_for_a_chunk_is_that_of_its_last_row(file):
+    where = readings(
+        file("def sensor():\n    for i in range(5):\n        yield {'time': 100.0 + 2 * i, 'a': [1, 2, 3, 4]}\n")
+    )
+    time = first_rows(where, 12)["time"]
+    assert time.tolist() == [100.0] * 4 + [100.5, 101.0, 101.5, 102.0, 102.5, 103.0, 103.5, 104.0]
+    back = readings(
+        file("def sensor():\n    for t in (9.0, 5.0, 6.0):\n        yield {'time': t, 'a': [1, 2]}\n", "sensor")
+    )
+    assert first_rows(back, 6)["time"].tolist() == [9, 9, 5, 5, 6, 6]
+
+
 def test_numbers_of_rows_rise_where_the_clock_stands_still_or_falls():
     assert numbered(np.array([1e-6, 1e-6, 5e-6, 5e-6]), last=0).tolist() == [1, 2, 5, 6]
     assert numbered(np.array([1e-6, 9e-6]), last=20).tolist() == [21, 22]

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from unbounded.detect import _bins, _record, _report, _svg
+from unbounded.detect import _bins, _plots, _record, _report, _svg
 from unbounded.detect._bins import EpochBins, Ladder, ReadingBins
 from unbounded.detect._columns import VITALS, Column
 from unbounded.detect._plots import coalesced
@@ -184,6 +184,20 @@ def test_no_line_bridges_a_pause_and_no_grey_covers_what_was_read(tmp_path):
     assert until - since == pytest.approx(60.1, abs=0.01)
     read = (run.bins.begin <= since) & (run.bins.end >= until)
     assert not read.any()
+
+
+def test_no_line_runs_back_where_a_clock_was_set_back(tmp_path):
+    write_run(tmp_path, readings=1_000, pause=-30.0)
+    run = read_run(tmp_path)
+    middle, low, _ = _plots._with_holes(run, coalesced(run, 900))
+    known = np.isfinite(middle)
+    back = np.flatnonzero(np.diff(middle[known]) < 0)
+    assert len(back) == 1
+    assert np.isnan(low).any()
+    write_run(tmp_path, readings=1_000, pause=60.0)
+    run = read_run(tmp_path)
+    middle, _, _ = _plots._with_holes(run, run.bins)
+    assert np.isnan(middle).sum() == 1
 
 
 @pytest.mark.parametrize(("axis", "words"), [("row", "row 784"), ("seconds", "82 s"), ("date", "2025-10-09")])

@@ -71,6 +71,10 @@ class Arrivals:
         self._last = now
         self._apart: deque[float] = deque(maxlen=9)  # seconds between two rows, of the last chunks
 
+    def reaches(self, now: float) -> bool:
+        """Whether a time is not before the last one."""
+        return now >= self._last
+
     def times(self, rows: int, now: float) -> np.ndarray:
         """The times of the next chunk's rows.
 
@@ -88,7 +92,8 @@ class Arrivals:
         now = max(now, self._last)  # a clock that was set back
         apart = (now - self._last) / rows
         usual = sorted(self._apart)[len(self._apart) // 2] if self._apart else apart
-        self._apart.append(apart)
+        if apart > 0:
+            self._apart.append(apart)
         apart = min(apart, SPREAD * usual)
         self._last = now
         return np.asarray(now - apart * np.arange(rows - 1, -1, -1.0))
@@ -125,6 +130,7 @@ class Form:
         self._names = [column.name for column in columns]
         self._source, self._remarks = source, remarks
         self._missing = 0  # rows in succession that lacked a column
+        self._own: Arrivals | None = None  # by the function's own column `time`, where it gives one for a whole chunk
 
     def read(self, block: Any) -> Yielded:
         """What was yielded, checked against the columns.
@@ -177,6 +183,11 @@ class Form:
         unknown = np.full(yielded.rows, np.nan)
         values = np.stack([yielded.numbers.get(name, unknown) for name in self._names], axis=1)
         own = yielded.time
+        if own is not None and np.isfinite(own).all() and (own == own[0]).all():
+            # One time for a chunk is when its last row was taken.
+            if self._own is None:
+                self._own = Arrivals(float(own[0]))
+            own = self._own.times(yielded.rows, float(own[0])) if self._own.reaches(float(own[0])) else own
         return {"row": row, "time": (time if own is None else own).astype(np.float64), "values": values}
 
 

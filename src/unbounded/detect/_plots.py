@@ -155,7 +155,10 @@ def _with_holes(run: Run, bins: Bins, *, of_score: bool = False) -> tuple[np.nda
     low, high = (bins.score[:, None], bins.score[:, None]) if of_score else (bins.low, bins.high)
     middle = (bins.begin + bins.end) / 2
     ends = np.sort([end for _, end in run.pauses])
-    holes = np.unique(np.searchsorted(bins.begin, ends)) if len(ends) else np.zeros(0, dtype=int)
+    # Nor does it run back where a source's own clock was set back.
+    back = np.flatnonzero(np.diff(bins.begin) < 0) + 1
+    after = np.flatnonzero(np.isin(bins.begin, np.round(ends, 6)))
+    holes = np.unique(np.concatenate([back, after]))
     holes = holes[(holes > 0) & (holes < len(bins))]
     return tuple(np.insert(array, holes, np.nan, axis=0) for array in (middle, low, high))  # type: ignore[return-value]
 
