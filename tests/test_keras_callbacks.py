@@ -187,3 +187,17 @@ def test_a_log_in_a_file_is_not_started_over_where_a_run_goes_on(tmp_path: Path)
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(_callbacks).failed == 0
+
+
+def test_a_resumed_run_goes_on_with_its_log_and_a_finished_one_keeps_it(tmp_path: Path) -> None:
+    def fit(epochs: int) -> list[str]:
+        model = km.ready_model()
+        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=3)) as feed:
+            log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+            model.fit(feed, epochs=epochs, verbose=0, callbacks=[log, Checkpoint(feed, tmp_path / "run")])
+        return [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().split()]
+
+    assert fit(2) == ["epoch", "0", "1"]
+    assert fit(3) == ["epoch", "0", "1", "2"]
+    with pytest.warns(ub.RunFinished):
+        assert fit(3) == ["epoch", "0", "1", "2"]

@@ -17,7 +17,7 @@ import pytest
 
 import keras_models as km
 import unbounded as ub
-from unbounded.keras import Checkpoint, Feed, _model, _owned
+from unbounded.keras import Checkpoint, Feed, _model, _optimizers, _owned
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
@@ -431,3 +431,19 @@ def test_pytorch_modules_optimizers_and_schedulers_inside_a_keras_model_go_on() 
 def test_the_examples_run() -> None:
     for module in (_owned, _model):
         assert doctest.testmod(module).failed == 0
+
+
+def test_a_run_goes_on_with_its_rate_though_the_script_says_another_one_and_says_so(tmp_path: Path) -> None:
+    def fit(epochs: int, rate: float, **given: Any) -> float:
+        model = sequential()
+        model.compile(keras.optimizers.SGD(rate), "mse")
+        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=3)) as feed:
+            model.fit(feed, epochs=epochs, verbose=0, callbacks=[Checkpoint(feed, tmp_path, **given)])
+        return float(model.optimizer.learning_rate)
+
+    fit(1, 0.25)
+    fit(2, 0.25)
+    with pytest.warns(_optimizers.ScriptOverridden, match=r"from 0\.25 to 0\.5, and the checkpoint's goes on"):
+        assert fit(3, 0.5) == 0.25
+    assert fit(4, 0.5, accept_changes=True) == 0.5
+    assert fit(5, 0.5) == 0.5

@@ -181,16 +181,16 @@ def is_attached(model: Any) -> bool:
     return keras.backend.backend() != "jax" or not getattr(model, "_jax_state", None)
 
 
-def trained_by(optimizer: Any) -> list[Any]:
-    """The variables that an optimizer was built with."""
-    return list(getattr(optimizer, "_trainable_variables", ()))
-
-
 def global_seed_generator(*, make: bool = False) -> Any:
     """Keras's own seed generator; None where nobody has asked for one yet, unless it is to be made."""
     if make:
         return _seeds.global_seed_generator()
     return _seeds.global_state.get_global_attribute(_SEED_GENERATOR)
+
+
+def trained_by(optimizer: Any) -> list[Any]:
+    """The variables that an optimizer was built with, in its own order; none where it is not built."""
+    return list(optimizer._trainable_variables)
 
 
 class _Constant(DataAdapter):  # type: ignore[misc]
@@ -254,6 +254,8 @@ def _probe() -> None:
     model = keras.Sequential()
     if not hasattr(model, "_initial_epoch") or not hasattr(model, "_symbolic_build"):
         missing.append("Trainer._initial_epoch or _symbolic_build")
+    if not hasattr(keras.optimizers.SGD(), "_trainable_variables"):
+        missing.append("Optimizer._trainable_variables")
     if not hasattr(_seeds, "global_seed_generator") or not hasattr(_seeds, "global_state"):
         missing.append("the global seed generator")
     if missing:
