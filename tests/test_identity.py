@@ -622,3 +622,10 @@ def test_a_function_that_jax_compiles_is_looked_into() -> None:
     before = known(one)
     one(np.ones(3))
     assert known(one) == before == known(same) != known(other)
+
+
+def test_what_was_started_is_the_users_own_wherever_its_file_lies(tmp_path: Path) -> None:
+    (tmp_path / "site-packages").mkdir()
+    texts = (SCRIPT, SCRIPT.replace("HERE\n    while", "HERE != 1\n    while"))
+    found = {fingerprint(tmp_path / "site-packages", text=text) for text in texts}
+    assert len(found) == 2

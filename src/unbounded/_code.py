@@ -217,6 +217,8 @@ def is_library(module: str | None) -> bool:
     top = str(module).partition(".")[0]
     if is_ours(top) or top in sys.stdlib_module_names:
         return True
+    if top == "__main__":  # the user's, though a launcher such as `python -m pytest` may be what was started
+        return False
     found = sys.modules.get(top)
     places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
     roots = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
