@@ -163,7 +163,8 @@ def copies() -> list[Check]:
     rows = np.ones((4_000_000, 10), np.float32)
     in_order = ub.arrays(rows, shuffle=False)
     checks = []
-    for name, source in (("a generator's", ub.generate(large)), ("arrays' in their order", in_order)):
+    # A generator may fill the same memory again: what it yields is copied, once.
+    for name, source, most in (("a generator's", ub.generate(large), 6), ("arrays' in their order", in_order, 0)):
         given.append(rows)
         seen.clear()
         model = Looking()
@@ -172,7 +173,7 @@ def copies() -> list[Check]:
         with ub.keras.Feed(source.batch(1_000_000), epoch=ub.Epoch(steps=6)) as feed:
             model.fit(feed, verbose=0)
         assert len(seen) == 6
-        checks.append(Check(f"batches of 38 MB that were copied, of 6: {name}", 6 - sum(seen), 0, unit=""))
+        checks.append(Check(f"batches of 38 MB that were copied, of 6: {name}", 6 - sum(seen), most, unit=""))
     return checks
 
 

@@ -66,6 +66,17 @@ def test_gathered_and_joined_rows_begin_on_a_boundary_of_64_bytes(dtype: str) ->
             assert not np.shares_memory(made, rows)
 
 
+def test_a_copy_shares_no_memory_and_lies_on_a_boundary_where_it_is_large() -> None:
+    large = np.arange(30_000.0).reshape(100, 300)
+    for leaf in (large, large.T, large[::2, 1:], np.arange(3), [1, 2], 5.0, np.array(["a", None], object)):
+        made = _rows.copied(leaf)
+        assert made.tolist() == np.asarray(leaf).tolist()
+        assert made.flags.c_contiguous
+        assert made.flags.writeable
+        assert not np.shares_memory(made, np.asarray(leaf))
+        assert made.nbytes < 20_000 or made.ctypes.data % 64 == 0
+
+
 def test_rows_that_lie_anyhow_are_gathered_all_the_same() -> None:
     table = np.arange(60.0).reshape(6, 10)
     packed = np.zeros(6, np.dtype([("a", "i1"), ("b", "f8")]))  # "b" lies on no boundary of 8 bytes

@@ -158,6 +158,19 @@ def is_writable(rows: Tree) -> bool:
     return any(leaf.flags.writeable for _, leaf in leaves(rows))
 
 
+_SMALL = 1 << 14  # bytes: JAX copies so little in less time than it takes to find memory on a boundary
+
+
+def copied(leaf: Any) -> Array:
+    """A leaf in memory of its own; what is large enough for it to matter begins on a boundary, as `empty` has it."""
+    array = np.asarray(leaf)
+    if array.nbytes < _SMALL or array.dtype.hasobject:
+        return np.array(leaf, order="C")
+    out = empty(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
 def gather(rows: Tree, index: Array) -> Tree:
     """The rows that `index` (integers in any shape, or a mask) names: copies, in memory of their own (see `empty`).
 

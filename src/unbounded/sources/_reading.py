@@ -114,7 +114,7 @@ class Reading:
             self._set_asking(False)
         if rows is _ENDED:
             return None
-        block = self._form.block(rows if self._form.single else _rows.map_leaves(_copied, rows), self._row)
+        block = self._form.block(rows if self._form.single else _rows.map_leaves(_rows.copied, rows), self._row)
         self._row += block.count
         return block
 
@@ -186,10 +186,6 @@ class Reading:
             return False
         self._closed = True
         return True
-
-
-def _copied(leaf: Any) -> Array:
-    return np.array(leaf, order="C")
 
 
 def _copied_sample(leaf: Any) -> Array:
