@@ -10,7 +10,7 @@ from unbounded._rows import Tree
 from unbounded._stats import Stats
 
 if TYPE_CHECKING:
-    from unbounded._feed import Feed
+    from unbounded._loops import Loops
 
 
 class Loop:
@@ -56,7 +56,7 @@ class EpochRun:
     1 [8 9]
     """
 
-    def __init__(self, feed: Feed, number: int) -> None:
+    def __init__(self, feed: Loops, number: int) -> None:
         self.number = number
         self._feed = feed
         self._done = feed.handed - feed.progress.start.steps  # batches of the epoch that came in earlier loops

@@ -10,19 +10,19 @@ from unbounded._show import words
 from unbounded.sources.generate import Generate
 
 if TYPE_CHECKING:
-    from unbounded._feed import Feed
+    from unbounded._at_hand import AtHand
 
 _log = logging.getLogger("unbounded")
-_OPEN: weakref.WeakSet[Feed] = weakref.WeakSet()
-_READ: weakref.WeakSet[Feed] = weakref.WeakSet()  # feeds of which it was looked whether they share
+_OPEN: weakref.WeakSet[AtHand] = weakref.WeakSet()
+_READ: weakref.WeakSet[AtHand] = weakref.WeakSet()  # feeds of which it was looked whether they share
 
 
-def opened(feed: Feed) -> None:
+def opened(feed: AtHand) -> None:
     """A feed was made."""
     _OPEN.add(feed)
 
 
-def others(feed: Feed) -> list[Feed]:
+def others(feed: AtHand) -> list[Any]:
     """The other open feeds that call the same function."""
     fn = _live_function(feed)
     if fn is None:
@@ -30,7 +30,7 @@ def others(feed: Feed) -> list[Feed]:
     return [other for other in list(_OPEN) if other is not feed and not other.closed and _live_function(other) is fn]
 
 
-def reads(feed: Feed) -> None:
+def reads(feed: AtHand) -> None:
     """A loop over a feed begins: where it shares its source, that is said, once for each feed."""
     if feed in _READ:
         return
@@ -43,6 +43,6 @@ def reads(feed: Feed) -> None:
         )
 
 
-def _live_function(feed: Feed) -> Any:
+def _live_function(feed: AtHand) -> Any:
     source = feed.stream.parts[0]
     return source.fn if isinstance(source, Generate) and source.guarantee != "exact" else None

@@ -1,0 +1,416 @@
+"""AtHand: the batches that a feed has at hand, and where among them it stands.
+
+Runs of batches are taken in from the stream, whole or not at all, and handed out one by one. Two step numbers say all
+else: up to which batch was handed out, and up to which the trainer says that it trained. A position is where the second
+one points; what lies between the two is in doubt, and comes again after a restart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
+
+from unbounded import _describe, _refuse, _rows
+from unbounded._block import At, Run
+from unbounded._clock import Clock
+from unbounded._describe import Position
+from unbounded._epoch import Epoch
+from unbounded._held import Held
+from unbounded._lots import Count, Lot
+from unbounded._node import EndOfStream, Mark, Node, StreamError
+from unbounded._progress import Progress
+from unbounded._rows import Tree
+from unbounded._show import words
+from unbounded._stats import Stats
+from unbounded._stream import Opened, Stream
+from unbounded._tally import Tally
+from unbounded._waiting import Waiting
+from unbounded.stages.batch import BlocksAsBatches
+
+OnNan: TypeAlias = Literal["raise", "pass", "skip"]
+_SLICE = 0.05  # seconds: how long the feed waits for data before it looks whether it is to stop
+
+
+class AtHand:
+    """Batches taken in, handed out and trained. See `Feed`, of which this is the part under the loops.
+
+    Args:
+        stream: what to feed.
+        epoch: how much progress an epoch is.
+        on_nan: as `Feed` has it.
+        clock: the time.
+    """
+
+    def __init__(self, stream: Stream, epoch: Epoch | None, on_nan: OnNan, clock: Clock) -> None:
+        self.stream = stream
+        self._on_nan = on_nan
+        self.clock = clock
+        self._rows_per_pass = stream.rows_per_pass
+        self._check_epoch(epoch)
+        self._closed = False
+        self._last_counts: dict[str, int] = {}  # the nodes', once it is closed
+        self._savable = False  # the source's rows were looked at
+        self._interrupted = False
+        # Of the checkpoints that are kept, oldest first; None where there are none.
+        self._kept: deque[Mark] | None = None
+        self.progress = Progress(epoch, self._rows_per_pass, clock)
+        """Where in its epoch the feed is."""
+        self.tally = Tally(clock)
+        """What it counts of its own doing."""
+        self._opened: Opened = stream.open(clock)
+        self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, clock)
+        self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
+        self._begin()
+
+    def _begin(self) -> None:
+        """The run's beginning: nothing at hand, nothing trained."""
+        self._held: Held[Run] = Held(self._top)
+        self._lots: deque[Lot] = deque()
+        self._tail = Count()  # after all lots
+        self._taking_in: tuple[At, Count] | None = None  # where it began, while a run is taken in
+        self._handed = 0
+        self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
+        self._trained = 0
+        self._ended = False
+        self._bad: dict[int, int] = {}  # by step, the bad rows of batches that were handed out and not counted yet
+        self._barren = 0  # passes that have ended since the last batch
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """How much progress an epoch is."""
+        return self.progress.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: Epoch | None) -> None:
+        self._check_epoch(epoch)
+        self.progress.epoch = epoch
+        self._fetched = self._handed
+
+    def _check_epoch(self, epoch: Epoch | None) -> None:
+        if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
+            if not self.stream.has_passes:
+                raise ValueError(
+                    f"{epoch!r} counts passes, and {self.stream!r} has none. Use steps=, rows= or seconds=."
+                )
+            if epoch.passes != int(epoch.passes):
+                raise ValueError(f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes.")
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise StreamError(
+                "The feed is closed. Make a new one: ub.Feed(stream, …), and load the checkpoint to go on."
+            )
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `interrupt` was called."""
+        return self._interrupted
+
+    def interrupt(self) -> None:
+        """Stop: waiting for data ends at once, and loops end after the batch at hand. Safe in a signal
+        handler."""
+        self._interrupted = True
+
+    def resume(self) -> None:
+        """Take back `interrupt`."""
+        self._interrupted = False
+        go_on = getattr(self._opened.source, "go_on", None)  # reading may rest since the last save
+        if go_on is not None:
+            go_on()
+
+    # -- the stream's side -------------------------------------------------------------------------------------------
+
+    def _pull(self, *, once: bool = False) -> bool:
+        """Take the next run from the stream, waiting for it; False where there is none before the epoch is to
+        end."""
+        self._waiting.begin()
+        with self.tally.waiting():
+            while True:
+                try:
+                    lot = self._take_in()
+                except EndOfStream:
+                    self._ended = True
+                    self._waiting.end()
+                    if not self._tail.steps:
+                        raise _refuse.empty(self.stream) from None
+                    return False
+                if lot is not None:
+                    break
+                self._waiting.look()
+                if self._interrupted or once or self.epoch_over:
+                    return False
+        if lot.run.count:
+            self._waiting.end()
+            self._barren = 0
+        else:
+            self._barren += lot.passes
+            self._waiting.look()
+            if self._barren > 1 and self._waiting.sentence:
+                _refuse.barren(self.stream, self._barren)
+        return True
+
+    def _take_in(self) -> Lot | None:
+        """The next run, taken in whole or not at all; None where there is none yet.
+
+        An exception that may come at any line, as SIGINT raises one, leaves nodes behind that stand anywhere: the next
+        call puts them back. One that comes out of the stream does not: by the second law the nodes stand where they
+        stood, and where functions fail often, going back each time would never get on.
+        """
+        if self._is_torn:
+            self._mend()
+        at, before = self._held.tail, self._tail
+        self._taking_in = (at, before)
+        try:
+            run = self._held.read(_SLICE)
+        except Exception:
+            self._taking_in = None
+            raise
+        if run is None:
+            self._taking_in = None
+            return None
+        lot = Lot(run, at, before)
+        if run.count:
+            self._lots.append(lot)
+        self._tail = lot.count_at(lot.end)  # from here on it is taken in
+        self._taking_in = None
+        return lot
+
+    @property
+    def _is_torn(self) -> bool:
+        """Whether an exception came while a run was taken in."""
+        return self._taking_in is not None and self._tail is self._taking_in[1]
+
+    def _mend(self) -> None:
+        assert self._taking_in is not None
+        at, before = self._taking_in
+        while self._lots and self._lots[-1].end > before.steps:
+            self._lots.pop()
+        self._held.back_to(at)
+        self._taking_in = None
+
+    def available(self) -> bool:
+        """Whether there is another batch; waits until that is known. False after a declared end, and where
+        the feed is to stop."""
+        self._usable()
+        while self._handed >= self._tail.steps and not self._ended and not self._interrupted:
+            self._pull()
+        self.tally.pause()
+        return self._handed < self._tail.steps and not self._interrupted
+
+    def _lot_of(self, step: int) -> Lot | None:
+        return next((lot for lot in self._lots if lot.before.steps <= step < lot.end), None)
+
+    def _count_at(self, step: int) -> Count:
+        lot = self._lot_of(step)
+        return self._tail if lot is None else lot.count_at(step)
+
+    @property
+    def epoch_over(self) -> bool:
+        """Whether the epoch at hand has handed out all of its batches."""
+        if self.progress.left:
+            return True
+        if self._handed <= self.progress.start.steps:
+            return False
+        if self._ended and self._handed >= self._tail.steps:
+            return True
+        return self.progress.reached(self._count_at(self._handed))
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the feed waits for, in words; None while it has not waited long. It is logged as well, at level WARNING
+        of the logger "unbounded"."""
+        return self._waiting.sentence
+
+    # -- what was handed out and what was trained --------------------------------------------------------------------
+
+    @property
+    def outstanding(self) -> int:
+        """How many batches were handed out and not confirmed."""
+        return self._handed - self._trained
+
+    @property
+    def handed(self) -> int:
+        """How many batches were handed out, from the run's beginning; those that come again count once."""
+        return self._handed
+
+    @property
+    def count(self) -> Count:
+        """The steps, rows and passes that were trained on, from the run's beginning."""
+        return self._count_at(self._trained)
+
+    @property
+    def steps(self) -> int:
+        """How many batches were trained on, from the run's beginning."""
+        return self._trained
+
+    def rewind(self) -> int:
+        """Batches that were handed out and not confirmed come again; says how many these are.
+
+        Those whose memory can be written to are read again from the stream: nobody knows what the trainer did to it.
+        """
+        doubtful = self._handed - self._trained
+        if any(_rows.is_writable(item) for item in self._items(self._trained, self._handed)):
+            self._forget_lots()
+        self.tally.in_doubt += doubtful
+        self._handed = self._trained
+        return doubtful
+
+    def _items(self, start: int, stop: int) -> Iterator[Tree]:
+        """The batches from number `start` up to `stop` that are at hand."""
+        for lot in self._lots:
+            first = lot.before.steps
+            yield from lot.run.items[max(0, start - first) : max(0, stop - first)]
+
+    def _forget_lots(self) -> None:
+        """Let go of what was taken in and is not trained on: the next pull begins there, as after a torn one."""
+        before = self.count
+        self._taking_in = (self._at(), before)
+        self._fetched = self._trained
+        self._ended = False
+        self._tail = before
+
+    def give_back(self, batches: int) -> None:
+        """The newest `batches` of those handed out did not reach the trainer: they come again, and are in no doubt."""
+        if not 0 <= batches <= self.outstanding:
+            raise ValueError(f"give_back({batches}): {self.outstanding} batches are out and not confirmed.")
+        self._handed -= batches
+
+    def _settle(self) -> None:
+        """Let go of what was trained."""
+        while self._lots and self._lots[0].end <= self._trained:
+            self.tally.trained(self._lots.popleft().run)
+        self._count_bad()
+        mark = self._mark()
+        if self._kept is None:
+            self._top.release(mark["from"])
+
+    def _count_bad(self) -> None:
+        # Once they are trained: a batch that comes again would else be counted twice, and after a resume as well.
+        for step in [step for step in self._bad if step < self._trained]:
+            self.tally.bad += self._bad.pop(step)
+
+    def _check(self, lot: Lot, step: int) -> None:
+        """Refuse what no trainer can use, before it is handed out. A lot without fault is looked at once."""
+        if not self._savable:
+            _refuse.unsavable(self._opened.source)
+            self._savable = True
+        if not _refuse.faulty(lot.run):
+            lot.checked = True
+        elif self._on_nan == "pass":
+            self._bad[step] = _rows.non_finite_rows(lot.run.items[step - lot.before.steps])
+        else:
+            _refuse.non_finite(self.stream, lot, step, skipping=self._on_nan == "skip")
+
+    # -- one by one, for a trainer that asks for them in its own time ------------------------------------------------
+
+    def fetch(self, batches: int, *, whole: bool = False) -> int:
+        """Have the next `batches` batches of the epoch at hand there, waited for and checked; none is handed out.
+
+        Args:
+            batches: how many are wanted.
+            whole: an epoch that has a batch left has this many, though a bound falls among them. Only a number of
+                steps and a declared end are kept to the batch.
+
+        Returns:
+            How many `take` can hand out now, up to `batches`: fewer where the epoch or the stream ends, or the feed is
+            to stop.
+        """
+        have = self._fetched - self._handed
+        if have >= batches:
+            return batches
+        self._usable()
+        if have <= 0:
+            have = 0
+            self._settle()
+            self.progress.enter()
+            if self.epoch_over:
+                return 0
+        fixed = self.epoch.steps if self.epoch is not None else None
+        stop = None if fixed is None else self.progress.start.steps + fixed
+        while have < batches and not self._interrupted:
+            step = self._handed + have
+            if stop is not None and step >= stop:
+                break
+            if step >= self._tail.steps:
+                if not self._pull():
+                    break
+                continue
+            lot = self._lot_of(step)
+            assert lot is not None
+            if step > self._handed and not whole and step >= self.progress.end_in(lot):
+                break
+            if not lot.checked:
+                self._check(lot, step)
+            have += 1
+            self._fetched = self._handed + have
+        return have
+
+    @property
+    def ready(self) -> int:
+        """How many batches `fetch` has found that are not handed out."""
+        return max(0, self._fetched - self._handed)
+
+    def take(self) -> Tree:
+        """Hand out the next batch, which `fetch` has said is there."""
+        step = self._handed
+        assert step < self._fetched
+        lot = self._lot_of(step)
+        assert lot is not None
+        self._handed = step + 1
+        return lot.run.items[step - lot.before.steps]
+
+    def upcoming(self, most: int) -> list[Tree]:
+        """The next batches, up to `most`, that could be handed out without waiting; none of them is.
+
+        The first is there where `fetch` has said so. None follow it where time ends the epoch.
+        """
+        first = self._handed
+        lot = self._lot_of(first)
+        if lot is None or first >= self._fetched:
+            return []
+        stop = self._fetched
+        if lot.checked and not self._interrupted and (self.epoch is None or self.epoch.seconds is None):
+            stop = max(stop, self.progress.end_in(lot))
+        stop = min(stop, lot.end, first + most)
+        self._fetched = max(self._fetched, stop)
+        return lot.run.items[first - lot.before.steps : stop - lot.before.steps]
+
+    # -- where training stands ---------------------------------------------------------------------------------------
+
+    def _at(self) -> Any:
+        lot = self._lot_of(self._trained)
+        if lot is not None:
+            return lot.at_step(self._trained)
+        return self._taking_in[0] if self._is_torn and self._taking_in else self._held.tail
+
+    def _mark(self) -> Mark:
+        """The address of the first batch that was not trained on."""
+        at = self._at()
+        mark = self._held.noted(at) if self._is_torn else self._held.address(at)
+        self._held.keep(at)
+        return mark
+
+    @property
+    def position(self) -> Position:
+        """Where training stands: it reads in words, and has `steps`, `rows` and `passes`."""
+        return Position(self.count, _describe.position(self.stream, self.count, self._mark()))
+
+    @property
+    def stats(self) -> Stats:
+        """What happened from the run's beginning."""
+        self._count_bad()
+        count = self.count
+        counts = self._last_counts if self._closed else self._opened.top.counts()
+        passes = float(self.progress.passes(count)) if self._rows_per_pass or self.stream.has_passes else None
+        return self.tally.stats(count, passes, counts)
+
+    @property
+    def epoch_stats(self) -> Stats:
+        """What happened in the epoch at hand."""
+        return self.tally.epoch(self.stats)
