@@ -173,8 +173,10 @@ def test_shaken_rows_are_the_rows() -> None:
         (lambda r: {**r, "x": np.concatenate([r["x"], r["x"]])}, "leaf .* has .+ rows and leaf .* has"),
         (lambda r: {k: v[:-1] for k, v in r.items()}, "was given .+ rows and returned"),
         (lambda r: {**r, "x": r["x"].sum()}, "leaf .'x'. has no rows"),
+        (lambda r: {}, "there is no array in it"),
+        (lambda r: None, "there is no array in it|returned None"),
     ],
-    ids=["one leaf shorter", "one leaf longer", "all shorter", "a sum"],
+    ids=["one leaf shorter", "one leaf longer", "all shorter", "a sum", "nothing", "None"],
 )
 def test_each_leaf_that_a_function_returns_has_the_rows_that_it_was_given(
     words: Any, change: Any, sentence: str
@@ -189,3 +191,11 @@ def test_a_function_may_change_its_rows_shapes_and_structure_after_batch() -> No
     x, y = first(stream, 2)[1]
     assert x.shape == (4, 3)
     assert y.all()
+
+
+@pytest.mark.parametrize("words", [lambda s, f: s.batch(4).map(f), lambda s, f: s.map(f).batch(4).map(lambda r: r)])
+def test_a_function_may_leave_the_place_of_a_leaf_empty(words: Any) -> None:
+    x, y, w = first(words(table(12, shuffle=False), lambda r: (r["x"], None, r["id"])), 2)[1]
+    assert y is None
+    assert w.tolist() == [4, 5, 6, 7]
+    assert x.shape == (4,)

@@ -77,9 +77,11 @@ STAGES: dict[str, Callable[[ub.Stream], ub.Stream]] = {
     "no batch": lambda s: s,
 }
 
+# Without batch, how many single samples are handed on at once is a matter of time.
+PAIRS = [(a, b) for a in SOURCES for b in STAGES if (a, b) != ("samples", "no batch")]
 
-@pytest.mark.parametrize("stages", list(STAGES))
-@pytest.mark.parametrize("source", list(SOURCES))
+
+@pytest.mark.parametrize(("source", "stages"), PAIRS)
 def test_what_a_trainer_does_to_a_batch_reaches_no_other_batch(source: str, stages: str) -> None:
     stream = STAGES[stages](SOURCES[source]())
     expected = [np.array(b) for b in first(stream, 16)]
@@ -91,8 +93,7 @@ def test_what_a_trainer_does_to_a_batch_reaches_no_other_batch(source: str, stag
     np.testing.assert_equal(got, expected)
 
 
-@pytest.mark.parametrize("stages", list(STAGES))
-@pytest.mark.parametrize("source", list(SOURCES))
+@pytest.mark.parametrize(("source", "stages"), PAIRS)
 def test_a_batch_that_comes_again_is_as_it_was(source: str, stages: str) -> None:
     expected = [np.array(b) for b in first(STAGES[stages](SOURCES[source]()), 12)]
     with ub.Feed(STAGES[stages](SOURCES[source]()), confirm="manual") as feed:

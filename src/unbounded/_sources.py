@@ -55,8 +55,8 @@ def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> 
     Args:
         fn: a function without required parameters (but `start`) that returns an iterator of rows: trees of
             arrays that share their first dimension. Structure, dtypes and trailing shapes stay the same; the
-            number of rows may change. Yield new arrays each
-            time: what was yielded is read later.
+            number of rows may change. What was yielded is
+            copied at once, so the same memory may be filled again.
         passes: call it this many times, each to its end; None: it never ends, and an end is an error.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,28 +24,52 @@ class Call:
         self._writes = False
 
     def __call__(self, fn: Callable[[Tree], Any], rows: Tree) -> Any:
-        """What `fn` makes of rows; what it returns as it was given it is the memory that it was given."""
+        """What `fn` makes of rows."""
+        return self.each(fn, [rows])[0]
+
+    def each(self, fn: Callable[[Tree], Any], trees: Sequence[Tree]) -> list[Any]:
+        """What `fn` makes of each of some trees of rows."""
         if not self._writes:
-            given: dict[int, Array] = {}
+            lent: list[Array] = []
             try:
-                made = _user_code.call(fn, _rows.map_leaves(lambda leaf: _lent(leaf, given), rows))
+                return _user_code.call(_each, fn, [_lent(rows, lent) for rows in trees])  # type: ignore[no-any-return]
             except (TypeError, ValueError) as error:
                 # NumPy, Cython and Numba have no class of their own for it.
                 if "read-only" not in str(error) and "readonly" not in str(error):
                     raise
                 self._writes = True
-            else:
-                return _rows.map_leaves(lambda leaf: given.get(id(leaf), leaf), made)
-        return _user_code.call(fn, _rows.map_leaves(np.array, rows))
+            finally:
+                _take_back(lent)
+        return _user_code.call(_each, fn, [_rows.map_leaves(np.array, rows) for rows in trees])  # type: ignore[no-any-return]
 
 
-def _lent(leaf: Array, given: dict[int, Array]) -> Array:
-    if not leaf.flags.writeable:
-        return leaf
-    view = leaf.view()
-    view.flags.writeable = False
-    given[id(view)] = leaf
-    return view
+def _each(fn: Callable[[Tree], Any], trees: Sequence[Tree]) -> list[Any]:
+    return [fn(rows) for rows in trees]
+
+
+def _lent(tree: Tree, lent: list[Array]) -> Tree:
+    """The same arrays, none of which can be written to until `_take_back`, in dicts and lists of their own."""
+    if isinstance(tree, np.ndarray):
+        if tree.flags.writeable:
+            lent.append(tree)
+            tree.flags.writeable = False
+        return tree
+    if isinstance(tree, dict):
+        return {key: _lent(value, lent) for key, value in tree.items()}
+    if tree is None:
+        return None
+    parts = [_lent(part, lent) for part in tree]
+    if isinstance(tree, list):
+        return parts
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
+def _take_back(lent: list[Array]) -> None:
+    for leaf in lent:
+        try:
+            leaf.flags.writeable = True
+        except ValueError:
+            pass  # NumPy can't know it of memory that another library owns: it stays read-only
 
 
 class Caller:
@@ -60,18 +84,23 @@ class Caller:
         """The block, or each batch of a run, changed by the function, or by `fn` in its place."""
         fn = fn or self._fn
         if isinstance(block, Run):
-            items = [self._rows(fn, item, _rows.count(item), batch=True) for item in block.items]
+            made = self._call.each(fn, block.items)
+            sizes = [min(block.size, block.total - i * block.size) for i in range(block.count)]
+            items = [self._checked(rows, size, batch=True) for rows, size in zip(made, sizes, strict=True)]
             return replace(block, items=items, parts=tuple(items))
         if not block.count:
             return block
         assert isinstance(block, Block)
-        return block.with_rows(self._rows(fn, block.rows, block.count))
+        return block.with_rows(self._checked(self._call(fn, block.rows), block.count))
 
-    def _rows(self, fn: Callable[[Tree], Tree], rows: Tree, count: int, *, batch: bool = False) -> Tree:
-        made = _rows.map_leaves(np.asarray, self._call(fn, rows))
-        got = _rows.count_checked(made, f"What {self._what} returned")
-        if got == count:
-            return made
+    def _checked(self, made: Tree, count: int, *, batch: bool = False) -> Tree:
+        try:
+            rows = _fitting(made, count)
+            if type(rows) is np.ndarray or next(_rows.leaves(rows), None) is not None:
+                return rows
+        except _Misfit:
+            rows = _rows.map_leaves(np.asarray, made)
+        got = _rows.count_checked(rows, f"What {self._what} returned")
         remedy = (
             "a batch keeps its rows, though each may become wider: put what changes their number before .batch()."
             if batch
@@ -80,3 +109,27 @@ class Caller:
         raise RowsError(
             f"{self._what} was given {count:,} rows and returned {got:,}. Expected one row for each: {remedy}"
         )
+
+
+class _Misfit(Exception):
+    """A leaf has other rows than it should."""
+
+
+def _fitting(tree: Any, count: int) -> Tree:
+    """A tree as arrays of `count` rows each, in dicts and lists of its own; raises _Misfit where it is not that.
+
+    It runs once a batch, so it looks at each leaf once, and leaves the words to others.
+    """
+    if isinstance(tree, dict):
+        return {key: _fitting(value, count) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        parts = [_fitting(part, count) for part in tree]
+        if isinstance(tree, list):
+            return parts
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    if tree is None:
+        return None
+    leaf = np.asarray(tree)
+    if not leaf.ndim or len(leaf) != count:
+        raise _Misfit
+    return leaf

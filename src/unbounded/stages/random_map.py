@@ -89,7 +89,7 @@ class _PerBatch(Through):
         assert isinstance(block, Run)
         items: list[Tree] = []
         for i in range(block.count):
-            items += self._draw(replace(block, items=block.items[i : i + 1]), self._number + i).items
+            items += self._draw(block.part(i, i + 1), self._number + i).items
         out = replace(block, items=items, parts=tuple(items))
         self._number += block.count
         return out
