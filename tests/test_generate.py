@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -376,3 +378,34 @@ def test_blocks_without_rows_for_ever_leave_the_feed_to_look_and_to_end(grade: s
             assert not feed._pull(once=True)
         feed.interrupt()
         assert list(feed.batches()) == []
+
+
+@pytest.mark.parametrize("who", ["another thread", "a signal handler"])
+def test_a_feed_may_be_closed_while_its_generator_runs(who: str) -> None:
+    closed = threading.Event()
+
+    def rows(start: int = 0) -> Iterator[Any]:
+        try:
+            while True:
+                yield np.arange(start, start + 4)
+                start += 4
+                if start == 12:
+                    close()
+        finally:
+            closed.set()
+
+    feed = ub.Feed(ub.generate(rows).batch(4))
+
+    def close() -> None:
+        if who == "another thread":
+            thread = threading.Thread(target=feed.close)
+            thread.start()
+            thread.join()
+        else:
+            before = signal.signal(signal.SIGTERM, lambda number, frame: feed.close())
+            signal.raise_signal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, before)
+
+    with pytest.raises(ub.StreamError, match="closed"):
+        train_all(feed)
+    assert closed.is_set()
