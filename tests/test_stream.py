@@ -186,6 +186,21 @@ def test_the_fingerprint_holds_what_moves_rows_and_nothing_else() -> None:
     assert len(base.fingerprint) == 16
 
 
+def test_a_stream_that_was_looked_at_does_not_lend_its_fingerprint_to_what_is_made_of_it() -> None:
+    looked_at = table(100)
+    shorter = looked_at.fingerprint
+    looked_at.describe()
+    assert looked_at.batch(4).fingerprint == table(100).batch(4).fingerprint != shorter
+    assert looked_at.batch(4).fingerprint != looked_at.batch(5).fingerprint
+    fed = table(100).batch(4)
+    ub.Feed(fed).close()
+    assert fed.random_map(noise).fingerprint == table(100).batch(4).random_map(noise).fingerprint != fed.fingerprint
+    with ub.Feed(looked_at.batch(4)) as feed:
+        state = feed.state_dict()
+    with ub.Feed(looked_at.batch(5)) as feed, pytest.raises(ValueError, match=r"batch\(rows\) was 4"):
+        feed.load_state_dict(state)
+
+
 def test_rows_of_a_pass_are_known_where_they_can_be() -> None:
     assert table(100).shuffle(7).batch(4).rows_per_pass == 100
     assert table(100).windows(5, stride=2).batch(4).rows_per_pass == 48

@@ -67,7 +67,6 @@ class Stream:
     def __init__(self, source: Source, stages: tuple[Stage, ...] = ()) -> None:
         self._source = source
         self._stages = stages
-        self._identity: list[Any] | None = None
         self._fingerprint: str | None = None
 
     # -- the words -----------------------------------------------------------------------------------------------
@@ -327,6 +326,7 @@ class Stream:
     def _with(self, stages: tuple[Stage, ...]) -> Stream:
         stream = copy.copy(self)  # of the same class: tests have streams that stall and fail on purpose
         stream._stages = stages
+        stream._fingerprint = None
         return stream
 
     # -- what it says of itself
@@ -404,12 +404,11 @@ class Stream:
         """What moves or makes rows, as plain data: the source, the seeds, the stages and their sizes; functions by
         their code and the constants that they read.
 
-        It is taken once, at the latest when the stream is first put to work: what functions hold may change then.
+        Each part's is taken once, at the latest when the stream is first put to work: what functions hold may change
+        then.
         """
-        if self._identity is None:
-            parts: list[Any] = [[self._source.word, self._source.identity()]]
-            self._identity = parts + [[stage.word, stage.identity()] for stage in self._stages if stage.moves_rows]
-        return self._identity
+        source, stages = self._source, [stage for stage in self._stages if stage.moves_rows]
+        return [[source.word, source.first_identity], *([stage.word, stage.first_identity] for stage in stages)]
 
     @property
     def fingerprint(self) -> str:

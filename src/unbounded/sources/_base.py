@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from unbounded import _rows
@@ -30,6 +31,11 @@ class Source(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What tells it from another source, as plain data for the fingerprint: never a host or a path."""
+
+    @cached_property
+    def first_identity(self) -> dict[str, Any]:
+        """What `identity` gave when it was first asked for: what functions hold may change once they run."""
+        return self.identity()
 
     def arguments(self) -> dict[str, Any]:
         """What it was given, as the stream's repr shows it."""

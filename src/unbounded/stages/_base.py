@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from unbounded._block import Block, Run
@@ -52,6 +53,11 @@ class Stage(ABC):
         """What moves rows, as plain data for the fingerprint: functions by their code and the constants that they read,
         no workers, no depths."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+    @cached_property
+    def first_identity(self) -> dict[str, Any]:
+        """What `identity` gave when it was first asked for: what functions hold may change once they run."""
+        return self.identity()
 
     def rows_per_pass(self, rows: int | None) -> int | None:
         """How many rows come out for the rows of one pass; None where that can't be said beforehand."""
