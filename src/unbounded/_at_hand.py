@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from unbounded import _describe, _refuse, _rows
 from unbounded._block import At, Run
+from unbounded._chain import Opened
 from unbounded._clock import Clock
 from unbounded._describe import Position
 from unbounded._epoch import Epoch
@@ -23,7 +24,7 @@ from unbounded._progress import Progress
 from unbounded._rows import Tree
 from unbounded._show import words
 from unbounded._stats import Stats
-from unbounded._stream import Opened, Stream
+from unbounded._stream import Stream
 from unbounded._tally import Tally
 from unbounded._waiting import Waiting
 from unbounded.stages.batch import BlocksAsBatches

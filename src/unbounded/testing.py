@@ -13,12 +13,13 @@ import numpy as np
 
 from unbounded import _rows
 from unbounded._block import Block, Run
+from unbounded._chain import Opened
 from unbounded._clock import SYSTEM
 from unbounded._clock import Clock as _SystemClock
 from unbounded._feed import Feed
 from unbounded._node import Mark, Node, Over
 from unbounded._rows import Tree
-from unbounded._stream import Opened, Stream
+from unbounded._stream import Stream
 from unbounded.sources.live import Live
 
 __all__ = ["Clock", "Flaky", "assert_resumes", "assert_same_rows", "shaken"]
