@@ -466,3 +466,14 @@ def test_columns_of_text_reach_the_trainer_and_python_objects_do_not() -> None:
     names = np.array(["a", "bcd", "e" * 40])
     with ub.Feed(ub.arrays({"n": names}, shuffle=False).batch(3)) as feed:
         assert next(feed.batches())["n"].tolist() == names.tolist()
+
+
+def test_a_value_that_was_mended_where_it_lies_is_no_longer_refused() -> None:
+    rows = np.arange(12.0)
+    rows[7] = np.nan
+    feed = ub.Feed(ub.arrays(rows, shuffle=False).batch(4), epoch=ub.Epoch(steps=3))
+    with pytest.raises(ValueError, match="row 3 of batch 1"):
+        list(feed)
+    rows[7] = 7.0
+    assert np.concatenate(list(feed)).tolist() == list(range(4, 12))
+    feed.close()

@@ -74,8 +74,8 @@ class AtHand:
         self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
         self._trained = 0
         self._ended = False
-        self._bad: dict[int, int] = {}  # by step, the bad rows of batches that were handed out and not counted yet
-        self._barren = 0  # passes that have ended since the last batch
+        self._bad: dict[int, int] = {}  # by step, the bad rows of batches that were looked at and not counted yet
+        self._passes_without_batch = 0
 
     @property
     def epoch(self) -> Epoch | None:
@@ -148,12 +148,12 @@ class AtHand:
                     return False
         if lot.run.count:
             self._waiting.end()
-            self._barren = 0
+            self._passes_without_batch = 0
         else:
-            self._barren += lot.passes
+            self._passes_without_batch += lot.passes
             self._waiting.look()
-            if self._barren > 1 and self._waiting.sentence:
-                _refuse.barren(self.stream, self._barren)
+            if self._passes_without_batch > 1 and self._waiting.sentence:
+                _refuse.without_batches(self.stream, self._passes_without_batch)
         return True
 
     def _take_in(self) -> Lot | None:
@@ -297,16 +297,18 @@ class AtHand:
             self.tally.bad += self._bad.pop(step)
 
     def _check(self, lot: Lot, step: int) -> None:
-        """Refuse what no trainer can use, before it is handed out. A lot without fault is looked at once."""
+        """Refuse what no trainer can use, before it is handed out. The rows of a lot are looked at once."""
         if not self._savable:
             _refuse.unsavable(self._opened.source)
             self._savable = True
-        if not _refuse.faulty(lot.run):
-            lot.checked = True
-        elif self._on_nan == "pass":
-            self._bad[step] = _rows.non_finite_rows(lot.run.items[step - lot.before.steps])
-        else:
+        if lot.bad is None:
+            lot.bad = _refuse.bad_rows(lot)
+        if self._on_nan == "pass":
+            self._bad.update(lot.bad)
+        elif step in lot.bad:
+            lot.bad = None  # looked at anew when the batch is asked for again: the user may have mended the arrays
             _refuse.non_finite(self.stream, lot, step, skipping=self._on_nan == "skip")
+        lot.checked = self._on_nan == "pass" or not lot.bad
 
     # -- one by one, for a trainer that asks for them in its own time ------------------------------------------------
 

@@ -7,6 +7,7 @@ stream) follows from the lot it lies in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,11 +24,16 @@ class Count(NamedTuple):
 
 @dataclass(slots=True)
 class Lot:
-    """Batches at hand. `at` is where they begin in what the stream gave, `before` what came before them."""
+    """Batches at hand.
+
+    `at` is where they begin in what the stream gave, `before` what came before them. `bad` says, by step, how many rows
+    have a NaN or an infinity, once they were looked at; `checked` that no batch has anything to refuse.
+    """
 
     run: Run
     at: At
     before: Count
+    bad: Mapping[int, int] | None = None
     checked: bool = False
 
     @property

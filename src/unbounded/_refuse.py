@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from unbounded import _describe, _rows
-from unbounded._block import Run
 from unbounded._lots import Lot
 from unbounded._node import Node, StreamError, empty_stream
 from unbounded._rows import RowsError
@@ -12,8 +13,10 @@ from unbounded.sources.arrays import Arrays
 from unbounded.sources.live import Live
 
 
-def faulty(run: Run) -> bool:
-    """Whether something in a run is not finite; raises RowsError for Python objects, which no trainer can use."""
+def bad_rows(lot: Lot) -> dict[int, int]:
+    """How many rows have a NaN or an infinity, by step, of the batches that have some; raises RowsError for Python
+    objects, which no trainer can use."""
+    run = lot.run
     for part in run.parts:
         for path, leaf in _rows.leaves(part):
             if leaf.dtype.hasobject:
@@ -21,7 +24,10 @@ def faulty(run: Run) -> bool:
                     f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
                     "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
                 )
-    return any(_rows.first_non_finite(part) for part in run.parts)
+    if not any(_rows.first_non_finite(part) for part in run.parts):
+        return {}
+    counts = enumerate(map(_rows.non_finite_rows, run.items), lot.before.steps)
+    return {step: rows for step, rows in counts if rows}
 
 
 def unsavable(source: Node) -> None:
@@ -50,7 +56,7 @@ def empty(stream: Stream) -> StreamError:
     return empty_stream(repr(stream))
 
 
-def barren(stream: Stream, passes: int) -> None:
+def without_batches(stream: Stream, passes: int) -> None:
     """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
     if isinstance(stream.parts[0], Arrays):
         raise StreamError(
@@ -59,15 +65,14 @@ def barren(stream: Stream, passes: int) -> None:
         )
 
 
-def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -> None:
-    """Raise ValueError where batch number `step` has a value that is not finite.
+def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -> NoReturn:
+    """Raise ValueError for batch number `step`, which has a value that is not finite.
 
     `skipping` says that rows which were not finite before `batch` were left out.
     """
     index = step - lot.before.steps
     bad = _rows.first_non_finite(lot.run.items[index])
-    if bad is None:
-        return
+    assert bad is not None
     path, row = bad
     number = lot.before.rows + index * lot.run.size + row
     where = _describe.address(stream, step, row)
