@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from unbounded import _rows
+from unbounded import _finite, _rows, _spec
 from unbounded._rows import RowsError
 
 
@@ -109,12 +109,12 @@ def test_a_memmap_stays_one(tmp_path: Any) -> None:
 
 def test_the_first_value_that_is_not_finite_is_found_by_leaf_and_row() -> None:
     rows = {"a": np.arange(4), "x": np.zeros((4, 2), np.float32)}
-    assert _rows.first_non_finite(rows) is None
+    assert _finite.first_non_finite(rows) is None
     rows["x"][2, 1] = -np.inf
-    assert _rows.first_non_finite(rows) == ("['x']", 2)
+    assert _finite.first_non_finite(rows) == ("['x']", 2)
     # A sum that overflows is no bad value.
-    assert _rows.first_non_finite(np.full(4, 1e308)) is None
-    assert _rows.first_non_finite({"a": np.zeros((0, 3)), "b": np.zeros((3, 0)), "c": np.zeros(0)}) is None
+    assert _finite.first_non_finite(np.full(4, 1e308)) is None
+    assert _finite.first_non_finite({"a": np.zeros((0, 3)), "b": np.zeros((3, 0)), "c": np.zeros(0)}) is None
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "c8", "c16", "g"])
@@ -123,10 +123,10 @@ def test_a_value_that_is_not_finite_is_found_in_every_dtype_and_layout(dtype: st
         for bad in (0, 2_500, 4_999):
             rows = np.full(shape, 6e4, dtype)  # half floats: their sum overflows
             for view in (rows, np.asfortranarray(rows), rows[::-1], rows[1:-1]):
-                assert _rows.first_non_finite(view) is None
+                assert _finite.first_non_finite(view) is None
             rows[bad] = -np.inf
-            assert _rows.first_non_finite({"x": np.asfortranarray(rows)}) == ("['x']", bad)
-            assert _rows.first_non_finite(rows[::-1]) == ("", 4_999 - bad)
+            assert _finite.first_non_finite({"x": np.asfortranarray(rows)}) == ("['x']", bad)
+            assert _finite.first_non_finite(rows[::-1]) == ("", 4_999 - bad)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,6 @@ def test_what_is_no_rows_is_refused_by_leaf(rows: Any, sentence: str) -> None:
     ],
 )
 def test_rows_that_change_name_the_leaf(rows: Any, sentence: str) -> None:
-    spec = _rows.spec({"x": np.zeros((5, 3)), "y": np.zeros(5, int)})
+    spec = _spec.spec({"x": np.zeros((5, 3)), "y": np.zeros(5, int)})
     with pytest.raises(RowsError, match=sentence):
-        _rows.check_same(spec, rows, "row 7")
+        _spec.check_same(spec, rows, "row 7")

@@ -144,5 +144,3 @@ def test_a_signal_in_any_call_of_the_users_functions_loses_no_row_and_doubles_no
         seen, _, interrupted = run(number)
         assert interrupted, f"call {number} of {calls}"
         assert seen == expected, f"call {number} of {calls}"
-
-

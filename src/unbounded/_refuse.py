@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from unbounded import _describe, _rows
+from unbounded import _describe, _finite, _rows
 from unbounded._lots import Lot
 from unbounded._node import Node, StreamError, empty_stream
 from unbounded._rows import RowsError
@@ -24,9 +24,9 @@ def bad_rows(lot: Lot) -> dict[int, int]:
                     f"{_rows.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
                     "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
                 )
-    if not any(_rows.first_non_finite(part) for part in run.parts):
+    if not any(_finite.first_non_finite(part) for part in run.parts):
         return {}
-    counts = enumerate(map(_rows.non_finite_rows, run.items), lot.before.steps)
+    counts = enumerate(map(_finite.non_finite_rows, run.items), lot.before.steps)
     return {step: rows for step, rows in counts if rows}
 
 
@@ -71,7 +71,7 @@ def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -
     `skipping` says that rows which were not finite before `batch` were left out.
     """
     index = step - lot.before.steps
-    bad = _rows.first_non_finite(lot.run.items[index])
+    bad = _finite.first_non_finite(lot.run.items[index])
     assert bad is not None
     path, row = bad
     number = lot.before.rows + index * lot.run.size + row

@@ -1,9 +1,10 @@
 """Rows: a tree of NumPy arrays that share their first dimension.
 
 A tree is an array, or a tuple, list or dict of trees; None in one of these holds the place of what isn't there, as
-in `(x, None, sample_weight)`. Here is what the rest of the library needs of one: its
-leaves, how many rows it has, a slice of it, two joined into one, and a sentence when it is not what it should
-be. How rows are wrapped while they move through a stream is `_block.py`'s business.
+in `(x, None, sample_weight)`. Here is what the rest of the library needs of one: its leaves, how many rows it has, a
+slice of it, two joined into one, new memory for it, and a sentence when it is not what it should be. What must stay the
+same from block to block is left to `_spec`, values that are not finite to `_finite`, and how rows are wrapped while
+they move through a stream to `_block`.
 """
 
 from __future__ import annotations
@@ -236,70 +237,6 @@ def _cut_parts(parts: Iterable[Tree], size: int) -> list[Iterable[Tree]]:
     return [itertools.repeat(part) if next(leaves(part), None) is None else cut_all(part, size) for part in parts]
 
 
-def spec(rows: Tree) -> Tree:
-    """What must stay the same from block to block: per leaf its dtype and its shape after the first
-    dimension."""
-    return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
-
-
-def check_same(expected: Tree, rows: Tree, what: str) -> None:
-    """Raise RowsError, naming the leaf, where rows differ in structure, dtype or trailing shape from
-    `expected`.
-
-    `expected` is a `spec`; `what` names the rows, such as "row 1,024 of sensor()".
-    """
-    if spec(rows) == expected:
-        return
-    was = {path: leaf for path, leaf in _spec_leaves(expected)}
-    now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}
-    for path in was.keys() - now.keys():
-        raise RowsError(f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time.")
-    for path in now.keys() - was.keys():
-        raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
-    for path, (dtype, shape) in was.items():
-        got, got_shape = now[path]
-        if not _same_dtype(dtype, got):
-            raise RowsError(
-                f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({_dtype_name(dtype)!r})."
-            )
-        if shape != got_shape:
-            raise RowsError(
-                f"{what}: {name(path)} has rows of shape {got_shape} and they had {shape} before. Yield one shape: "
-                "pad or cut the rows, or keep the lengths in a column of their own."
-            )
-
-
-def same_spec(one: Tree, other: Tree) -> bool:
-    """Whether two trees of rows agree in structure, dtypes and trailing shapes."""
-    if spec(one) == spec(other):
-        return True
-    ours, theirs = dict(leaves(one)), dict(leaves(other))
-    return ours.keys() == theirs.keys() and all(
-        _same_dtype(leaf.dtype, theirs[path].dtype) and leaf.shape[1:] == theirs[path].shape[1:]
-        for path, leaf in ours.items()
-    )
-
-
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    return {"U": "str", "S": "bytes"}.get(dtype.kind, dtype.name)
-
-
-def _same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
-    # NumPy stores text as wide as the longest in an array: that says nothing about the rows.
-    return one == other or (one.kind == other.kind and one.kind in "US")
-
-
-def _spec_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, tuple) and len(tree) == 2 and isinstance(tree[0], np.dtype):
-        yield path, tree
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _spec_leaves(value, f"{path}[{key!r}]")
-    elif tree is not None:
-        for index, value in enumerate(tree):
-            yield from _spec_leaves(value, f"{path}[{index}]")
-
-
 def row_bytes(rows: Tree) -> int:
     """The bytes of one row over all leaves."""
     return sum(int(leaf.dtype.itemsize * np.prod(leaf.shape[1:], dtype=np.int64)) for _, leaf in leaves(rows))
@@ -314,44 +251,3 @@ def block_rows(row_bytes: int, batch: int) -> int:
     its rows, and so few that they stay in a cache."""
     rows = min(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))
     return max(1, rows // batch) * batch
-
-
-def first_non_finite(rows: Tree) -> tuple[str, int] | None:
-    """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite."""
-    for path, leaf in leaves(rows):
-        if not _may_be_non_finite(leaf):
-            continue
-        # A sum is finite only where all terms are. `einsum` adds up in plain order, which will do, in a third of the
-        # time that `sum` takes. It knows no dtypes of others, and sums of half floats soon overflow.
-        plain = leaf.dtype.kind in "fc" and leaf.dtype.itemsize > 2
-        if plain and np.isfinite(np.einsum(leaf, range(leaf.ndim), [])):
-            continue
-        bad = np.flatnonzero(_non_finite(leaf))
-        if len(bad):
-            return path, int(bad[0])
-    return None
-
-
-def non_finite_rows(rows: Tree) -> int:
-    """How many rows have a NaN or an infinity in some leaf."""
-    mask = non_finite_mask(rows)
-    return 0 if mask is None else int(mask.sum())
-
-
-def non_finite_mask(rows: Tree) -> NDArray[np.bool_] | None:
-    """Which rows have a NaN or an infinity in some leaf, of shape (rows,); None where none has."""
-    if first_non_finite(rows) is None:
-        return None
-    bad = [_non_finite(leaf) for _, leaf in leaves(rows) if _may_be_non_finite(leaf)]
-    mask: NDArray[np.bool_] = np.logical_or.reduce(bad)
-    return mask
-
-
-def _may_be_non_finite(leaf: Array) -> bool:
-    # Dtypes that others have registered: bfloat16 and float8 are no kind of float to NumPy, and have NaN.
-    return leaf.dtype.kind in "fc" or (leaf.dtype.isbuiltin == 2 and "float" in leaf.dtype.name)
-
-
-def _non_finite(leaf: Array) -> NDArray[np.bool_]:
-    bad: NDArray[np.bool_] = (~np.isfinite(leaf.reshape(len(leaf), -1))).any(axis=1)  # type: ignore[assignment]
-    return bad

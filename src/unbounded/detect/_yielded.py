@@ -188,4 +188,3 @@ def _long(values: np.ndarray, rows: int) -> np.ndarray:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…"
-

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _rows, _user_code
+from unbounded import _rows, _spec, _user_code
 from unbounded._block import Block
 from unbounded._clock import Clock
 from unbounded._locked import locked
@@ -46,9 +46,9 @@ class Form:
         what = f"{'Sample' if self.single else 'Row'} {number:,} of {self.name}()"
         count = _rows.count_checked(rows, what)
         if self._spec is None:
-            self._spec = _rows.spec(rows)
+            self._spec = _spec.spec(rows)
         else:
-            _rows.check_same(self._spec, rows, what)
+            _spec.check_same(self._spec, rows, what)
         return Block(rows, count, None, np.full(count, self.clock.time()))
 
 
@@ -141,7 +141,7 @@ class Reading:
                 self._ended = True
                 break
             sample = _rows.map_leaves(_copied_sample, value)
-            if samples and not _rows.same_spec(samples[0], sample):
+            if samples and not _spec.same_spec(samples[0], sample):
                 self._left = sample
                 break
             samples.append(sample)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _rows
+from unbounded import _finite, _rows
 from unbounded._block import Block, Run
 from unbounded._node import Context, Mark, Node, StreamError
 from unbounded.stages._base import Stage, Through
@@ -63,7 +63,7 @@ class _Finite(Through):
 
     def apply(self, block: Block | Run) -> Block | None:
         assert isinstance(block, Block)
-        bad = _rows.non_finite_mask(block.rows)
+        bad = _finite.non_finite_mask(block.rows)
         count = 0 if bad is None else int(bad.sum())
         if bad is not None:
             self._say(block, bad)
@@ -96,7 +96,7 @@ class _Finite(Through):
 
     def _say(self, block: Block, bad: Any) -> None:
         ordinals = self._seen + np.flatnonzero(bad)
-        found = _rows.first_non_finite(block.rows)
+        found = _finite.first_non_finite(block.rows)
         name = "a value" if found is None else _rows.name(found[0])
         _log.info("Rows left out, since %s and perhaps others are not finite: %s", name, ordinals.tolist())
         if self._said:
