@@ -11,7 +11,9 @@ import pytest
 from helpers import wait_until
 from unbounded._block import Block
 from unbounded._node import EndOfStream
-from unbounded._pump import Ahead, Pump, Workers
+from unbounded._pump import Pump
+from unbounded.stages.map import Workers
+from unbounded.stages.prefetch import Ahead
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 

@@ -4,10 +4,10 @@ Threads pull from upstream in turn, do their work on what they pulled, and queue
 was pulled, each block with the upstream's mark right after it. The mark of the whole is that of the last
 block which was handed on: what is queued was never given to anyone, and comes again after a crash.
 
-Nobody waits for a thread that sits in somebody else's code. The threads of a pump are a crew: a restore dismisses
-it, and its threads leave as soon as they look; a new crew begins where the restore says. The upstream is used by
-one of them at a time, or by the consumer while none uses it. What the consumer wants of the upstream (a release, a
-restore, a close) is an order, carried out by whoever uses the upstream next.
+Nobody waits for a thread that sits in somebody else's code. The threads of a pump are a pool: a restore retires
+it, and its threads end as soon as they look; a new pool begins where the restore says. The upstream is used by one of
+them at a time, or by the consumer while none uses it. What the consumer wants of the upstream (a restore, a recall, a
+close) is a request, carried out by whoever uses the upstream next.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CLOSE = object()
 
 
 class Pump(Over):
-    """A node that works ahead in threads of its own, until `full` says that enough is queued.
+    """A node that works ahead in threads of its own, until as much is queued as `room` says.
 
     Thread hand-overs cost tens of microseconds each: so what is queued is whatever blocks the upstream gives,
     and once the queue is full the threads sleep until half of it is gone.
@@ -49,14 +49,14 @@ class Pump(Over):
         self._turn = Turn()
         self._lock = threading.Lock()  # guards all below
         self._state = threading.Condition(self._lock)
-        self._crew: object | None = None  # whose threads go on; all others leave
+        self._pool: object | None = None  # the pool whose threads go on; those of any other end
         self._user: int | None = None  # the thread that uses the upstream
-        self._orders: dict[str, Callable[[], None]] = {}  # in the order in which they are to be obeyed
+        self._requests: dict[str, Callable[[], None]] = {}  # in the order in which they are carried out
         self._released: Mark | None = None
         self._begin(upstream.mark())
 
     def _begin(self, mark: Mark) -> None:
-        self._crew = None
+        self._pool = None
         self._mark = mark
         self._ready: dict[int, Entry] = {}
         self._pulled = 0  # blocks that threads have pulled
@@ -84,7 +84,7 @@ class Pump(Over):
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The next block that a thread has ready; waits for it, `timeout` seconds at most."""
-        if self._crew is None:
+        if self._pool is None:
             self._launch()
         if self._turn.is_due():
             return None
@@ -141,18 +141,18 @@ class Pump(Over):
 
     def restore(self, mark: Mark) -> None:
         """Throw away what is queued, and begin again from there."""
-        self._order("restore", lambda: self._rewind(mark), mark)
-        self._carry_out(_GRACE)
+        self._request("restore", lambda: self._rewind(mark), mark)
+        self._serve_now(_GRACE)
 
     def _rewind(self, mark: Mark) -> None:
         """Restore the upstream: called by whoever uses it."""
         self._upstream.restore(mark)
 
     @locked
-    def _order(self, kind: str, order: Callable[[], None], mark: Mark | None = None) -> None:
-        """Dismiss the crew, and have something done with the upstream before it is pulled again."""
-        self._orders.pop(kind, None)  # a newer one takes its place, and is the last to be obeyed
-        self._orders[kind] = order
+    def _request(self, kind: str, action: Callable[[], None], mark: Mark | None = None) -> None:
+        """Retire the pool, and have something done with the upstream before it is pulled again."""
+        self._requests.pop(kind, None)  # a newer one takes its place, and is the last to be carried out
+        self._requests[kind] = action
         self._begin(self._mark if mark is None else mark)
         self._state.notify_all()
 
@@ -163,24 +163,24 @@ class Pump(Over):
 
     def close(self) -> None:
         """End the threads and close the upstream; a thread that uses it still closes it when it leaves."""
-        self._order("close", self._upstream.close)
-        self._carry_out(_JOIN)
+        self._request("close", self._upstream.close)
+        self._serve_now(_JOIN)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(_JOIN)
 
     def recall(self, journal: Mapping[str, Any]) -> None:
         """Pass it on."""
-        self._order("recall", lambda: self._upstream.recall(journal))
-        self._carry_out(_GRACE)
+        self._request("recall", lambda: self._upstream.recall(journal))
+        self._serve_now(_GRACE)
 
     # -- who uses the upstream ---------------------------------------------------------------------------------------
 
-    def _carry_out(self, timeout: float) -> None:
-        """Do what was ordered, if the upstream comes free in time; else its user does so when it leaves."""
+    def _serve_now(self, timeout: float) -> None:
+        """Do what was requested, if the upstream comes free in time; else its user does so when it leaves."""
         if self._occupy(timeout):
             try:
-                self._obey()
+                self._serve()
             finally:
                 # Were this line never reached, the upstream would still be taken for this thread's, which may
                 # come again, and must before any other: what interrupted it begins with a restore.
@@ -199,43 +199,43 @@ class Pump(Over):
         self._user = None
         self._state.notify_all()
 
-    def _obey(self) -> None:
-        """Carry out the orders, oldest first. One that fails stays: without it, rows would come from elsewhere."""
-        while (found := self._next_order()) is not None:
-            kind, order = found
-            order()
-            self._done(kind, order)
+    def _serve(self) -> None:
+        """Carry out the requests, oldest first. One that fails stays: without it, rows would come from elsewhere."""
+        while (found := self._next_request()) is not None:
+            kind, request = found
+            request()
+            self._done(kind, request)
 
     @locked
-    def _next_order(self) -> tuple[str, Callable[[], None]] | None:
-        if "close" in self._orders:
-            order = self._orders["close"]
-            self._orders.clear()
-            return "close", order
-        return next(iter(self._orders.items()), None)
+    def _next_request(self) -> tuple[str, Callable[[], None]] | None:
+        if "close" in self._requests:
+            request = self._requests["close"]
+            self._requests.clear()
+            return "close", request
+        return next(iter(self._requests.items()), None)
 
     @locked
-    def _done(self, kind: str, order: Callable[[], None]) -> None:
-        if self._orders.get(kind) is order:
-            del self._orders[kind]
+    def _done(self, kind: str, request: Callable[[], None]) -> None:
+        if self._requests.get(kind) is request:
+            del self._requests[kind]
 
     # -- the threads' side -------------------------------------------------------------------------------------------
 
     @locked
     def _launch(self) -> None:
-        crew = object()
+        pool = object()
         self._threads = [t for t in self._threads if t.is_alive()]
         for _ in range(self._count):
             name = f"unbounded-{type(self).__name__.lower()}"
-            thread = threading.Thread(target=self._run, args=(crew,), name=name, daemon=True)
+            thread = threading.Thread(target=self._run, args=(pool,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
-        # Last: where the launch was interrupted, threads that did start find that they are not the crew, and leave.
-        self._crew = crew
+        # Last: where the launch was interrupted, threads that did start find that they are of no pool, and end.
+        self._pool = pool
 
-    def _run(self, crew: object) -> None:
-        while self._enter(crew):
-            made = self._read(crew)
+    def _run(self, pool: object) -> None:
+        while self._enter(pool):
+            made = self._read(pool)
             if made is None:
                 continue
             number, (block, mark, error) = made
@@ -244,12 +244,12 @@ class Pump(Over):
                     block = self._work(block)
                 except BaseException as failure:
                     error = failure
-            self._queue(crew, number, (block, mark, error))
+            self._queue(pool, number, (block, mark, error))
 
     @locked
-    def _enter(self, crew: object) -> bool:
+    def _enter(self, pool: object) -> bool:
         """Wait until there is room and the upstream is free, and use it; False when this thread is to end."""
-        while self._crew is crew:
+        while self._pool is pool:
             if not (self._over or self._asleep):
                 if self._ahead >= self.room():
                     self._asleep = True
@@ -259,27 +259,27 @@ class Pump(Over):
             self._state.wait()
         return False
 
-    def _read(self, crew: object) -> tuple[int, Entry] | None:
+    def _read(self, pool: object) -> tuple[int, Entry] | None:
         """Pull a block, with its number; None where there is none yet. Lets go of the upstream."""
         try:
-            self._obey()
-            # A thread that was dismissed obeys for those who come after it: what it pulled would be lost to them.
-            entry = self._pull() if self._crew is crew else None
+            self._serve()
+            # A thread of a retired pool carries out requests for those after it: what it pulled would be lost to them.
+            entry = self._pull() if self._pool is pool else None
         except BaseException as error:
             entry = (None, self._mark, error)
-        while (made := self._settle(crew, entry)) is _CLOSE:
-            self._obey()
+        while (made := self._settle(pool, entry)) is _CLOSE:
+            self._serve()
         return made  # type: ignore[no-any-return]
 
     @locked
-    def _settle(self, crew: object, entry: Entry | None) -> Any:
+    def _settle(self, pool: object, entry: Entry | None) -> Any:
         """Let go of the upstream, and number what was pulled; `_CLOSE` where the upstream is to be closed first."""
-        dismissed = self._crew is not crew
-        if dismissed and "close" in self._orders:
+        retired = self._pool is not pool
+        if retired and "close" in self._requests:
             return _CLOSE
         self._user = None
         self._state.notify_all()
-        if dismissed or entry is None:
+        if retired or entry is None:
             return None
         number = self._pulled
         self._pulled += 1
@@ -291,8 +291,8 @@ class Pump(Over):
         return number, entry
 
     @locked
-    def _queue(self, crew: object, number: int, entry: Entry) -> None:
-        if self._crew is crew:
+    def _queue(self, pool: object, number: int, entry: Entry) -> None:
+        if self._pool is pool:
             self._ready[number] = entry
             self._state.notify_all()
 
@@ -307,26 +307,3 @@ class Pump(Over):
     def _released_mark(self) -> Mark | None:
         released, self._released = self._released, None
         return released
-
-
-class Workers(Pump):
-    """`map(fn, workers=n)`: n threads that call a function, in the order of the blocks."""
-
-    def __init__(self, upstream: Node, fn: Callable[[Any], Any], workers: int) -> None:
-        super().__init__(upstream, work=fn, threads=workers)
-
-
-class Ahead(Pump):
-    """`prefetch(n)`: n batches, or the next block where that holds more."""
-
-    def __init__(self, upstream: Node, batches: int) -> None:
-        super().__init__(upstream)
-        self._batches = batches
-
-    def size(self, block: Block | Run) -> int:
-        """A run counts its batches; a source's own block is one batch."""
-        return block.count if isinstance(block, Run) else 1
-
-    def room(self) -> int:
-        """As many as were asked for."""
-        return self._batches

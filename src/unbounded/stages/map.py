@@ -11,7 +11,7 @@ import numpy as np
 from unbounded import _check, _rows
 from unbounded._block import Block, Run
 from unbounded._node import Context, Mark, Node
-from unbounded._pump import Workers
+from unbounded._pump import Pump
 from unbounded._rows import RowsError, Tree
 from unbounded.stages._base import Stage, Through, name_of, plain
 from unbounded.stages._call import Call, Caller
@@ -64,6 +64,13 @@ class Map(_OneToOne):
         if self.workers:
             return Workers(upstream, Caller(self.fn, what), self.workers)
         return _Apply(upstream, self.fn, what)
+
+
+class Workers(Pump):
+    """`map(fn, workers=n)`: n threads that call a function, in the order of the blocks."""
+
+    def __init__(self, upstream: Node, fn: Callable[[Any], Any], workers: int) -> None:
+        super().__init__(upstream, work=fn, threads=workers)
 
 
 @dataclass(frozen=True)

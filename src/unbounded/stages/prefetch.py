@@ -12,7 +12,7 @@ from unbounded import _check
 from unbounded._block import Block, Break, Run
 from unbounded._locked import locked
 from unbounded._node import Context, Mark, Node
-from unbounded._pump import Ahead, Entry, Pump
+from unbounded._pump import Entry, Pump
 from unbounded.stages._base import Guarantee, Stage
 
 Overflow = Literal["block", "drop_oldest"]
@@ -38,6 +38,22 @@ class Prefetch(Stage):
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         return ordinal
+
+
+class Ahead(Pump):
+    """`prefetch(n)`: n batches, or the next block where that holds more."""
+
+    def __init__(self, upstream: Node, batches: int) -> None:
+        super().__init__(upstream)
+        self._batches = batches
+
+    def size(self, block: Block | Run) -> int:
+        """A run counts its batches; a source's own block is one batch."""
+        return block.count if isinstance(block, Run) else 1
+
+    def room(self) -> int:
+        """As many as were asked for."""
+        return self._batches
 
 
 @dataclass(frozen=True)
