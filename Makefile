@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BACKENDS = jax torch tensorflow
 CHAOS_KILLS ?= 20
+STATE_WALKS ?= 2000
+WALKS = $(wildcard tests/test_states.py tests/test_keras_states.py tests/test_keras_interrupts.py)
 PYTEST = .venv/bin/python -m pytest -q
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
@@ -34,9 +36,10 @@ oldest: .venv-oldest/.test
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
 
-# Two hundred kills: some minutes.
+# Two hundred kills, and random walks through the states of a feed and of a fit, new ones each time: some minutes.
 chaos: .venv/.test
 	CHAOS_KILLS=200 $(PYTEST) tests/test_chaos.py --durations=10
+	STATE_WALKS=$(STATE_WALKS) KERAS_BACKEND=jax $(PYTEST) -n 2 $(WALKS) --durations=10
 
 # What it costs, beside what people use today: some minutes, and better on a quiet machine.
 bench: .venv/.bench

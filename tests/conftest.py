@@ -1,9 +1,10 @@
-"""What all tests share: hypothesis always tries the same examples, a core test leaves no thread behind, and signals are
-those of a shell in the foreground.
+"""What all tests share: hypothesis always tries the same examples, unless STATE_WALKS asks for more; a core test leaves
+no thread behind, and signals are those of a shell in the foreground.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ else:
     settings.register_profile(
         "same", derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
-    settings.load_profile("same")
+    # `make chaos` looks for new failures, which are printed with what reproduces them.
+    settings.register_profile("new", settings.get_profile("same"), derandomize=False, print_blob=True)
+    settings.load_profile("new" if "STATE_WALKS" in os.environ else "same")
 
 # A job in a shell's background ignores SIGINT, and so would this process and all that it starts: tests that send one
 # would wait for ever. With a handler here, a child begins with the system's default, and Python puts in its own.
