@@ -37,7 +37,7 @@ def write_run(
     )
     bins, of_epochs = ReadingBins(len(columns)), EpochBins()
     one = np.ones(readings)
-    lines = [_record.start_record(Start(time[0], "machine:", 0, "the beginning", columns, 4.0, axis))]
+    lines = [_record.as_line(Start(time[0], "machine:", 0, "the beginning", columns, 4.0, axis))]
     for at in range(0, readings, 500):
         part = slice(at, at + 500)
         lines += bins.add(time[part], values[part], rng.exponential(0.4, len(one[part])), one[part] / 2, one[part])
@@ -46,13 +46,13 @@ def write_run(
         logs = {"loss": 1 / e, "persistence": 1.1, "waiting": 0.7, "reuse": 16.0}
         lines += of_epochs.add(e, 50 * e, time[0] + 5 * e, logs, [15.0, 30.0, 30])
     if starts > 1:
-        lines.append(_record.start_record(Start(time[-1], "machine:", 300, "row 600", columns, 4.0, axis)))
-    lines.append(_record.trained_record(Trained(449, 449, 449 * 32, 0, 38 * (starts > 1), 0, skipped or {}, time[-1])))
+        lines.append(_record.as_line(Start(time[-1], "machine:", 300, "row 600", columns, 4.0, axis)))
+    lines.append(_record.as_line(Trained(449, 449, 449 * 32, 0, 38 * (starts > 1), 0, skipped or {}, time[-1])))
     for number in range(alarms):
         row = (readings // 45 * 30 + 37 * number) % readings
         column = columns[number % len(columns)]
         words = column.change(61.7 + number)
-        lines.append(_record.alarm_record(Alarm(row, float(time[row]), column.name, 61.7, 6.2, False, words)))
+        lines.append(_record.as_line(Alarm(row, float(time[row]), column.name, 61.7, 6.2, False, words)))
     (directory / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return values
 
@@ -245,7 +245,7 @@ def test_what_another_version_wrote_does_not_break_a_report(tmp_path):
     with (tmp_path / FILE).open("a") as file:
         file.write(json.dumps({"kind": "something new", "step": 1}) + "\n")
         file.write('{"kind": "trained", "st{"kind": "alarm"}\n')
-        file.write(json.dumps({**_record.trained_record(Trained(step=7)), "more": 1}) + "\n")
+        file.write(json.dumps({**_record.as_line(Trained(step=7)), "more": 1}) + "\n")
     run = read_run(tmp_path)
     assert run.damaged == 1
     assert run.trained.step == 7

@@ -91,31 +91,31 @@ def test_a_column_that_raised_an_alarm_stays_silent_for_the_refractory_period():
     assert min(np.diff(rows)) >= 100
 
 
-def test_what_is_hushed_is_neither_judged_nor_learned_from():
+def test_what_is_passed_over_is_neither_judged_nor_learned_from():
     cpu = np.random.default_rng(0).normal(20, 3, (900, 1))
     cpu[:50] = 95
     cpu[[610, 640]] = 90
     cpu[670:700] = 70
     scorer = Scorer(CPU, refractory=0)
-    scorer.hush(50)
+    scorer.pass_over(50)
     first = scored(scorer, cpu[:600])
     assert np.isnan(first.score[:50]).all()
     assert not np.isnan(first.score[50:]).any()
     assert not first.alarms
-    scorer.hush(50)
+    scorer.pass_over(50)
     rows = [alarm.row for alarm in scored(scorer, cpu[600:], start=600).alarms]
     assert rows
     assert 670 <= rows[0] <= 680
 
 
-def test_the_first_load_after_a_start_that_was_hushed_is_a_surprise():
+def test_the_first_load_after_a_start_that_was_passed_over_is_a_surprise():
     """A trainer that starts loads the computer as much as what is to raise an alarm."""
     rng = np.random.default_rng(3)
     cpu = np.clip(rng.normal(8, 5, (400, 1)), 0, 100)
     cpu[:45] = rng.uniform(50, 100, (45, 1))
     cpu[350:380] += 50
     scorer = Scorer(CPU)
-    scorer.hush(50)
+    scorer.pass_over(50)
     assert [350 <= alarm.row < 380 for alarm in scored(scorer, cpu).alarms] == [True]
 
 
@@ -167,13 +167,13 @@ def test_blocks_cut_anywhere_and_a_restart_between_any_two_change_nothing(sizes,
     x, expected = values / 10, np.roll(values, 1, axis=0) / 10
     row = np.arange(len(values))
     whole = Scorer(columns, warm_up=16)
-    whole.hush(21)
+    whole.pass_over(21)
     whole = whole.score(row, row / 10, values, x, expected)
     parts, alarms, state, at = [], [], None, 0
     for size in sizes:
         scorer = Scorer(columns, warm_up=16)
         if state is None:
-            scorer.hush(21)
+            scorer.pass_over(21)
         else:
             scorer.load_state_dict(state)
         cut = slice(at, at + size)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("keras")
 
 from unbounded.detect._readings import readings
-from unbounded.detect._record import FILE, Trained, trained_record
+from unbounded.detect._record import FILE, Trained, as_line
 from unbounded.detect._run import last_start, read_run
 from unbounded.detect._train import Plan, steps_done, train
 
@@ -124,7 +124,7 @@ def test_what_was_written_after_the_checkpoint_is_cut_off(source, tmp_path):
     trained(source, tmp_path / "run", 20)
     before = lines(tmp_path / "run", "readings", "alarm")
     with (tmp_path / "run" / FILE).open("a") as file:
-        file.write(json.dumps(trained_record(Trained(99, 99))) + '\n{"kind": "tr')
+        file.write(json.dumps(as_line(Trained(99, 99))) + '\n{"kind": "tr')
     trained(source, tmp_path / "run", 30)
     run = read_run(tmp_path / "run")
     assert run.steps.tolist() == list(range(1, 31))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import ids
+from helpers import Counter, ids
 from lines import Lines, places
 
 pytestmark = [
@@ -36,22 +36,8 @@ def from_start(start: int = 0) -> Iterator[Any]:
         start += 16
 
 
-class Counter:
-    def __init__(self) -> None:
-        self.i = 0
-
-    def __iter__(self) -> Counter:
-        return self
-
-    def __next__(self) -> Any:
-        self.i += 16
-        return np.arange(self.i - 16, self.i)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"i": self.i}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.i = state["i"]
+class Sixteen(Counter):
+    rows = 16
 
 
 def _counted(start: int = 0) -> Iterator[int]:
@@ -71,7 +57,7 @@ CHAINS: dict[str, Callable[[], ub.Stream]] = {
     "start": lambda: (
         ub.generate(from_start).map(lambda r: r).filter(_kept).random_map(lambda r, rng: r, group=5).shuffle(7).batch(4)
     ),
-    "state": lambda: ub.generate(Counter).map(_with_float).normalize("x").take(40).batch(4).map(lambda r: r),
+    "state": lambda: ub.generate(Sixteen).map(_with_float).normalize("x").take(40).batch(4).map(lambda r: r),
     "samples": lambda: ub.samples(_counted, passes=2).batch(4).random_map(lambda r, rng: r),
     "windows": lambda: ub.arrays(np.arange(30), shuffle=False).windows(3, stride=2).replay(12, reuse=2).batch(4),
     "keys": lambda: ub.arrays({"id": np.arange(60), "k": np.arange(60) % 4}, shuffle=False).windows(2, by="k").batch(4),

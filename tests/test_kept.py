@@ -19,20 +19,12 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import Counter, Steps, from_start, ids, once, table, wait_until
+from helpers import Counter, Steps, from_start, once, table, train, wait_until
 from test_disk import Other
 from unbounded import _disk
 from unbounded._checkpoint import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
-
-
-def train(feed: ub.Feed, steps: int) -> list[list[int]]:
-    seen = []
-    for batch in itertools.islice(feed.batches(), steps):
-        feed.trained()
-        seen.append(ids(batch))
-    return seen
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def test_a_release_is_never_lost_between_two_threads() -> None:
     pump.close()
 
 
-def test_a_thread_that_was_dismissed_while_it_restored_pulls_nothing_after_it() -> None:
+def test_a_thread_whose_pool_was_retired_while_it_restored_pulls_nothing_after_it() -> None:
     restoring, go_on = threading.Event(), threading.Event()
 
     class Slow(Gate):
@@ -283,7 +283,7 @@ def test_a_thread_that_was_dismissed_while_it_restored_pulls_nothing_after_it() 
     pump.restore({"at": 7})
     source.stuck = -1
     source.go_on.set()
-    pump.pull(0.0)  # a new crew, which finds the order
+    pump.pull(0.0)  # a new pool, which finds the request
     assert restoring.wait(10)
     pump.restore({"at": 20})
     pump.pull(0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,18 +12,10 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import ids, once, table
+from helpers import once, table, train
 from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedCheckpoint
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
-
-
-def train(feed: ub.Feed, steps: int) -> list[list[int]]:
-    seen = []
-    for batch in itertools.islice(feed.batches(), steps):
-        feed.trained()
-        seen.append(ids(batch))
-    return seen
 
 
 def run(directory: Path, *steps: int, load: bool = True, keep: int = 3, stream: ub.Stream | None = None) -> None:

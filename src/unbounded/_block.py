@@ -70,6 +70,13 @@ class Block:
         times = None if self.times is None else self.times[index]
         return Block(_rows.gather(self.rows, index), len(index), None, times)
 
+    def only(self, mask: NDArray[np.bool_]) -> Block | None:
+        """The rows that a mask of shape (count,) names, and the break; None where neither is left."""
+        index = np.flatnonzero(mask)
+        if len(index):
+            return replace(self.gather(index), ends=self.ends)
+        return Block(None, 0, self.ends) if self.ends else None
+
 
 def join(blocks: Sequence[Block]) -> Block:
     """All rows in one block. Only the last may end with a break."""

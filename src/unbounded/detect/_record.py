@@ -208,37 +208,13 @@ class Run:
         return self.trained.twice
 
 
-def start_record(start: Start) -> dict[str, Any]:
-    """A start as a line.
+def as_line(what: Start | Alarm | Trained) -> dict[str, Any]:
+    """A start, an alarm, or what was trained, as a line of the file.
 
     Args:
-        start: what began.
+        what: one of them.
 
     Returns:
         Plain data.
     """
-    return {"kind": "start", **asdict(start), "columns": [asdict(column) for column in start.columns]}
-
-
-def alarm_record(alarm: Alarm) -> dict[str, Any]:
-    """An alarm as a line.
-
-    Args:
-        alarm: the alarm.
-
-    Returns:
-        Plain data.
-    """
-    return {"kind": "alarm", **asdict(alarm)}
-
-
-def trained_record(trained: Trained) -> dict[str, Any]:
-    """What was trained as a line.
-
-    Args:
-        trained: what was.
-
-    Returns:
-        Plain data.
-    """
-    return {"kind": "trained", **asdict(trained)}
+    return {"kind": type(what).__name__.lower(), **asdict(what)}

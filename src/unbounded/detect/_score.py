@@ -117,7 +117,7 @@ class Scorer:
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
         self._silent_until = np.zeros((LOOKS, width), dtype=np.int64)
         self._told = np.full(width, -RECENT)
-        self._hushed_until = 0
+        self._pass_over_until = 0
         # What has been looked at since the last ordinal at which it is learned: sizes, and their weights.
         self._pending = np.zeros((2, LOOKS, 0, width))
 
@@ -135,7 +135,7 @@ class Scorer:
 
         Returns:
             A score for each reading, and the alarms. Readings whose number is not above the last scored
-            one's were scored before: they are left out, and get a score of NaN, as do those that were hushed.
+            one's were scored before: they are left out, and get a score of NaN, as do those that were passed over.
 
         Raises:
             ValueError: the shapes do not fit the columns.
@@ -156,23 +156,23 @@ class Scorer:
         while at < len(rows):
             # What is usual is learned at fixed ordinals, wherever the blocks were cut.
             count = CHUNK - self.rows % CHUNK
-            hushed = self.rows < self._hushed_until
-            part = rows[at : at + (min(count, self._hushed_until - self.rows) if hushed else count)]
+            passed_over = self.rows < self._pass_over_until
+            part = rows[at : at + (min(count, self._pass_over_until - self.rows) if passed_over else count)]
             at += len(part)
-            if not hushed:
+            if not passed_over:
                 score[part] = self._chunk(time[part], values[part], normal[part], expected[part], alarms)
             self._count(len(part), int(row[part[-1]]))
         return Scored(score, tuple(alarms))
 
-    def hush(self, readings: int) -> None:
-        """Take no notice of what comes next, and begin anew behind it: no score, no alarm, nothing learned.
+    def pass_over(self, readings: int) -> None:
+        """Leave out the readings that come next, and begin anew after them: no score, no alarm, nothing learned.
 
         For what the scorer's own process does to the computer when it starts, and for what lies before a pause.
 
         Args:
-            readings: for how many.
+            readings: how many.
         """
-        self._hushed_until = self.rows + readings
+        self._pass_over_until = self.rows + readings
         self._values, self._normal = self._values[:0], self._normal[:0]
 
     def _count(self, readings: int, last: int) -> None:
@@ -278,7 +278,7 @@ class Scorer:
             "high": self._high.copy(),
             "silent_until": self._silent_until.copy(),
             "told": self._told.copy(),
-            "hushed_until": self._hushed_until,
+            "pass_over_until": self._pass_over_until,
             "pending": self._pending.copy(),
         }
 
@@ -305,7 +305,7 @@ class Scorer:
         self._low, self._high = (np.array(state[key], dtype=np.float64) for key in ("low", "high"))
         self._silent_until = np.array(state["silent_until"], dtype=np.int64)
         self._told = np.array(state["told"], dtype=np.int64)
-        self._hushed_until = int(state["hushed_until"])
+        self._pass_over_until = int(state["pass_over_until"])
         self._pending = np.array(state["pending"], dtype=np.float64).reshape(2, LOOKS, -1, len(names))
 
 

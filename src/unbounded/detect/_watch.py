@@ -1,9 +1,9 @@
-"""What goes on around the training: scoring, counting and telling, as a Keras callback with two ears in the stream.
+"""Watch: a Keras callback that scores each new window before it is trained on, and two functions in the stream.
 
-One ear hears each new window as it is pulled and scores it there and then, in NumPy, with the weights of the
-last step: a window can't be in a batch before it was pulled, so it is always scored before it is trained on.
-The other hears which rows each batch is made of. What is heard again after a restart is known by its number
-and left alone; what was written down after the checkpoint is cut off.
+One function (`see`) is given each new window as it is pulled, and scores it there and then, in NumPy, with the weights
+of the last step: a window can't be in a batch before it was pulled, so it is always scored before it is trained on. The
+other (`hand_out`) is given each batch, and counts its rows. A window that comes again after a restart is known by its
+number and is not scored again; what was written down after the checkpoint is cut off.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._feed: Any = None
         self._weights: list[np.ndarray] | None = None
         self._held: list[Mapping[str, np.ndarray]] = []
-        self._heard = -1
+        self._newest = -1
         self.intake = Intake(columns, tell)
         """What the stream's first stages are, and what they count."""
         self._counter = Counter()
@@ -89,10 +89,10 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         Returns:
             The same.
         """
-        new = windows["row"][:, -1] > self._heard
+        new = windows["row"][:, -1] > self._newest
         if new.any():
             self._held.append({name: leaf[new] for name, leaf in windows.items()})
-            self._heard = int(windows["row"][-1, -1])
+            self._newest = int(windows["row"][-1, -1])
             if self._weights is not None:
                 self._score()
         return windows
@@ -126,12 +126,12 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 self._log.cut(0)
             if self._settling:
                 # Frameworks that load and compile are the trainer's own doing.
-                self._scorer.hush(self._settling)
+                self._scorer.pass_over(self._settling)
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(
                 clock.time(), self._source, steps, position, self._columns, self._scorer.threshold, self._axis
             )
-            self._log.append(_record.start_record(start))
+            self._log.append(_record.as_line(start))
             self._tell(
                 {
                     "event": "begin",
@@ -159,7 +159,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         stats: Stats = self._feed.stats
         self._counter.train(step, stats, self.intake.skipped)
         if self._counter.due:
-            self._log.append(_record.trained_record(self._counter.total))
+            self._log.append(_record.as_line(self._counter.total))
         recent = stats.since(self._before)
         logs = logs or {}
         self._tell(
@@ -201,7 +201,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def close(self) -> None:
         """Write what is held back, which a start that goes on cuts off again and makes anew; let go of the file."""
         if self._weights is not None:
-            held = [*self._readings.rest(), *self._epochs.rest(), _record.trained_record(self._counter.total)]
+            held = [*self._readings.rest(), *self._epochs.rest(), _record.as_line(self._counter.total)]
             self._log.append(*held)
         self._log.close()
 
@@ -237,7 +237,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._log.cut(int(state["length"]))
         self._errors = np.array(state["errors"], dtype=np.float64)
         self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
-        self._heard = self._scorer.last
+        self._newest = self._scorer.last
         self._epoch_sums = np.array(state["epoch_sums"], dtype=np.float64)
         self.intake.load_state_dict(state["intake"])
         self._counter.load_state_dict(state["trained"], self.intake.skipped)
@@ -268,6 +268,6 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._log.append(*self._readings.add(time[:, -1], values[:, -1], scored.score, error, last))
         self._tell({"event": "score", "score": float(scored.score[-1]), "scored": self._scorer.rows})
         for alarm in scored.alarms:
-            record = _record.alarm_record(alarm)
+            record = _record.as_line(alarm)
             self._log.append(record)
             self._tell({**record, "event": "alarm"})

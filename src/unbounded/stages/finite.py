@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,7 @@ class _Finite(Through):
         if bad is not None:
             self._say(block, bad)
         self._count(block, count)
-        if bad is None:
-            return block
-        index = np.flatnonzero(~bad)
-        if len(index):
-            return replace(block.gather(index), ends=block.ends)
-        return Block(None, 0, block.ends) if block.ends else None
+        return block if bad is None else block.only(~bad)
 
     def apply_break(self, block: Block | Run) -> Block | Run:
         # A pass may end in a block without rows: where blocks begin and end carries no meaning.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -122,12 +122,7 @@ class _Filter(Through):
                 f"filter({name_of(self._fn)}) returned {mask.dtype} of shape {mask.shape} for {block.count:,} rows. "
                 f"Expected bool of shape ({block.count},): True for each row to keep."
             )
-        if mask.all():
-            return block
-        index = np.flatnonzero(mask)
-        if len(index):
-            return replace(block.gather(index), ends=block.ends)
-        return Block(None, 0, block.ends) if block.ends else None
+        return block if mask.all() else block.only(mask)
 
 
 @dataclass(frozen=True)
