@@ -217,4 +217,6 @@ def as_line(what: Start | Alarm | Trained) -> dict[str, Any]:
     Returns:
         Plain data.
     """
-    return {"kind": type(what).__name__.lower(), **asdict(what)}
+    plain = asdict(what)
+    # The file says of a tuple that it is one, and its readers expect a list.
+    return {"kind": type(what).__name__.lower(), **{k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}}
