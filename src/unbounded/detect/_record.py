@@ -217,6 +217,6 @@ def as_line(what: Start | Alarm | Trained) -> dict[str, Any]:
     Returns:
         Plain data.
     """
-    plain = asdict(what)
     # The file says of a tuple that it is one, and its readers expect a list.
-    return {"kind": type(what).__name__.lower(), **{k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(what).items()}
+    return {"kind": type(what).__name__.lower(), **plain}
