@@ -163,8 +163,8 @@ class AtHand:
         call puts them back. One that comes out of the stream does not: by the second law the nodes stand where they
         stood, and where functions fail often, going back each time would never get on.
         """
-        if self._is_torn:
-            self._mend()
+        if self._read_interrupted:
+            self._undo_read()
         at, before = self._held.tail, self._tail
         self._taking_in = (at, before)
         try:
@@ -183,11 +183,12 @@ class AtHand:
         return lot
 
     @property
-    def _is_torn(self) -> bool:
+    def _read_interrupted(self) -> bool:
         """Whether an exception came while a run was taken in."""
         return self._taking_in is not None and self._tail is self._taking_in[1]
 
-    def _mend(self) -> None:
+    def _undo_read(self) -> None:
+        """Put the nodes back to where they stood before the read that was interrupted."""
         assert self._taking_in is not None
         at, before = self._taking_in
         while self._lots and self._lots[-1].end > before.steps:
@@ -269,7 +270,8 @@ class AtHand:
             yield from lot.run.items[max(0, start - first) : max(0, stop - first)]
 
     def _forget_lots(self) -> None:
-        """Let go of what was taken in and is not trained on: the next pull begins there, as after a torn one."""
+        """Let go of what was taken in and is not trained on: the next pull begins there, as after an interrupted
+        one."""
         before = self.count
         self._taking_in = (self._at(), before)
         self._fetched = self._trained
@@ -277,7 +279,8 @@ class AtHand:
         self._tail = before
 
     def give_back(self, batches: int) -> None:
-        """The newest `batches` of those handed out did not reach the trainer: they come again, and are in no doubt."""
+        """The newest `batches` of those handed out did not reach the trainer: they come again, and don't count as in
+        doubt."""
         if not 0 <= batches <= self.outstanding:
             raise ValueError(f"give_back({batches}): {self.outstanding} batches are out and not confirmed.")
         self._handed -= batches
@@ -390,12 +393,12 @@ class AtHand:
         lot = self._lot_of(self._trained)
         if lot is not None:
             return lot.at_step(self._trained)
-        return self._taking_in[0] if self._is_torn and self._taking_in else self._held.tail
+        return self._taking_in[0] if self._read_interrupted and self._taking_in else self._held.tail
 
     def _mark(self) -> Mark:
         """The address of the first batch that was not trained on."""
         at = self._at()
-        mark = self._held.noted(at) if self._is_torn else self._held.address(at)
+        mark = self._held.noted(at) if self._read_interrupted else self._held.address(at)
         self._held.keep(at)
         return mark
 

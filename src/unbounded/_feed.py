@@ -110,8 +110,8 @@ class Feed(Loops):
                 stream,
             )
         self._directories: Any = None  # where it is saved and loaded, once it is: `_kept.Directories`
-        # Of a feed that nobody holds any more. In a thread of its own: this one may hold, at any line at which Python
-        # finds that, a lock that closing takes.
+        # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
+        # line, in a thread that holds a lock that closing takes.
         self._dropped = weakref.finalize(self, _thread.start_new_thread, self._top.close, ())
         self._dropped.atexit = False  # then its threads end anyway
         _sharing.opened(self)

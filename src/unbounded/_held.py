@@ -29,9 +29,9 @@ class Held(Generic[B]):
 
     def __init__(self, upstream: Node) -> None:
         self._upstream = upstream
-        self._start({}, begin=True)
+        self._start({})
 
-    def _start(self, skip: Mapping[str, Any], *, begin: bool = False) -> None:
+    def _start(self, skip: Mapping[str, Any]) -> None:
         self.blocks: deque[B] = deque()
         self.count = 0
         self.run = 0  # of the rows held, those before the first break
@@ -170,7 +170,7 @@ class Held(Generic[B]):
         """From where to read again so that the next row is the one at `at`: plain data, part of a mark."""
         if at == self.tail and not (self._skip_rows or self._skip_breaks):
             mark = self._upstream.mark()
-            # Noted, as whoever asks may release what lies before it, and `noted` must not lead there any more.
+            # Noted, since the caller may release what lies before it: `noted` must not give an older mark then.
             self._note(mark, {"rows": 0, "breaks": 0})
             return {"from": mark, "rows": 0, "breaks": 0}
         return self.noted(at)
@@ -191,7 +191,8 @@ class Held(Generic[B]):
         }
 
     def back_to(self, at: At) -> None:
-        """Put the upstream where `read` gives what follows `at`, wherever it stands; for one that holds nothing."""
+        """Restore the upstream, wherever it stands, so that `read` gives what follows `at`. Only where nothing is
+        held."""
         address = self.noted(at)
         self._upstream.restore(address["from"])
         self._skip_rows, self._skip_breaks = address["rows"], address["breaks"]

@@ -125,7 +125,7 @@ class Listing:
         for entry in entries:
             manifest = self.manifest(entry)
             if manifest is None:
-                return  # nobody knows what it lists: they stay until it goes
+                return  # which segments it lists is unknown: none is removed as long as it is there
             needed |= manifest.segments
         names = {entry.name for entry in entries}
         self._manifests = {name: found for name, found in self._manifests.items() if name in names}

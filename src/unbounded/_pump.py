@@ -145,7 +145,7 @@ class Pump(Over):
         self._serve_now(_GRACE)
 
     def _rewind(self, mark: Mark) -> None:
-        """Restore the upstream: called by whoever uses it."""
+        """Restore the upstream: called by the thread that uses it."""
         self._upstream.restore(mark)
 
     @locked

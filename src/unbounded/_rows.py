@@ -163,7 +163,7 @@ _SMALL = 1 << 14  # bytes: JAX copies so little in less time than it takes to fi
 
 
 def copied(leaf: Any) -> Array:
-    """A leaf in memory of its own; what is large enough for it to matter begins on a boundary, as `empty` has it."""
+    """A copy of a leaf in new memory, which is aligned as that of `empty` where the leaf is large."""
     array = np.asarray(leaf)
     if array.nbytes < _SMALL or array.dtype.hasobject:
         return np.array(leaf, order="C")

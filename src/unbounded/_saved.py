@@ -79,7 +79,7 @@ class Saved:
     run: str
     wrote: dict[str, str]
     files: dict[str, tuple[int, str]]
-    # The stamps of files that were found whole: each is hashed once, for as long as nobody touches it.
+    # The stamps of files that were found whole: each is hashed once, as long as its stamp stays the same.
     _checked: dict[Path, _disk.Stamp] = field(default_factory=dict, repr=False, compare=False)
 
     def read_state(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> Tree:

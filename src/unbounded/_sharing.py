@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("unbounded")
 _OPEN: weakref.WeakSet[AtHand] = weakref.WeakSet()
-_READ: weakref.WeakSet[AtHand] = weakref.WeakSet()  # feeds of which it was looked whether they share
+_READ: weakref.WeakSet[AtHand] = weakref.WeakSet()  # feeds that were checked for a shared source
 
 
 def opened(feed: AtHand) -> None:

@@ -24,7 +24,7 @@ class Tally:
         self.begin({})
 
     def begin(self, state: Mapping[str, Any]) -> None:
-        """Count on from what `state` gave; from nought where it is empty."""
+        """Count on from what `state` gave; from 0 where it is empty."""
         self.in_doubt: int = state.get("in_doubt", 0)
         self.bad: int = state.get("bad", 0)
         self._waited: float = state.get("waited", 0.0)

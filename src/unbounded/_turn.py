@@ -1,4 +1,4 @@
-"""Turn: some twenty times a second, whoever pulls is told "nothing yet", though there may be rows."""
+"""Turn: says when a pull is to return None though there may be rows, so that the feed gets control back."""
 
 from __future__ import annotations
 

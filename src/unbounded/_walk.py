@@ -143,7 +143,9 @@ class Walk:
                 value = cells[name].cell_contents if name in cells else home[name] if name in code.globals else None
             except (KeyError, ValueError):  # not assigned yet
                 continue
-            if isinstance(value, list | dict | set | bytearray | deque | np.ndarray):  # objects see to their own
+            if isinstance(
+                value, list | dict | set | bytearray | deque | np.ndarray
+            ):  # changes of other objects are noted by attribute
                 self.changing.add(("object", id(value)))
         if fn.__name__ not in _BEGINNING:
             self.changing |= {("attribute", name) for name in code.assigned | code.mutated}
@@ -251,7 +253,7 @@ class Walk:
         kind = type(value)
         full = f"{kind.__module__}.{kind.__qualname__}"
         if not is_library(kind.__module__):
-            # What stands behind operators, such as `value(rows)` and `value[i]`, has no name in the code.
+            # Methods that operators call, as `value(rows)` and `value[i]` do, are not named in the code.
             hidden = {n for c in kind.__mro__ if not is_library(c.__module__) for n in vars(c) if n.startswith("__")}
             return checksum("object", kind.__qualname__, list(self._attributes(value, self.known | hidden)))
         if full in _NAMESPACES:
@@ -332,5 +334,5 @@ def _is_metadata(name: str, value: Any) -> bool:
 
 def _named_alone(value: Any) -> str:
     module = str(getattr(value, "__module__", ""))
-    # Where a function of this package stands is no matter between its versions.
+    # A function of this package may stand in another module in its next version.
     return checksum("library", "unbounded" if is_ours(module) else module, value.__qualname__)

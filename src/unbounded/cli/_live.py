@@ -154,7 +154,7 @@ def _chosen(view: View, alarmed: dict[str, float], room: int) -> tuple[list[int]
 
 
 def _bars(column: Column, values: np.ndarray) -> str:
-    # A share is shown against the whole; of anything else nobody knows what much would be.
+    # A share is drawn against the whole; a quantity has no known largest value.
     return sparkline(values, *((0.0, 100.0) if column.unit == "%" else (None, None)))
 
 

@@ -24,7 +24,7 @@ _script_rates: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary
 
 
 _left_rates: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-"""Of each optimizer, the learning rate with which the last `fit` ended, where it ended in peace."""
+"""Of each optimizer, the learning rate with which the last `fit` ended, where no exception ended it."""
 
 
 class ScriptOverridden(UserWarning):

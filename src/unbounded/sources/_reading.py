@@ -156,7 +156,7 @@ class Reading:
             self._close()
 
     def abandon(self) -> None:
-        """Close the iterator after a failure, which is what is to be told."""
+        """Close the iterator after a failure; the failure is what is raised, not an error of closing."""
         with suppress(Exception):
             self.close()
 

@@ -125,7 +125,7 @@ class Live:
 
     @locked
     def _await_room(self) -> bool:
-        """Wait until more may be read; once enough is waiting, until half is gone: hand-overs are dear."""
+        """Wait until more may be read; once enough is waiting, until half is gone: waking a thread is slow."""
         if self._waiting >= self._most or self._settled:
             self._state.wait_for(self._may_read)
         self._idle = False
@@ -168,7 +168,7 @@ class Live:
 
     @locked
     def _forget_failure(self) -> None:
-        """The next pull opens the iterator again: who is told of an error may ask again, here as everywhere."""
+        """The next pull opens the iterator again: as for every node, the pull after an error is a new attempt."""
         self._error, self._reader = None, None
         if self.spool.stop.rows and not self.spool.stop.breaks:
             self._keep(Block(None, 0, Break("gap")))

@@ -73,7 +73,7 @@ def _tails(mark: Mapping[str, Any] | None) -> Tails | None:
 
 def _joined(before: Tails | None, after: Tails) -> Tails | None:
     """The keys of `before` and of `after`, which share none; the pool of `after` has its own rows alone."""
-    needed = (after.held > 0) | (after.over > 0)  # any other key is as good as new
+    needed = (after.held > 0) | (after.over > 0)  # any other key is in the state of a new one
     after = after.only(needed)
     if before is None or not len(before.keys):
         return after if len(after.keys) else None
@@ -100,7 +100,7 @@ def _fits(rows: Tree, pool: Tree) -> bool:
 
 
 def _moved(tails: Tails, size: int, others: Tree) -> Tails:
-    """The same in a new pool for `size` rows, such as `others`, and without the rows that nobody needs.
+    """The same in a new pool for `size` rows, such as `others`, and without the rows that no key needs.
 
     Where the size is twice what is needed, a row is moved once or twice before it is not needed any more.
     """
