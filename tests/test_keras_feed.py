@@ -55,6 +55,23 @@ def test_every_row_is_trained_on_once_and_in_order_over_epochs_and_fits(built: b
     assert int(model.optimizer.iterations) == 12
 
 
+def test_a_fit_that_is_interrupted_trains_none_of_the_batches_that_are_at_hand() -> None:
+    model = km.ready_model()
+    with Feed(stream(64), ub.Epoch(steps=40)) as feed:
+
+        def stop(batch: int, logs: Any) -> None:
+            if batch == 4:
+                feed.interrupt()
+
+        ids = []
+        for fit in (1, 2):
+            model.fit(feed, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=stop)])
+            assert feed.steps == 5 * fit
+            ids = km.trained_ids(model)
+            assert ids == list(range(20 * fit))
+        assert feed.stats.in_doubt == 0
+
+
 def test_shuffled_prefetched_and_mapped_rows_are_trained_on_once_in_each_pass() -> None:
     model = km.ready_model()
     rows = ub.arrays(km.rows(64), seed=3).shuffle(10).map(lambda r: r, workers=2).batch(4).prefetch(8)

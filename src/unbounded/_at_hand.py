@@ -72,6 +72,8 @@ class AtHand:
         self._taking_in: tuple[At, Count] | None = None  # where it began, while a run is taken in
         self._handed = 0
         self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
+        # Up to here `fetch` has nothing to wait for nor to check: batches of one run, all of them in the epoch at hand.
+        self._sure = 0
         self._trained = 0
         self._ended = False
         self._bad: dict[int, int] = {}  # by step, the bad rows of batches that were looked at and not counted yet
@@ -86,7 +88,7 @@ class AtHand:
     def epoch(self, epoch: Epoch | None) -> None:
         self._check_epoch(epoch)
         self.progress.epoch = epoch
-        self._fetched = self._handed
+        self._fetched, self._sure = self._handed, 0
 
     def _check_epoch(self, epoch: Epoch | None) -> None:
         if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
@@ -206,7 +208,10 @@ class AtHand:
         return self._handed < self._tail.steps and not self._interrupted
 
     def _lot_of(self, step: int) -> Lot | None:
-        return next((lot for lot in self._lots if lot.before.steps <= step < lot.end), None)
+        for lot in self._lots:
+            if lot.before.steps <= step < lot.end:
+                return lot
+        return None
 
     def _count_at(self, step: int) -> Count:
         lot = self._lot_of(step)
@@ -274,7 +279,7 @@ class AtHand:
         one."""
         before = self.count
         self._taking_in = (self._at(), before)
-        self._fetched = self._trained
+        self._fetched, self._sure = self._trained, 0
         self._ended = False
         self._tail = before
 
@@ -327,10 +332,14 @@ class AtHand:
             How many `take` can hand out now, up to `batches`: fewer where the epoch or the stream ends, or the feed is
             to stop.
         """
-        have = self._fetched - self._handed
-        if have >= batches:
+        wanted = self._handed + batches
+        if wanted <= self._fetched:
             return batches
         self._usable()
+        if wanted <= self._sure and not self._interrupted:
+            self._fetched = wanted
+            return batches
+        have = self._fetched - self._handed
         if have <= 0:
             have = 0
             self._settle()
@@ -355,7 +364,14 @@ class AtHand:
                 self._check(lot, step)
             have += 1
             self._fetched = self._handed + have
+            self._sure = self._sure_in(lot)
         return have
+
+    def _sure_in(self, lot: Lot) -> int:
+        """Up to where batches of the run in which the last one was fetched need no look any more."""
+        if not lot.checked or (self.epoch is not None and self.epoch.seconds is not None):
+            return 0
+        return min(lot.end, self.progress.end_in(lot))
 
     @property
     def ready(self) -> int:
@@ -371,8 +387,29 @@ class AtHand:
         self._handed = step + 1
         return lot.run.items[step - lot.before.steps]
 
+    def taken_in_turn(self, batches: int) -> Iterator[Tree]:
+        """`trained`, `fetch` and `take`, each time that the next batch is asked for: as long as they would find all they
+        need in one run of batches. Each costs as much as a batch of 32 rows does.
+
+        Args:
+            batches: how many to fetch at a time; an `interrupt` ends the loop after the last of them.
+        """
+        step = self._handed
+        lot = self._lot_of(step)
+        if lot is None:
+            return
+        items, first, end = lot.run.items, lot.before.steps, lot.end
+        while self._handed == step < end:
+            self._trained = step
+            if step >= self._fetched:
+                if self._interrupted or step + batches > self._sure:
+                    return
+                self._fetched = step + batches
+            self._handed = step = step + 1
+            yield items[step - 1 - first]
+
     def upcoming(self, most: int) -> list[Tree]:
-        """The next batches, up to `most`, that could be handed out without waiting; none of them is.
+        """The next batches, up to `most`, that `fetch` would have without waiting; none is handed out.
 
         The first is there where `fetch` has said so. None follow it where time ends the epoch.
         """
@@ -380,11 +417,7 @@ class AtHand:
         lot = self._lot_of(first)
         if lot is None or first >= self._fetched:
             return []
-        stop = self._fetched
-        if lot.checked and not self._interrupted and (self.epoch is None or self.epoch.seconds is None):
-            stop = max(stop, self.progress.end_in(lot))
-        stop = min(stop, lot.end, first + most)
-        self._fetched = max(self._fetched, stop)
+        stop = min(max(self._fetched, self._sure), lot.end, first + most)
         return lot.run.items[first - lot.before.steps : stop - lot.before.steps]
 
     # -- where training stands ---------------------------------------------------------------------------------------

@@ -277,6 +277,7 @@ class Feed(Loops):
             self._last_counts = self._opened.top.counts()
             self._closed = True
             self._loop = None
+            self._sure = 0
             self._dropped.detach()
             self._top.close()
             if self._directories is not None:

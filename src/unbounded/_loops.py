@@ -278,7 +278,7 @@ class Loops(AtHand):
         elif self._handed > self.progress.start.steps >= self._since and not self._confirmed:
             self._unconfirmed = self.progress.number
         self.progress.end(self._count_at(self._handed))
-        self._fetched = self._handed
+        self._fetched, self._sure = self._handed, 0
         stats = self.stats
         self.last_epoch = self.tally.epoch(stats)
         self.tally.end_epoch(stats)
@@ -289,6 +289,7 @@ class Loops(AtHand):
         if self._auto:
             self.trained()
         self.progress.leave()
+        self._sure = 0
         if self._loop is not None:
             self._loop.stopped = True
 

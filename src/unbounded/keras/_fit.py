@@ -176,11 +176,6 @@ class Fit:
             self.on_failure()
         raise error
 
-    @property
-    def ready(self) -> int:
-        """How many batches were fetched that are not handed out."""
-        return self._core.ready
-
     def take(self) -> Tree:
         """Hand out the next batch."""
         batch = self._core.take()
@@ -207,19 +202,23 @@ class Fit:
         if self.directed or self.in_threads:
             waits = self.in_threads or not self.in_step
             return core.ready > 0 or (waits and not core.interrupted and self.fetch(1) > 0)
+        core = self._own()
         # Those that are asked for beyond what runs were taken ahead: nothing is known of them yet.
-        core.trained(max(0, core.outstanding - self.ahead))
+        out = core.outstanding - self.ahead
+        if out > 0:
+            core.trained(out)
+        within = (self._asked - self.ahead) % self.multiple
         self._asked += 1
         if core.ready > 0:
             return True
         if core.interrupted or self._late is not None:
             self.error, self._late = self._late, None
             return False
-        within = (self._asked - 1 - self.ahead) % self.multiple
         self._fetch_with_ahead(max(0, self.multiple - self.ahead - within))
-        if not core.ready:
-            self.error, self._late = self._late, None
-        return core.ready > 0
+        if core.ready > 0:
+            return True
+        self.error, self._late = self._late, None
+        return False
 
     def next_execution_is_there(self) -> bool:
         """The same for all steps of an execution at once, without a director, in a thread of TensorFlow's."""
@@ -233,8 +232,15 @@ class Fit:
 
     def batches(self) -> Iterator[Tree]:
         """The batches of the epoch at hand, one for each time that Keras asks."""
+        core = self._core
+        # Then nothing but being asked for a batch happens to the feed while steps are run.
+        asked_alone = not (self.directed or self.in_threads or self.ahead) and self._weigh is None
         while self.next_is_there():
             yield self.take()
+            if asked_alone:
+                before = core.handed
+                yield from core.taken_in_turn(self.multiple)
+                self._asked += core.handed - before
 
 
 def _epoch_of(own: Epoch | None, steps: int | None, core: CoreFeed) -> Epoch | None:
