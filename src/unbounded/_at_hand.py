@@ -388,8 +388,8 @@ class AtHand:
         return lot.run.items[step - lot.before.steps]
 
     def taken_in_turn(self, batches: int) -> Iterator[Tree]:
-        """`trained`, `fetch` and `take`, each time that the next batch is asked for: as long as they would find all they
-        need in one run of batches. Each costs as much as a batch of 32 rows does.
+        """`trained`, `fetch` and `take`, each time that the next batch is asked for, which together cost more than to
+        gather a batch of 32 rows. It ends where they have to look further than into one run of batches.
 
         Args:
             batches: how many to fetch at a time; an `interrupt` ends the loop after the last of them.

@@ -28,7 +28,7 @@ _MOST = 64  # batches made at once
 _BYTES = 1 << 20  # and at most so many bytes, where that is more than one batch
 
 
-def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
+def _next_group(fit: Fit, most: int | None = None) -> list[Tree]:
     """The next batches that are there, all of one length, and as many as are worth making at once: none is handed out.
 
     Args:
@@ -40,7 +40,7 @@ def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
         return []
     rows = _rows.count(first[0])
     worth = max(1, _BYTES // max(1, rows * _rows.row_bytes(first[0])))
-    group = fit.upcoming(min(most, _MOST, worth))
+    group = fit.upcoming(min(most or _MOST, _MOST, worth))
     same = next((i for i, batch in enumerate(group) if _rows.count(batch) != rows), len(group))
     return group[:same]
 
