@@ -470,6 +470,21 @@ def test_the_panel_fits_the_terminal_and_hides_neither_score_nor_alarms(width, h
         assert height < 16 or any(last in line and "50 %" in line for line in lines)
 
 
+@pytest.mark.parametrize("scores", [[2.5], [None], [None, 2.5], [2.5, None]])
+def test_the_panel_shows_scores_before_there_is_a_threshold(scores):
+    rich = pytest.importorskip("rich.console")
+    # As a trainer tells it through a pipe, where NaN is null.
+    view = view_of(Clock(0.0), HELLO, {**BEGIN, "threshold": None})
+    view.take({"event": "reading", "values": [None, 0.5], "time": 0.0})
+    for score in scores:
+        view.take({"event": "score", "score": score, "scored": 1})
+    console = rich.Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
+    console.print(panel(view, {}, 80, 24))
+    (line,) = [line for line in console.file.getvalue().splitlines() if "score" in line]
+    assert ("2.5" in line) is (scores[-1] is not None)
+    assert ("█" in line) is (2.5 in scores)
+
+
 def test_an_alarm_that_is_a_record_says_so():
     assert alarm_line({**ALARM, "record": True}).endswith("cpu +62 points, beyond all before")
 

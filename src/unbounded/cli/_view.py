@@ -84,12 +84,12 @@ class View:
             self._again = event["readings"]
         elif kind == "begin":
             self.doing = "training"
-            self.threshold = event["threshold"]
+            self.threshold = _known(event["threshold"])
             self.begun_at = event["step"]
             self.readings = event.get("readings", self.readings)
             self._news()
         elif kind == "score":
-            self.scores.append(event["score"])
+            self.scores.append(_known(event["score"]))
         elif kind == "alarm":
             self.alarms.append(dict(event))
         elif kind == "step":
@@ -219,6 +219,11 @@ def duration(seconds: float) -> str:
     if whole < 3_600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def _known(value: float | None) -> float:
+    """A number as it was before JSON, which has no NaN, made it null."""
+    return np.nan if value is None else value
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:
