@@ -121,7 +121,8 @@ def panel(view: View, alarmed: dict[str, float], width: int, height: int) -> Any
         scores = np.array(view.scores)
         top = float(np.fmax(view.threshold, np.fmax.reduce(scores)))  # there is no threshold in the first minutes
         now = "–" if np.isnan(scores[-1]) else f"{scores[-1]:.1f}"
-        table.add_row(Text("score"), Text(now, style="bold"), Text(sparkline(scores[-bars:], 0.0, top), style="magenta"))
+        drawn = sparkline(scores[-bars:], 0.0, top)
+        table.add_row(Text("score"), Text(now, style="bold"), Text(drawn, style="magenta"))
     parts += [Text(""), table]
     parts += [Text(view.alarm(alarm), style="red", no_wrap=True, overflow="ellipsis") for alarm in alarms]
     doing = "waiting" if silence else view.doing
