@@ -99,7 +99,7 @@ class Dropping:
         self.feed._kept = deque()  # positions stay good until the test says otherwise
 
     def start(self) -> None:
-        assert not self.feed._pull(once=True)
+        assert self.feed._take_in() is None
 
     def give(self, rows: int, size: int = 2) -> None:
         """Rows arrive, and are in the buffer."""
@@ -207,7 +207,7 @@ def test_a_new_process_drops_what_was_dropped_and_no_settled_row_a_second_time()
     for start, journal, settled in ((state, state, []), (state, late, seen_after)):
         again = Dropping(6)
         again.feed.load_state_dict({**start, "journal": journal["journal"]})
-        again.feed._pull(once=True)
+        again.feed._take_in()
         # As fast as the source is: rows whose fate is settled wait for the trainer, however many come.
         for first in range(26, 66, 2):
             again.steps.give(np.arange(first, first + 2))
@@ -381,4 +381,4 @@ def test_a_filter_behind_a_thread_that_keeps_nothing_leaves_the_feed_to_look(wor
     stream = words(ub.generate(from_start)).filter(lambda r: r < 0).batch(2)
     with ub.Feed(stream) as feed:
         for _ in range(3):
-            assert not feed._pull(once=True)
+            assert feed._take_in() is None

@@ -129,7 +129,7 @@ class AtHand:
 
     # -- the stream's side -------------------------------------------------------------------------------------------
 
-    def _pull(self, *, once: bool = False) -> bool:
+    def _pull(self) -> bool:
         """Take the next run from the stream, waiting for it; False where there is none before the epoch is to
         end."""
         self._waiting.begin()
@@ -146,7 +146,7 @@ class AtHand:
                 if lot is not None:
                     break
                 self._waiting.look()
-                if self._interrupted or once or self.epoch_over:
+                if self._interrupted or self.epoch_over:
                     return False
         if lot.run.count:
             self._waiting.end()

@@ -173,10 +173,8 @@ class Feed(Loops):
         Raises:
             ValueError: for a newer format, or the state of another stream.
         """
-        from unbounded import _kept
-
         rows = state.get("rows")
-        self._restore(state, [] if rows is None else _kept.undump(from_plain(rows)), accept_changes=accept_changes)
+        self._restore(state, [] if rows is None else [from_plain(rows)], accept_changes=accept_changes)
 
     get_state = state_dict
     """The same under the name that Grain's iterators have."""

@@ -39,11 +39,6 @@ def dump(source: Node, mark: Mark) -> Any:
     return source.dump(innermost(mark)["row"], source.spool.stop.rows)
 
 
-def undump(rows: Any) -> list[Mapping[str, Any]]:
-    """What `load` takes, from what `dump` gave."""
-    return [] if rows is None else [rows]
-
-
 def load(source: Node, dumps: list[Mapping[str, Any]]) -> None:
     """Give a source that can't go back the rows that were saved with a position."""
     if isinstance(source, Live):

@@ -55,7 +55,7 @@ class _OfOneIterator(internals.DataAdapter):  # type: ignore[misc]
     @property
     def has_partial_batch(self) -> bool:
         """Only a declared end may bring a shorter batch."""
-        return _length.ends(self.stream)
+        return self.stream.has_end
 
     def batches(self, convert: Convert | None) -> Iterator[Any]:
         """The batches of the iteration that begins now."""

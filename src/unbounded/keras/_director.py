@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from unbounded.keras import _fit, _length
+from unbounded.keras import _fit
 
 if TYPE_CHECKING:
     from unbounded.keras._checkpoint import Checkpoint
@@ -190,7 +190,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
                 if self._length is not None:
                     self._tell_length(self._in_epoch)
                 feed.close_epoch()
-                if _length.ends(feed.stream) and not fit.has_more():
+                if feed.stream.has_end and not fit.has_more():
                     fit.model.stop_training = True
                 self._tell("on_epoch_end", epoch, logs=logs)
                 self._figures = frozenset()

@@ -119,7 +119,7 @@ class Fit:
     def has_more(self) -> bool:
         """Whether another batch follows; asked only where an end may come, since asking may mean waiting."""
         core = self._core
-        if not _length.ends(core.stream):
+        if not core.stream.has_end:
             return True
         try:
             return core.available() or core.interrupted
@@ -249,7 +249,7 @@ def _epoch_of(own: Epoch | None, steps: int | None, core: CoreFeed) -> Epoch | N
     if steps is not None and own is not None and own != Epoch(steps=steps) and not capped:
         raise ValueError(f"steps_per_epoch={steps} was given beside a feed with {own!r}. Leave one of them out.")
     epoch = own if steps is None else Epoch(steps=steps)
-    if epoch is None and not _length.ends(core.stream):
+    if epoch is None and not core.stream.has_end:
         raise ValueError(
             "The feed never ends, and nothing says what an epoch is. Give Feed(stream, "
             "epoch=ub.Epoch(steps=1000)), or fit(feed, steps_per_epoch=1000)."

@@ -6,7 +6,6 @@ import math
 from fractions import Fraction
 
 from unbounded._feed import Feed
-from unbounded._stream import Stream
 
 # Told to Keras where nobody knows how many steps there are: None would be replaced by the first epoch's number.
 ENDLESS = 2**31 - 1
@@ -15,11 +14,6 @@ ENDLESS = 2**31 - 1
 def left(done: int, total: int | None) -> int:
     """The steps that Keras still has to run, of `total` of which some are done."""
     return ENDLESS if total is None else total - done
-
-
-def ends(stream: Stream) -> bool:
-    """Whether the stream has a declared end."""
-    return any(part.word == "take" or getattr(part, "passes", None) is not None for part in stream.parts)
 
 
 def epoch_steps(feed: Feed, multiple: int = 1) -> tuple[int, int | None]:
@@ -53,7 +47,7 @@ def epoch_steps(feed: Feed, multiple: int = 1) -> tuple[int, int | None]:
     rounded = [math.ceil(steps / multiple) * multiple for steps in left]
     if epoch is not None and epoch.steps is not None:
         rounded.append(max(0, epoch.steps - done))
-    if ends(feed.stream):
+    if feed.stream.has_end:
         rows = feed.stream._declared_rows()
         if rows is None or size is None:
             return done, None

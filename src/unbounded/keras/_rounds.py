@@ -59,7 +59,7 @@ class Rounds:
                 f"{_ASKED[role]}={steps} was given beside a feed with {self._epoch!r}. Leave one of them out."
             )
         self.feed.epoch = Epoch(steps=steps) if steps is not None else self._epoch
-        if self.feed.epoch is None and not _length.ends(self.feed.stream):
+        if self.feed.epoch is None and not self.feed.stream.has_end:
             raise ValueError(
                 "The feed never ends, and nothing says how much of it makes a round. Give "
                 f"Feed(stream, epoch=ub.Epoch(steps=100)), or {_ASKED[role]}=100."

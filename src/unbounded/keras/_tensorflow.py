@@ -18,7 +18,6 @@ import tensorflow as tf
 from unbounded import _rows
 from unbounded._rows import Tree
 from unbounded._stream import Stream
-from unbounded.keras import _length
 
 if TYPE_CHECKING:
     from unbounded.keras._adapters import FitAdapter, _OfOneIterator
@@ -157,7 +156,7 @@ def is_distributed(strategy: Any) -> bool:
 
 
 def _signature(stream: Stream, batch: Tree, before: tuple[None, ...]) -> Any:
-    rows = None if _length.ends(stream) else stream.batch_size
+    rows = None if stream.has_end else stream.batch_size
     return _as_structure(
         _rows.map_leaves(lambda leaf: tf.TensorSpec((*before, rows, *leaf.shape[1:]), leaf.dtype), batch)
     )
