@@ -13,12 +13,13 @@ from inspect import GEN_RUNNING, GEN_SUSPENDED, getgeneratorstate
 from typing import Any, Literal
 
 from unbounded import _check, _describe, _sharing, _torch
-from unbounded._at_hand import AtHand, OnNan
+from unbounded._at_hand import OnNan
 from unbounded._clock import Clock
 from unbounded._epoch import Epoch
 from unbounded._epoch_run import EpochRun, Loop
 from unbounded._lots import Lot
 from unbounded._node import StreamError
+from unbounded._one_by_one import OneByOne
 from unbounded._rows import Tree
 from unbounded._stats import Stats
 from unbounded._stream import Stream
@@ -27,7 +28,7 @@ from unbounded._words import checked
 _log = logging.getLogger("unbounded")
 
 
-class Loops(AtHand):
+class Loops(OneByOne):
     """Epochs, and loops over their batches. See `Feed`.
 
     Args:
