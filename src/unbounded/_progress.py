@@ -16,7 +16,7 @@ _BEGINNING = Count()
 
 
 @dataclass(frozen=True, slots=True)
-class _AtHand:
+class _Current:
     """The epoch at hand. It changes by one assignment, so that an exception between any two lines finds a whole one.
 
     `goal` is the number of passes at which it ends, `seconds` what it took before it was last taken up, `left` says
@@ -46,7 +46,7 @@ class Progress:
 
     def begin(self) -> None:
         """The run's beginning."""
-        self._now = _AtHand()
+        self._now = _Current()
 
     @property
     def number(self) -> int:
@@ -170,7 +170,7 @@ class Progress:
         epoch, goal = self.epoch, None
         if epoch is not None and epoch.passes is not None and self.passes(reached) >= self.goal(epoch.passes):
             goal = self.goal(epoch.passes) + Fraction(str(epoch.passes))
-        self._now = _AtHand(self.number + 1, reached, goal)
+        self._now = _Current(self.number + 1, reached, goal)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -190,4 +190,4 @@ class Progress:
         """Take up what `state` gave."""
         goal = None if state["goal"] is None else Fraction(state["goal"])
         start = Count(*state["start"])
-        self._now = _AtHand(state["number"], start, goal, state["seconds"], None, state.get("left", False))
+        self._now = _Current(state["number"], start, goal, state["seconds"], None, state.get("left", False))
