@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import keras
 
 from unbounded import _user_code
+from unbounded._clock import Clock
 from unbounded._epoch import Epoch
 from unbounded._feed import Feed as CoreFeed
 from unbounded._node import StreamError
@@ -73,6 +74,11 @@ class Fit:
     def model(self) -> Any:
         """What is trained."""
         return self._model()
+
+    @property
+    def clock(self) -> Clock:
+        """The feed's time."""
+        return self._core.clock
 
     def begin(self) -> None:
         """Take over the feed: the epochs are this fit's."""
@@ -144,7 +150,10 @@ class Fit:
             self._fetch_with_ahead(max(0, self.multiple - core.outstanding))
             if self.blocks is not None and self.directed:
                 self.blocks.fill()
-        return core.outstanding > 0 or (core.ready > 0 and not core.interrupted)
+        if core.interrupted:
+            # Blocks that TensorFlow has not come to are given back; Keras on torch has asked for the step's batch.
+            return core.outstanding > 0 and self.blocks is None
+        return core.outstanding > 0 or core.ready > 0
 
     def _fetch_with_ahead(self, batches: int) -> None:
         """`fetch`, and as many more as Keras takes ahead. That these can't be had is no failure of the step at hand."""

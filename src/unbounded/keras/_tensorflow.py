@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from unbounded.keras._adapters import FitAdapter, _OfOneIterator
     from unbounded.keras._fit import Fit
 
-_MOST = 64  # batches made at once
+_MOST = 512  # batches made at once
 _BYTES = 1 << 20  # and at most so many bytes, where that is more than one batch
+_FIRST = 64  # batches of the first blocks
+_SECONDS = 0.1  # an interrupt without a director waits for the end of a block: longer ones are for short steps alone
 
 
-def _next_group(fit: Fit, most: int | None = None) -> list[Tree]:
+def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
     """The next batches that are there, all of one length, and as many as are worth making at once: none is handed out.
 
     Args:
@@ -39,7 +41,7 @@ def _next_group(fit: Fit, most: int | None = None) -> list[Tree]:
         return []
     rows = _rows.count(first[0])
     worth = max(1, _BYTES // max(1, rows * _rows.row_bytes(first[0])))
-    group = fit.upcoming(min(most or _MOST, _MOST, worth))
+    group = fit.upcoming(min(most, _MOST, worth))
     same = next((i for i, batch in enumerate(group) if _rows.count(batch) != rows), len(group))
     return group[:same]
 
@@ -79,15 +81,19 @@ class Blocks:
 
     def __init__(self, fit: Fit, stream: Stream) -> None:
         self._fit = fit
+        self._clock = fit.clock
         self._stream = stream
         self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's takes them
         self._blocks: deque[Tree] = deque()
+        self._most = _FIRST  # batches to hand out at once
+        self._added: float | None = None  # when that was done last in this epoch
         self._dataset: Any = None
 
     def begin(self) -> Iterator[Any]:
         """The batches of an epoch."""
         with self._lock:
             self._blocks.clear()
+            self._added = None
         if self._dataset is None:
             self._dataset = self._made()
         return iter(self._dataset)
@@ -100,14 +106,24 @@ class Blocks:
 
     def _add(self) -> None:
         fit = self._fit
+        self._adapt()
         # More than one execution, where nothing has to be waited for.
-        left = fit.fetch(max(fit.multiple, len(fit.upcoming(_MOST)) // fit.multiple * fit.multiple))
+        left = fit.fetch(max(fit.multiple, len(fit.upcoming(self._most)) // fit.multiple * fit.multiple))
         while left:
             group = _next_group(fit, left)
             left -= len(group)
             for _ in group:
                 fit.take()
             self._blocks.append(_rows.map_leaves(_stacked, *group))
+
+    def _adapt(self) -> None:
+        """Hand out more at once as long as that is trained in no time: to hand a block over costs as much as five
+        steps of a small model."""
+        now = self._clock.monotonic()
+        if self._added is not None:
+            quick = now - self._added < _SECONDS / 2
+            self._most = min(2 * self._most, _MOST) if quick else max(1, self._most // 2)
+        self._added = now
 
     def _produce(self) -> Iterator[Tree]:
         fit = self._fit
