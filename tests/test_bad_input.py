@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,25 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a seed of arrays that is no number": (lambda: table(seed="x"), TypeError, r"arrays\(seed=n\).*'x'"),
     "a negative seed of replay": (lambda: table().replay(3, seed=-1), ValueError, "at least 0"),
     "a negative seed of random_map": (lambda: table().random_map(print, seed=-1), ValueError, "at least 0"),  # type: ignore[arg-type]
+    "a buffer as the shuffle of arrays": (lambda: table(shuffle=100), TypeError, r"shuffle=100.*\.shuffle\(rows\)"),
+    "True as a number of rows": (lambda: table().shuffle(True), TypeError, "whole number, and was given True"),
+    "a reuse that is text": (lambda: table().replay(10, reuse="4"), TypeError, "reuse='4'.*above 0"),  # type: ignore[arg-type]
+    "a half life that is a list": (lambda: table().replay(10, half_life=[1]), TypeError, "half_life"),  # type: ignore[arg-type]
+    "a number as an epoch": (lambda: ub.Feed(table().batch(3), epoch=5), TypeError, r"epoch=5.*ub\.Epoch\(steps"),  # type: ignore[arg-type]
+    "the class as an epoch": (lambda: ub.Feed(table().batch(3), epoch=ub.Epoch), TypeError, "expected an epoch"),  # type: ignore[arg-type]
+    "another guarantee": (lambda: ub.Feed(table().batch(3), require="exactly"), ValueError, "'exact', or None"),  # type: ignore[arg-type]
+    "a number as a clock": (lambda: ub.Feed(table().batch(3), clock=3), TypeError, "clock=3"),  # type: ignore[arg-type]
+    "a step before the first": (lambda: table().batch(3).batch_at(-1), ValueError, "at least 0"),
+    "half a step": (lambda: table().batch(3).batch_at(1.5), TypeError, r"batch_at\(step\).*1.5"),  # type: ignore[arg-type]
+    "half a row": (lambda: table().batch(3).step_of(1.5), TypeError, r"step_of\(row\).*1.5"),  # type: ignore[arg-type]
+    "a search from before the first step": (lambda: table().batch(3).step_of(1, after=-1), ValueError, "after"),
+    "no column at all": (lambda: table().select([]), TypeError, "name of a column"),
+    "a function as a column": (lambda: table().select(lambda rows: rows), TypeError, "name of a column"),
+    "a size of batches given to the source": (
+        lambda: ub.arrays(np.arange(3), batch_size=3),  # type: ignore[call-arg]
+        TypeError,
+        "unexpected keyword argument 'batch_size'.$",
+    ),
     "passes of zero": (lambda: table(passes=0), ValueError, "passes"),
     "a rate of zero": (lambda: ub.machine(rate=0), ValueError, "rate=0"),
     "a batch larger than a declared end": (
@@ -477,3 +498,74 @@ def test_a_value_that_was_mended_where_it_lies_is_no_longer_refused() -> None:
     rows[7] = 7.0
     assert np.concatenate(list(feed)).tolist() == list(range(4, 12))
     feed.close()
+
+
+def test_a_peek_at_what_can_never_give_a_batch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unbounded._waiting._FIRST", 1e-6)
+    with pytest.raises(ub.StreamError, match=r"passes over the rows have ended without a batch"):
+        table(100).filter(lambda rows: rows["id"] < 0).batch(3).peek()
+
+
+@pytest.mark.parametrize("state", [None, 5, {}, {"format": 1}, {"format": "x"}, [("format", 1)]])
+def test_what_is_no_state_of_a_feed_is_told_in_a_sentence(state: Any) -> None:
+    with ub.Feed(table().batch(3)) as feed, pytest.raises(ValueError, match="state of a feed"):
+        feed.load_state_dict(state)
+
+
+def test_a_feed_is_told_what_it_was_asked_for_in_a_sentence(tmp_path: Path) -> None:
+    with ub.Feed(table().batch(3), epoch=ub.Epoch(steps=4)) as feed:
+        next(iter(feed))
+        for wrong in ("x", 1.0, True):
+            with pytest.raises(TypeError, match=r"trained\(batches\) takes a whole number"):
+                feed.trained(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="None was given as a path"):
+            feed.load(None)
+        with pytest.raises(TypeError, match=r"The state is named: feed\.save\(directory, state="):
+            feed.save(tmp_path, {"weights": np.zeros(3)})  # type: ignore[misc]
+        with pytest.raises(AttributeError, match="belongs to the stream"):
+            feed.map(lambda rows: rows)
+        with pytest.raises(AttributeError, match=r"model\.fit"):
+            feed.fit(epochs=3)
+        feed.trained()
+    with pytest.raises(ub.StreamError, match="closed"):
+        feed.load(tmp_path)
+
+
+def test_an_epoch_takes_the_numbers_of_numpy() -> None:
+    assert ub.Epoch(steps=np.int64(5)) == ub.Epoch(steps=5)  # type: ignore[arg-type]
+    assert repr(ub.Epoch(rows=1e3)) == "Epoch(rows=1000)"  # type: ignore[arg-type]
+    assert json.dumps(ub.Epoch(passes=np.float32(0.5)).identity())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda row: [1, 2] if row["id"] < 5 else [1],
+        lambda row: {"a": 1} if row["id"] < 5 else {"b": 1},
+        lambda row: np.zeros(1 + int(row["id"])),
+        lambda row: None if row["id"] > 5 else row,
+    ],
+)
+def test_rows_of_two_kinds_out_of_map_rows_are_told_with_the_row(fn: Any) -> None:
+    with pytest.raises(ub.RowsError, match=r"map_rows\(<lambda>\) returned rows of two kinds: leaf|the array"):
+        table(shuffle=False).map_rows(fn).batch(3).peek()
+
+
+def test_a_function_of_single_rows_may_fill_one_memory_again_and_again() -> None:
+    memory = np.zeros(1)
+
+    def filled(row: Any) -> Any:
+        memory[0] = row["id"]
+        return memory
+
+    assert table(shuffle=False).map_rows(filled).batch(3).batch_at(1).ravel().tolist() == [3, 4, 5]
+
+
+def test_a_record_with_a_nan_in_a_field_is_refused() -> None:
+    rows = np.zeros(20, dtype=[("a", "f4"), ("n", "i4"), ("b", "f8", (2,))])
+    rows["b"][13, 1] = np.nan
+    with ub.Feed(ub.arrays(rows, shuffle=False).batch(4)) as feed, pytest.raises(ValueError, match="row 1 of batch 3"):
+        list(feed.batches())
+    with ub.Feed(ub.arrays(rows, shuffle=False, passes=1).batch(4), on_nan="pass") as feed:
+        list(feed.batches())
+        assert feed.stats.bad == 1

@@ -91,6 +91,8 @@ class AtHand:
         self._fetched, self._sure = self._handed, 0
 
     def _check_epoch(self, epoch: Epoch | None) -> None:
+        if epoch is not None and not isinstance(epoch, Epoch):
+            raise TypeError(f"Feed(epoch={epoch!r}): expected an epoch, such as ub.Epoch(steps=1000).")
         if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
             if not self.stream.has_passes:
                 raise ValueError(
@@ -155,7 +157,7 @@ class AtHand:
             self._passes_without_batch += lot.passes
             self._waiting.look()
             if self._passes_without_batch > 1 and self._waiting.sentence:
-                _refuse.without_batches(self.stream, self._passes_without_batch)
+                self.stream.refuse_without_batches(self._passes_without_batch)
         return True
 
     def _take_in(self) -> Lot | None:

@@ -13,10 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from unbounded import _check
 from unbounded._block import Run
 from unbounded._clock import SYSTEM, Clock
 from unbounded._identity import comparable
-from unbounded._node import CannotTell, Context, Mark, Node
+from unbounded._node import CannotTell, Context, Mark, Node, StreamError
 from unbounded._rows import Tree
 from unbounded._show import words
 from unbounded._words import checked
@@ -123,6 +124,14 @@ class Chain:
         if self._declared_rows() == 0:
             raise ValueError(f"{self!r} gives no row before its declared end. Declare a later one.")
 
+    def refuse_without_batches(self, passes: int) -> None:
+        """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
+        if isinstance(self._source, Arrays):
+            raise StreamError(
+                f"{passes} passes over the rows have ended without a batch, and the next ones would too: {self!r} "
+                "gives none. Look at what .filter() keeps, and whether a pass is long enough for .windows()."
+            )
+
     def identity(self) -> list[Any]:
         """What moves or makes rows, as plain data: the source, the seeds, the stages and their sizes; functions by
         their code and the constants that they read.
@@ -188,7 +197,7 @@ class Chain:
             raise CannotTell(
                 "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
             )
-        mark = self.mark_at(step)
+        mark = self.mark_at(_check.at_least(0, step, "batch_at(step)"))
         opened = self.open(SYSTEM)
         try:
             opened.top.restore(mark)
@@ -224,6 +233,7 @@ class Chain:
         >>> 42 in stream.batch_at(stream.step_of(42))
         True
         """
+        row, after = _check.at_least(0, row, "step_of(row)"), _check.at_least(0, after, "step_of(after=n)")
         rows, places = self._rows_at(), self._places()
         size = self.batch_size
         if size is None:

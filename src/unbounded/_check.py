@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 
 def positive(value: Any, what: str) -> int:
@@ -19,14 +22,30 @@ def seed(value: Any, what: str) -> int:
 
 
 def at_least(least: int, value: Any, what: str) -> int:
-    """`value` as an int of at least `least`."""
+    """`value` as an int of at least `least`; True and False are no numbers."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} takes a whole number, and was given {value!r}.") from None
     if number < least:
         raise ValueError(f"{what} was given {number}. Expected at least {least}.")
     return number
+
+
+def above_zero(value: Any, what: str, expected: str) -> None:
+    """Raise TypeError unless `value` is a number, and ValueError unless it is finite and above 0; `expected` says what
+    it means."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and value > 0):
+        raise (ValueError if number else TypeError)(f"{what}: expected {expected}.")
+
+
+def yes_or_no(value: Any, what: str, instead: str) -> None:
+    """Raise TypeError unless `value` is True or False; `instead` says what is likely meant."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what}: expected True or False. {instead}")
 
 
 def function(value: Any, what: str, *given: str) -> None:

@@ -115,11 +115,25 @@ def row_address(stream: Stream, ordinal: int) -> str:
         opened.top.close()
 
 
+_PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "tally", "journal")
+
+
+def check_whole(state: Any) -> None:
+    """Raise ValueError unless this is what `Feed.state_dict` gave, with nothing left out."""
+    if not isinstance(state, Mapping) or "format" not in state:
+        raise ValueError(
+            f"This is not the state of a feed: it is a {type(state).__name__}. Expected what feed.state_dict() gave."
+        )
+    missing = [part for part in _PARTS if part not in state]
+    if missing:
+        raise ValueError(f"The state of a feed is not whole: {', '.join(missing)} is missing. It can't be loaded.")
+
+
 def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept_changes: bool) -> None:
     """Raise ValueError where a state is not one of this stream."""
     if not isinstance(state, Mapping) or "format" not in state:
         raise ValueError("This is not the state of a feed. Expected what feed.state_dict() gave.")
-    if state["format"] > newest:
+    if not isinstance(state["format"], int) or state["format"] > newest:
         raise ValueError(
             f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the "
             "version that wrote it, or a newer one."

@@ -40,6 +40,8 @@ def local_path(given: str | os.PathLike[str]) -> Path:
     Traceback (most recent call last):
     ValueError: 'file:///data/run' is a URL, and a path is expected: give '/data/run'.
     """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{given!r} was given as a path, and a directory or file is expected, such as 'runs/first'.")
     text = str(given)
     if not text:
         raise ValueError("An empty path was given, and a directory or file is expected, such as 'runs/first'.")

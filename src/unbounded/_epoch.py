@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -39,9 +41,11 @@ class Epoch:
             raise ValueError("Epoch() was given no bound. Expected at least one of steps=, rows=, passes=, seconds=.")
         for name, value in given.items():
             whole = name in ("steps", "rows")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value <= 0 or (whole and value != int(value)):
                 raise ValueError(f"Epoch({name}={value!r}): expected a {'whole ' if whole else ''}number above 0.")
+            # Plain numbers: they travel with the state as JSON.
+            object.__setattr__(self, name, int(value) if whole else value.item() if hasattr(value, "item") else value)
 
     def __repr__(self) -> str:
         given = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None]

@@ -24,7 +24,7 @@ from unbounded._mark import from_plain, to_plain
 from unbounded._node import Mark
 from unbounded._rows import Tree
 from unbounded._stream import Stream
-from unbounded._words import checked
+from unbounded._words import FEED, checked, unknown
 from unbounded.sources.arrays import Arrays
 from unbounded.stages._base import WEAKEST_FIRST, Guarantee
 
@@ -92,6 +92,13 @@ class Feed(Loops):
             raise ValueError(f"Feed(confirm={confirm!r}): expected 'auto' or 'manual'.")
         if on_nan not in ("raise", "pass", "skip"):
             raise ValueError(f"Feed(on_nan={on_nan!r}): expected 'raise', 'pass' or 'skip'.")
+        if require is not None and require not in WEAKEST_FIRST:
+            raise ValueError(
+                f"Feed(require={require!r}): expected {', '.join(map(repr, WEAKEST_FIRST))}, or None for whatever the "
+                "stream promises."
+            )
+        if not isinstance(clock, Clock):
+            raise TypeError(f"Feed(clock={clock!r}): expected a clock, such as ub.testing.Clock().")
         if require is not None and WEAKEST_FIRST.index(stream.guarantee) < WEAKEST_FIRST.index(require):
             raise ValueError(
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
@@ -173,6 +180,7 @@ class Feed(Loops):
         Raises:
             ValueError: for a newer format, or the state of another stream.
         """
+        _describe.check_whole(state)
         rows = state.get("rows")
         self._restore(state, [] if rows is None else [from_plain(rows)], accept_changes=accept_changes)
 
@@ -219,6 +227,7 @@ class Feed(Loops):
         self.progress.restore(state["epoch"])
         self.tally.begin(state["tally"])
 
+    @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
     def save(self, directory: Any, *, state: Tree = None, keep: int = 3) -> Any:
         """Write a checkpoint: the position and `state`, in one atomic cut.
 
@@ -247,6 +256,7 @@ class Feed(Loops):
 
         return _kept.save(self, directory, state, keep)
 
+    @checked("feed.load(directory)")
     def load(self, directory: Any, *, accept_changes: bool = False) -> Any:
         """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there
         is none.
@@ -288,6 +298,14 @@ class Feed(Loops):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"Feed has no {name!r}.", name=name, obj=self)
+        text = unknown("Feed", name, FEED, dir(type(self)))
+        if name not in FEED and hasattr(Stream, name):
+            text = f"Feed has no {name!r}. That belongs to the stream: write it before the feed is made."
+        raise AttributeError(text, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<Feed of {self.stream!r}: {'closed' if self._closed else self.position}>"

@@ -40,10 +40,16 @@ def non_finite_mask(rows: Tree) -> NDArray[np.bool_] | None:
 
 
 def _may_be_non_finite(leaf: Array) -> bool:
+    if leaf.dtype.names:
+        return any(_may_be_non_finite(leaf[name]) for name in leaf.dtype.names)
     # Dtypes that others have registered: bfloat16 and float8 are no kind of float to NumPy, and have NaN.
     return leaf.dtype.kind in "fc" or (leaf.dtype.isbuiltin == 2 and "float" in leaf.dtype.name)
 
 
 def _non_finite(leaf: Array) -> NDArray[np.bool_]:
+    if leaf.dtype.names:  # a record for each row: field by field
+        fields = [leaf[name] for name in leaf.dtype.names]
+        found: NDArray[np.bool_] = np.logical_or.reduce([_non_finite(f) for f in fields if _may_be_non_finite(f)])
+        return found
     bad: NDArray[np.bool_] = (~np.isfinite(leaf.reshape(len(leaf), -1))).any(axis=1)  # type: ignore[assignment]
     return bad

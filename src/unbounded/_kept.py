@@ -270,6 +270,7 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
 
 def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
     """See `Feed.load`."""
+    feed._usable()
     directories = Directories.of(feed)
     keeper, store = directories.open(directory)
     saved = store.newest()

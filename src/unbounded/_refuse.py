@@ -9,7 +9,6 @@ from unbounded._lots import Lot
 from unbounded._node import Node, StreamError, empty_stream
 from unbounded._rows import RowsError
 from unbounded._stream import Stream
-from unbounded.sources.arrays import Arrays
 from unbounded.sources.live import Live
 
 
@@ -54,15 +53,6 @@ def skipping(stream: Stream) -> Stream:
 def empty(stream: Stream) -> StreamError:
     """The error for a stream that came to its declared end without a single batch."""
     return empty_stream(repr(stream))
-
-
-def without_batches(stream: Stream, passes: int) -> None:
-    """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
-    if isinstance(stream.parts[0], Arrays):
-        raise StreamError(
-            f"{passes} passes over the rows have ended without a batch, and the next ones would too: {stream!r} gives "
-            "none. Look at what .filter() keeps, and whether a pass is long enough for .windows()."
-        )
 
 
 def non_finite(stream: Stream, lot: Lot, step: int, *, skipping: bool = False) -> NoReturn:

@@ -260,12 +260,16 @@ class Stream(Chain):
         opened = self.open()
         waiting = Waiting([(part.word, words(part)) for part in self.parts], opened.top.counts, SYSTEM)
         waiting.begin()
+        passes = 0
         try:
             while True:
                 block = opened.top.pull(0.05)
                 if block is not None and block.count:
                     return block.items[0] if isinstance(block, Run) else block.rows
                 waiting.look()
+                passes += 1 if block is not None and block.ends is not None and block.ends.kind == "pass" else 0
+                if passes > 1 and waiting.sentence:
+                    self.refuse_without_batches(passes)
         except EndOfStream:
             raise empty_stream(repr(self)) from None
         finally:

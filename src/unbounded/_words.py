@@ -63,6 +63,18 @@ STREAM = {
     },
 }
 
+FEED = {
+    "fit": "Keras's fit is the model's: model.fit(ub.keras.Feed(stream, epoch=…), epochs=10).",
+    "next": "Batches come from a loop: for batch in feed; or next(iter(feed)).",
+    "as_numpy_iterator": "Batches are NumPy's: for batch in feed.",
+    "dataset": "feed.stream is what it feeds.",
+    "reset": "A feed goes on. For the stream's beginning, make a new one: ub.Feed(feed.stream, epoch=…).",
+    "set_epoch": "Each pass has an order of its own already; feed.epoch_number counts the epochs.",
+    "step": "feed.steps counts the batches that were trained on.",
+    "stop": "epoch.stop() and feed.leave_epoch() leave the epoch; feed.interrupt() ends the loop.",
+    "shutdown": "Write feed.close().",
+}
+
 PACKAGE = {
     "from_tensor_slices": "Write ub.arrays((x, y)).",
     "from_arrays": "Write ub.arrays((x, y)).",
@@ -145,16 +157,22 @@ def checked(written: str, hint: str = "") -> Callable[[Callable[P, R]], Callable
     return wrap
 
 
+def _most_positional(signature: inspect.Signature) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in kinds for parameter in signature.parameters.values())
+
+
 def _explain(fn: Callable[..., Any], written: str, hint: str, args: Any, kwargs: dict[str, Any]) -> None:
     signature = inspect.signature(fn)
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         text = f"{written} was called with other arguments: {error}."
+        given = {*signature.bind_partial(*args[: _most_positional(signature)]).arguments, *kwargs}
         for name in kwargs:
             if name not in signature.parameters:
                 meant = _ARGUMENTS.get(name)
-                if meant in signature.parameters:
+                if meant in signature.parameters and meant not in given:
                     text += f" Its {name} is called {meant} here."
         many = "positional" in str(error)
         raise TypeError(f"{text} {hint}" if hint and many else text) from None

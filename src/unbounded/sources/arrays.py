@@ -31,6 +31,11 @@ class Arrays(Source):
     word = "arrays"
 
     def __post_init__(self) -> None:
+        _check.yes_or_no(
+            self.shuffle,
+            f"arrays(shuffle={self.shuffle!r})",
+            "The order of a pass is drawn over all rows; a buffer that shuffles some at a time is .shuffle(rows).",
+        )
         rows = _rows.as_rows(self.rows, "arrays()")
         if _rows.count(rows) == 0:
             raise RowsError("arrays() was given zero rows. Expected at least one: there is nothing to repeat.")

@@ -53,8 +53,7 @@ class Map(_OneToOne):
 
     def __post_init__(self) -> None:
         _check.function(self.fn, "map(fn)", "rows")
-        if self.workers:
-            _check.positive(self.workers, "map(workers=n)")
+        object.__setattr__(self, "workers", _check.at_least(0, self.workers, "map(workers=n)"))
 
     def identity(self) -> dict[str, Any]:
         return {"fn": plain(self.fn)}
@@ -85,10 +84,32 @@ class MapRows(_OneToOne):
 
     def open(self, upstream: Node, context: Context) -> Node:
         def each(rows: Tree) -> Tree:
-            made = [self.fn(_rows.map_leaves(lambda leaf, i=i: leaf[i], rows)) for i in range(_rows.count(rows))]
-            return _rows.map_leaves(lambda *same: np.stack(same), *made)
+            made = [
+                _row_of(self.fn(_rows.map_leaves(lambda leaf, i=i: leaf[i], rows))) for i in range(_rows.count(rows))
+            ]
+            for i, row in enumerate(made[1:], 1):
+                _check_same_row(made[0], row, f"map_rows({name_of(self.fn)})", i)
+            return _rows.map_leaves(lambda *same: np.concatenate(same), *made)
 
         return _Apply(upstream, each, f"map_rows({name_of(self.fn)})")
+
+
+def _row_of(made: Tree) -> Tree:
+    """What a function made of a row, as arrays of one row: copies, since it may fill the same memory again."""
+    return _rows.map_leaves(lambda leaf: np.array(leaf)[None], made)
+
+
+def _check_same_row(first: Tree, row: Tree, what: str, number: int) -> None:
+    """Raise RowsError where a row has another structure or other shapes than the first one."""
+    was, now = ({path: leaf.shape[1:] for path, leaf in _rows.leaves(one)} for one in (first, row))
+    if was == now:
+        return
+    path = next(path for path in [*was, *now] if was.get(path) != now.get(path))
+    shapes = [f"of shape {one[path]}" if path in one else "not there" for one in (was, now)]
+    raise RowsError(
+        f"{what} returned rows of two kinds: {_rows.name(path)} is {shapes[0]} in the first row of a block and "
+        f"{shapes[1]} in row {number:,}. Expected the same structure and shapes for each row."
+    )
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,9 @@ class Select(_OneToOne):
     def __post_init__(self) -> None:
         if self.x is None:
             raise ValueError("select() was given no x. Expected the name of a column, or a list or dict of names.")
+        for given, wanted in (("x", self.x), ("y", self.y), ("weight", self.weight)):
+            if wanted is not None:
+                _check_names(wanted, given)
         if self.y is None and self.weight is not None:
             raise ValueError("select(weight=…) was given without y. Expected select(x=…, y=…, weight=…).")
 
@@ -162,6 +186,18 @@ class _Select(Through):
     def apply(self, block: Block | Run) -> Block:
         assert isinstance(block, Block)
         return block.with_rows(self._pick(block.rows))
+
+
+def _check_names(wanted: Any, given: str) -> None:
+    """Raise TypeError unless this is a name, or a list or dict of names."""
+    parts = wanted.values() if isinstance(wanted, Mapping) else wanted
+    if isinstance(wanted, (Mapping, list, tuple)) and len(wanted):
+        for part in parts:
+            _check_names(part, given)
+    elif not isinstance(wanted, (str, int)) or isinstance(wanted, bool):
+        raise TypeError(
+            f"select({given}=…) was given {wanted!r}. Expected the name of a column, or a list or dict of names."
+        )
 
 
 def _column(rows: Mapping[Any, Tree], wanted: Any) -> Tree:

@@ -46,10 +46,11 @@ class Replay(Stage):
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", _check.positive(self.capacity, "replay(capacity)"))
         object.__setattr__(self, "seed", _check.seed(self.seed, "replay(seed=n)"))
-        if not (math.isfinite(self.reuse) and self.reuse > 0):
-            raise ValueError(f"replay(reuse={self.reuse!r}): expected a number above 0, such as 4.0 uses of each row.")
-        if self.half_life is not None and not (math.isfinite(self.half_life) and self.half_life > 0):
-            raise ValueError(f"replay(half_life={self.half_life!r}): expected a number of rows above 0, or None.")
+        _check.above_zero(self.reuse, f"replay(reuse={self.reuse!r})", "a number above 0, such as 4.0 uses of each row")
+        if self.half_life is not None:
+            _check.above_zero(
+                self.half_life, f"replay(half_life={self.half_life!r})", "a number of rows above 0, or None"
+            )
         object.__setattr__(self, "start_after", _check.at_least(0, self.start_after, "replay(start_after=n)"))
         if self.start_after > self.capacity:
             raise ValueError(
