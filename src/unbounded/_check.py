@@ -21,14 +21,19 @@ def seed(value: Any, what: str) -> int:
     return at_least(0, value, what)
 
 
-def at_least(least: int, value: Any, what: str) -> int:
-    """`value` as an int of at least `least`; True and False are no numbers."""
+def whole(value: Any, what: str) -> int:
+    """`value` as an int; True and False are no numbers."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{what} takes a whole number, and was given {value!r}.") from None
+
+
+def at_least(least: int, value: Any, what: str) -> int:
+    """`value` as an int of at least `least`."""
+    number = whole(value, what)
     if number < least:
         raise ValueError(f"{what} was given {number}. Expected at least {least}.")
     return number

@@ -299,8 +299,8 @@ class Loops(OneByOne):
         says all of them."""
         self._usable()
         out = self._handed - self._trained
-        batches = out if batches is None else _check.at_least(0, batches, "trained(batches)")
-        if batches > out:
+        batches = out if batches is None else _check.whole(batches, "trained(batches)")
+        if not 0 <= batches <= out:
             raise ValueError(f"trained({batches}): {out} batches are out and not confirmed. Confirm each batch once.")
         self._trained += batches
         self._confirmed, self._unconfirmed = True, None
