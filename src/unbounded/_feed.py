@@ -180,6 +180,7 @@ class Feed(Loops):
         Raises:
             ValueError: for a newer format, or the state of another stream.
         """
+        self._usable()
         _describe.check_whole(state)
         rows = state.get("rows")
         self._restore(state, [] if rows is None else [from_plain(rows)], accept_changes=accept_changes)
