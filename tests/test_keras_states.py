@@ -110,6 +110,8 @@ class Trouble(keras.callbacks.Callback):
 class Walk(RuleBasedStateMachine):
     """One run in one directory, and whatever becomes of it."""
 
+    _fsync = os.fsync
+
     @initialize(
         kind=st.sampled_from(["arrays", "generator", "ahead"]),
         executions=st.sampled_from(EXECUTIONS),
@@ -117,13 +119,12 @@ class Walk(RuleBasedStateMachine):
         every=st.sampled_from([None, 1, 3]),
     )
     def begin(self, kind: str, executions: int, ends: bool, every: int | None) -> None:
+        os.fsync = lambda fd: None  # no power is cut here, and many runs would wait for the disk
         self.world = World()
         self.directory = Path(tempfile.mkdtemp())
         self.kind, self.executions, self.ends, self.every = kind, executions, ends, every
-        self.before = 0  # rows that the model at hand had recorded when the feed at hand was at row 0
         self.model = km.ready_model(ids=ROWS, steps_per_execution=executions)
         self.feed = self.new_feed()
-        self.plain = False  # a fit without Checkpoint has gone beyond what the directory knows
 
     def new_feed(self) -> Feed:
         world = self.world
@@ -173,11 +174,10 @@ class Walk(RuleBasedStateMachine):
             stack.enter_context(contextlib.suppress(Fault, KeyboardInterrupt))
             if event == "disk" and counted:
                 stack.enter_context(self.full_disk(after))
-            try:
-                self.model.fit(self.feed, epochs=epochs, verbose=0, callbacks=callbacks, **given)
-            except (ub.CheckpointError, ub.StreamError) as error:
-                assert event == "disk" or "declared end" in str(error)
-        self.plain = not counted
+            # A disk that is full, and a stream whose declared end leaves nothing to train.
+            told = (ub.CheckpointError,) if event == "disk" else ()
+            stack.enter_context(contextlib.suppress(*told, *((ub.StreamError,) if self.ends else ())))
+            self.model.fit(self.feed, epochs=epochs, verbose=0, callbacks=callbacks, **given)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     @contextlib.contextmanager
@@ -234,6 +234,7 @@ class Walk(RuleBasedStateMachine):
         assert all(np.isfinite(w).all() for w in self.model.get_weights())
 
     def teardown(self) -> None:
+        os.fsync = Walk._fsync
         if hasattr(self, "feed"):
             self.world.plan("nothing", "end", 1)
             self.feed.close()
@@ -242,7 +243,7 @@ class Walk(RuleBasedStateMachine):
 
 # Hypothesis runs a walk as a unittest, and marks for pytest are its class's.
 Walk.TestCase.settings = settings(
-    max_examples=int(os.environ.get("STATE_WALKS", "40" if km.BACKEND == "jax" else "8")),
+    max_examples=int(os.environ.get("STATE_WALKS", "30" if km.BACKEND == "jax" else "6")),
     stateful_step_count=10,
     deadline=None,
 )
