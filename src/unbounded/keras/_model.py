@@ -176,17 +176,21 @@ def build(model: Any, batch: Any) -> None:
         internals.build(model, batch)
 
 
+def counts_updates(model: Any) -> bool:
+    """Whether the compiled optimizer makes one update a step, so that `iterations`, once it is built, counts steps."""
+    return getattr(model, "optimizer", None) is not None and not _unfound.has_own_train_step(model)
+
+
 def iterations(model: Any) -> int | None:
     """How many updates the compiled optimizer has made by its own counter.
 
     None where that says nothing of the steps: there is none yet, or the model has a `train_step` of its own, which
     may use it several times a step, or not at all.
     """
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not optimizer.built or _unfound.has_own_train_step(model):
+    if not counts_updates(model) or not model.optimizer.built:
         return None
     _gather(model)
-    return _optimizers.iterations(optimizer)
+    return _optimizers.iterations(model.optimizer)
 
 
 def _gather(model: Any) -> None:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from unbounded import _rows
 from unbounded._rows import Tree
 from unbounded._stream import Stream
+from unbounded.keras import _model
 
 if TYPE_CHECKING:
     from unbounded.keras._adapters import FitAdapter, _OfOneIterator
@@ -85,7 +86,9 @@ class Blocks:
         self._stream = stream
         self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's takes them
         self._blocks: deque[Tree] = deque()
-        self._most = _FIRST  # batches to hand out at once
+        # After an error nobody but an optimizer's count or a director knows what of a block was trained.
+        self._is_counted = fit.directed or _model.counts_updates(fit.model)
+        self._most = _FIRST if self._is_counted else 1  # batches to hand out at once, in whole executions
         self._added: float | None = None  # when that was done last in this epoch
         self._dataset: Any = None
 
@@ -119,6 +122,8 @@ class Blocks:
     def _adapt(self) -> None:
         """Hand out more at once as long as that is trained in no time: to hand a block over costs as much as five
         steps of a small model."""
+        if not self._is_counted:
+            return
         now = self._clock.monotonic()
         if self._added is not None:
             quick = now - self._added < _SECONDS / 2
