@@ -11,13 +11,15 @@ import numpy as np
 from unbounded import _rows, _user_code
 from unbounded._block import Block, Run
 from unbounded._rows import Array, RowsError, Tree
+from unbounded.stages._owned import owned
 
 
 class Call:
     """Calls a function with rows.
 
     They are read-only: they may be the user's own memory, and are given again where the function fails. A function
-    that writes into them all the same is given copies, from then on.
+    that writes into them all the same is given copies, from then on. What it returns is copied where it keeps that
+    itself.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,8 @@ class Call:
 
 
 def _each(fn: Callable[[Tree], Any], trees: Sequence[Tree]) -> list[Any]:
-    return [fn(rows) for rows in trees]
+    # Before the next call, which may fill the same memory again.
+    return [owned([fn(rows)], rows) for rows in trees]
 
 
 def _lent(tree: Tree, lent: list[Array]) -> Tree:
