@@ -1,0 +1,59 @@
+"""Modules import each other without a circle, rooms import downwards only, and the core imports NumPy alone."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import unbounded
+
+ROOT = Path(unbounded.__file__).parent
+MODULES = {".".join(("unbounded", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
+ABOVE = ("unbounded.keras", "unbounded.detect", "unbounded.cli")
+
+
+def _imported(module: str, *, at_once: bool) -> Iterator[str]:
+    """The modules that one imports; `at_once`: those alone that it needs while it is imported itself."""
+    waiting: list[ast.AST] = [ast.parse(MODULES[module].read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{module} imports relatively"
+            assert not node.level, f"{module} imports relatively"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in inner)
+        waiting += ast.iter_child_nodes(node)
+
+
+def test_modules_import_each_other_without_a_circle() -> None:
+    graph = {m: {name for name in _imported(m, at_once=True) if name in MODULES} for m in MODULES}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+def test_a_room_imports_none_above_it() -> None:
+    above = {"core": ABOVE, "keras": ABOVE[1:], "detect": ABOVE[2:], "cli": ()}
+    for module in MODULES:
+        if module == "unbounded.__init__":
+            continue
+        room = module.split(".")[1]
+        for name in _imported(module, at_once=False):
+            assert not name.startswith(above.get(room, above["core"])), f"{module} imports {name}, which is above it"
+            stage_of_source = (room, name.split(".")[1:2]) in (("stages", ["sources"]), ("sources", ["stages"]))
+            assert not stage_of_source, f"{module} imports {name}"
+
+
+def test_the_core_imports_numpy_alone() -> None:
+    allowed = {"unbounded", "numpy", *sys.stdlib_module_names}
+    for module in MODULES:
+        if not module.startswith((*ABOVE, "unbounded.sources._vitals")):
+            others = {name.partition(".")[0] for name in _imported(module, at_once=True)} - allowed
+            assert not others, f"{module} imports {others}"
