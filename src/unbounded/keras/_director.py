@@ -8,7 +8,7 @@ before Keras takes the variables out of the model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -43,6 +43,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
         self._length: int | None = None  # steps of the epoch at hand, where that is known
         self._base = 0  # steps of the run before Keras's step 0
         self._trained_here = False  # Keras has run a step in this fit, and so has logs
+        self._hearing: dict[str, list[Callable[..., None]]] = {}  # by event of a step, whom it concerns
         self._in_steps = False  # the steps of the epoch at hand are not over
         self._idle = False  # Keras runs a step that does nothing
         self._figures: frozenset[str] = frozenset()  # names of our figures in an epoch's logs
@@ -74,6 +75,18 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             return
         for callback in self.users:
             getattr(callback, event)(*given, logs=self._for(callback, logs))
+
+    def _tell_step(self, event: str, step: int, logs: Logs) -> None:
+        """The same for the two events of a step: only those are told that have something to say to it."""
+        if not self._muted:
+            for hear in self._hearing[event]:
+                hear(step, logs=logs)
+
+    def _find_who_hears(self) -> None:
+        self._hearing = {
+            event: [getattr(callback, event) for callback in self.users if _overrides(callback, event)]
+            for event in ("on_train_batch_begin", "on_train_batch_end")
+        }
 
     def _for(self, callback: Any, logs: Logs) -> Logs:
         """What one callback is told: Keras's bar shows few of our figures, and all others get them all."""
@@ -117,6 +130,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             fit.idle = feed.core.epoch_over
             self._tell_length(self._length)
             self._tell("on_epoch_begin", epoch, logs=logs)
+            self._find_who_hears()  # after each has begun: a callback may set its own events up there
             self.checkpoint.before_steps()
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
@@ -130,7 +144,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
                     return
                 raise StopIteration
             fit.in_step = True
-            self._tell("on_train_batch_begin", self._done + batch, logs=logs)
+            self._tell_step("on_train_batch_begin", self._done + batch, logs)
 
     def _begin_idle_step(self) -> None:
         """Let Keras's loop run once over nothing, since its epoch is to have the outputs of a step.
@@ -159,7 +173,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
                 return
             done = min(self._base + batch + 1, core.steps + core.outstanding)
             core.trained(done - core.steps)
-            self._tell("on_train_batch_end", self._in_epoch - 1, logs=logs)
+            self._tell_step("on_train_batch_end", self._in_epoch - 1, logs)
             self.checkpoint.after_step()
 
     @property
@@ -248,6 +262,14 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
     def on_predict_end(self, logs: Logs = None) -> None:
         """The end of it."""
         self._tell("on_predict_end", logs=logs)
+
+
+def _overrides(callback: Any, event: str) -> bool:
+    """Whether a callback does something at an event of a step: by that name, or by the older one that it calls."""
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(keras.callbacks.Callback, name)
+        for name in (event, event.replace("train_", ""))
+    )
 
 
 class _Watch:
