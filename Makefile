@@ -31,7 +31,7 @@ backends: .venv/.test
 
 # The same on JAX alone, with the oldest versions that are supported.
 oldest: .venv-oldest/.test
-	KERAS_BACKEND=jax $(OLDEST) -m pytest -q -n 2 tests/test_keras_*.py
+	KERAS_BACKEND=jax $(OLDEST) -m pytest -q -n 2 tests/test_keras_*.py --deselect tests/test_keras_interrupts.py
 
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
