@@ -416,6 +416,21 @@ def test_class_weight_beside_weights_or_without_targets_gets_a_sentence() -> Non
         km.ready_model().fit(feed, verbose=0, class_weight=[1.0, 2.0])
 
 
+def test_a_stream_or_a_core_feed_in_fit_and_a_feed_in_adapt_get_the_word_to_write() -> None:
+    stream = ub.arrays(km.rows(8)).batch(4)
+    with pytest.raises(TypeError, match=r"Keras takes a feed of it: model.fit\(ub.keras.Feed"):
+        km.ready_model().fit(stream, verbose=0)
+    with (
+        ub.Feed(stream, epoch=ub.Epoch(steps=2)) as core,
+        pytest.raises(TypeError, match=r"model.fit\(ub.keras.Feed"),
+    ):
+        km.ready_model().fit(core, verbose=0)
+    with Feed(stream, ub.Epoch(steps=2)) as feed:
+        with pytest.raises(TypeError, match=r"layer.adapt\(feed.peek\(\)\[0\]\)"):
+            keras.layers.Normalization().adapt(feed)
+        keras.layers.Normalization().adapt(feed.peek()[0])
+
+
 def test_steps_per_execution_auto_gets_a_sentence() -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", steps_per_execution="auto")

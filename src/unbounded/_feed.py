@@ -300,6 +300,13 @@ class Feed(Loops):
     ) -> None:
         self.close()
 
+    def __array__(self, *args: Any, **given: Any) -> Any:
+        # Keras's fit asks whatever it does not know for an array.
+        raise TypeError(
+            "This feed is for a loop of your own. Keras takes one of its kind: "
+            "model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000)))."
+        )
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"Feed has no {name!r}.", name=name, obj=self)

@@ -325,5 +325,12 @@ class Stream(Chain):
     def __bool__(self) -> bool:
         return True
 
+    def __array__(self, *args: Any, **given: Any) -> Any:
+        # Keras's fit asks whatever it does not know for an array.
+        raise TypeError(
+            "A stream is no array. Keras takes a feed of it: model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000))). "
+            "stream.peek() gives the first batch."
+        )
+
     def __getitem__(self, step: int) -> Tree:
         raise TypeError(f"A stream has no items. stream.batch_at({step!r}) gives what that batch contains.")

@@ -174,6 +174,13 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
             "for epoch in feed.epochs(10): for batch in epoch: …"
         )
 
+    def __array__(self, *args: Any, **given: Any) -> Any:
+        # A layer's adapt asks whatever it does not know for an array.
+        raise TypeError(
+            "A feed is no array. It goes into model.fit, evaluate or predict; layer.adapt takes a batch: "
+            "layer.adapt(feed.peek()[0])."
+        )
+
     def __repr__(self) -> str:
         return repr(self.core).replace("<Feed", "<keras.Feed", 1)
 
