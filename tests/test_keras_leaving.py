@@ -418,11 +418,11 @@ def test_class_weight_beside_weights_or_without_targets_gets_a_sentence() -> Non
 
 def test_a_stream_or_a_core_feed_in_fit_and_a_feed_in_adapt_get_the_word_to_write() -> None:
     stream = ub.arrays(km.rows(8)).batch(4)
-    with pytest.raises(TypeError, match=r"Keras takes a feed of it: model.fit\(ub.keras.Feed"):
+    with pytest.raises((TypeError, AttributeError), match=r"Keras takes a feed of it: model.fit\(ub.keras.Feed"):
         km.ready_model().fit(stream, verbose=0)
     with (
         ub.Feed(stream, epoch=ub.Epoch(steps=2)) as core,
-        pytest.raises(TypeError, match=r"model.fit\(ub.keras.Feed"),
+        pytest.raises((TypeError, AttributeError), match=r"model.fit\(ub.keras.Feed"),
     ):
         km.ready_model().fit(core, verbose=0)
     with Feed(stream, ub.Epoch(steps=2)) as feed:

@@ -258,5 +258,5 @@ def test_a_notebook_shows_where_a_feed_stands_and_what_it_has_at_hand() -> None:
 def test_a_word_that_is_not_there_is_an_attribute_error_for_whoever_asks() -> None:
     stream = table(10)
     assert not hasattr(stream, "repeat")
-    assert getattr(stream, "__array__", None) is None
+    assert getattr(stream, "__dlpack__", None) is None
     assert getattr(stream, "cache", 3) == 3

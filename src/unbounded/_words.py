@@ -54,7 +54,10 @@ STREAM = {
     "scale": "Write .normalize('column').",
     "dropna": "Write ub.Feed(stream, on_nan='skip'), or .filter(fn).",
     "element_spec": "stream.shapes() shows the shapes and dtypes of a batch.",
-    "shape": "stream.shapes() shows the shapes and dtypes of a batch.",
+    "shape": (
+        "stream.shapes() shows the shapes and dtypes of a batch. Keras takes a feed of it: "
+        "model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000)))."
+    ),
     "cardinality": "stream.rows_per_pass says how many rows a pass has.",
     "fit": "Write model.fit(ub.keras.Feed(stream, epoch=ub.Epoch(steps=1000)), epochs=10).",
     **{
@@ -65,6 +68,10 @@ STREAM = {
 
 FEED = {
     "fit": "Keras's fit is the model's: model.fit(ub.keras.Feed(stream, epoch=…), epochs=10).",
+    "shape": (
+        "feed.stream.shapes() shows the shapes and dtypes of a batch. Keras takes a feed of its kind: "
+        "model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000)))."
+    ),
     "next": "Batches come from a loop: for batch in feed; or next(iter(feed)).",
     "as_numpy_iterator": "Batches are NumPy's: for batch in feed.",
     "dataset": "feed.stream is what it feeds.",

@@ -171,13 +171,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
     def __iter__(self) -> Iterator[Tree]:
         raise TypeError(
             "This feed is for Keras: model.fit(feed). For a loop of your own make ub.Feed(stream, epoch=…), and write "
-            "for epoch in feed.epochs(10): for batch in epoch: …"
-        )
-
-    def __array__(self, *args: Any, **given: Any) -> Any:
-        # A layer's adapt asks whatever it does not know for an array.
-        raise TypeError(
-            "A feed is no array. It goes into model.fit, evaluate or predict; layer.adapt takes a batch: "
+            "for epoch in feed.epochs(10): for batch in epoch: … A layer's adapt takes a batch: "
             "layer.adapt(feed.peek()[0])."
         )
 
