@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,15 @@ def test_a_backend_that_was_asked_for_and_is_missing_is_named() -> None:
 @pytest.mark.slow
 def test_without_keras_the_extras_are_named() -> None:
     assert "ub.keras needs Keras, which is not installed" in failure("keras")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted where Linux lists them")
+def test_importing_it_starts_no_backend_whose_threads_a_fork_would_not_survive() -> None:
+    script = (
+        "import os, keras\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "import unbounded.keras\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

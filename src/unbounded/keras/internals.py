@@ -15,6 +15,7 @@ feed that only seems to work would lose data in silence.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -251,10 +252,11 @@ def _probe() -> None:
     found = keras.callbacks.CallbackList([Listening()], epochs=1)
     if seen[1:] != [found]:
         missing.append("CallbackList.set_params")
-    model = keras.Sequential()
-    if not hasattr(model, "_initial_epoch") or not hasattr(model, "_symbolic_build"):
+    # Of the class alone: making a model would start the backend, and with it threads that a fork does not survive.
+    fit = inspect.unwrap(keras.Model.fit)
+    if "_initial_epoch" not in fit.__code__.co_names or not hasattr(keras.Model, "_symbolic_build"):
         missing.append("Trainer._initial_epoch or _symbolic_build")
-    if not hasattr(keras.optimizers.SGD(), "_trainable_variables"):
+    if "_trainable_variables" not in inspect.unwrap(keras.optimizers.Optimizer.build).__code__.co_names:
         missing.append("Optimizer._trainable_variables")
     if not hasattr(_seeds, "global_seed_generator") or not hasattr(_seeds, "global_state"):
         missing.append("the global seed generator")
