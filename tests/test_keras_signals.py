@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 import keras_models as km
 import unbounded as ub
+from helpers import wait_until
 from unbounded._checkpoint import Checkpoints
 from unbounded.keras import Checkpoint, Feed
 
@@ -27,15 +28,22 @@ SOON = 20.0  # far less than LONG, on the busiest machine; how soon it is on a q
 
 
 class Sender(threading.Thread):
-    """Send this process a signal a moment after the event is set, so that it finds the main thread waiting."""
+    """Send this process a signal a moment after the event is set, so that it finds the main thread waiting.
 
-    def __init__(self, event: threading.Event, number: int) -> None:
+    Args:
+        event: set when the source is silent.
+        number: of the signal.
+        reached: whether all that came before is trained: a source is read ahead of that.
+    """
+
+    def __init__(self, event: threading.Event, number: int, reached: Callable[[], bool]) -> None:
         super().__init__()
-        self.event, self.number, self.sent = event, number, 0.0
+        self.event, self.number, self.reached, self.sent = event, number, reached, 0.0
         self.start()
 
     def run(self) -> None:
         assert self.event.wait(LONG)
+        wait_until(self.reached, LONG)
         time.sleep(0.2)
         self.sent = time.perf_counter()
         os.kill(os.getpid(), self.number)
@@ -80,8 +88,8 @@ def test_waiting_for_data_is_interrupted_at_once_and_saved(
     model = km.ready_model()
     handler = signal.getsignal(number)
     silent = threading.Event()
-    sender = Sender(silent, number)
     with Feed(ub.generate(source(batches, silent)), ub.Epoch(steps=5)) as feed:
+        sender = Sender(silent, number, lambda: feed.core.steps == batches)
         checkpoint = Checkpoint(feed, tmp_path)
         model.fit(feed, epochs=3, verbose=0, callbacks=[checkpoint])
         ended = time.perf_counter()
