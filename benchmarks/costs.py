@@ -1,4 +1,4 @@
-"""What the promises cost: counting and marks, going on from far away, a position's size, copies, the import."""
+"""What the promises cost: counting and cursors, going on from far away, a position's size, copies, the import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 import unbounded as ub
 from benchmarks._harness import Check, Report, Side, measure, timed
-from unbounded._block import Run
+from unbounded.core.block import Run
 
 FAR = 10**12
 
@@ -103,11 +103,11 @@ def _state_at(stream: ub.Stream, row: int) -> dict[str, Any]:
     return state
 
 
-def _set_row(mark: Any, row: int) -> Any:
-    """The mark with its source's row replaced."""
-    if isinstance(mark, dict):
-        return {key: row if key == "row" else _set_row(value, row) for key, value in mark.items()}
-    return mark
+def _set_row(cursor: Any, row: int) -> Any:
+    """The cursor with its source's row replaced."""
+    if isinstance(cursor, dict):
+        return {key: row if key == "row" else _set_row(value, row) for key, value in cursor.items()}
+    return cursor
 
 
 def position() -> Check:

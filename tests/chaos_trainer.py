@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import unbounded as ub
-from unbounded import _disk
+from unbounded.store import disk
 
 FIELDS = (
     "phase",  # of PHASES
@@ -201,7 +201,7 @@ def live(life: dict[str, Any]) -> None:
             Told(),
             saver,
         ]
-        _disk.call = door(board)
+        disk.call = door(board)
         history = model.fit(feed, epochs=life["steps"] // EPOCH, verbose=0, callbacks=callbacks)
         board["phase"] = FINISHED
         if saver.stopped_by is not None:

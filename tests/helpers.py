@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import unbounded as ub
-from unbounded import _rows
-from unbounded._block import Block, Run
-from unbounded._node import EndOfStream
+from unbounded.core import trees
+from unbounded.core.block import Block, Run
+from unbounded.core.node import EndOfStream
 
 
 def table(n: int = 100, **given: Any) -> ub.Stream:
@@ -68,8 +68,8 @@ def segments(stream: ub.Stream, rows: int | None = None) -> list[Any]:
     for block in blocks(stream, rows):
         if block.count:
             parts.append(block.rows)
-        if block.ends:
-            done.append(_rows.join(parts) if parts else None)
+        if block.boundary:
+            done.append(trees.join(parts) if parts else None)
             parts = []
     return done
 

@@ -56,7 +56,7 @@ def test_a_position_at_row_10_to_the_12_is_reached_at_once() -> None:
 
 
 def test_the_end_of_a_pass_is_a_break() -> None:
-    ends = list(itertools.islice((b.ends for b in blocks(table(10)) if b.ends), 3))
+    ends = list(itertools.islice((b.boundary for b in blocks(table(10)) if b.boundary), 3))
     assert [(e.kind, e.missed) for e in ends] == [("pass", 0)] * 3
 
 

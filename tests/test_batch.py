@@ -7,7 +7,7 @@ import pytest
 
 import unbounded as ub
 from helpers import blocks, first, first_ids, ids, table
-from unbounded._block import Run
+from unbounded.core.block import Run
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -29,7 +29,7 @@ def test_the_cut_of_blocks_carries_no_meaning(block_rows: int) -> None:
         run = opened.top.pull(None)
         if run is not None:
             assert isinstance(run, Run)
-            ends += [len(rows) // 7 + at for at, _ in run.breaks]
+            ends += [len(rows) // 7 + at for at, _ in run.boundaries]
             rows += [i for item in run.items for i in ids(item)]
     assert rows == first_ids(table(100, passes=3).batch(7), 99)
     # The batch in which a pass ends carries its break: the batches 14, 28 and 42 (from 0).
@@ -41,7 +41,7 @@ def test_a_break_after_the_last_row_of_a_batch_that_is_gone_follows_alone() -> N
         yield np.arange(4)
 
     runs = list(blocks(ub.generate(some, passes=2).batch(4)))
-    assert [(r.count, len(r.breaks)) for r in runs if isinstance(r, Run)] == [(1, 0), (0, 1), (1, 0), (0, 1)]
+    assert [(r.count, len(r.boundaries)) for r in runs if isinstance(r, Run)] == [(1, 0), (0, 1), (1, 0), (0, 1)]
 
 
 def test_a_large_batch_of_contiguous_rows_is_a_view() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import Counter, from_start, table
-from unbounded import _rows
+from unbounded.core import trees
 from unbounded.testing import assert_same_rows
 
 
@@ -132,7 +132,7 @@ def test_memory_that_was_handed_out_is_never_written_again() -> None:
     ):
         with ub.Feed(stream.batch(7)) as feed:
             batches = list(itertools.islice(feed.batches(), 200))
-            copies = [_rows.map_leaves(np.copy, batch) for batch in batches]
+            copies = [trees.map_leaves(np.copy, batch) for batch in batches]
             for _ in itertools.islice(feed.batches(), 200):
                 pass
             for batch, copy in zip(batches, copies, strict=True):

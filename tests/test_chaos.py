@@ -32,7 +32,7 @@ import pytest
 
 import chaos_trainer as trainer
 from chaos_trainer import FINISHED, PHASES, SAVING, Board
-from unbounded._checkpoint import Checkpoints
+from unbounded.store.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -65,7 +65,7 @@ def share(backend: str, source: str) -> int:
 
 
 @dataclass
-class Tally:
+class Counters:
     """Counts over all tests of this file."""
 
     phases: Counter[str] = field(default_factory=Counter)
@@ -102,8 +102,8 @@ class Tally:
 
 
 @pytest.fixture(scope="module")
-def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    made = Tally()
+def counters(request: pytest.FixtureRequest) -> Iterator[Counters]:
+    made = Counters()
     yield made
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -291,7 +291,7 @@ class Run:
             "room": steps_for(max(KILLS, 20)) * trainer.BATCH,
             **life,
         }
-        self.tally = Tally()
+        self.counters = Counters()
         self._may_resume: set[int] = {0}
         self._began: int | None = None
 
@@ -308,7 +308,7 @@ class Run:
         if plan is not None:
             board["hold_call"], board["hold_half"] = plan.hold_call, plan.hold_half
             board["from_step"], board["gate"] = plan.after, plan.gate
-        self.tally.lives += 1
+        self.counters.lives += 1
         return self._forks.begin(self._life)
 
     def _await(self, what: str, true: Callable[[], bool]) -> None:
@@ -331,8 +331,8 @@ class Run:
             f"The life went on at step {resumed}; the checkpoints that may be there: {sorted(self._may_resume)}."
         )
         if self._began is not None:
-            self.tally.checkpoints += resumed > 0
-            self.tally.again += resumed == self._began
+            self.counters.checkpoints += resumed > 0
+            self.counters.again += resumed == self._began
         self._began = resumed
 
     def _after(self) -> None:
@@ -341,7 +341,7 @@ class Run:
         self._may_resume = {board["saved"] if board["saved"] >= 0 else board["resumed"]}
         if board["saving"] >= 0:
             self._may_resume.add(board["saving"])
-        self.tally.steps += board["steps"] - board["resumed"]
+        self.counters.steps += board["steps"] - board["resumed"]
 
     def live_and_be_ended(self, plan: Plan) -> None:
         """One life, to its end by a signal; it has trained at least one new step by then."""
@@ -368,18 +368,18 @@ class Run:
             assert status == -signal.SIGKILL, f"It ended with {status}: {self._words()}\n{self.log()}"
             assert new >= 1, f"A kill counts after a new step alone: {self._words()}"
             phase = board["phase"]
-            self.tally.phases[PHASES[phase]] += 1
-            self.tally.moving += not board["held"]
+            self.counters.phases[PHASES[phase]] += 1
+            self.counters.moving += not board["held"]
             if phase == SAVING:
-                self.tally.calls[board["calls"]] += 1
+                self.counters.calls[board["calls"]] += 1
             self._after()
         else:
             assert status == 0, f"It ended with {status}: {self._words()}\n{self.log()}"
             assert (board["saving"], board["saved"]) == (-1, board["steps"]), (
                 f"A clean stop saves the last step that was trained: {self._words()}"
             )
-            self.tally.stops += 1
-            self.tally.slowest_stop = max(self.tally.slowest_stop, took)
+            self.counters.stops += 1
+            self.counters.slowest_stop = max(self.counters.slowest_stop, took)
             self._after()
 
     def live_and_be_killed_early(self, wait: float) -> None:
@@ -389,7 +389,7 @@ class Run:
         os.kill(pid, signal.SIGKILL)
         status = self._forks.ended()
         assert status == -signal.SIGKILL, f"It ended with {status}: {self._words()}\n{self.log()}"
-        self.tally.early += 1
+        self.counters.early += 1
         if self.board["resumed"] >= 0:
             self._took_up()
             self._after()
@@ -404,7 +404,7 @@ class Run:
         assert status == 0, f"It ended with {status}: {self._words()}\n{self.log()}"
         self._took_up()
         self._after()
-        self.tally.steps_again = self.tally.steps - self._life["steps"]
+        self.counters.steps_again = self.counters.steps - self._life["steps"]
         with np.load(self._life["result"]) as found:
             return {name: found[name] for name in found.files}
 
@@ -432,16 +432,16 @@ def steps_for(kills: int) -> int:
     return trainer.EPOCH * (2 + -(-kills * 13 // trainer.EPOCH))
 
 
-def add(tally: Tally, name: str, run: Run) -> None:
+def add(counters: Counters, name: str, run: Run) -> None:
     """Put a run's counts to those of all."""
-    mine = run.tally
+    mine = run.counters
     for counted in ("phases", "calls"):
-        getattr(tally, counted).update(getattr(mine, counted))
+        getattr(counters, counted).update(getattr(mine, counted))
     if kills := sum(mine.phases.values()):
-        tally.by[name] += kills
+        counters.by[name] += kills
     for number in ("moving", "again", "early", "lives", "steps", "steps_again", "checkpoints", "stops"):
-        setattr(tally, number, getattr(tally, number) + getattr(mine, number))
-    tally.slowest_stop = max(tally.slowest_stop, mine.slowest_stop)
+        setattr(counters, number, getattr(counters, number) + getattr(mine, number))
+    counters.slowest_stop = max(counters.slowest_stop, mine.slowest_stop)
 
 
 def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], but: tuple[str, ...] = ()) -> None:
@@ -466,7 +466,7 @@ def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], but
 
 @pytest.mark.parametrize(("backend", "source"), [key for key in SHARES if key[1] != "once"])
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_left_alone(
-    backend: str, source: str, forks: Callable[[str], Forks], place: Path, tally: Tally
+    backend: str, source: str, forks: Callable[[str], Forks], place: Path, counters: Counters
 ) -> None:
     kills = share(backend, source)
     name = f"{backend}-{source}"
@@ -480,23 +480,23 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_left_alone(
         if i % 5 == 3:
             run.live_and_be_killed_early(rng.uniform(0, 1))
     found = run.live_to_the_end()
-    add(tally, name, run)
+    add(counters, name, run)
     # What was read ahead when training ended is the threads' affair.
     found["stats"][3] = wanted["stats"][3] = 0
     assert_same(found, wanted)
     assert found["stats"].tolist() == [steps, steps * trainer.BATCH, 0, 0]
     assert int(found["iterations"]) == steps
-    phases = run.tally.phases
+    phases = run.counters.phases
     assert sum(phases.values()) == kills
     assert 4 * phases[PHASES[SAVING]] >= kills
     if kills > 3:
-        assert run.tally.again >= 1, "No two resumes began at the same checkpoint."
+        assert run.counters.again >= 1, "No two resumes began at the same checkpoint."
     alone.forget()
     run.forget()
 
 
 def test_clean_stops_lose_nothing_of_a_source_that_cannot_go_back(
-    forks: Callable[[str], Forks], place: Path, tally: Tally
+    forks: Callable[[str], Forks], place: Path, counters: Counters
 ) -> None:
     stops = max(4, KILLS // 5)
     steps = steps_for(stops)
@@ -512,16 +512,16 @@ def test_clean_stops_lose_nothing_of_a_source_that_cannot_go_back(
         results.append(run.live_to_the_end())
         tickets.close()
     wanted, found = results
-    add(tally, "stopped", run)
+    add(counters, "stopped", run)
     found["stats"][3] = wanted["stats"][3] = 0
     assert_same(found, wanted)
     assert found["stats"].tolist() == [steps, steps * trainer.BATCH, 0, 0]
-    assert run.tally.stops == stops
-    assert run.tally.steps == steps, "A clean stop trains no step again."
+    assert run.counters.stops == stops
+    assert run.counters.steps == steps, "A clean stop trains no step again."
 
 
 def test_of_a_source_that_cannot_go_back_a_kill_trains_no_row_twice_and_the_lost_ones_are_counted(
-    forks: Callable[[str], Forks], place: Path, tally: Tally
+    forks: Callable[[str], Forks], place: Path, counters: Counters
 ) -> None:
     """Handed out = trained + still kept + lost, but for what sat in the generator itself.
 
@@ -539,7 +539,7 @@ def test_of_a_source_that_cannot_go_back_a_kill_trains_no_row_twice_and_the_lost
         run.live_and_be_ended(plan)
     found = run.live_to_the_end()
     tickets.close()
-    add(tally, "jax-once", run)
+    add(counters, "jax-once", run)
 
     order, counts = found["order"], found["counts"]
     twice = np.flatnonzero(counts > 1).tolist()
@@ -548,8 +548,8 @@ def test_of_a_source_that_cannot_go_back_a_kill_trains_no_row_twice_and_the_lost
     assert np.array_equal(np.sort(order), np.flatnonzero(counts))
     lost = int(found["stats"][2])
     missing = set(range(tickets.handed)) - set(order.tolist()) - set(kept(run.directory))
-    tally.lost += lost
-    tally.missing += len(missing)
+    counters.lost += lost
+    counters.missing += len(missing)
     assert lost > 0
     assert lost <= len(missing) <= lost + most * kills, (
         f"{len(missing)} rows are missing and {lost} were counted as lost, in {kills} kills of a generator that "
@@ -565,9 +565,9 @@ def kept(directory: Path) -> list[int]:
     return [int(i) for part in parts for i in part]
 
 
-def test_the_kills_are_as_many_as_were_asked_for_and_a_quarter_inside_a_write(tally: Tally) -> None:
-    kills = sum(tally.phases.values())
-    if len(tally.by) < len(SHARES):
+def test_the_kills_are_as_many_as_were_asked_for_and_a_quarter_inside_a_write(counters: Counters) -> None:
+    kills = sum(counters.phases.values())
+    if len(counters.by) < len(SHARES):
         pytest.skip("Only some of the tests above have run.")
     assert kills >= KILLS
-    assert 4 * tally.phases[PHASES[SAVING]] >= kills
+    assert 4 * counters.phases[PHASES[SAVING]] >= kills

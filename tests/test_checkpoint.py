@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from test_disk import Other
-from unbounded import _checkpoint, _disk
-from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError
-from unbounded._saved import open_saved
+from unbounded.store import checkpoints, disk
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError
+from unbounded.store.saved import open_saved
 
 
 def state(number: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_what_was_written_is_read_by_another_process(tmp_path: Path) -> None:
     assert path.name == "step-000000000412"
     assert sorted(entry.name for entry in path.iterdir()) == ["manifest.json", "state.npz"]
     code = (
-        "import sys; from unbounded._checkpoint import Checkpoints; "
+        "import sys; from unbounded.store.checkpoints import Checkpoints; "
         "saved = Checkpoints(sys.argv[1]).newest(); "
         "print(saved.number, saved.info, saved.read_state(), 'jax' in sys.modules, 'torch' in sys.modules)"
     )
@@ -345,9 +345,9 @@ def test_each_file_is_hashed_once_and_again_when_it_was_touched(
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
     hashed: list[str] = []
-    original = _disk.measure_file
-    monkeypatch.setattr(_disk, "measure_file", lambda path: [hashed.append(path.name), original(path)][1])
-    monkeypatch.setattr("unbounded._saved._SETTLED", -1e9)
+    original = disk.measure_file
+    monkeypatch.setattr(disk, "measure_file", lambda path: [hashed.append(path.name), original(path)][1])
+    monkeypatch.setattr("unbounded.store.saved._SETTLED", -1e9)
     saved = checkpoints.newest()
     assert saved is not None
     assert saved.read_state()["step"] == 1
@@ -509,7 +509,7 @@ def test_one_that_its_writer_removes_while_it_is_read_is_no_damage(
             save(writer, 2)  # between the look at its manifest and at its state
         return saved
 
-    monkeypatch.setattr("unbounded._checkpoint.open_saved", open_late)
+    monkeypatch.setattr("unbounded.store.checkpoints.open_saved", open_late)
     assert read(Checkpoints(tmp_path)) == 2
 
 
@@ -534,10 +534,10 @@ def test_a_directory_that_was_removed_is_made_again(tmp_path: Path) -> None:
 
 def test_what_others_wrote_after_a_directory_was_removed_is_left_whole(tmp_path: Path) -> None:
     first, second = Checkpoints(tmp_path / "run"), Checkpoints(tmp_path / "run")
-    for checkpoints, rows in ((first, 3), (second, 4)):
-        segment = checkpoints.add_segment("rows", {"x": np.arange(rows)})
-        checkpoints.write(1, {}, {}, segments=[segment])
-        if checkpoints is first:
+    for one, rows in ((first, 3), (second, 4)):
+        segment = one.add_segment("rows", {"x": np.arange(rows)})
+        one.write(1, {}, {}, segments=[segment])
+        if one is first:
             shutil.rmtree(tmp_path / "run")
     save(first, 2)
     assert [saved.check() for saved in first.all()] == [None, None]
@@ -565,9 +565,9 @@ def test_a_failed_write_never_reaches_a_file_that_was_opened_later(
             raise OSError(28, "No space left on device")
         return function(*args)
 
-    monkeypatch.setattr(_disk, "call", full)
+    monkeypatch.setattr(disk, "call", full)
     with pytest.raises(OSError, match="No space") as raised:
-        _disk.write_file(tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
+        disk.write_file(tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
     monkeypatch.undo()
     fd = os.open(tmp_path / "b", os.O_WRONLY | os.O_CREAT)  # it gets the number that the other file had
     del raised  # and with it the buffer, which then writes what it still holds
@@ -587,7 +587,7 @@ def test_an_old_one_that_cannot_be_removed_is_a_warning_and_no_failure(
             raise OSError(16, "Device or resource busy")
         return function(*args)
 
-    monkeypatch.setattr(_disk, "call", busy)
+    monkeypatch.setattr(disk, "call", busy)
     with pytest.warns(UserWarning, match="An old checkpoint in .* could not be removed: Device or resource busy"):
         save(checkpoints, 2)
     monkeypatch.undo()
@@ -607,7 +607,7 @@ def run(code: str, *args: str | Path, before: str = "") -> subprocess.CompletedP
 
 WRITE = """
 import sys, os, numpy as np
-from unbounded._checkpoint import Checkpoints, CheckpointError
+from unbounded.store.checkpoints import Checkpoints, CheckpointError
 checkpoints = Checkpoints(sys.argv[1])
 try:
     checkpoints.write(2, {"w": np.ones(1 << 18)}, {"epoch": 2})
@@ -643,7 +643,7 @@ def run_mounted(tmp_path: Path, mount: str, code: str) -> subprocess.CompletedPr
     return subprocess.run(["unshare", "-m", "sh", "-ec", shell, *given], capture_output=True, text=True)
 
 
-FIRST = "import sys; from unbounded._checkpoint import *; Checkpoints(sys.argv[1]).write(1, {}, {})"
+FIRST = "import sys; from unbounded.store.checkpoints import *; Checkpoints(sys.argv[1]).write(1, {}, {})"
 
 
 @needs_mounts
@@ -658,7 +658,7 @@ def test_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_disk_that_was_full_is_used_again_when_there_is_room(tmp_path: Path) -> None:
     code = """
 import os, sys, warnings, numpy as np
-from unbounded._checkpoint import Checkpoints, CheckpointError
+from unbounded.store.checkpoints import Checkpoints, CheckpointError
 checkpoints = Checkpoints(sys.argv[1], keep=1)
 failed = 0
 for size in range(4096, 1 << 20, 4096):             # a little less room each time, down to none
@@ -709,7 +709,7 @@ def test_a_full_disk_ends_no_run_that_reads_what_cannot_be_read_again(tmp_path: 
     code = """
 import itertools, os, pathlib, sys, warnings, numpy as np
 import unbounded as ub
-from unbounded._kept import _Counter
+from unbounded.feed.snapshot import _Counter
 warnings.simplefilter("ignore")
 with open(os.path.join(sys.argv[1], "ballast"), "wb", buffering=0) as file:
     try:
@@ -749,7 +749,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path, mo
             raise KeyboardInterrupt
         return function(*args)
 
-    monkeypatch.setattr(_disk, "call", interrupted)
+    monkeypatch.setattr(disk, "call", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(checkpoints, 2)
     monkeypatch.undo()
@@ -761,4 +761,4 @@ def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path, mo
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(_checkpoint).failed == 0
+    assert doctest.testmod(checkpoints).failed == 0

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unbounded import _disk
-from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedError
+from unbounded.store import disk
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedError
 
 KEEP = 2
 
@@ -126,7 +126,7 @@ def die_at_each_call(base: Path, name: str) -> None:
                         os._exit(9)
                     return function(*args)
 
-                _disk.call = call
+                disk.call = call
                 write(Checkpoints(path, keep=KEEP), SCENARIOS[name][1], "new")
                 os._exit(0)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -179,7 +179,7 @@ def test_a_disk_that_fails_at_any_call_leaves_the_old_or_the_new_one(
 
         checkpoints = Checkpoints(path, keep=KEEP)
         with monkeypatch.context() as patch:
-            patch.setattr(_disk, "call", call)
+            patch.setattr(disk, "call", call)
             problem: Exception | None = None
             try:
                 write(checkpoints, SCENARIOS[name][1], "new")
@@ -310,20 +310,20 @@ def images(
     rng = random.Random(0)
     path = (place / "run").resolve()
     begin(path, name)
-    disk = ModelDisk(path, skip_sync)
+    model = ModelDisk(path, skip_sync)
     made: list[Path] = []
 
     def leave() -> None:
         for luck in (0.0, 1.0, 0.5, 0.5, 0.2, 0.8):
             made.append(place / f"image-{len(made)}")
-            disk.lose_power(made[-1], rng, luck)
+            model.lose_power(made[-1], rng, luck)
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         leave()
-        return disk.call(function, *args)
+        return model.call(function, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_disk, "call", call)
+        patch.setattr(disk, "call", call)
         write(Checkpoints(path, keep=KEEP), SCENARIOS[name][1], "new")
     leave()
     for i, image in enumerate(made):

@@ -15,40 +15,40 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from unbounded import _disk
-from unbounded._checkpoint import CheckpointError, Checkpoints
-from unbounded._log import Log
+from unbounded.store import disk
+from unbounded.store.checkpoints import CheckpointError, Checkpoints
+from unbounded.store.json_log import Log
 
 
 def test_a_file_is_measured_as_it_was_written(tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     path = tmp_path / "file"
-    written = _disk.write_file(path, lambda file: [file.write(data[:10]), file.write(data[10:]), None][2])
+    written = disk.write_file(path, lambda file: [file.write(data[:10]), file.write(data[10:]), None][2])
     assert path.read_bytes() == data
-    assert written == (len(data), hashlib.sha256(data).hexdigest()) == _disk.measure_file(path)
+    assert written == (len(data), hashlib.sha256(data).hexdigest()) == disk.measure_file(path)
 
 
 def test_a_kernel_that_takes_little_at_a_time_gets_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_disk, "call", lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
+    monkeypatch.setattr(disk, "call", lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
     path = tmp_path / "file"
-    written = _disk.write_file(path, lambda file: [file.write(bytes(range(100))), None][1])
+    written = disk.write_file(path, lambda file: [file.write(bytes(range(100))), None][1])
     assert path.read_bytes() == bytes(range(100))
-    assert written == _disk.measure_file(path)
+    assert written == disk.measure_file(path)
 
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError):
-        _disk.write_file(tmp_path / "file", lambda file: None)
+        disk.write_file(tmp_path / "file", lambda file: None)
 
 
 def test_what_is_not_there_can_be_removed_and_a_link_is_not_followed(tmp_path: Path) -> None:
-    _disk.remove(tmp_path / "absent")
+    disk.remove(tmp_path / "absent")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
     (tmp_path / "gone" / "deep").mkdir(parents=True)
     (tmp_path / "gone" / "link").symlink_to(tmp_path / "kept")
-    _disk.remove(tmp_path / "gone")
+    disk.remove(tmp_path / "gone")
     assert not (tmp_path / "gone").exists()
     assert (tmp_path / "kept" / "file").exists()
 
@@ -59,7 +59,7 @@ class Other:
     def __init__(self, path: Path, code: str) -> None:
         lines = [
             "import os, sys, time, signal",
-            "from unbounded._checkpoint import Checkpoints, CheckpointError",
+            "from unbounded.store.checkpoints import Checkpoints, CheckpointError",
             "checkpoints = Checkpoints(sys.argv[1])",
             textwrap.dedent(code).strip(),
             "sys.stdin.read()",
@@ -196,13 +196,13 @@ def test_a_file_url_is_refused_with_the_path_to_give() -> None:
 
 @pytest.mark.parametrize("path", ["C:\\runs\\first", "c:/runs", "runs:1/x", "a b/c", "run-12:30", "./gs:/x", ":/x"])
 def test_a_path_with_a_colon_is_no_url(path: str) -> None:
-    assert _disk.local_path(path) == Path(path)
+    assert disk.local_path(path) == Path(path)
 
 
 def test_an_empty_path_is_refused() -> None:
     with pytest.raises(ValueError, match="An empty path was given"):
-        _disk.local_path("")
+        disk.local_path("")
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(_disk).failed == 0
+    assert doctest.testmod(disk).failed == 0

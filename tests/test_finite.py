@@ -14,8 +14,8 @@ import pytest
 
 import unbounded as ub
 from helpers import Steps
-from unbounded import _rows
-from unbounded._rows import Tree
+from unbounded.core import trees
+from unbounded.core.trees import Tree
 from unbounded.testing import shaken
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -123,7 +123,7 @@ def test_a_resume_at_any_step_gives_the_same_batches_whatever_the_blocks(name: s
                 assert feed.stats.bad <= bad
                 found = list(itertools.islice(feed.batches(), 10))
         for one, other in zip(whole[step : step + 10], found, strict=True):
-            for (path, a), (_, b) in zip(_rows.leaves(one), _rows.leaves(other), strict=True):
+            for (path, a), (_, b) in zip(trees.leaves(one), trees.leaves(other), strict=True):
                 assert (a == b).all(), (step, path)
 
 

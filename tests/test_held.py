@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unbounded._block import At, Block, Break
-from unbounded._held import LIMIT, Held
+from unbounded.core.block import Block, Boundary, Offset
+from unbounded.core.input_buffer import LIMIT, InputBuffer
 
 Item = int | str
 
 
 class Upstream:
-    """Some rows and breaks, cut at random; its mark is where it stands among them."""
+    """Some rows and breaks, cut at random; its cursor is where it stands among them."""
 
     def __init__(self, items: list[Item], rng: np.random.Generator) -> None:
         self.items, self.rng, self.at, self.oldest = items, rng, 0, 0
@@ -29,26 +29,26 @@ class Upstream:
             item = self.items[self.at]
             self.at += 1
             if isinstance(item, str):
-                return Block(np.array(rows) if rows else None, len(rows), Break(item))
+                return Block(np.array(rows) if rows else None, len(rows), Boundary(item))
             rows.append(item)
             # A break may be noticed late: then it comes alone.
             if self.at < len(self.items) and isinstance(self.items[self.at], str) and self.rng.random() < 0.5:
                 break
         return Block(np.array(rows), len(rows)) if rows else None
 
-    def mark(self) -> Any:
+    def cursor(self) -> Any:
         return {"at": self.at}
 
-    def restore(self, mark: Any) -> None:
-        assert mark["at"] >= self.oldest, "it was released"
-        self.at = mark["at"]
+    def restore(self, cursor: Any) -> None:
+        assert cursor["at"] >= self.oldest, "it was released"
+        self.at = cursor["at"]
 
-    def release(self, mark: Any) -> None:
-        self.oldest = mark["at"]
+    def release(self, cursor: Any) -> None:
+        self.oldest = cursor["at"]
 
 
 def content(block: Block) -> list[Item]:
-    return (block.rows.tolist() if block.count else []) + ([block.ends.kind] if block.ends else [])
+    return (block.rows.tolist() if block.count else []) + ([block.boundary.kind] if block.boundary else [])
 
 
 def drain(held: Any, upstream: Upstream) -> list[Item]:
@@ -69,29 +69,29 @@ def test_reading_again_from_any_address_gives_what_followed_whatever_the_cut(
         items += ["gap"] if n is None else range(len(items), len(items) + n)
     rng = np.random.default_rng(seed)
     upstream = Upstream(items, rng)
-    held: Held[Block] = Held(upstream)  # type: ignore[arg-type]
+    held: InputBuffer[Block] = InputBuffer(upstream)  # type: ignore[arg-type]
     seen: list[Item] = []
-    points = [(At(0), 0)]
+    points = [(Offset(0), 0)]
     while upstream.at < len(items):
         block = held.read(0)
         if block is not None:
             seen += content(block)
             points.append((held.tail, len(seen)))
             if block.count > 1:
-                points.append((At(held.tail.rows - 1), len(seen) - 1 - (block.ends is not None)))
+                points.append((Offset(held.tail.rows - 1), len(seen) - 1 - (block.boundary is not None)))
     for at, place in points:
         address = held.address(at)
         other = Upstream(items, np.random.default_rng(seed + 1))
-        again: Held[Block] = Held(other)  # type: ignore[arg-type]
+        again: InputBuffer[Block] = InputBuffer(other)  # type: ignore[arg-type]
         again.restore(address)
         # A position taken right after the restore, before anything was read, is as good.
-        assert again.address(At(0)) == address
+        assert again.address(Offset(0)) == address
         assert drain(again, other) == items[place:]
 
 
 def test_the_number_of_marks_is_bounded_and_reading_again_costs_little_more_than_what_is_held() -> None:
     upstream = Upstream(list(range(100_000)), np.random.default_rng(0))
-    held: Held[Block] = Held(upstream)  # type: ignore[arg-type]
+    held: InputBuffer[Block] = InputBuffer(upstream)  # type: ignore[arg-type]
     worst = 0
     while upstream.at < 90_000:
         if not held.pull(0):
@@ -101,13 +101,13 @@ def test_the_number_of_marks_is_bounded_and_reading_again_costs_little_more_than
             held.keep(held.head)
         address = held.address(held.head)
         worst = max(worst, address["rows"])
-        assert len(held._marks) <= LIMIT + 1
+        assert len(held._cursors) <= LIMIT + 1
     assert worst < 1500
 
 
 def test_peek_stops_at_the_first_break_and_brings_it_along() -> None:
     upstream = Upstream([0, 1, 2, "gap", 3, 4, "pass", 5], np.random.default_rng(3))
-    held: Held[Block] = Held(upstream)  # type: ignore[arg-type]
+    held: InputBuffer[Block] = InputBuffer(upstream)  # type: ignore[arg-type]
     while upstream.at < 8:
         held.pull(0)
     assert (held.run, held.closed) == (3, True)
@@ -121,7 +121,7 @@ def test_peek_stops_at_the_first_break_and_brings_it_along() -> None:
 
 def test_what_is_no_longer_kept_is_released() -> None:
     upstream = Upstream(list(range(1000)), np.random.default_rng(1))
-    held: Held[Block] = Held(upstream)  # type: ignore[arg-type]
+    held: InputBuffer[Block] = InputBuffer(upstream)  # type: ignore[arg-type]
     while upstream.at < 900:
         held.pull(0)
         while held.count > 20:

@@ -21,8 +21,8 @@ import pytest
 
 import unbounded as ub
 from helpers import table
-from unbounded import _code, _identity
-from unbounded._identity import comparable, identity_of, not_compared
+from unbounded.core import code_identity, identity
+from unbounded.core.identity import comparable, identity_of, not_compared
 
 
 def made(text: str, *, path: str = "script.py", name: str = "f", lines: int = 0, **given: Any) -> Any:
@@ -589,14 +589,14 @@ def test_a_module_that_is_an_object_of_another_kind_is_no_trouble() -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(_identity).failed == 0
-    assert doctest.testmod(_code).failed == 0
+    assert doctest.testmod(identity).failed == 0
+    assert doctest.testmod(code_identity).failed == 0
 
 
 def test_what_can_be_fitted_counts_by_its_type() -> None:
     code = """
     import keras, numpy as np
-    from unbounded._identity import identity_of, not_compared
+    from unbounded.core.identity import identity_of, not_compared
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     def f(rows): return model(rows)

@@ -21,8 +21,8 @@ import pytest
 import unbounded as ub
 from helpers import Counter, Steps, from_start, once, table, train, wait_until
 from test_disk import Other
-from unbounded import _disk
-from unbounded._checkpoint import CheckpointError, Checkpoints
+from unbounded.store import disk
+from unbounded.store.checkpoints import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -391,7 +391,7 @@ def test_a_disk_without_room_for_the_rows_counter_is_told_and_no_crash(tmp_path:
             return function(*args)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_disk, "call", full)
+            patch.setattr(disk, "call", full)
             steps.give(np.array([3]))
             assert len(train(feed, 4)) == 4
             with pytest.warns(UserWarning, match=r"could not be noted in .*feed\.rows: No space left on device"):
@@ -513,7 +513,7 @@ def test_a_disk_that_fails_at_any_call_of_a_save_loses_no_row(tmp_path: Path) ->
             wait_until(lambda feed=feed: feed._opened.source.spool.stop.rows == 7)  # type: ignore[misc]
             failing = Failing(at)
             with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True):
-                patch.setattr(_disk, "call", failing.call)
+                patch.setattr(disk, "call", failing.call)
                 with contextlib.suppress(CheckpointError):
                     feed.save(run)
                 failing.on = False

@@ -17,10 +17,10 @@ import pytest
 
 import keras_models as km
 import unbounded as ub
-from unbounded._checkpoint import CheckpointError, Checkpoints
-from unbounded._describe import RunFinished
+from unbounded.feed.describe import RunFinished
 from unbounded.keras import Checkpoint, Feed
 from unbounded.keras._saving import NotSaved
+from unbounded.store.checkpoints import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
@@ -330,7 +330,7 @@ def test_a_declared_end_in_the_middle_of_an_execution_is_counted_to_the_step(exe
 def test_weights_that_are_not_finite_never_replace_finite_ones(tmp_path: Path) -> None:
     model, _ = fit(tmp_path)
 
-    class Break(keras.callbacks.Callback):
+    class Boundary(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             kernel = self.model.layers[-1].kernel
             kernel.assign(np.full(kernel.shape, np.nan, np.float32))
@@ -338,7 +338,7 @@ def test_weights_that_are_not_finite_never_replace_finite_ones(tmp_path: Path) -
     with pytest.warns(
         NotSaved, match=r"dense\w*/kernel'\] has a NaN or an infinity after step 18.*the newest is of step 12"
     ):
-        fit(tmp_path, epochs=3, callbacks=[Break()])
+        fit(tmp_path, epochs=3, callbacks=[Boundary()])
     assert numbers(tmp_path) == [6, 12]
     model, feed = fit(tmp_path, epochs=3)
     assert feed.steps == 18

@@ -60,7 +60,7 @@ def test_an_optimizer_that_was_saved_before_its_first_step_is_as_new_again() -> 
     assert all(float(abs(v.numpy()).max()) == 0 for v in model.g_opt.variables if "momentum" in v.name)
 
 
-class Held(keras.Model):
+class InputBuffer(keras.Model):
     """Holds an Adam of `rate` in the way that is asked for."""
 
     def __init__(self, hold: Any) -> None:
@@ -114,7 +114,7 @@ HOLDERS = {
 @pytest.mark.parametrize("where", list(HOLDERS))
 def test_an_optimizer_is_found_in(where: str) -> None:
     def make(value: float) -> list[Any]:
-        model = Held(HOLDERS[where])
+        model = InputBuffer(HOLDERS[where])
         (opt,) = (o for o in _owned.find(model).optimizers.values() if isinstance(o, keras.optimizers.Adam))
         opt.build(model.dense.trainable_variables)
         slots = [v for v in opt.variables if v.name != "learning_rate"]
@@ -128,7 +128,7 @@ def test_an_optimizer_is_found_in(where: str) -> None:
 
 
 def test_variables_seeds_and_random_generators_on_helper_objects_come_back() -> None:
-    def make(hold: Any = None) -> Held:
+    def make(hold: Any = None) -> InputBuffer:
         helper = types.SimpleNamespace(
             count=keras.Variable(0.0),
             seeds=keras.random.SeedGenerator(1),
@@ -136,9 +136,9 @@ def test_variables_seeds_and_random_generators_on_helper_objects_come_back() -> 
             old=np.random.RandomState(3),
             python=random.Random(3),
         )
-        return Held(lambda opt, model: helper)
+        return InputBuffer(lambda opt, model: helper)
 
-    def draw(model: Held) -> list[Any]:
+    def draw(model: InputBuffer) -> list[Any]:
         h = model.inner
         noise = keras.ops.convert_to_numpy(keras.random.normal((2,), seed=h.seeds)).tolist()
         h.count.assign(h.count + 1)
@@ -151,8 +151,8 @@ def test_variables_seeds_and_random_generators_on_helper_objects_come_back() -> 
 
 
 def test_metrics_of_a_models_own_are_of_the_state() -> None:
-    def make() -> Held:
-        return Held(lambda opt, model: {"seen": keras.metrics.Mean(name="seen"), "list": [keras.metrics.Sum()]})
+    def make() -> InputBuffer:
+        return InputBuffer(lambda opt, model: {"seen": keras.metrics.Mean(name="seen"), "list": [keras.metrics.Sum()]})
 
     first, second = make(), make()
     first.inner["seen"].update_state([2.0, 4.0])
@@ -170,7 +170,7 @@ def test_what_leads_out_of_the_model_is_not_followed() -> None:
             self.callback = keras.callbacks.LambdaCallback()
             self.callback.set_model(other)
 
-    model = Held(lambda opt, model: Loop(model))
+    model = InputBuffer(lambda opt, model: Loop(model))
     assert set(_owned.find(model).variables) == {"dense/kernel", "dense/bias"}
 
 
@@ -182,7 +182,7 @@ outside = keras.optimizers.SGD()
 def test_an_optimizer_in_a_global_or_a_closure_is_named_once() -> None:
     enclosed = keras.optimizers.SGD()
 
-    class Careless(Held):
+    class Careless(InputBuffer):
         def train_step(self, data: Any) -> Any:
             return outside, self.helped()
 
@@ -199,7 +199,7 @@ def test_an_optimizer_in_a_global_or_a_closure_is_named_once() -> None:
 
 
 def test_a_model_whose_optimizers_never_moved_is_said_to_have_another_one() -> None:
-    class Other(Held):
+    class Other(InputBuffer):
         def train_step(self, data: Any) -> Any:
             return {}
 

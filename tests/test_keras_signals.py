@@ -18,8 +18,8 @@ import pytest
 import keras_models as km
 import unbounded as ub
 from helpers import wait_until
-from unbounded._checkpoint import Checkpoints
 from unbounded.keras import Checkpoint, Feed
+from unbounded.store.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 

@@ -36,8 +36,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import keras_models as km
 import unbounded as ub
-from unbounded import _disk
 from unbounded.keras import Checkpoint, Feed
+from unbounded.store import disk
 
 ROWS, BATCH, EPOCH = 256, 4, 4
 EXECUTIONS = [1] if km.BACKEND == "torch" else [1, 2]
@@ -122,7 +122,7 @@ class Walk(RuleBasedStateMachine):
         os.fsync = lambda fd: None  # no power is cut here, and many runs would wait for the disk
         self.world = World()
         self.directory = Path(tempfile.mkdtemp())
-        self.kind, self.executions, self.ends, self.every = kind, executions, ends, every
+        self.kind, self.executions, self.boundary, self.every = kind, executions, ends, every
         self.model = km.ready_model(ids=ROWS, steps_per_execution=executions)
         self.feed = self.new_feed()
 
@@ -141,9 +141,9 @@ class Walk(RuleBasedStateMachine):
             return rows
 
         if self.kind == "arrays":
-            stream = ub.arrays(km.rows(ROWS), shuffle=False, passes=1 if self.ends else None).map(same).batch(BATCH)
+            stream = ub.arrays(km.rows(ROWS), shuffle=False, passes=1 if self.boundary else None).map(same).batch(BATCH)
         else:
-            stream = ub.generate(numbers).take(ROWS if self.ends else 10**9).map(same).batch(BATCH)
+            stream = ub.generate(numbers).take(ROWS if self.boundary else 10**9).map(same).batch(BATCH)
         if self.kind == "ahead":
             stream = stream.prefetch(2)
         return Feed(stream, ub.Epoch(steps=EPOCH))
@@ -176,14 +176,14 @@ class Walk(RuleBasedStateMachine):
                 stack.enter_context(self.full_disk(after))
             # A disk that is full, and a stream whose declared end leaves nothing to train.
             told = (ub.CheckpointError,) if event == "disk" else ()
-            stack.enter_context(contextlib.suppress(*told, *((ub.StreamError,) if self.ends else ())))
+            stack.enter_context(contextlib.suppress(*told, *((ub.StreamError,) if self.boundary else ())))
             self.model.fit(self.feed, epochs=epochs, verbose=0, callbacks=callbacks, **given)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     @contextlib.contextmanager
     def full_disk(self, after: int) -> Iterator[None]:
         """Writing fails from some write on."""
-        real, left = _disk.call, [after * 3]
+        real, left = disk.call, [after * 3]
 
         def call(function: Any, *args: Any) -> Any:
             if function is os.write:
@@ -192,11 +192,11 @@ class Walk(RuleBasedStateMachine):
                     raise OSError(errno.ENOSPC, "No space left on device")
             return real(function, *args)
 
-        _disk.call = call
+        disk.call = call
         try:
             yield
         finally:
-            _disk.call = real
+            disk.call = real
 
     @rule(verb=st.sampled_from(["evaluate", "predict"]))
     def look_at_a_round(self, verb: str) -> None:
@@ -241,7 +241,7 @@ class Walk(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
-# Hypothesis runs a walk as a unittest, and marks for pytest are its class's.
+# Hypothesis runs a walk as a unittest, and cursors for pytest are its class's.
 Walk.TestCase.settings = settings(
     max_examples=int(os.environ.get("STATE_WALKS", "30" if km.BACKEND == "jax" else "6")),
     stateful_step_count=10,

@@ -13,8 +13,8 @@ import pytest
 import keras_models as km
 import unbounded as ub
 from unbounded import CheckpointError
-from unbounded._saved import DamagedCheckpoint
 from unbounded.keras import Checkpoint, Feed, _weights, load_model_state
+from unbounded.store.saved import DamagedCheckpoint
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 

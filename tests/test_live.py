@@ -15,9 +15,9 @@ import pytest
 
 import unbounded as ub
 from helpers import Steps, once, train_all, wait_until
-from unbounded._block import At, Block, Break
-from unbounded.sources._spool import Spool
+from unbounded.core.block import Block, Boundary, Offset
 from unbounded.sources.live import Live
+from unbounded.sources.spool import Spool
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -74,7 +74,7 @@ def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
             for _ in range(trained):
                 next(batches)
                 feed.trained()
-            wait_until(lambda: feed._opened.source.spool.stop == At(24, 1))
+            wait_until(lambda: feed._opened.source.spool.stop == Offset(24, 1))
             state = json.loads(json.dumps(feed.state_dict()))
             batches.close()
         # The function is not called a fourth time by the new process.
@@ -92,7 +92,7 @@ def test_passes_that_ended_are_not_made_again_by_the_next_process() -> None:
         feed.trained()
         steps.end()
         source = feed._opened.source
-        wait_until(lambda: source.spool.stop.breaks == 1)
+        wait_until(lambda: source.spool.stop.boundaries == 1)
         # All three passes are read, as the source is done at once when it is called again.
         wait_until(lambda: source._error is not None)
         state = feed.state_dict()
@@ -272,32 +272,32 @@ def spool_of(*parts: Block) -> Spool:
 
 
 def gap(n: int = 1) -> Block:
-    return Block(None, 0, Break("gap", n))
+    return Block(None, 0, Boundary("gap", n))
 
 
 def rows(start: int, stop: int) -> Block:
     return Block(np.arange(start, stop), stop - start, None, np.arange(start, stop) / 10)
 
 
-def all_of(spool: Spool, at: At) -> list[Any]:
+def all_of(spool: Spool, at: Offset) -> list[Any]:
     found: list[Any] = []
     while (block := spool.read(at)) is not None:
-        ends = 1 if block.ends else 0
-        at = At(at.rows + block.count, ends + (0 if block.count else at.breaks))
+        ends = 1 if block.boundary else 0
+        at = Offset(at.rows + block.count, ends + (0 if block.count else at.boundaries))
         found += block.rows.tolist() if block.count else []
-        found += [block.ends] if block.ends else []
+        found += [block.boundary] if block.boundary else []
     return found
 
 
 def test_a_spool_that_was_dumped_in_pieces_and_loaded_reads_the_same() -> None:
     parts = [rows(0, 4), gap(1), rows(4, 6), gap(2), gap(3), rows(6, 9), gap(4)]
     spool = spool_of(*parts)
-    whole = all_of(spool, At(0))
+    whole = all_of(spool, Offset(0))
     for cuts in ([], [4], [6], [4, 6], [2, 5, 7], [9], [4, 6, 9]):
         loaded = Spool()
         edges = [0, *cuts, 9]
         loaded.load([spool.dump(a, b) for a, b in itertools.pairwise(edges)])
-        assert all_of(loaded, At(0)) == whole, cuts
+        assert all_of(loaded, Offset(0)) == whole, cuts
         assert loaded.stop == spool.stop
         assert loaded.last_time == 0.8
 
@@ -309,18 +309,18 @@ def test_a_break_that_came_after_a_dump_is_in_the_next_one() -> None:
     spool.append(rows(4, 6))
     loaded = Spool()
     loaded.load([one, spool.dump(4, 6)])
-    assert all_of(loaded, At(0)) == all_of(spool, At(0))
+    assert all_of(loaded, Offset(0)) == all_of(spool, Offset(0))
 
 
 def test_reading_from_the_middle_and_letting_go_keep_the_numbers() -> None:
     spool = spool_of(rows(0, 4), gap(), rows(4, 8))
-    assert all_of(spool, At(2)) == [2, 3, Break("gap", 1), 4, 5, 6, 7]
-    assert all_of(spool, At(4, 1)) == [4, 5, 6, 7]
-    spool.release(At(3))
-    assert spool.start == At(0)
-    spool.release(At(4))
-    assert spool.start == At(4)
-    assert all_of(spool, At(4))[0] == Break("gap", 1)
+    assert all_of(spool, Offset(2)) == [2, 3, Boundary("gap", 1), 4, 5, 6, 7]
+    assert all_of(spool, Offset(4, 1)) == [4, 5, 6, 7]
+    spool.release(Offset(3))
+    assert spool.start == Offset(0)
+    spool.release(Offset(4))
+    assert spool.start == Offset(4)
+    assert all_of(spool, Offset(4))[0] == Boundary("gap", 1)
 
 
 def test_settling_leaves_nothing_on_its_way() -> None:

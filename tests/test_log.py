@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from unbounded import _disk, _log
-from unbounded._checkpoint import CheckpointError
-from unbounded._log import Log, read_records
+from unbounded.store import disk, json_log
+from unbounded.store.checkpoints import CheckpointError
+from unbounded.store.json_log import Log, read_records
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_closed_log_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(_log).failed == 0
+    assert doctest.testmod(json_log).failed == 0
 
 
 # ---- what a kill, a loss of power or a full disk leaves ----
@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_no_half_of_a_record_and_the_next_one_is_whole(
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(_disk, "call", full)
+            patch.setattr(disk, "call", full)
             with pytest.raises(CheckpointError, match=r"was not written in .*log: No space left.*before it are whole"):
                 log.append({"row": 2}, {"row": 3})
         log.append(4)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from unbounded._block import Block
-from unbounded._node import Context
+from unbounded.core.block import Block
+from unbounded.core.node import Context
 from unbounded.sources.live import Past
 from unbounded.sources.machine import Machine
 from unbounded.testing import Clock
@@ -50,7 +50,7 @@ def test_a_reading_that_could_not_be_taken_in_time_is_a_gap() -> None:
         next(blocks)
     clock.advance(0.55)
     found: list[Block] = [next(blocks) for _ in range(4)]
-    gaps = [b.ends.missed for b in found if b.ends]
+    gaps = [b.boundary.missed for b in found if b.boundary]
     assert sum(gaps) in (4, 5)
     stop.set()
 
@@ -60,7 +60,7 @@ def test_the_time_between_two_runs_is_a_gap_of_the_readings_that_fell_due() -> N
     blocks, stop = readings(clock, Past(50, 990.0, 30))
     first = next(blocks)
     # A hundred fell due in the ten seconds, of which the killed run had read, and lost, thirty.
-    assert (first.count, first.ends.kind, first.ends.missed) == (0, "gap", 70)
+    assert (first.count, first.boundary.kind, first.boundary.missed) == (0, "gap", 70)
     stop.set()
 
 

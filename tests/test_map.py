@@ -10,7 +10,7 @@ import pytest
 
 import unbounded as ub
 from helpers import first, first_ids, ids, segments, table
-from unbounded._rows import Tree
+from unbounded.core.trees import Tree
 from unbounded.testing import assert_resumes, assert_same_rows, shaken
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")

@@ -12,7 +12,7 @@ import pytest
 
 import unbounded as ub
 from helpers import first
-from unbounded import _rows
+from unbounded.core import trees
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -21,7 +21,7 @@ N = 24
 
 def spoil(batch: Any) -> None:
     """What a careless trainer does: write into each leaf, where that is possible."""
-    for _, leaf in _rows.leaves(batch):
+    for _, leaf in trees.leaves(batch):
         if leaf.flags.writeable:
             leaf[...] = -1
 

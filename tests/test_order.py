@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unbounded._order import TABLE, Order
+from unbounded.core.permutation import TABLE, Permutation
 
 
 def permutation(n: int, key: tuple[int, ...], table: int = TABLE) -> np.ndarray:
-    return Order(n, key, table=table).at(np.arange(n))
+    return Permutation(n, key, table=table).at(np.arange(n))
 
 
-def is_bijection(order: Order) -> bool:
+def is_bijection(order: Permutation) -> bool:
     rows = order.at(np.arange(order.n))
     seen = np.zeros(order.n, bool)
     seen[rows] = True
@@ -22,29 +22,29 @@ def is_bijection(order: Order) -> bool:
 @pytest.mark.parametrize("table", [TABLE, 0], ids=["table", "network"])
 def test_each_small_n_has_a_bijection_and_its_inverse(table: int) -> None:
     for n in range(1, 700):
-        assert is_bijection(Order(n, (3, 0, n), table=table)), n
+        assert is_bijection(Permutation(n, (3, 0, n), table=table)), n
 
 
 @pytest.mark.slow
 def test_each_n_up_to_some_thousands_has_a_bijection() -> None:
     for n in range(700, 3100):
-        assert is_bijection(Order(n, (n, 1, 2), table=0)), n
+        assert is_bijection(Permutation(n, (n, 1, 2), table=0)), n
 
 
 @pytest.mark.parametrize("k", [9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, pytest.param(21, marks=pytest.mark.slow)])
 def test_powers_of_two_and_their_neighbours_have_bijections(k: int) -> None:
     for n in (2**k - 1, 2**k, 2**k + 1):
-        assert is_bijection(Order(n, (k,), table=0)), n
+        assert is_bijection(Permutation(n, (k,), table=0)), n
 
 
 @pytest.mark.parametrize("n", [65_537, 262_145, 1_048_577])
 def test_the_lengths_at_which_others_fail_have_bijections(n: int) -> None:
     for key in range(2):
-        assert is_bijection(Order(n, (key,))), n
+        assert is_bijection(Permutation(n, (key,))), n
 
 
 def test_a_position_far_out_is_found_without_the_others() -> None:
-    order = Order(10**15 + 7, (1, 2, 3))
+    order = Permutation(10**15 + 7, (1, 2, 3))
     positions = np.array([0, 1, 10**12, 10**15 + 6])
     rows = order.at(positions)
     assert ((rows >= 0) & (rows < order.n)).all()
@@ -56,7 +56,7 @@ def test_a_position_far_out_is_found_without_the_others() -> None:
 def test_words_of_another_length_hold_a_bijection_on_both_sides_of_their_limit(bits: int) -> None:
     random = np.random.default_rng(bits)
     for n in (2**bits - 1, 2**bits, 2**bits + 1):
-        order = Order(n, (7, n))
+        order = Permutation(n, (7, n))
         positions = np.unique(np.append(random.integers(0, n, 20_000), [0, n - 1]))
         rows = order.at(positions)
         assert rows.min() >= 0
@@ -68,7 +68,7 @@ def test_words_of_another_length_hold_a_bijection_on_both_sides_of_their_limit(b
 
 @pytest.mark.parametrize("n", [100, 5_000, 2**24 + 5])
 def test_a_span_is_the_rows_at_consecutive_positions(n: int) -> None:
-    order = Order(n, (1, n))
+    order = Permutation(n, (1, n))
     for start, stop in ((0, n), (0, 1), (17, 17), (n - 40, n), (n // 3, n // 2)):
         stop = min(stop, start + 100_000)
         assert order.span(start, stop).tolist() == order.at(np.arange(start, stop)).tolist()
@@ -122,7 +122,7 @@ def test_chi_square_tells_it_no_better_from_chance_than_fisher_and_yates(n: int)
 
 
 def test_the_first_position_may_hold_any_row() -> None:
-    firsts = np.array([Order(100, (key,), table=0).at(np.array([0, 1])) for key in range(5_000)])
+    firsts = np.array([Permutation(100, (key,), table=0).at(np.array([0, 1])) for key in range(5_000)])
     assert abs(deviation(np.bincount(firsts[:, 0], minlength=100), 99)) < 4
     # Two neighbours are independent but for being different.
     pairs = np.bincount(firsts[:, 0] // 10 * 10 + firsts[:, 1] // 10, minlength=100).reshape(10, 10)

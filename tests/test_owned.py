@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from unbounded.stages._owned import owned
+from unbounded.stages.owned_rows import owned
 
 
 def _filled_again() -> Callable[[Any], Any]:

@@ -13,9 +13,9 @@ import pytest
 
 import unbounded as ub
 from helpers import Steps, blocks, first_ids, from_start, ids, table, train_all, wait_until
-from unbounded._block import Break
-from unbounded._node import EndOfStream
-from unbounded._rows import Tree
+from unbounded.core.block import Boundary
+from unbounded.core.node import EndOfStream
+from unbounded.core.trees import Tree
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -241,7 +241,7 @@ def test_a_pass_that_ended_among_dropped_rows_is_counted() -> None:
 
     stream = ub.generate(some, passes=3).buffer(4, overflow="drop_oldest")
     opened = stream.open()
-    kinds: list[Break] = []
+    kinds: list[Boundary] = []
     rows = 0
     opened.top._launch()  # type: ignore[attr-defined]
     wait_until(lambda: opened.top._row == 48 and opened.top._over)  # type: ignore[attr-defined]
@@ -250,7 +250,7 @@ def test_a_pass_that_ended_among_dropped_rows_is_counted() -> None:
             block = opened.top.pull(1.0)
             assert block is not None
             rows += block.count
-            kinds += [block.ends] if block.ends else []
+            kinds += [block.boundary] if block.boundary else []
     except EndOfStream:
         pass
     finally:
@@ -292,35 +292,35 @@ def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks(
         node.recall({"from": {}, "buffer": {"drops": log, "settled": 200, "dropped": 66}})
         node.restore({"from": {"row": 0}, "row": 0, "over": 0})
         found: list[Any] = []
-        marks = []
+        cursors = []
         try:
             while True:
-                marks.append((node.mark(), len(found)))
+                cursors.append((node.cursor(), len(found)))
                 block = node.pull(1.0)
                 if block is not None:
                     found += block.rows.tolist() if block.count else []
-                    found += [block.ends] if block.ends else []
+                    found += [block.boundary] if block.boundary else []
         except EndOfStream:
             pass
         assert expected is None or found == expected
         expected = found
-        mark, at = marks[int(rng.integers(len(marks)))]
-        node.restore(mark)
+        cursor, at = cursors[int(rng.integers(len(cursors)))]
+        node.restore(cursor)
         rest: list[Any] = []
         try:
             while True:
                 block = node.pull(1.0)
                 if block is not None:
                     rest += block.rows.tolist() if block.count else []
-                    rest += [block.ends] if block.ends else []
+                    rest += [block.boundary] if block.boundary else []
         except EndOfStream:
             pass
         assert rest == found[at:]
         opened.top.close()
     assert expected is not None
-    assert expected[5] == Break("gap", 7)
-    assert Break("pass", 8) in expected
-    assert expected[-1] == Break("pass", 50)
+    assert expected[5] == Boundary("gap", 7)
+    assert Boundary("pass", 8) in expected
+    assert expected[-1] == Boundary("pass", 50)
 
 
 def test_blocks_of_a_buffer_that_blocks_wait() -> None:
@@ -331,7 +331,7 @@ def test_blocks_of_a_buffer_that_blocks_wait() -> None:
 def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
     grade: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unbounded._pump._JOIN", 0.05)
+    monkeypatch.setattr("unbounded.core.prefetcher._JOIN", 0.05)
     monkeypatch.setattr("unbounded.sources.live._JOIN", 0.05)
     inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
 

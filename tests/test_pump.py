@@ -1,4 +1,4 @@
-"""Pump: one thread-and-queue of (rows, mark); the mark is that of the last block handed on."""
+"""Pump: one thread-and-queue of (rows, cursor); the cursor is that of the last block handed on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from helpers import wait_until
-from unbounded._block import Block
-from unbounded._node import EndOfStream
-from unbounded._pump import Pump
+from unbounded.core.block import Block
+from unbounded.core.node import EndOfStream
+from unbounded.core.prefetcher import Prefetcher
 from unbounded.stages.map import Workers
 from unbounded.stages.prefetch import Ahead
 
@@ -39,14 +39,14 @@ class Numbers:
         self.at += 1
         return Block(np.array([self.at - 1]), 1)
 
-    def mark(self) -> Any:
+    def cursor(self) -> Any:
         return {"at": self.at}
 
-    def restore(self, mark: Any) -> None:
-        self.at = mark["at"]
+    def restore(self, cursor: Any) -> None:
+        self.at = cursor["at"]
 
-    def release(self, mark: Any) -> None:
-        self.released.append(mark["at"])
+    def release(self, cursor: Any) -> None:
+        self.released.append(cursor["at"])
 
     def close(self) -> None:
         self.closed = True
@@ -61,7 +61,7 @@ class Numbers:
         pass
 
 
-def take(pump: Pump, n: int) -> list[int]:
+def take(pump: Prefetcher, n: int) -> list[int]:
     out: list[int] = []
     while len(out) < n:
         block: Any = pump.pull(1.0)
@@ -73,22 +73,22 @@ def take(pump: Pump, n: int) -> list[int]:
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_mark_is_that_of_the_last_block_handed_on(threads: int) -> None:
     source = Numbers()
-    pump = Pump(source, threads=threads)  # type: ignore[arg-type]
+    pump = Prefetcher(source, threads=threads)  # type: ignore[arg-type]
     for i in range(50):
-        assert pump.mark() == {"at": i}
+        assert pump.cursor() == {"at": i}
         assert take(pump, 1) == [i]
     wait_until(lambda: source.at >= 51)
     pump.close()
-    assert pump.mark() == {"at": 50}
+    assert pump.cursor() == {"at": 50}
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_error_of_the_upstream_comes_after_the_blocks_before_it_and_the_next_pull_goes_on(threads: int) -> None:
-    pump = Pump(Numbers(fail=(3,)), threads=threads)  # type: ignore[arg-type]
+    pump = Prefetcher(Numbers(fail=(3,)), threads=threads)  # type: ignore[arg-type]
     assert take(pump, 3) == [0, 1, 2]
     with pytest.raises(OSError, match="at 3"):
         take(pump, 1)
-    assert pump.mark() == {"at": 3}
+    assert pump.cursor() == {"at": 3}
     assert take(pump, 3) == [3, 4, 5]
     pump.close()
 
@@ -106,13 +106,13 @@ def test_an_error_of_the_work_leaves_the_mark_and_is_tried_again() -> None:
     assert take(pump, 4) == [0, 10, 20, 30]
     with pytest.raises(ValueError, match="four"):
         take(pump, 1)
-    assert pump.mark() == {"at": 4}
+    assert pump.cursor() == {"at": 4}
     assert take(pump, 3) == [40, 50, 60]
     pump.close()
 
 
 def test_the_end_comes_last_and_stays() -> None:
-    pump = Pump(Numbers(end=5), threads=3)  # type: ignore[arg-type]
+    pump = Prefetcher(Numbers(end=5), threads=3)  # type: ignore[arg-type]
     assert take(pump, 5) == [0, 1, 2, 3, 4]
     for _ in range(3):
         with pytest.raises(EndOfStream):
@@ -127,7 +127,7 @@ def test_a_restore_throws_away_what_is_queued() -> None:
     assert take(pump, 3) == [0, 1, 2]
     for at in (1, 100, 2):
         pump.restore({"at": at})
-        assert pump.mark() == {"at": at}
+        assert pump.cursor() == {"at": at}
         assert take(pump, 2) == [at, at + 1]
     pump.close()
 
@@ -194,9 +194,9 @@ class Gate(Numbers):
         self.using.discard("pull")
         return out
 
-    def restore(self, mark: Any) -> None:
+    def restore(self, cursor: Any) -> None:
         self._use("restore")
-        super().restore(mark)
+        super().restore(cursor)
 
     def close(self) -> None:
         self._use("close")
@@ -206,11 +206,11 @@ class Gate(Numbers):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_away(threads: int) -> None:
     source = Gate(3)
-    pump = Pump(source, threads=threads)  # type: ignore[arg-type]
+    pump = Prefetcher(source, threads=threads)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
     pump.restore({"at": 1})
-    assert pump.mark() == {"at": 1}
+    assert pump.cursor() == {"at": 1}
     assert pump.pull(0.01) is None  # and the feed may look whether it is to stop
     pump.restore({"at": 0})
     source.stuck = -1
@@ -221,7 +221,7 @@ def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_awa
 
 
 def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unbounded._pump._JOIN", 0.05)
+    monkeypatch.setattr("unbounded.core.prefetcher._JOIN", 0.05)
     source = Gate(2)
     pump = Ahead(source, 5)  # type: ignore[arg-type]
     assert take(pump, 1) == [0]
@@ -234,13 +234,13 @@ def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pyte
 
 def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull() -> None:
     class Lost(Gate):
-        def restore(self, mark: Any) -> None:
-            if mark["at"] == 99:
+        def restore(self, cursor: Any) -> None:
+            if cursor["at"] == 99:
                 raise LookupError("no longer there")
-            super().restore(mark)
+            super().restore(cursor)
 
     source = Lost(3)
-    pump = Pump(source)  # type: ignore[arg-type]
+    pump = Prefetcher(source)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
     pump.restore({"at": 99})
@@ -256,7 +256,7 @@ def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull()
 
 def test_a_release_is_never_lost_between_two_threads() -> None:
     source = Numbers()
-    pump = Pump(source, threads=4)  # type: ignore[arg-type]
+    pump = Prefetcher(source, threads=4)  # type: ignore[arg-type]
     for i in range(1, 200):
         take(pump, 1)
         pump.release({"at": i})
@@ -270,14 +270,14 @@ def test_a_thread_whose_pool_was_retired_while_it_restored_pulls_nothing_after_i
     restoring, go_on = threading.Event(), threading.Event()
 
     class Slow(Gate):
-        def restore(self, mark: Any) -> None:
-            super().restore(mark)
-            if mark["at"] == 7:
+        def restore(self, cursor: Any) -> None:
+            super().restore(cursor)
+            if cursor["at"] == 7:
                 restoring.set()
                 assert go_on.wait(10)
 
     source = Slow(3)
-    pump = Pump(source)  # type: ignore[arg-type]
+    pump = Prefetcher(source)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
     pump.restore({"at": 7})

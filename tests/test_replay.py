@@ -95,7 +95,7 @@ def test_memory_is_bounded_by_the_capacity() -> None:
         opened.top.pull(None)
     assert len(node._ring) <= 200 + node._slack
     assert node._held.count == 0
-    assert len(node._held._marks) <= 65
+    assert len(node._held._cursors) <= 65
     opened.top.close()
 
 
@@ -109,7 +109,7 @@ def test_a_break_goes_on_once_after_all_that_was_due_before_it() -> None:
     seen: list[Any] = []
     for block in blocks(table(50, shuffle=False, passes=3).replay(20, reuse=2.0)):
         seen += block.rows["id"].tolist() if block.count else []
-        seen += ["pass"] if block.ends else []
+        seen += ["pass"] if block.boundary else []
     assert [i for i, x in enumerate(seen) if x == "pass"] == [100, 201, 302]
 
 

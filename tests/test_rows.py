@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from unbounded import _finite, _rows, _spec
-from unbounded._rows import RowsError
+from unbounded.core import finite_rows, row_spec, trees
+from unbounded.core.trees import RowsError
 
 
 class Pair(NamedTuple):
@@ -24,26 +24,26 @@ TREE = {
 
 
 def test_a_cut_and_a_join_give_the_tree_back_with_its_structure() -> None:
-    again = _rows.join([_rows.cut(TREE, 0, 2), _rows.cut(TREE, 2, 6)])
+    again = trees.join([trees.cut(TREE, 0, 2), trees.cut(TREE, 2, 6)])
     assert isinstance(again["c"], Pair)
     assert isinstance(again["b"][1], list)
-    for (path, leaf), (path2, leaf2) in zip(_rows.leaves(again), _rows.leaves(TREE), strict=True):
+    for (path, leaf), (path2, leaf2) in zip(trees.leaves(again), trees.leaves(TREE), strict=True):
         assert path == path2
         assert leaf.tolist() == leaf2.tolist()
 
 
 def test_cutting_all_at_once_is_cutting_one_by_one() -> None:
     for tree in (TREE, np.asfortranarray(np.arange(12).reshape(6, 2)), np.arange(12)[::2]):
-        for i, piece in enumerate(_rows.cut_all(tree, 2)):
-            expected = dict(_rows.leaves(_rows.cut(tree, 2 * i, 2 * i + 2)))
-            assert {p: v.tolist() for p, v in _rows.leaves(piece)} == {p: v.tolist() for p, v in expected.items()}
-    assert isinstance(_rows.cut_all(TREE, 3)[0]["c"], Pair)
+        for i, piece in enumerate(trees.cut_all(tree, 2)):
+            expected = dict(trees.leaves(trees.cut(tree, 2 * i, 2 * i + 2)))
+            assert {p: v.tolist() for p, v in trees.leaves(piece)} == {p: v.tolist() for p, v in expected.items()}
+    assert isinstance(trees.cut_all(TREE, 3)[0]["c"], Pair)
 
 
 def test_a_gather_takes_an_index_or_a_mask_and_copies() -> None:
-    index = _rows.gather(TREE, np.array([5, 0]))
+    index = trees.gather(TREE, np.array([5, 0]))
     assert index["a"].tolist() == [5, 0]
-    mask = _rows.gather(TREE, TREE["a"] > 3)
+    mask = trees.gather(TREE, TREE["a"] > 3)
     assert mask["a"].tolist() == [4, 5]
     assert not np.shares_memory(index["a"], TREE["a"])
 
@@ -55,8 +55,8 @@ def test_gathered_and_joined_rows_begin_on_a_boundary_of_64_bytes(dtype: str) ->
         if dtype == "f4":
             rows[...] = np.arange(rows.size).reshape(shape)
         for made, expected in (
-            (_rows.gather(rows, np.array([4, 0, 4])), rows[[4, 0, 4]]),
-            (_rows.join([rows[:2], rows[3:]]), np.concatenate([rows[:2], rows[3:]])),
+            (trees.gather(rows, np.array([4, 0, 4])), rows[[4, 0, 4]]),
+            (trees.join([rows[:2], rows[3:]]), np.concatenate([rows[:2], rows[3:]])),
         ):
             assert made.dtype == rows.dtype
             assert made.tolist() == expected.tolist()
@@ -69,7 +69,7 @@ def test_gathered_and_joined_rows_begin_on_a_boundary_of_64_bytes(dtype: str) ->
 def test_a_copy_shares_no_memory_and_lies_on_a_boundary_where_it_is_large() -> None:
     large = np.arange(30_000.0).reshape(100, 300)
     for leaf in (large, large.T, large[::2, 1:], np.arange(3), [1, 2], 5.0, np.array(["a", None], object)):
-        made = _rows.copied(leaf)
+        made = trees.copied(leaf)
         assert made.tolist() == np.asarray(leaf).tolist()
         assert made.flags.c_contiguous
         assert made.flags.writeable
@@ -85,36 +85,36 @@ def test_rows_that_lie_anyhow_are_gathered_all_the_same() -> None:
     odd = [np.asfortranarray(table), table[:, ::2], table[::-1], packed["b"], named, table.astype(">f8")]
     for rows in (*odd, np.broadcast_to(np.arange(3), (6, 3)), np.ma.masked_array(table, table > 7)):
         index = np.array([5, 1, 1])
-        made = _rows.gather(rows, index)
+        made = trees.gather(rows, index)
         assert type(made) is type(rows)
         assert made.dtype == rows.dtype
         assert made.tolist() == rows[index].tolist()
-        assert _rows.gather(rows, np.arange(6) < 0).tolist() == []
+        assert trees.gather(rows, np.arange(6) < 0).tolist() == []
 
 
 def test_parts_of_other_widths_are_joined_in_the_wider() -> None:
-    assert _rows.join([np.array(["a"]), np.array(["bcd"])]).tolist() == ["a", "bcd"]
+    assert trees.join([np.array(["a"]), np.array(["bcd"])]).tolist() == ["a", "bcd"]
 
 
 def test_rows_are_counted_at_any_leaf() -> None:
-    assert _rows.count(TREE) == 6
-    assert _rows.count_checked(TREE, "rows") == 6
-    assert _rows.row_bytes({"a": np.zeros((3, 2)), "b": np.zeros(3, np.int8)}) == 17
+    assert trees.count(TREE) == 6
+    assert trees.count_checked(TREE, "rows") == 6
+    assert trees.row_bytes({"a": np.zeros((3, 2)), "b": np.zeros(3, np.int8)}) == 17
 
 
 def test_a_memmap_stays_one(tmp_path: Any) -> None:
     mapped = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (5,))
-    assert _rows.as_rows({"x": mapped}, "rows")["x"] is mapped
+    assert trees.as_rows({"x": mapped}, "rows")["x"] is mapped
 
 
 def test_the_first_value_that_is_not_finite_is_found_by_leaf_and_row() -> None:
     rows = {"a": np.arange(4), "x": np.zeros((4, 2), np.float32)}
-    assert _finite.first_non_finite(rows) is None
+    assert finite_rows.first_non_finite(rows) is None
     rows["x"][2, 1] = -np.inf
-    assert _finite.first_non_finite(rows) == ("['x']", 2)
+    assert finite_rows.first_non_finite(rows) == ("['x']", 2)
     # A sum that overflows is no bad value.
-    assert _finite.first_non_finite(np.full(4, 1e308)) is None
-    assert _finite.first_non_finite({"a": np.zeros((0, 3)), "b": np.zeros((3, 0)), "c": np.zeros(0)}) is None
+    assert finite_rows.first_non_finite(np.full(4, 1e308)) is None
+    assert finite_rows.first_non_finite({"a": np.zeros((0, 3)), "b": np.zeros((3, 0)), "c": np.zeros(0)}) is None
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "c8", "c16", "g"])
@@ -123,10 +123,10 @@ def test_a_value_that_is_not_finite_is_found_in_every_dtype_and_layout(dtype: st
         for bad in (0, 2_500, 4_999):
             rows = np.full(shape, 6e4, dtype)  # half floats: their sum overflows
             for view in (rows, np.asfortranarray(rows), rows[::-1], rows[1:-1]):
-                assert _finite.first_non_finite(view) is None
+                assert finite_rows.first_non_finite(view) is None
             rows[bad] = -np.inf
-            assert _finite.first_non_finite({"x": np.asfortranarray(rows)}) == ("['x']", bad)
-            assert _finite.first_non_finite(rows[::-1]) == ("", 4_999 - bad)
+            assert finite_rows.first_non_finite({"x": np.asfortranarray(rows)}) == ("['x']", bad)
+            assert finite_rows.first_non_finite(rows[::-1]) == ("", 4_999 - bad)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_value_that_is_not_finite_is_found_in_every_dtype_and_layout(dtype: st
 )
 def test_what_is_no_rows_is_refused_by_leaf(rows: Any, sentence: str) -> None:
     with pytest.raises(RowsError, match=sentence):
-        _rows.as_rows(rows, "rows")
+        trees.as_rows(rows, "rows")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,6 @@ def test_what_is_no_rows_is_refused_by_leaf(rows: Any, sentence: str) -> None:
     ],
 )
 def test_rows_that_change_name_the_leaf(rows: Any, sentence: str) -> None:
-    spec = _spec.spec({"x": np.zeros((5, 3)), "y": np.zeros(5, int)})
+    spec = row_spec.spec({"x": np.zeros((5, 3)), "y": np.zeros(5, int)})
     with pytest.raises(RowsError, match=sentence):
-        _spec.check_same(spec, rows, "row 7")
+        row_spec.check_same(spec, rows, "row 7")

@@ -13,7 +13,7 @@ import pytest
 
 import unbounded as ub
 from helpers import once, table, train
-from unbounded._checkpoint import CheckpointError, Checkpoints, DamagedCheckpoint
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedCheckpoint
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -208,7 +208,7 @@ def test_a_state_that_cannot_be_read_leaves_the_feed_where_it_was(
 
     with ub.Feed(table(100).batch(4)) as feed:
         with monkeypatch.context() as patch:
-            patch.setattr("unbounded._saved.read_tree", fails)
+            patch.setattr("unbounded.store.saved.read_tree", fails)
             with pytest.raises(ImportError):
                 feed.load(tmp_path)
         assert feed.steps == 0

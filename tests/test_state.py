@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unbounded import _state
-from unbounded._state import from_json, non_finite, read_tree, to_json, write_tree
+from unbounded.core import packing
+from unbounded.core.packing import from_json, non_finite, read_tree, to_json, write_tree
 
 
 def through(tree: Any) -> Any:
@@ -384,4 +384,4 @@ def test_non_finite_values_of_frameworks_are_found() -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(_state).failed == 0
+    assert doctest.testmod(packing).failed == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unbounded._stats import Stats
+from unbounded.feed.stats import Stats
 
 
 def test_they_read_as_a_sentence() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, first, from_start, once, table
-from unbounded._rows import Tree
+from unbounded.core.trees import Tree
 from unbounded.testing import assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")

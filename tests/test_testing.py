@@ -16,8 +16,8 @@ import pytest
 
 import unbounded as ub
 from helpers import Steps, table
-from unbounded._block import Block
-from unbounded.stages._base import Stage, Through
+from unbounded.core.block import Block
+from unbounded.stages.stage import Stage, Through
 from unbounded.testing import Clock, Flaky, assert_resumes, assert_same_rows, shaken
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -35,7 +35,7 @@ class Wrong(Stage):
 
 
 class _Counts(Through):
-    """Numbers rows by itself, and forgets to mark it."""
+    """Numbers rows by itself, and forgets to cursor it."""
 
     row = 0
 
@@ -52,7 +52,7 @@ class _Blocks(Through):
 
 
 class _Late(Through):
-    """Holds a block back, and marks itself as if it did not."""
+    """Holds a block back, and cursors itself as if it did not."""
 
     held: Block | None = None
 

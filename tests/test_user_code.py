@@ -12,8 +12,8 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, ids
-from unbounded import _user_code
-from unbounded._user_code import Interrupted, interruptible
+from unbounded.core import user_code
+from unbounded.core.user_code import Interrupted, interruptible
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def handler() -> Iterator[None]:
 def test_only_a_guarded_call_may_be_interrupted(handler: None) -> None:
     signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Interrupted):
-        _user_code.call(signal.raise_signal, signal.SIGTERM)
+        user_code.call(signal.raise_signal, signal.SIGTERM)
     assert not interruptible()
-    assert _user_code.call(lambda: (_user_code.call(interruptible), interruptible())) == (True, True)
+    assert user_code.call(lambda: (user_code.call(interruptible), interruptible())) == (True, True)
 
 
 def test_a_function_that_runs_in_another_thread_allows_nothing_in_this_one() -> None:
@@ -44,7 +44,7 @@ def test_a_function_that_runs_in_another_thread_allows_nothing_in_this_one() -> 
         begun.set()
         go_on.wait(10)
 
-    thread = threading.Thread(target=_user_code.call, args=(wait,))
+    thread = threading.Thread(target=user_code.call, args=(wait,))
     thread.start()
     assert begun.wait(10)
     assert not interruptible()

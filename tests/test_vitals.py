@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unbounded.sources import _vitals
-from unbounded.sources._vitals import COLUMNS, read_counters, read_vitals
+from unbounded.sources import vitals
+from unbounded.sources.vitals import COLUMNS, read_counters, read_vitals
 
 
 def test_the_first_reading_has_no_row_because_a_difference_needs_two_looks():
@@ -80,4 +80,4 @@ def test_without_psutil_the_error_says_what_to_install(monkeypatch):
 
 
 def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(_vitals).failed == 0
+    assert doctest.testmod(vitals).failed == 0

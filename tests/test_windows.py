@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import first, segments, table
-from unbounded._mark import from_plain, to_plain
-from unbounded._node import EndOfStream
-from unbounded._rows import RowsError
+from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.node import EndOfStream
+from unbounded.core.trees import RowsError
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -85,21 +85,21 @@ def test_keyed_windows_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and
     rows = {"k": np.array(keys), "id": np.arange(len(keys))}
     stream = ub.arrays(rows, shuffle=False, passes=passes).windows(length, stride=stride, by="k", expire=expire)
     got: list[Any] = []
-    mark: Any = None
+    cursor: Any = None
     for turn in itertools.count():
-        # Another run goes on each time, from the mark as plain data, with blocks of another length.
+        # Another run goes on each time, from the cursor as plain data, with blocks of another length.
         top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
-        if mark is not None:
-            top.restore(from_plain(json.loads(json.dumps(to_plain(mark)))))
+        if cursor is not None:
+            top.restore(from_plain(json.loads(json.dumps(to_plain(cursor)))))
         try:
             for _ in range(3):
                 block = top.pull(None)
                 if block is not None and block.count:
                     assert (block.rows["k"] == block.rows["k"][:, :1]).all()
                     got += block.rows["id"].tolist()
-                if block is not None and block.ends:
+                if block is not None and block.boundary:
                     got.append("end of pass")
-            mark = top.mark()
+            cursor = top.cursor()
         except EndOfStream:
             break
         finally:
@@ -157,7 +157,7 @@ def test_a_silent_keys_rows_are_in_the_mark_and_let_go_of_once_expired() -> None
                 feed.trained()
                 if i == 300:
                     break
-            assert len(feed._opened.top.mark()["from"]["tails"]["keys"]) <= most + 1
+            assert len(feed._opened.top.cursor()["from"]["tails"]["keys"]) <= most + 1
 
 
 @pytest.mark.parametrize(("length", "stride"), [(5, 1), (5, 3), (3, 7)])

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unbounded import keras as keras
     from unbounded import testing as testing
-    from unbounded._checkpoint import CheckpointError, DamagedCheckpoint
-    from unbounded._describe import Position, RunFinished
-    from unbounded._epoch import Epoch
-    from unbounded._epoch_run import EpochRun
-    from unbounded._feed import Feed
-    from unbounded._node import CannotTell, DataLoss, StreamError
-    from unbounded._rows import RowsError
-    from unbounded._sources import arrays, generate, machine, samples
-    from unbounded._stats import Stats
-    from unbounded._stream import Stream
-    from unbounded.stages.finite import NonFiniteRows
+    from unbounded.constructors import arrays, generate, machine, samples
+    from unbounded.core.node import CannotTell, DataLoss, StreamError
+    from unbounded.core.trees import RowsError
+    from unbounded.feed.describe import Position, RunFinished
+    from unbounded.feed.epoch import Epoch
+    from unbounded.feed.epoch_run import EpochRun
+    from unbounded.feed.feed import Feed
+    from unbounded.feed.stats import Stats
+    from unbounded.stages.skip_non_finite import NonFiniteRows
+    from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint
+    from unbounded.stream import Stream
 
 __version__ = "0.1.0"
 
@@ -48,17 +48,17 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
 ]
 
 _HOME = {
-    "_sources": ("arrays", "generate", "samples", "machine"),
-    "_stream": ("Stream",),
-    "_epoch": ("Epoch",),
-    "_feed": ("Feed",),
-    "_epoch_run": ("EpochRun",),
-    "_stats": ("Stats",),
-    "_rows": ("RowsError",),
-    "_node": ("StreamError", "DataLoss", "CannotTell"),
-    "_checkpoint": ("CheckpointError", "DamagedCheckpoint"),
-    "_describe": ("Position", "RunFinished"),
-    "stages.finite": ("NonFiniteRows",),
+    "constructors": ("arrays", "generate", "samples", "machine"),
+    "stream": ("Stream",),
+    "feed.epoch": ("Epoch",),
+    "feed.feed": ("Feed",),
+    "feed.epoch_run": ("EpochRun",),
+    "feed.stats": ("Stats",),
+    "core.trees": ("RowsError",),
+    "core.node": ("StreamError", "DataLoss", "CannotTell"),
+    "store.checkpoints": ("CheckpointError", "DamagedCheckpoint"),
+    "feed.describe": ("Position", "RunFinished"),
+    "stages.skip_non_finite": ("NonFiniteRows",),
 }
 
 
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
             return value
     if name.startswith("_"):
         raise AttributeError(f"module 'unbounded' has no attribute {name!r}")
-    from unbounded._words import PACKAGE, unknown
+    from unbounded.core.words import PACKAGE, unknown
 
     raise AttributeError(unknown("unbounded", name, PACKAGE, __dir__()))
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _rows
-from unbounded._block import Block, Run
-from unbounded._chain import Opened
-from unbounded._clock import SYSTEM
-from unbounded._clock import Clock as _SystemClock
-from unbounded._feed import Feed
-from unbounded._node import Mark, Node, Over
-from unbounded._rows import Tree
-from unbounded._stream import Stream
+from unbounded.chain import Opened
+from unbounded.core import trees
+from unbounded.core.block import Block, Run
+from unbounded.core.clock import SYSTEM
+from unbounded.core.clock import Clock as _SystemClock
+from unbounded.core.node import Cursor, Node, Over
+from unbounded.core.trees import Tree
+from unbounded.feed.feed import Feed
 from unbounded.sources.live import Live
+from unbounded.stream import Stream
 
 __all__ = ["Clock", "Flaky", "assert_resumes", "assert_same_rows", "shaken"]
 
@@ -88,7 +88,7 @@ class _Shaker(Over):
         self._fail = fail
         self._cut = cut
         self._pending: Block | Run | None = None
-        self._base: Mark = upstream.mark()  # before the block of which `_given` was handed on
+        self._base: Cursor = upstream.cursor()  # before the block of which `_given` was handed on
         self._given = 0
         self._skip = 0
 
@@ -99,13 +99,13 @@ class _Shaker(Over):
         if chance < self._stall + self._fail:
             raise Flaky("a failure on purpose")
         while self._pending is None:
-            before = self._upstream.mark()
+            before = self._upstream.cursor()
             block = self._upstream.pull(timeout)
             if block is None:
                 return None
-            # What a mark skips may lie in more blocks than it did when the mark was taken.
+            # What a cursor skips may lie in more blocks than it did when the cursor was taken.
             over, skip = min(self._skip, block.count), self._skip
-            if over == block.count and over and not block.ends:
+            if over == block.count and over and not block.boundary:
                 self._skip -= over
                 continue
             self._base, self._given, self._skip = before, skip, 0
@@ -120,18 +120,18 @@ class _Shaker(Over):
             self._pending = None
         return out
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         if self._pending is not None:
             return {"base": self._base, "skip": self._given}
-        return {"base": self._upstream.mark(), "skip": self._skip}
+        return {"base": self._upstream.cursor(), "skip": self._skip}
 
-    def restore(self, mark: Mark) -> None:
+    def restore(self, cursor: Cursor) -> None:
         self._pending = None
-        self._upstream.restore(mark["base"])
-        self._skip = mark["skip"]
+        self._upstream.restore(cursor["base"])
+        self._skip = cursor["skip"]
 
-    def release(self, mark: Mark) -> None:
-        self._upstream.release(mark["base"])
+    def release(self, cursor: Cursor) -> None:
+        self._upstream.release(cursor["base"])
 
 
 class _Shaken(Stream):
@@ -169,7 +169,7 @@ def shaken(stream: Stream, *, seed: int = 0, stall: float = 0.1, fail: float = 0
 
 def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
     """Assert that two trees of arrays are equal: structure, dtypes, shapes and every bit (NaN equals NaN)."""
-    ours, theirs = dict(_rows.leaves(got)), dict(_rows.leaves(expected))
+    ours, theirs = dict(trees.leaves(got)), dict(trees.leaves(expected))
     assert list(ours) == list(theirs), f"{what}: leaves {list(ours)} for {list(theirs)}"
     for path, leaf in theirs.items():
         mine = ours[path]
@@ -177,10 +177,10 @@ def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
             # Text is as wide as the longest in its block, and where blocks are cut carries no meaning.
             mine = mine.astype(leaf.dtype) if mine.dtype.itemsize < leaf.dtype.itemsize else mine
             leaf = leaf.astype(mine.dtype)
-        assert mine.dtype == leaf.dtype, f"{what}: {_rows.name(path)} is {mine.dtype} for {leaf.dtype}"
-        assert mine.shape == leaf.shape, f"{what}: {_rows.name(path)} has shape {mine.shape} for {leaf.shape}"
+        assert mine.dtype == leaf.dtype, f"{what}: {trees.name(path)} is {mine.dtype} for {leaf.dtype}"
+        assert mine.shape == leaf.shape, f"{what}: {trees.name(path)} has shape {mine.shape} for {leaf.shape}"
         same = mine.tobytes() == leaf.tobytes()
-        assert same, f"{what}: {_rows.name(path)} differs:\n{mine!r}\nexpected:\n{leaf!r}"
+        assert same, f"{what}: {trees.name(path)} differs:\n{mine!r}\nexpected:\n{leaf!r}"
 
 
 def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int = 6) -> None:
@@ -257,7 +257,7 @@ def _run(feed: Feed, steps: int) -> tuple[list[Tree], list[dict[str, Any]]]:
         try:
             for batch in feed.batches():
                 feed.trained()
-                seen.append(_rows.map_leaves(np.copy, batch))
+                seen.append(trees.map_leaves(np.copy, batch))
                 states.append(feed.state_dict())
                 if len(seen) == steps:
                     break

@@ -21,7 +21,7 @@ class Glance:
         self._thread = threading.Thread(target=self._read, name="glance", daemon=True)
 
     def _read(self) -> None:
-        from unbounded.sources._vitals import read_vitals
+        from unbounded.sources.vitals import read_vitals
 
         assert self._show is not None
         _, counters = read_vitals(None)

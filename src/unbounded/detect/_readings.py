@@ -18,7 +18,7 @@ from unbounded.detect._columns import VITALS, Column
 from unbounded.detect._form import Form, Remarks, Rows, in_form
 from unbounded.detect._function import Reading, functions, load
 from unbounded.detect._yielded import EXAMPLE, SourceEnded, SourceError, Yielded
-from unbounded.sources._vitals import read_counters
+from unbounded.sources.vitals import read_counters
 
 __all__ = ["Axis", "Readings", "SourceEnded", "SourceError", "readings", "vitals"]
 

@@ -181,7 +181,7 @@ def steps_done(directory: Path) -> int:
     Returns:
         The number; 0 where there is none.
     """
-    from unbounded._checkpoint import Checkpoints
+    from unbounded.store.checkpoints import Checkpoints
 
     saved = Checkpoints(directory / CHECKPOINTS).all()
     return saved[-1].number if saved else 0
@@ -193,6 +193,6 @@ def has_checkpoint(directory: Path) -> bool:
     Args:
         directory: the run's.
     """
-    from unbounded._checkpoint import Checkpoints
+    from unbounded.store.checkpoints import Checkpoints
 
     return bool(Checkpoints(directory / CHECKPOINTS).all())

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from unbounded._stats import Stats
 from unbounded.detect._record import Trained
+from unbounded.feed.stats import Stats
 
 BATCHES = 2_000  # that are remembered: a row is long gone from the replay buffer by then
 SECONDS = 2.0  # between two records, at first

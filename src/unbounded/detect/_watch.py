@@ -16,8 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from unbounded._log import Log
-from unbounded._stats import Stats
 from unbounded.detect import _record
 from unbounded.detect._bins import EpochBins, ReadingBins
 from unbounded.detect._columns import Column
@@ -27,6 +25,8 @@ from unbounded.detect._readings import Axis
 from unbounded.detect._record import Start, Trained
 from unbounded.detect._score import Scorer
 from unbounded.detect._trained import Counter
+from unbounded.feed.stats import Stats
+from unbounded.store.json_log import Log
 
 Event = dict[str, Any]
 LATELY = 600

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from unbounded._node import StreamError
-from unbounded._rows import Tree
+from unbounded.core.node import StreamError
+from unbounded.core.trees import Tree
 from unbounded.keras import _batches, _length, internals
 from unbounded.keras._fit import Convert, Fit
 from unbounded.keras._rounds import Rounds
 
 if TYPE_CHECKING:
-    from unbounded._stream import Stream
     from unbounded.keras._feed import Feed
+    from unbounded.stream import Stream
 
 
 class _OfOneIterator(internals.DataAdapter):  # type: ignore[misc]

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from unbounded import _rows
-from unbounded._epoch import Epoch
-from unbounded._rows import Tree
+from unbounded.core import trees
+from unbounded.core.trees import Tree
+from unbounded.feed.epoch import Epoch
 
 _INSTEAD = {
     "y": "Put the targets into the batches: .select(x=…, y=…), or yield (x, y).",
@@ -100,7 +100,7 @@ def check_multiple(epoch: Epoch | None, multiple: int) -> None:
 
 def to_torch(batches: Iterator[Tree]) -> Iterator[Any]:
     """Batches as tensors over the same memory, where PyTorch allows it."""
-    return (_rows.map_leaves(_leaf_to_torch, batch) for batch in batches)
+    return (trees.map_leaves(_leaf_to_torch, batch) for batch in batches)
 
 
 def _leaf_to_torch(leaf: Any) -> Any:

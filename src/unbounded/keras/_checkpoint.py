@@ -15,9 +15,8 @@ from typing import Any
 
 import keras
 
-from unbounded._checkpoint import Saved
-from unbounded._describe import RunFinished
-from unbounded._epoch import Epoch
+from unbounded.feed.describe import RunFinished
+from unbounded.feed.epoch import Epoch
 from unbounded.keras import _model, internals
 from unbounded.keras._callbacks import CallbackStates, continue_files
 from unbounded.keras._director import Director
@@ -25,6 +24,7 @@ from unbounded.keras._due import Due
 from unbounded.keras._feed import Feed
 from unbounded.keras._saving import NotSaved, Saving
 from unbounded.keras._signals import Signals
+from unbounded.store.checkpoints import Saved
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from unbounded import _check
-from unbounded._epoch import Epoch
-from unbounded._feed import Feed
+from unbounded.core import check
+from unbounded.feed.epoch import Epoch
+from unbounded.feed.feed import Feed
 
 
 class Due:
@@ -17,7 +17,7 @@ class Due:
 
     def __init__(self, every: int | Epoch | None) -> None:
         if every is not None and not isinstance(every, Epoch):
-            every = _check.positive(every, "Checkpoint(every=n)")
+            every = check.positive(every, "Checkpoint(every=n)")
         self.every = every
         self._steps = 0
         self._rows = 0

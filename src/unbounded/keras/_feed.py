@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from unbounded._clock import SYSTEM, Clock
-from unbounded._describe import Position
-from unbounded._epoch import Epoch
-from unbounded._feed import Feed as CoreFeed
-from unbounded._rows import Tree
-from unbounded._stats import Stats
-from unbounded._stream import Stream
+from unbounded.core.clock import SYSTEM, Clock
+from unbounded.core.trees import Tree
+from unbounded.feed.describe import Position
+from unbounded.feed.epoch import Epoch
+from unbounded.feed.feed import Feed as CoreFeed
+from unbounded.feed.stats import Stats
 from unbounded.keras import _adapters, _batches, _fit, internals
 from unbounded.keras._rounds import EachRound, Rounds
-from unbounded.stages._base import Guarantee
+from unbounded.stages.stage import Guarantee
+from unbounded.stream import Stream
 
 if TYPE_CHECKING:
     from unbounded.keras._checkpoint import Checkpoint

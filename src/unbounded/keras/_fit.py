@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import keras
 
-from unbounded import _user_code
-from unbounded._clock import Clock
-from unbounded._epoch import Epoch
-from unbounded._feed import Feed as CoreFeed
-from unbounded._node import StreamError
-from unbounded._rows import Tree
-from unbounded._stats import Stats
+from unbounded.core import user_code
+from unbounded.core.clock import Clock
+from unbounded.core.node import StreamError
+from unbounded.core.trees import Tree
+from unbounded.feed.epoch import Epoch
+from unbounded.feed.feed import Feed as CoreFeed
+from unbounded.feed.stats import Stats
 from unbounded.keras import _batches, _length, _model, internals
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Fit:
         self._asked = 0
         self.note_updates()
         # From here on the model works, whatever was done before the first step.
-        core.tally.work()
+        core.counters.work()
         return _length.epoch_steps(core, self.multiple)
 
     def note_updates(self) -> None:
@@ -115,7 +115,7 @@ class Fit:
 
     def end_steps(self) -> None:
         """Keras has asked for more in vain, or had as many steps as the epoch has."""
-        self._core.tally.pause()
+        self._core.counters.pause()
         if not self.directed:
             self._core.trained()
         if self.error is not None:
@@ -129,7 +129,7 @@ class Fit:
             return True
         try:
             return core.available() or core.interrupted
-        except _user_code.Interrupted:
+        except user_code.Interrupted:
             return True
 
     # -- batches ---------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Fit:
         if self.ahead and there == batches:
             try:
                 self._own().fetch(batches + self.ahead, whole=self.multiple > 1)
-            except _user_code.Interrupted:
+            except user_code.Interrupted:
                 pass
             except Exception as error:
                 self._late = error
@@ -175,7 +175,7 @@ class Fit:
                 # Batches that can't be weighed are refused here as well, and not where Keras takes them.
                 self._weigh(core.upcoming(1)[0])
             return there
-        except _user_code.Interrupted:
+        except user_code.Interrupted:
             return 0
         except BaseException as error:
             self._fail(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from unbounded._feed import Feed
+from unbounded.feed.feed import Feed
 
 # Told to Keras where nobody knows how many steps there are: None would be replaced by the first epoch's number.
 ENDLESS = 2**31 - 1

@@ -2,7 +2,7 @@
 
 That is all that the model owns (`_owned.py`): variables (seed generators too, which `.weights.h5` leaves out), the
 metrics so far, optimizers, PyTorch's buffers and random generators; and the random states of the process. Callbacks
-are in `_callbacks.py`, the directory in `unbounded._checkpoint`, and the position in the data in the feed.
+are in `_callbacks.py`, the directory in `unbounded.store.checkpoints`, and the position in the data in the feed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from unbounded._state import non_finite
+from unbounded.core.packing import non_finite
 from unbounded.keras import _optimizers, _others, _owned, _unfound, internals
 from unbounded.keras._arrays import Pairs, match, read
 from unbounded.keras._owned import Owned

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Literal
 
-from unbounded import _user_code
-from unbounded._epoch import Epoch
-from unbounded._feed import Feed
-from unbounded._mark import from_plain
-from unbounded._node import StreamError
+from unbounded.core import user_code
+from unbounded.core.cursor import from_plain
+from unbounded.core.node import StreamError
+from unbounded.feed.epoch import Epoch
+from unbounded.feed.feed import Feed
 from unbounded.keras import _length
 from unbounded.keras.internals import Role
 
@@ -42,7 +42,7 @@ class Rounds:
         if each_round == "same":
             self._state = feed._state()
             # What follows its beginning is wanted again, so a source that can't go back must keep it.
-            feed._kept = deque([feed._mark()["from"]])
+            feed._kept = deque([feed._cursor()["from"]])
 
     def length(self, steps: int | None, role: Role) -> int | None:
         """How many steps the next round has, where that is known.
@@ -88,7 +88,7 @@ class Rounds:
             return 0
         try:
             there = feed.fetch(batches, whole=batches > 1 and feed.epoch is not None and feed.epoch.steps is None)
-        except _user_code.Interrupted:
+        except user_code.Interrupted:
             return 0
         if not there and not feed.outstanding and not feed.interrupted and not feed.epoch_over:
             raise StreamError(

@@ -1,7 +1,7 @@
 """Saving: what a checkpoint of a Keras run holds, written as one, and the feeds put where it says.
 
-What it holds of the model is in `_model.py`, of the callbacks in `_callbacks.py`, of a feed in `unbounded._kept`; how
-it is written all or nothing in `unbounded._checkpoint`.
+What it holds of the model is in `_model`, of the callbacks in `_callbacks`, of a feed in `unbounded.feed.snapshot`;
+how it is written all or nothing in `unbounded.store.checkpoints`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from unbounded._checkpoint import CheckpointError, Checkpoints, Saved
-from unbounded._kept import Keeper
+from unbounded.feed.snapshot import Keeper
 from unbounded.keras import _model
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
 
 if TYPE_CHECKING:
     from unbounded.keras._feed import Feed

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from unbounded._user_code import Interrupted, interruptible
+from unbounded.core.user_code import Interrupted, interruptible
 from unbounded.keras import internals
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)

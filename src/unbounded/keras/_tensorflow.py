@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from unbounded import _rows
-from unbounded._rows import Tree
-from unbounded._stream import Stream
+from unbounded.core import trees
+from unbounded.core.trees import Tree
 from unbounded.keras import _model
+from unbounded.stream import Stream
 
 if TYPE_CHECKING:
     from unbounded.keras._adapters import FitAdapter, _OfOneIterator
@@ -40,10 +40,10 @@ def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
     first = fit.upcoming(1)
     if not first:
         return []
-    rows = _rows.count(first[0])
-    worth = max(1, _BYTES // max(1, rows * _rows.row_bytes(first[0])))
+    rows = trees.count(first[0])
+    worth = max(1, _BYTES // max(1, rows * trees.row_bytes(first[0])))
     group = fit.upcoming(min(most, _MOST, worth))
-    same = next((i for i, batch in enumerate(group) if _rows.count(batch) != rows), len(group))
+    same = next((i for i, batch in enumerate(group) if trees.count(batch) != rows), len(group))
     return group[:same]
 
 
@@ -60,7 +60,7 @@ def tensors(fit: Fit) -> Iterator[Tree]:
 def _unstacked(group: list[Tree]) -> list[Tree]:
     if len(group) == 1:
         return group
-    columns = zip(*([leaf for _, leaf in _rows.leaves(batch)] for batch in group), strict=True)
+    columns = zip(*([leaf for _, leaf in trees.leaves(batch)] for batch in group), strict=True)
     made = zip(*(tf.unstack(tf.constant(_stacked(*column))) for column in columns), strict=True)
     return [_with_leaves(batch, iter(leaves)) for batch, leaves in zip(group, made, strict=True)]
 
@@ -71,7 +71,7 @@ def _stacked(*leaves: Any) -> Any:
 
 
 def _with_leaves(tree: Tree, leaves: Iterator[Any]) -> Tree:
-    return _rows.map_leaves(lambda _: next(leaves), tree)
+    return trees.map_leaves(lambda _: next(leaves), tree)
 
 
 class Blocks:
@@ -117,7 +117,7 @@ class Blocks:
             left -= len(group)
             for _ in group:
                 fit.take()
-            self._blocks.append(_rows.map_leaves(_stacked, *group))
+            self._blocks.append(trees.map_leaves(_stacked, *group))
 
     def _adapt(self) -> None:
         """Hand out more at once as long as that is trained in no time: to hand a block over costs as much as five
@@ -179,7 +179,7 @@ def is_distributed(strategy: Any) -> bool:
 def _signature(stream: Stream, batch: Tree, before: tuple[None, ...]) -> Any:
     rows = None if stream.has_end else stream.batch_size
     return _as_structure(
-        _rows.map_leaves(lambda leaf: tf.TensorSpec((*before, rows, *leaf.shape[1:]), leaf.dtype), batch)
+        trees.map_leaves(lambda leaf: tf.TensorSpec((*before, rows, *leaf.shape[1:]), leaf.dtype), batch)
     )
 
 

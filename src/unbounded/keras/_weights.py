@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from unbounded._checkpoint import Checkpoints
-from unbounded._saved import CheckpointError
 from unbounded.keras import _model
+from unbounded.store.checkpoints import Checkpoints
+from unbounded.store.saved import CheckpointError
 
 
 def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:

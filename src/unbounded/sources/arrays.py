@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unbounded import _check, _rows
-from unbounded._block import Block, Break
-from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node
-from unbounded._order import Order
-from unbounded._rows import RowsError, Tree
-from unbounded.sources._base import Source, block_rows
+from unbounded.core import check, trees
+from unbounded.core.block import Block, Boundary
+from unbounded.core.node import CannotTell, Context, Cursor, EndOfStream, Node
+from unbounded.core.permutation import Permutation
+from unbounded.core.trees import RowsError, Tree
+from unbounded.sources.source import Source, block_rows
 
 _AHEAD = 1 << 16  # rows whose places are computed at once
 
@@ -31,17 +31,17 @@ class Arrays(Source):
     word = "arrays"
 
     def __post_init__(self) -> None:
-        _check.yes_or_no(
+        check.yes_or_no(
             self.shuffle,
             f"arrays(shuffle={self.shuffle!r})",
             "The order of a pass is drawn over all rows; a buffer that shuffles some at a time is .shuffle(rows).",
         )
-        rows = _rows.as_rows(self.rows, "arrays()")
-        if _rows.count(rows) == 0:
+        rows = trees.as_rows(self.rows, "arrays()")
+        if trees.count(rows) == 0:
             raise RowsError("arrays() was given zero rows. Expected at least one: there is nothing to repeat.")
         if self.passes is not None:
-            _check.positive(self.passes, "arrays(passes=n)")
-        object.__setattr__(self, "seed", _check.seed(self.seed, "arrays(seed=n)"))
+            check.positive(self.passes, "arrays(passes=n)")
+        object.__setattr__(self, "seed", check.seed(self.seed, "arrays(seed=n)"))
         object.__setattr__(self, "rows", rows)
 
     @property
@@ -49,7 +49,7 @@ class Arrays(Source):
         return "exact"
 
     def rows_per_pass(self) -> int:
-        return _rows.count(self.rows)
+        return trees.count(self.rows)
 
     def arguments(self) -> dict[str, Any]:
         given = {"shuffle": (self.shuffle, True), "seed": (self.seed, 0), "passes": (self.passes, None)}
@@ -61,7 +61,7 @@ class Arrays(Source):
         digest = hashlib.blake2b(digest_size=8)
         probe = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
         shapes = {}
-        for path, leaf in _rows.leaves(self.rows):
+        for path, leaf in trees.leaves(self.rows):
             shapes[path] = [str(leaf.dtype), list(leaf.shape[1:])]
             if leaf.dtype.kind != "O":
                 digest.update(np.ascontiguousarray(leaf[probe]).tobytes())
@@ -71,7 +71,7 @@ class Arrays(Source):
     def open(self, context: Context) -> Node:
         return _Arrays(self, context)
 
-    def mark_at(self, ordinal: int) -> Mark:
+    def cursor_at(self, ordinal: int) -> Cursor:
         if self.passes is not None and ordinal >= self.passes * self.rows_per_pass():
             raise CannotTell(f"arrays(passes={self.passes}) ends before row {ordinal:,}")
         return {"row": ordinal}
@@ -87,22 +87,22 @@ class Arrays(Source):
                 return number * n + place
         raise AssertionError("a row comes in each pass")
 
-    def order(self, number: int) -> Order:
+    def order(self, number: int) -> Permutation:
         """The order of the rows in a pass, numbered from 0."""
-        return Order(self.rows_per_pass(), (self.seed, 0, number))
+        return Permutation(self.rows_per_pass(), (self.seed, 0, number))
 
 
 class _Arrays:
-    """Its mark is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
+    """Its cursor is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
 
     def __init__(self, arrays: Arrays, context: Context) -> None:
         self._arrays = arrays
         self._n = arrays.rows_per_pass()
-        self._piece = block_rows(context, _rows.row_bytes(arrays.rows))
+        self._piece = block_rows(context, trees.row_bytes(arrays.rows))
         self._batch = context.batch_rows
         self._end = None if arrays.passes is None else arrays.passes * self._n
         self._row = 0
-        self._order: tuple[int, Order] | None = None  # of the pass with that number
+        self._order: tuple[int, Permutation] | None = None  # of the pass with that number
         # The first of some positions in it, and the rows there.
         self._ahead = (0, np.empty(0, np.int64))
 
@@ -112,11 +112,11 @@ class _Arrays:
         number, start = divmod(self._row, self._n)
         stop = min(start + (self._until_batch() or self._piece), self._n)
         if self._arrays.shuffle:
-            rows = _rows.gather(self._arrays.rows, self._index(number, start, stop))
+            rows = trees.gather(self._arrays.rows, self._index(number, start, stop))
         else:
-            rows = _rows.read_only(_rows.cut(self._arrays.rows, start, stop))
+            rows = trees.read_only(trees.cut(self._arrays.rows, start, stop))
         self._row += stop - start
-        return Block(rows, stop - start, Break("pass") if stop == self._n else None)
+        return Block(rows, stop - start, Boundary("pass") if stop == self._n else None)
 
     def _until_batch(self) -> int:
         """Rows to the end of a batch that has begun before: handed out alone, so that all others begin with a block,
@@ -136,13 +136,13 @@ class _Arrays:
             self._ahead = first, ahead = start, self._order[1].span(start, min(start + length, self._n))
         return ahead[start - first : stop - first]
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         return {"row": self._row}
 
-    def restore(self, mark: Mark) -> None:
-        self._row = mark["row"]
+    def restore(self, cursor: Cursor) -> None:
+        self._row = cursor["row"]
 
-    def release(self, mark: Mark) -> None:
+    def release(self, cursor: Cursor) -> None:
         """Nothing is kept: the rows are there as long as the arrays are."""
 
     def close(self) -> None:

@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from unbounded import _rows
-from unbounded._block import At, Block, Break
-from unbounded._locked import locked
-from unbounded._node import DataLoss, EndOfStream, Mark, StreamError
-from unbounded.sources._spool import Spool
+from unbounded.core import trees
+from unbounded.core.block import Block, Boundary, Offset
+from unbounded.core.locked import locked
+from unbounded.core.node import Cursor, DataLoss, EndOfStream, StreamError
+from unbounded.sources.spool import Spool
 
 _BLOCKS = 64
 _BYTES = 1 << 26
@@ -50,8 +50,8 @@ class Live:
         self._most = _BLOCKS
         self.run = uuid.uuid4().hex
         self.spool = Spool()
-        self._at = At(0)
-        self._farthest = At(0)  # after the last block that was pulled
+        self._at = Offset(0)
+        self._farthest = Offset(0)  # after the last block that was pulled
         self._waiting = 0  # blocks that were read and not pulled yet
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -102,7 +102,7 @@ class Live:
                 self._error = EndOfStream()
             self._state.notify_all()
             return False
-        if block.count or block.ends:
+        if block.count or block.boundary:
             self._keep(block)
         self._state.notify_all()
         return True
@@ -111,10 +111,10 @@ class Live:
         self.spool.append(block)
         self._waiting += 1
         if block.count:
-            size = block.count * _rows.row_bytes(block.rows)
+            size = block.count * trees.row_bytes(block.rows)
             self._most = min(_BLOCKS, max(2, _BYTES // max(1, size)))
-        if block.ends and block.ends.kind == "gap":
-            self._missed += block.ends.missed
+        if block.boundary and block.boundary.kind == "gap":
+            self._missed += block.boundary.missed
         if self.on_rows is not None:
             self.on_rows(self.spool.stop.rows)
 
@@ -170,8 +170,8 @@ class Live:
     def _forget_failure(self) -> None:
         """The next pull opens the iterator again: as for every node, the pull after an error is a new attempt."""
         self._error, self._reader = None, None
-        if self.spool.stop.rows and not self.spool.stop.breaks:
-            self._keep(Block(None, 0, Break("gap")))
+        if self.spool.stop.rows and not self.spool.stop.boundaries:
+            self._keep(Block(None, 0, Boundary("gap")))
 
     @locked
     def _note_pulled(self, block: Block) -> None:
@@ -182,13 +182,13 @@ class Live:
             if self._waiting <= self._most // 2:
                 self._state.notify_all()
 
-    def mark(self) -> Mark:
-        return {"row": self._at.rows, "breaks": self._at.breaks}
+    def cursor(self) -> Cursor:
+        return {"row": self._at.rows, "breaks": self._at.boundaries}
 
-    def restore(self, mark: Mark) -> None:
-        at = At(mark["row"], mark["breaks"])
+    def restore(self, cursor: Cursor) -> None:
+        at = Offset(cursor["row"], cursor["breaks"])
         if at.rows == self.spool.stop.rows:
-            at = min(at, self.spool.stop)  # a break that was passed already may be gone with the rows before it
+            at = min(at, self.spool.stop)  # a boundary that was passed already may be gone with the rows before it
         if at < self.spool.start or at > self.spool.stop:
             raise DataLoss(
                 f"The stream is to go on at row {at.rows:,}, and rows {self.spool.start.rows:,} to "
@@ -197,8 +197,8 @@ class Live:
             )
         self._at = at
 
-    def release(self, mark: Mark) -> None:
-        self.spool.release(At(mark["row"], mark["breaks"]))
+    def release(self, cursor: Cursor) -> None:
+        self.spool.release(Offset(cursor["row"], cursor["breaks"]))
 
     @locked
     def settle(self, timeout: float) -> bool:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from unbounded._block import Block, Break
-from unbounded._clock import Clock
-from unbounded._node import Context, Node
-from unbounded.sources._base import Source
-from unbounded.sources._vitals import read_vitals
+from unbounded.core.block import Block, Boundary
+from unbounded.core.clock import Clock
+from unbounded.core.node import Context, Node
 from unbounded.sources.live import Live, Past
+from unbounded.sources.source import Source
+from unbounded.sources.vitals import read_vitals
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Machine(Source):
         if past.last is not None:
             # Readings fall due whether or not anybody takes them: those of the time between were missed.
             due = round((clock.time() - past.last) * self.rate)
-            yield Block(None, 0, Break("gap", max(0, due - past.lost)))
+            yield Block(None, 0, Boundary("gap", max(0, due - past.lost)))
         start, tick = clock.monotonic(), 1
         while not clock.wait(stop, start + tick / self.rate - clock.monotonic()):
             rows, counters = read_vitals(counters, clock.time)
@@ -51,5 +51,5 @@ class Machine(Source):
             tick += 1
             late = int((clock.monotonic() - start) * self.rate) - tick
             if late > 0:
-                yield Block(None, 0, Break("gap", late))
+                yield Block(None, 0, Boundary("gap", late))
                 tick += late

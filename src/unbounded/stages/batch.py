@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _block, _check, _rows
-from unbounded._block import At, Block, Break, Run
-from unbounded._held import Held
-from unbounded._node import Context, EndOfStream, Mark, Node
-from unbounded._rows import Tree
-from unbounded.stages._base import Holding, Stage, Through
+from unbounded.core import check, trees
+from unbounded.core.block import Block, Boundary, Offset, Run
+from unbounded.core.block import join as join_blocks
+from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.node import Context, Cursor, EndOfStream, Node
+from unbounded.core.trees import Tree
+from unbounded.stages.stage import Holding, Stage, Through
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Batch(Stage):
     word = "batch"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", _check.positive(self.rows, "batch(n)"))
+        object.__setattr__(self, "rows", check.positive(self.rows, "batch(n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
         return _Batch(upstream, self.rows)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         return {"from": upstream(ordinal * self.rows), "rows": 0, "breaks": 0}
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
@@ -47,12 +48,12 @@ class _Batch(Holding):
         self._begin()
 
     def _begin(self) -> None:
-        self._held: Held[Block] = Held(self._upstream)
-        # Fewer than a batch of rows, in the blocks they came in, each with the break after it.
+        self._held: InputBuffer[Block] = InputBuffer(self._upstream)
+        # Fewer than a batch of rows, in the blocks they came in, each with the boundary after it.
         self._rest: list[Block] = []
         self._count = 0
         self._pending: Block | None = None  # was read, and is not among them yet
-        self._at = At(0)
+        self._at = Offset(0)
 
     def pull(self, timeout: float | None) -> Run | None:
         while True:
@@ -74,57 +75,57 @@ class _Batch(Holding):
                 self._pending = None
                 continue
             self._pending = None
-            if block.ends:
+            if block.boundary:
                 # It belongs to the batch before, which is gone already: it follows alone.
                 self._at = self._held.tail
-                return Run([], self._size, 0, ((0, block.ends),))
+                return Run([], self._size, 0, ((0, block.boundary),))
 
     def _run(self, block: Block) -> Run:
         size = self._size
         items: list[Tree] = []
         parts: list[Tree] = []
-        breaks: list[tuple[int, Break]] = []
+        boundaries: list[tuple[int, Boundary]] = []
         used = 0
         times = []
         if self._rest:
             used = size - self._count
-            first = _block.join([*self._rest, block.part(0, used)])
+            first = join_blocks([*self._rest, block.part(0, used)])
             items.append(first.rows)
             parts.append(first.rows)
             times.append(first.times)
-            breaks += [(1, b.ends) for b in self._rest if b.ends]
+            boundaries += [(1, b.boundary) for b in self._rest if b.boundary]
         stop = used + (block.count - used) // size * size
         if stop > used:
             whole = block.part(used, stop)
-            items += _rows.cut_all(whole.rows, size)
+            items += trees.cut_all(whole.rows, size)
             parts.append(whole.rows)
             times.append(whole.times)
         rest = block.part(stop, block.count)
-        if block.ends and not rest.count:
-            breaks.append((len(items), block.ends))
-        run = Run(items, size, len(items) * size, tuple(breaks), tuple(parts), _mean(times))
+        if block.boundary and not rest.count:
+            boundaries.append((len(items), block.boundary))
+        run = Run(items, size, len(items) * size, tuple(boundaries), tuple(parts), _mean(times))
         self._rest = [rest] if rest.count else []
         self._count = rest.count
         self._pending = None
-        self._at = At(self._held.tail.rows - rest.count) if rest.count else self._held.tail
+        self._at = Offset(self._held.tail.rows - rest.count) if rest.count else self._held.tail
         self._held.keep(self._at)
         return run
 
     def _last(self) -> Run:
         """What is left at a declared end: a short batch, neither padded nor mixed with other rows."""
-        last = _block.join(self._rest)
-        breaks = tuple((1, b.ends) for b in self._rest if b.ends)
-        run = Run([last.rows], self._size, last.count, breaks, (last.rows,), _mean([last.times]))
+        last = join_blocks(self._rest)
+        boundaries = tuple((1, b.boundary) for b in self._rest if b.boundary)
+        run = Run([last.rows], self._size, last.count, boundaries, (last.rows,), _mean([last.times]))
         self._rest, self._count = [], 0
         self._at = self._held.tail
         return run
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         return self._held.address(self._at)
 
-    def restore(self, mark: Mapping[str, Any]) -> None:
+    def restore(self, cursor: Mapping[str, Any]) -> None:
         self._begin()
-        self._held.restore(mark)
+        self._held.restore(cursor)
 
 
 def _mean(times: list[Any]) -> float | None:
@@ -138,12 +139,12 @@ class BlocksAsBatches(Through):
 
     def apply(self, block: Block | Run) -> Run:
         assert isinstance(block, Block)
-        breaks = ((1, block.ends),) if block.ends else ()
+        boundaries = ((1, block.boundary),) if block.boundary else ()
         arrived = None if block.times is None else float(block.times.mean())
-        return Run([block.rows], block.count, block.count, breaks, (block.rows,), arrived)
+        return Run([block.rows], block.count, block.count, boundaries, (block.rows,), arrived)
 
     def pull(self, timeout: float | None) -> Run | None:
         out = super().pull(timeout)
         if isinstance(out, Block):
-            return Run([], 1, 0, ((0, out.ends),) if out.ends else ())
+            return Run([], 1, 0, ((0, out.boundary),) if out.boundary else ())
         return out

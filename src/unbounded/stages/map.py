@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check, _rows
-from unbounded._block import Block, Run
-from unbounded._node import Context, Mark, Node
-from unbounded._pump import Pump
-from unbounded._rows import RowsError, Tree
-from unbounded.stages._base import Stage, Through, name_of, plain
-from unbounded.stages._call import Call, Caller
+from unbounded.core import check, trees
+from unbounded.core.block import Block, Run
+from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.prefetcher import Prefetcher
+from unbounded.core.trees import RowsError, Tree
+from unbounded.stages.calls import Call, Caller
+from unbounded.stages.stage import Stage, Through, name_of, plain
 
 
 @dataclass(frozen=True)
 class _OneToOne(Stage):
     """A stage that gives one row for each row, in order."""
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         """The upstream's own."""
         return upstream(ordinal)
 
@@ -52,8 +52,8 @@ class Map(_OneToOne):
     after_batch = True
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "map(fn)", "rows")
-        object.__setattr__(self, "workers", _check.at_least(0, self.workers, "map(workers=n)"))
+        check.function(self.fn, "map(fn)", "rows")
+        object.__setattr__(self, "workers", check.at_least(0, self.workers, "map(workers=n)"))
 
     def identity(self) -> dict[str, Any]:
         return {"fn": plain(self.fn)}
@@ -65,7 +65,7 @@ class Map(_OneToOne):
         return _Apply(upstream, self.fn, what)
 
 
-class Workers(Pump):
+class Workers(Prefetcher):
     """`map(fn, workers=n)`: n threads that call a function, in the order of the blocks."""
 
     def __init__(self, upstream: Node, fn: Callable[[Any], Any], workers: int) -> None:
@@ -80,34 +80,34 @@ class MapRows(_OneToOne):
     word = "map_rows"
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "map_rows(fn)", "row")
+        check.function(self.fn, "map_rows(fn)", "row")
 
     def open(self, upstream: Node, context: Context) -> Node:
         def each(rows: Tree) -> Tree:
             made = [
-                _row_of(self.fn(_rows.map_leaves(lambda leaf, i=i: leaf[i], rows))) for i in range(_rows.count(rows))
+                _row_of(self.fn(trees.map_leaves(lambda leaf, i=i: leaf[i], rows))) for i in range(trees.count(rows))
             ]
             for i, row in enumerate(made[1:], 1):
                 _check_same_row(made[0], row, f"map_rows({name_of(self.fn)})", i)
-            return _rows.map_leaves(lambda *same: np.concatenate(same), *made)
+            return trees.map_leaves(lambda *same: np.concatenate(same), *made)
 
         return _Apply(upstream, each, f"map_rows({name_of(self.fn)})")
 
 
 def _row_of(made: Tree) -> Tree:
     """What a function made of a row, as arrays of one row: copies, since it may fill the same memory again."""
-    return _rows.map_leaves(lambda leaf: np.array(leaf)[None], made)
+    return trees.map_leaves(lambda leaf: np.array(leaf)[None], made)
 
 
 def _check_same_row(first: Tree, row: Tree, what: str, number: int) -> None:
     """Raise RowsError where a row has another structure or other shapes than the first one."""
-    was, now = ({path: leaf.shape[1:] for path, leaf in _rows.leaves(one)} for one in (first, row))
+    was, now = ({path: leaf.shape[1:] for path, leaf in trees.leaves(one)} for one in (first, row))
     if was == now:
         return
     path = next(path for path in [*was, *now] if was.get(path) != now.get(path))
     shapes = [f"of shape {one[path]}" if path in one else "not there" for one in (was, now)]
     raise RowsError(
-        f"{what} returned rows of two kinds: {_rows.name(path)} is {shapes[0]} in the first row of a block and "
+        f"{what} returned rows of two kinds: {trees.name(path)} is {shapes[0]} in the first row of a block and "
         f"{shapes[1]} in row {number:,}. Expected the same structure and shapes for each row."
     )
 
@@ -120,7 +120,7 @@ class Filter(Stage):
     word = "filter"
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "filter(fn)", "rows")
+        check.function(self.fn, "filter(fn)", "rows")
 
     def rows_per_pass(self, rows: int | None) -> int | None:
         return None

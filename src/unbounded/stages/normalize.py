@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unbounded import _rows
-from unbounded._block import Block, Run
-from unbounded._node import Context, Mark, Node
-from unbounded._rows import Array, RowsError, Tree
-from unbounded.stages._base import Stage, Through
+from unbounded.core import trees
+from unbounded.core.block import Block, Run
+from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.stages.stage import Stage, Through
 
 GROUP = 1024
 
@@ -103,7 +103,7 @@ class _Normalize(Through):
         super().__init__(upstream)
         self._columns = normalize.columns
         self._by = normalize.by
-        # By key and leaf path. Never changed in place: marks refer to it.
+        # By key and leaf path. Never changed in place: cursors refer to it.
         self._states: Mapping[Any, Mapping[str, State]] = {}
         self._bad = 0
 
@@ -116,7 +116,7 @@ class _Normalize(Through):
             if not isinstance(rows, dict) or self._by not in rows:
                 raise RowsError(
                     f"normalize(by={self._by!r}) was given rows without that column. Expected a dict with it; the rows "
-                    f"have {_rows.columns(rows)}."
+                    f"have {trees.columns(rows)}."
                 )
             unique, inverse = np.unique(rows[self._by], return_inverse=True)
             keys = unique.tolist()
@@ -124,7 +124,7 @@ class _Normalize(Through):
         states = {key: dict(self._states.get(key, {})) for key in keys}
         bad = np.zeros(block.count, bool)
         out: dict[str, Array] = {}
-        for path, leaf in _rows.leaves(rows):
+        for path, leaf in trees.leaves(rows):
             if not self._chosen(rows, path, leaf):
                 continue
             flat = leaf.reshape(block.count, -1).astype(np.float64)
@@ -133,19 +133,19 @@ class _Normalize(Through):
             for key, index in zip(keys, groups, strict=True):
                 state = states[key].get(path) or start(flat.shape[1])
                 made[index], states[key][path] = normalized(flat[index], state)
-            out[path] = _rows.empty(leaf.shape, leaf.dtype)
+            out[path] = trees.empty(leaf.shape, leaf.dtype)
             out[path][...] = made.reshape(leaf.shape)
         for column in self._columns:
-            if not any(path.startswith(f"[{column!r}]") for path, _ in _rows.leaves(rows)):
-                have = _rows.columns(rows)
+            if not any(path.startswith(f"[{column!r}]") for path, _ in trees.leaves(rows)):
+                have = trees.columns(rows)
                 raise RowsError(f"normalize() was asked for column {column!r}, and the rows have {have}.")
         if not out:
             raise RowsError(
                 "normalize() found no floating-point column in the rows. Expected one: .map() can make it, with "
                 ".astype('float32')."
             )
-        paths = iter([path for path, _ in _rows.leaves(rows)])
-        changed = block.with_rows(_rows.map_leaves(lambda leaf: out.get(next(paths), leaf), rows))
+        paths = iter([path for path, _ in trees.leaves(rows)])
+        changed = block.with_rows(trees.map_leaves(lambda leaf: out.get(next(paths), leaf), rows))
         self._states = {**self._states, **states}
         self._bad += int(bad.sum())
         return changed
@@ -162,18 +162,18 @@ class _Normalize(Through):
             return False
         return leaf.dtype.kind == "f"
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         if self._failed:
             return self._failed[1]
-        return {"from": self._upstream.mark(), "states": self._states, "bad": self._bad}
+        return {"from": self._upstream.cursor(), "states": self._states, "bad": self._bad}
 
-    def restore(self, mark: Mark) -> None:
-        super().restore(mark["from"])
-        self._states = {k: {p: State(*s) for p, s in paths.items()} for k, paths in mark["states"].items()}
-        self._bad = mark["bad"]
+    def restore(self, cursor: Cursor) -> None:
+        super().restore(cursor["from"])
+        self._states = {k: {p: State(*s) for p, s in paths.items()} for k, paths in cursor["states"].items()}
+        self._bad = cursor["bad"]
 
-    def release(self, mark: Mark) -> None:
-        super().release(mark["from"])
+    def release(self, cursor: Cursor) -> None:
+        super().release(cursor["from"])
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unbounded import _check
-from unbounded._block import Block, Break, Run
-from unbounded._locked import locked
-from unbounded._node import Context, Mark, Node
-from unbounded._pump import Entry, Pump
-from unbounded.stages._base import Guarantee, Stage
+from unbounded.core import check
+from unbounded.core.block import Block, Boundary, Run
+from unbounded.core.locked import locked
+from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.prefetcher import Entry, Prefetcher
+from unbounded.stages.stage import Guarantee, Stage
 
 Overflow = Literal["block", "drop_oldest"]
 
@@ -28,19 +28,19 @@ class Prefetch(Stage):
     after_batch = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "batches", _check.positive(self.batches, "prefetch(batches)"))
+        object.__setattr__(self, "batches", check.positive(self.batches, "prefetch(batches)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
         return Ahead(upstream, self.batches)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         return upstream(ordinal)
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         return ordinal
 
 
-class Ahead(Pump):
+class Ahead(Prefetcher):
     """`prefetch(n)`: n batches, or the next block where that holds more."""
 
     def __init__(self, upstream: Node, batches: int) -> None:
@@ -65,7 +65,7 @@ class Buffer(Stage):
     word = "buffer"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", _check.positive(self.rows, "buffer(rows)"))
+        object.__setattr__(self, "rows", check.positive(self.rows, "buffer(rows)"))
         if self.overflow not in ("block", "drop_oldest"):
             raise ValueError(f"buffer(overflow={self.overflow!r}): expected 'block' or 'drop_oldest'.")
 
@@ -81,9 +81,9 @@ class Buffer(Stage):
     def open(self, upstream: Node, context: Context) -> Node:
         return _Buffer(upstream, self.rows) if self.overflow == "block" else _Dropping(upstream, self.rows)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.overflow != "block":
-            return super().mark_at(ordinal, upstream, rows, place)
+            return super().cursor_at(ordinal, upstream, rows, place)
         return upstream(ordinal)
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
@@ -92,7 +92,7 @@ class Buffer(Stage):
         return ordinal
 
 
-class _Buffer(Pump):
+class _Buffer(Prefetcher):
     """First in, first out; the source waits while it is full."""
 
     def __init__(self, upstream: Node, rows: int) -> None:
@@ -121,36 +121,36 @@ class _Dropping(_Buffer):
         self._dropped = 0
         self._row = 0  # the next row that upstream gives
         self._to_skip = 0  # rows to pass over after a restore into the middle of a block
-        self._parts: deque[tuple[Block, Mark]] = deque()  # of a block that was pulled, cut where the log says so
-        self._gap: Break | None = None  # the last one that was put in the place of rows
+        self._parts: deque[tuple[Block, Cursor]] = deque()  # of a block that was pulled, cut where the log says so
+        self._gap: Boundary | None = None  # the last one that was put in the place of rows
         self._passed = False  # a pass ended among the rows that are being dropped again
         super().__init__(upstream, rows)
-        self._mark = {"from": self._mark, "row": 0, "over": 0}
+        self._cursor = {"from": self._cursor, "row": 0, "over": 0}
 
     def room(self) -> int:
         # What is settled is not dropped a second time: until it was handed on again, the source waits.
-        return self._rows if self._mark["row"] < self._settled else sys.maxsize
+        return self._rows if self._cursor["row"] < self._settled else sys.maxsize
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         block = super().pull(timeout)
         if block is not None:
-            self._settled = max(self._settled, self._mark["row"])
+            self._settled = max(self._settled, self._cursor["row"])
         return block
 
     def _pull(self) -> Entry | None:
         # By the thread that uses the upstream, without the lock: the row, the parts and the gap are its own.
         if not self._parts:
-            before = self._upstream.mark()
+            before = self._upstream.cursor()
             made = super()._pull()
             if made is None or made[2] is not None:
                 return made
             self._cut(made[0], before, made[1])
             if not self._parts:
                 return None
-        block, mark = self._parts.popleft()
-        return block, mark, None
+        block, cursor = self._parts.popleft()
+        return block, cursor, None
 
-    def _cut(self, block: Block, before: Mark, after: Mark) -> None:
+    def _cut(self, block: Block, before: Cursor, after: Cursor) -> None:
         """Cut a block at the stretches that the log says were dropped, each of which becomes a gap."""
         over, self._to_skip = min(self._to_skip, block.count), max(0, self._to_skip - block.count)
         first, last = self._row, self._row + block.count - over
@@ -172,29 +172,29 @@ class _Dropping(_Buffer):
             start = min(high, last)
             # A break among the rows, or right after the last of them, went with them; one noticed later did not.
             inside = last < high or (last == high and first < last)
-            if inside and block.ends:
-                self._passed = self._passed or block.ends.kind == "pass"
+            if inside and block.boundary:
+                self._passed = self._passed or block.boundary.kind == "pass"
             # The gap follows once, with the last row of the stretch.
             if high <= last:
-                self._gap = Break("pass" if self._passed else "gap", high - low)
+                self._gap = Boundary("pass" if self._passed else "gap", high - low)
                 add(Block(None, 0, self._gap), start)
                 self._passed = False
             if inside:
                 self._row = last
                 return
-        if start < last or block.ends:
+        if start < last or block.boundary:
             add(rows(start, last), last)
         self._row = last
 
     def admit(self) -> None:
         """Let the oldest rows go until what is queued fits."""
-        while self._ahead > self._rows and self._mark["row"] >= self._settled:
+        while self._ahead > self._rows and self._cursor["row"] >= self._settled:
             oldest = self._ready.get(self._given)
             if oldest is None or oldest[2] is not None:
                 return
-            gone, mark, _ = oldest
-            ours = gone.ends is not None and gone.ends is self._gap
-            kinds = {gone.ends.kind} if gone.ends else set()
+            gone, cursor, _ = oldest
+            ours = gone.boundary is not None and gone.boundary is self._gap
+            kinds = {gone.boundary.kind} if gone.boundary else set()
             if not gone.count:
                 # A gap of ours grows; any other break that stands alone becomes part of one with the rows after it.
                 following = self._ready.get(self._given + 1)
@@ -202,25 +202,25 @@ class _Dropping(_Buffer):
                     return
                 del self._ready[self._given]
                 self._given += 1
-                gone, mark, _ = following
-                kinds |= {gone.ends.kind} if gone.ends else set()
-            low = self._log.pop()[0] if ours else mark["row"] - gone.count
-            self._log.append((low, mark["row"]))
-            self._gap = Break("pass" if "pass" in kinds else "gap", mark["row"] - low)
-            self._ready[self._given] = (Block(None, 0, self._gap), mark, None)
+                gone, cursor, _ = following
+                kinds |= {gone.boundary.kind} if gone.boundary else set()
+            low = self._log.pop()[0] if ours else cursor["row"] - gone.count
+            self._log.append((low, cursor["row"]))
+            self._gap = Boundary("pass" if "pass" in kinds else "gap", cursor["row"] - low)
+            self._ready[self._given] = (Block(None, 0, self._gap), cursor, None)
             self._ahead -= gone.count
             self._dropped += gone.count
 
-    def _rewind(self, mark: Mark) -> None:
-        self._upstream.restore(mark["from"])
-        self._row = mark["row"]
-        self._to_skip = mark["over"]
+    def _rewind(self, cursor: Cursor) -> None:
+        self._upstream.restore(cursor["from"])
+        self._row = cursor["row"]
+        self._to_skip = cursor["over"]
         self._parts.clear()
         self._gap, self._passed = None, False
 
-    def release(self, mark: Mark) -> None:
-        super().release(mark["from"])
-        self._forget(mark["row"])
+    def release(self, cursor: Cursor) -> None:
+        super().release(cursor["from"])
+        self._forget(cursor["row"])
 
     @locked
     def _forget(self, row: int) -> None:

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check, _rows
-from unbounded._block import Block, Run
-from unbounded._held import Held
-from unbounded._node import Context, EndOfStream, Mark, Node
-from unbounded._order import seeds_of
-from unbounded._rows import Tree
-from unbounded.stages._base import Holding, Stage, Through, name_of
-from unbounded.stages._call import Caller
+from unbounded.core import check, trees
+from unbounded.core.block import Block, Run
+from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.node import Context, Cursor, EndOfStream, Node
+from unbounded.core.permutation import seeds_of
+from unbounded.core.trees import Tree
+from unbounded.stages.calls import Caller
+from unbounded.stages.stage import Holding, Stage, Through, name_of
 
 RandomFn = Callable[[Tree, np.random.Generator], Tree]
 
@@ -38,9 +38,9 @@ class RandomMap(Stage):
     after_batch = True
 
     def __post_init__(self) -> None:
-        _check.function(self.fn, "random_map(fn)", "rows", "rng")
-        _check.positive(self.group, "random_map(group=n)")
-        object.__setattr__(self, "seed", _check.seed(self.seed, "random_map(seed=n)"))
+        check.function(self.fn, "random_map(fn)", "rows", "rng")
+        check.positive(self.group, "random_map(group=n)")
+        object.__setattr__(self, "seed", check.seed(self.seed, "random_map(seed=n)"))
 
     def arguments(self) -> dict[str, Any]:
         return {k: v for k, v in super().arguments().items() if k != "batched"}
@@ -49,7 +49,7 @@ class RandomMap(Stage):
         draw = _Draw(self.fn, (self.seed, context.place))
         return _PerBatch(upstream, draw) if self.batched else _PerGroup(upstream, draw, self.group)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.batched:
             return {"from": upstream(ordinal), "number": ordinal}
         # A pass has a whole number of groups, the last of them short: a pass's end closes a group.
@@ -94,15 +94,15 @@ class _PerBatch(Through):
         self._number += block.count
         return out
 
-    def mark(self) -> Mark:
-        return self._failed[1] if self._failed else {"from": self._upstream.mark(), "number": self._number}
+    def cursor(self) -> Cursor:
+        return self._failed[1] if self._failed else {"from": self._upstream.cursor(), "number": self._number}
 
-    def restore(self, mark: Mark) -> None:
-        super().restore(mark["from"])
-        self._number = mark["number"]
+    def restore(self, cursor: Cursor) -> None:
+        super().restore(cursor["from"])
+        self._number = cursor["number"]
 
-    def release(self, mark: Mark) -> None:
-        super().release(mark["from"])
+    def release(self, cursor: Cursor) -> None:
+        super().release(cursor["from"])
 
 
 class _PerGroup(Holding):
@@ -113,7 +113,7 @@ class _PerGroup(Holding):
         self._upstream = upstream
         self._draw = draw
         self._size = size
-        self._held: Held[Block] = Held(upstream)
+        self._held: InputBuffer[Block] = InputBuffer(upstream)
         self._number = 0
         self._given = (
             0  # rows of the group at hand that were given on: after a restore it is made again, and they are left out
@@ -144,15 +144,15 @@ class _PerGroup(Holding):
         if len(parts) > 1:
             count = sum(p.count for p in parts)
             times = None if view.times is None else view.times[view.count - count :]
-            out = Block(_rows.join([p.rows for p in parts]), count, view.ends, times)
+            out = Block(trees.join([p.rows for p in parts]), count, view.boundary, times)
         held.drop(whole)
         held.keep(held.head)
         self._number, self._given = number, 0
         return out
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         return {**self._held.address(self._held.head), "number": self._number, "given": self._given}
 
-    def restore(self, mark: Mapping[str, Any]) -> None:
-        self._held.restore(mark)
-        self._number, self._given = mark["number"], mark["given"]
+    def restore(self, cursor: Mapping[str, Any]) -> None:
+        self._held.restore(cursor)
+        self._number, self._given = cursor["number"], cursor["given"]

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unbounded import _check, _rows
-from unbounded._block import At, Block
-from unbounded._held import Held
-from unbounded._node import Context, Mark, Node
-from unbounded._order import Order, seeds_of
-from unbounded._rows import Array, Tree
-from unbounded.stages._base import Holding, Stage
+from unbounded.core import check, trees
+from unbounded.core.block import Block, Offset
+from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.permutation import Permutation, seeds_of
+from unbounded.core.trees import Array, Tree
+from unbounded.stages.stage import Holding, Stage
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio
 _GROUP = 1024  # output rows that are dealt together; fewer where the buffer is smaller, whose rows soon go
@@ -44,14 +44,14 @@ class Replay(Stage):
     word = "replay"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "capacity", _check.positive(self.capacity, "replay(capacity)"))
-        object.__setattr__(self, "seed", _check.seed(self.seed, "replay(seed=n)"))
-        _check.above_zero(self.reuse, f"replay(reuse={self.reuse!r})", "a number above 0, such as 4.0 uses of each row")
+        object.__setattr__(self, "capacity", check.positive(self.capacity, "replay(capacity)"))
+        object.__setattr__(self, "seed", check.seed(self.seed, "replay(seed=n)"))
+        check.above_zero(self.reuse, f"replay(reuse={self.reuse!r})", "a number above 0, such as 4.0 uses of each row")
         if self.half_life is not None:
-            _check.above_zero(
+            check.above_zero(
                 self.half_life, f"replay(half_life={self.half_life!r})", "a number of rows above 0, or None"
             )
-        object.__setattr__(self, "start_after", _check.at_least(0, self.start_after, "replay(start_after=n)"))
+        object.__setattr__(self, "start_after", check.at_least(0, self.start_after, "replay(start_after=n)"))
         if self.start_after > self.capacity:
             raise ValueError(
                 f"replay({self.capacity:,}, start_after={self.start_after:,}): the buffer holds {self.capacity:,} "
@@ -68,7 +68,7 @@ class Replay(Stage):
     def open(self, upstream: Node, context: Context) -> Node:
         return _Replay(upstream, self.draw(context.place), context.batch_rows)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         oldest = self.draw(place).oldest(ordinal)
         return {
             "from": upstream(oldest),
@@ -115,7 +115,7 @@ class Draw:
         size = self._group
         for group in range(start // size, (stop - 1) // size + 1):
             first, last = max(start, group * size), min(stop, (group + 1) * size)
-            dealt = Order(size, (*self._key, group)).span(first - group * size, last - group * size)
+            dealt = Permutation(size, (*self._key, group)).span(first - group * size, last - group * size)
             steps[first - start : last - start] = dealt + group * size
         with np.errstate(over="ignore"):
             # 53 bits: what a float holds.
@@ -139,12 +139,12 @@ class _Replay(Holding):
         # loses a row too early.
         self._piece = max(1, 2048 // batch_rows) * batch_rows
         self._slack = max(1, self._piece // 4)
-        self._begin(0, 0, At(0))
+        self._begin(0, 0, Offset(0))
 
-    def _begin(self, row: int, given: int, seam: At) -> None:
-        self._held: Held[Block] = Held(self._upstream)
+    def _begin(self, row: int, given: int, seam: Offset) -> None:
+        self._held: InputBuffer[Block] = InputBuffer(self._upstream)
         self._first = row  # the number of the row at the held point (0, 0)
-        self._next = At(row)  # how many rows came in, and how many breaks after the last of them
+        self._next = Offset(row)  # how many rows came in, and how many breaks after the last of them
         self._given = given
         self._seam = seam  # the last break that went out: breaks up to it come in again after a restore
         self._pending: Block | None = None
@@ -164,15 +164,15 @@ class _Replay(Holding):
             block = self._pending
             if block.count:
                 piece = block.part(0, self._slack)
-                left = piece.count < block.count or block.ends
+                left = piece.count < block.count or block.boundary
                 rest = block.part(piece.count, block.count) if left else None
                 self._push(piece)
                 self._pending = rest
                 continue
             self._pending = None
-            if block.ends:
+            if block.boundary:
                 # All that was due before it has gone out.
-                self._next = At(self._next.rows, self._next.breaks + 1)
+                self._next = Offset(self._next.rows, self._next.boundaries + 1)
                 if self._next > self._seam:
                     self._seam = self._next
                     return block
@@ -180,9 +180,9 @@ class _Replay(Holding):
     def _push(self, block: Block) -> None:
         size = self._draw.capacity + self._slack
         if self._ring is not None:
-            self._ring = _rows.map_leaves(_wide_enough, self._ring, block.rows)
+            self._ring = trees.map_leaves(_wide_enough, self._ring, block.rows)
         else:
-            self._ring = _rows.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
+            self._ring = trees.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
             self._times = None if block.times is None else np.empty(size)
         start = self._next.rows % size
         first = min(block.count, size - start)
@@ -191,28 +191,28 @@ class _Replay(Holding):
             ring[start : start + first] = leaf[:first]
             ring[: block.count - first] = leaf[first:]
 
-        _rows.map_leaves(write, self._ring, block.rows)
+        trees.map_leaves(write, self._ring, block.rows)
         if self._times is not None and block.times is not None:
             write(self._times, block.times)
-        self._next = At(self._next.rows + block.count)
+        self._next = Offset(self._next.rows + block.count)
 
     def _out(self, stop: int) -> Block:
         size = self._draw.capacity + self._slack
         index = self._draw.rows(self._given, stop) % size
         times = None if self._times is None else self._times[index]
-        out = Block(_rows.gather(self._ring, index), stop - self._given, None, times)
+        out = Block(trees.gather(self._ring, index), stop - self._given, None, times)
         self._given = stop
-        self._held.keep(At(max(0, self._draw.oldest(stop) - self._first)))
+        self._held.keep(Offset(max(0, self._draw.oldest(stop) - self._first)))
         return out
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         oldest = min(max(self._first, self._draw.oldest(self._given)), self._next.rows)
-        address = self._held.address(At(oldest - self._first))
+        address = self._held.address(Offset(oldest - self._first))
         return {**address, "row": oldest, "given": self._given, "seam": list(self._seam)}
 
-    def restore(self, mark: Mapping[str, Any]) -> None:
-        self._begin(mark["row"], mark["given"], At(*mark["seam"]))
-        self._held.restore(mark)
+    def restore(self, cursor: Mapping[str, Any]) -> None:
+        self._begin(cursor["row"], cursor["given"], Offset(*cursor["seam"]))
+        self._held.restore(cursor)
 
 
 def _wide_enough(ring: Array, leaf: Array) -> Array:

@@ -2,7 +2,7 @@
 
 Each `rows` rows on end are put in a keyed random order. As the buffers fall on fixed rows, where a row goes
 is a function of the seed and its number alone, and a whole pass in one buffer is a uniform permutation of it.
-A buffer closes early at a break: each row comes once in each pass.
+A buffer closes early at a boundary: each row comes once in each pass.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check, _rows
-from unbounded._block import Block
-from unbounded._held import Held
-from unbounded._node import Context, EndOfStream, Mark, Node
-from unbounded._order import Order
-from unbounded.stages._base import Holding, Stage
+from unbounded.core import check, trees
+from unbounded.core.block import Block
+from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.node import Context, Cursor, EndOfStream, Node
+from unbounded.core.permutation import Permutation
+from unbounded.stages.stage import Holding, Stage
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Shuffle(Stage):
     word = "shuffle"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", _check.positive(self.rows, "shuffle(rows)"))
-        object.__setattr__(self, "seed", _check.seed(self.seed, "shuffle(seed=n)"))
+        object.__setattr__(self, "rows", check.positive(self.rows, "shuffle(rows)"))
+        object.__setattr__(self, "seed", check.seed(self.seed, "shuffle(seed=n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
         return _Shuffle(upstream, self.rows, (self.seed, context.place), context.batch_rows)
@@ -44,13 +44,13 @@ class Shuffle(Stage):
         length = min(self.rows, rows - in_pass * self.rows) if rows else self.rows
         return passed * -(-(rows or 0) // self.rows) + in_pass, ordinal - given, length, given
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         number, start, _, given = self._buffer(ordinal, rows)
         return {"from": upstream(start), "rows": 0, "breaks": 0, "number": number, "given": given}
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         number, start, length, given = self._buffer(ordinal, rows)
-        return start + Order(length, (self.seed, place, number)).find_one(given)
+        return start + Permutation(length, (self.seed, place, number)).find_one(given)
 
 
 class _Shuffle(Holding):
@@ -59,7 +59,7 @@ class _Shuffle(Holding):
         self._rows = rows
         self._key = key
         self._batch = batch_rows
-        self._held: Held[Block] = Held(upstream)
+        self._held: InputBuffer[Block] = InputBuffer(upstream)
         self._begin(0, 0)
 
     def _begin(self, number: int, given: int) -> None:
@@ -78,7 +78,7 @@ class _Shuffle(Holding):
         if stop < buffer.count:
             self._given = stop
             return out
-        out = replace(out, ends=buffer.ends)
+        out = replace(out, boundary=buffer.boundary)
         self._held.drop(buffer.count)
         self._held.keep(self._held.head)
         self._begin(self._number + (1 if buffer.count else 0), 0)
@@ -88,7 +88,7 @@ class _Shuffle(Holding):
         """How many rows to hand out at once: a batch that has begun before is ended alone, so that all others begin
         with a block, whose memory is aligned."""
         out = self._number * self._rows + self._given
-        return -out % self._batch or _rows.block_rows(_rows.row_bytes(buffer.rows), self._batch)
+        return -out % self._batch or trees.block_rows(trees.row_bytes(buffer.rows), self._batch)
 
     def _fill(self, timeout: float | None) -> bool:
         held = self._held
@@ -102,13 +102,13 @@ class _Shuffle(Holding):
                 break
         buffer = held.peek(min(self._rows, held.run))
         if buffer.count:
-            self._order = Order(buffer.count, (*self._key, self._number)).span(0, buffer.count)
+            self._order = Permutation(buffer.count, (*self._key, self._number)).span(0, buffer.count)
         self._buffer = buffer
         return True
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         return {**self._held.address(self._held.head), "number": self._number, "given": self._given}
 
-    def restore(self, mark: Mapping[str, Any]) -> None:
-        self._held.restore(mark)
-        self._begin(mark["number"], mark["given"])
+    def restore(self, cursor: Mapping[str, Any]) -> None:
+        self._held.restore(cursor)
+        self._begin(cursor["number"], cursor["given"])

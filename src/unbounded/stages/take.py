@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unbounded import _check
-from unbounded._block import Block, Run
-from unbounded._node import CannotTell, Context, EndOfStream, Mark, Node
-from unbounded.stages._base import Stage, Through
+from unbounded.core import check
+from unbounded.core.block import Block, Run
+from unbounded.core.node import CannotTell, Context, Cursor, EndOfStream, Node
+from unbounded.stages.stage import Stage, Through
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Take(Stage):
     word = "take"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", _check.positive(self.rows, "take(n)"))
+        object.__setattr__(self, "rows", check.positive(self.rows, "take(n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
         return _Take(upstream, self.rows)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if ordinal >= self.rows:
             raise CannotTell(f"take({self.rows:,}) ends before row {ordinal:,}")
         return {"from": upstream(ordinal), "given": ordinal}
@@ -51,12 +51,12 @@ class _Take(Through):
         self._given += out.count
         return out
 
-    def mark(self) -> Mark:
-        return self._failed[1] if self._failed else {"from": self._upstream.mark(), "given": self._given}
+    def cursor(self) -> Cursor:
+        return self._failed[1] if self._failed else {"from": self._upstream.cursor(), "given": self._given}
 
-    def restore(self, mark: Mark) -> None:
-        super().restore(mark["from"])
-        self._given = mark["given"]
+    def restore(self, cursor: Cursor) -> None:
+        super().restore(cursor["from"])
+        self._given = cursor["given"]
 
-    def release(self, mark: Mark) -> None:
-        super().release(mark["from"])
+    def release(self, cursor: Cursor) -> None:
+        super().release(cursor["from"])

@@ -1,6 +1,6 @@
 """windows: sliding windows over consecutive rows, over all rows or over each key's own.
 
-A window never spans a break. The windows are views of the rows, which are copied once where two blocks meet.
+A window never spans a boundary. The windows are views of the rows, which are copied once where two blocks meet.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from unbounded import _check, _rows
-from unbounded._block import Block
-from unbounded._held import Held
-from unbounded._node import CannotTell, Context, Mark, Node
-from unbounded._rows import Array, Tree
-from unbounded.stages._base import Holding, Stage
-from unbounded.stages._keyed import KeyedWindows
+from unbounded.core import check, trees
+from unbounded.core.block import Block
+from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.node import CannotTell, Context, Cursor, Node
+from unbounded.core.trees import Array, Tree
+from unbounded.stages.keyed_windows import KeyedWindows
+from unbounded.stages.stage import Holding, Stage
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Windows(Stage):
     word = "windows"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", _check.positive(self.length, "windows(length)"))
-        object.__setattr__(self, "stride", _check.positive(self.stride, "windows(stride=…)"))
+        object.__setattr__(self, "length", check.positive(self.length, "windows(length)"))
+        object.__setattr__(self, "stride", check.positive(self.stride, "windows(stride=…)"))
         if self.expire is not None:
             if self.by is None:
                 raise ValueError(
                     "windows(expire=…) was given without by=. Expected the column that tells the keys apart."
                 )
-            _check.positive(self.expire, "windows(expire=…)")
+            check.positive(self.expire, "windows(expire=…)")
 
     def rows_per_pass(self, rows: int | None) -> int | None:
         if rows is None or self.by is not None:
@@ -48,7 +48,7 @@ class Windows(Stage):
     def open(self, upstream: Node, context: Context) -> Node:
         return _Windows(upstream, self) if self.by is None else KeyedWindows(upstream, self)
 
-    def mark_at(self, ordinal: int, upstream: Callable[[int], Mark], rows: int | None, place: int) -> Mark:
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.by is not None:
             raise CannotTell("which windows windows(by=…) gives depends on all rows before them")
         passed, within = divmod(ordinal, self.rows_per_pass(rows) or 1) if rows else (0, ordinal)
@@ -64,11 +64,11 @@ def slide(rows: Tree, length: int, stride: int) -> Tree:
         wide = np.lib.stride_tricks.sliding_window_view(leaf, length, axis=0)[::stride]
         return np.moveaxis(wide, -1, 1)
 
-    return _rows.map_leaves(each, rows)
+    return trees.map_leaves(each, rows)
 
 
 class _Windows(Holding):
-    """Windows over all rows. The rows held begin with the next window's first: a mark needs nothing more."""
+    """Windows over all rows. The rows held begin with the next window's first: a cursor needs nothing more."""
 
     def __init__(self, upstream: Node, windows: Windows) -> None:
         self._upstream = upstream
@@ -77,7 +77,7 @@ class _Windows(Holding):
         self._begin(0)
 
     def _begin(self, over: int) -> None:
-        self._held: Held[Block] = Held(self._upstream)
+        self._held: InputBuffer[Block] = InputBuffer(self._upstream)
         self._over = over  # rows still to come before the next window's first: where stride > length
 
     def pull(self, timeout: float | None) -> Block | None:
@@ -95,8 +95,8 @@ class _Windows(Holding):
                 made = (block.count - length) // stride + 1
                 rows = slide(block.rows, length, stride)
                 times = None if block.times is None else block.times[length - 1 :: stride]
-                out = Block(rows, made, block.ends, times)
-                if block.ends:
+                out = Block(rows, made, block.boundary, times)
+                if block.boundary:
                     held.drop(block.count)
                 else:
                     gone = min(made * stride, block.count)
@@ -110,15 +110,15 @@ class _Windows(Holding):
                 return None
 
     def _closed(self) -> Block:
-        """Too few rows before a break: they make no window, and the break goes on."""
+        """Too few rows before a boundary: they make no window, and the boundary goes on."""
         block = self._held.pop(self._held.run)
         self._over = 0
         self._held.keep(self._held.head)
-        return Block(None, 0, block.ends)
+        return Block(None, 0, block.boundary)
 
-    def mark(self) -> Mark:
+    def cursor(self) -> Cursor:
         return {**self._held.address(self._held.head), "over": self._over}
 
-    def restore(self, mark: Mapping[str, Any]) -> None:
-        self._begin(mark["over"])
-        self._held.restore(mark)
+    def restore(self, cursor: Mapping[str, Any]) -> None:
+        self._begin(cursor["over"])
+        self._held.restore(cursor)

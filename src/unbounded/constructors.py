@@ -1,0 +1,110 @@
+"""The words with which a stream begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from unbounded.core.trees import Tree
+from unbounded.core.words import checked
+from unbounded.sources import given
+from unbounded.sources.arrays import Arrays
+from unbounded.sources.generator import Generate
+from unbounded.sources.machine import Machine
+from unbounded.stream import Stream
+
+
+@checked("ub.arrays(rows, shuffle=True, seed=0, passes=None)", "Rows are one tree: ub.arrays((x, y)).")
+def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
+    """Finite rows in memory, repeated for ever: a new order in each pass.
+
+    The order takes no memory, and any position is reached at once.
+
+    Args:
+        rows: an array, or a tuple, list or dict of arrays, nested as you like, that share their first
+            dimension. They are not copied: do not write to them while a feed is open. A `numpy.memmap` is
+            read where it lies. A list of plain numbers or texts is made an array; None holds the place of what isn't
+            there, as in `(x, None, sample_weight)`.
+        shuffle: whether each pass has a new random order; False keeps the rows' own.
+        seed: the orders are a function of the seed and the pass.
+        passes: how many passes there are before the declared end; None for no end.
+
+    Raises:
+        RowsError: for unequal first dimensions, zero rows, or leaves without rows.
+        TypeError: for what is no array, such as a data set, a path or a generator; the sentence says what to write.
+
+    >>> import numpy as np, unbounded as ub
+    >>> stream = ub.arrays((np.zeros((10, 3)), np.ones(10))).batch(4)
+    >>> [leaf.shape for leaf in stream.batch_at(0)]
+    [(4, 3), (4,)]
+    """
+    return Stream(Arrays(given.as_arrays(rows, "ub.arrays()"), shuffle, seed, passes))
+
+
+@checked("ub.generate(fn, passes=None)")
+def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+    """Rows that a generator function yields, any number at a time, for ever.
+
+    How exactly it resumes is up to the function. One with a parameter named `start` is called with the number
+    of the first row to make. One that returns an iterator with `state_dict()` and `load_state_dict(state)` is
+    put back where it was. Any other can't go
+    back: it is read in a thread of its own, and rows that were read and not trained on travel with the
+        checkpoint; after
+    a kill, those read since the last checkpoint are lost, and counted.
+
+    Args:
+        fn: a function without required parameters (but `start`) that returns an iterator of rows: trees of
+            arrays that share their first dimension. Structure, dtypes and trailing shapes stay the same; the
+            number of rows may change. What was yielded is
+            copied at once, so the same memory may be filled again.
+        passes: call it this many times, each to its end; None: it never ends, and an end is an error.
+
+    Raises:
+        TypeError: for a generator that is already running, or a function that requires other parameters.
+
+    >>> import numpy as np, unbounded as ub
+    >>> def numbers(start=0):
+    ...     while True:
+    ...         yield np.arange(start, start + 5)
+    ...         start += 5
+    >>> ub.generate(numbers).batch(4).batch_at(1000)
+    array([4000, 4001, 4002, 4003])
+    """
+    return Stream(Generate(fn, passes))
+
+
+@checked("ub.samples(fn, passes=None)")
+def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+    """Rows that a generator function yields one at a time, for ever.
+
+    As `generate`, but each value is a single sample: a tree of arrays or numbers without a first dimension
+    for the row.
+
+    >>> import unbounded as ub
+    >>> def squares(start=0):
+    ...     while True:
+    ...         yield {"x": start, "y": start**2}
+    ...         start += 1
+    >>> ub.samples(squares).select(x="x", y="y").batch(3).batch_at(1)
+    (array([3, 4, 5]), array([ 9, 16, 25]))
+    """
+    return Stream(Generate(fn, passes, single=True))
+
+
+@checked("ub.machine(rate=10.0)")
+def machine(*, rate: float = 10.0) -> Stream:
+    """This computer's own vitals, live: for trying things on data that is real and never ends. Needs psutil.
+
+    Rows are dicts of columns, each of shape (rows,): `time` (float64, seconds since 1970) and, in float32,
+    `cpu` and `memory` (per cent), `load` (the one-minute average), `disk_read`, `disk_write`, `net_in` and
+    `net_out` (bytes a second).
+
+    Args:
+        rate: readings a second. Where a reading could not be taken in time, a gap stands in the stream, and
+            is counted.
+
+    >>> import unbounded as ub
+    >>> print(ub.machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))
+    machine().windows(32).replay(1000, reuse=16).batch(32)
+    """
+    return Stream(Machine(rate))

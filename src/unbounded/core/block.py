@@ -1,0 +1,132 @@
+"""Blocks: what moves through a running stream.
+
+A `Block` is rows on their way, with what is known of them beside their values: the boundary that follows them,
+and when they arrived. A `Run` is what comes out of `batch`: some whole batches. Where a block begins and ends
+carries no meaning; where a break falls does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core import trees
+from unbounded.core.trees import Array, Tree
+
+
+class Boundary(NamedTuple):
+    """A seam after a row: the end of a pass, or a gap in which `missed` rows (0: unknown) did not come."""
+
+    kind: str
+    missed: int = 0
+
+
+class Offset(NamedTuple):
+    """A point in a stretch of the stream: after so many rows, and after so many of the breaks that follow the
+    last of them."""
+
+    rows: int
+    boundaries: int = 0
+
+    def after(self, block: Block | Run) -> Offset:
+        """The point after a block that begins here."""
+        return Offset(self.rows + block.count, (1 if block.boundary else 0) + (0 if block.count else self.boundaries))
+
+
+@dataclass(slots=True, frozen=True)
+class Block:
+    """Rows on their way.
+
+    `rows` is a tree of arrays of `count` rows, or None where count is 0: a block without rows carries a boundary
+    that was noticed late. `boundary` is the seam after the last row, `times` when each row arrived (float64,
+    seconds since 1970) or None for rows that did not arrive but were there.
+    """
+
+    rows: Tree
+    count: int
+    boundary: Boundary | None = None
+    times: NDArray[np.float64] | None = None
+
+    def with_rows(self, rows: Tree) -> Block:
+        """The same stretch of the stream with other values: as many rows, the same times and break."""
+        return replace(self, rows=rows)
+
+    def part(self, start: int, stop: int) -> Block:
+        """The rows from `start` up to `stop`; the boundary comes along with the last of them."""
+        if start == 0 and stop >= self.count:
+            return self
+        times = None if self.times is None else self.times[start:stop]
+        boundary = self.boundary if stop >= self.count else None
+        if start >= self.count:
+            return Block(None, 0, boundary)
+        return Block(trees.cut(self.rows, start, stop), min(stop, self.count) - start, boundary, times)
+
+    def gather(self, index: Array) -> Block:
+        """The rows that `index` names, in its order, without the boundary."""
+        times = None if self.times is None else self.times[index]
+        return Block(trees.gather(self.rows, index), len(index), None, times)
+
+    def only(self, mask: NDArray[np.bool_]) -> Block | None:
+        """The rows that a mask of shape (count,) names, and the boundary; None where neither is left."""
+        index = np.flatnonzero(mask)
+        if len(index):
+            return replace(self.gather(index), boundary=self.boundary)
+        return Block(None, 0, self.boundary) if self.boundary else None
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """All rows in one block. Only the last may end with a boundary."""
+    full = [b for b in blocks if b.count]
+    if not full:
+        return Block(None, 0, blocks[-1].boundary)
+    times = (
+        None if any(b.times is None for b in full) else np.concatenate([b.times for b in full if b.times is not None])
+    )
+    if len(full) == 1:
+        return replace(full[0], boundary=blocks[-1].boundary)
+    return Block(trees.join([b.rows for b in full]), sum(b.count for b in full), blocks[-1].boundary, times)
+
+
+@dataclass(slots=True, frozen=True)
+class Run:
+    """Some whole batches, one after the other.
+
+    `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer);
+    `total` counts their rows. `breaks` says after how many of the items a break falls (0: before the first),
+    `parts` are the larger trees that the items are views of (what is true of all parts is true of all items),
+    `arrived` is the mean arrival time of their rows.
+    """
+
+    items: list[Tree]
+    size: int
+    total: int
+    boundaries: tuple[tuple[int, Boundary], ...] = ()
+    parts: tuple[Tree, ...] = ()
+    arrived: float | None = None
+
+    # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can
+    # take the other.
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return len(self.items)
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """The break of a run without batches; any other carries its breaks inside."""
+        return self.boundaries[0][1] if self.boundaries and not self.items else None
+
+    def part(self, start: int, stop: int) -> Run:
+        """The batches from `start` up to `stop`, with the breaks among them."""
+        if start == 0 and stop >= self.count:
+            return self
+        stop = min(stop, self.count)
+        boundaries = tuple((at - start, b) for at, b in self.boundaries if start < at <= stop)
+        total = min(stop * self.size, self.total) - min(start * self.size, self.total)
+        items = self.items[start:stop]
+        # The larger trees hold other batches as well; of these, each is its own part.
+        return Run(items, self.size, total, boundaries, tuple(items), self.arrived)

@@ -1,0 +1,74 @@
+"""Spec: what must stay the same from block to block of a source, and a sentence where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from unbounded.core.trees import RowsError, Tree, leaves, map_leaves, name
+
+
+def spec(rows: Tree) -> Tree:
+    """What must stay the same from block to block: per leaf its dtype and its shape after the first
+    dimension."""
+    return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
+
+
+def check_same(expected: Tree, rows: Tree, what: str) -> None:
+    """Raise RowsError, naming the leaf, where rows differ in structure, dtype or trailing shape from
+    `expected`.
+
+    `expected` is a `spec`; `what` names the rows, such as "row 1,024 of sensor()".
+    """
+    if spec(rows) == expected:
+        return
+    was = {path: leaf for path, leaf in _spec_leaves(expected)}
+    now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}
+    for path in was.keys() - now.keys():
+        raise RowsError(f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time.")
+    for path in now.keys() - was.keys():
+        raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
+    for path, (dtype, shape) in was.items():
+        got, got_shape = now[path]
+        if not _same_dtype(dtype, got):
+            raise RowsError(
+                f"{what}: {name(path)} is now {got} and was {dtype}. Yield one dtype: .astype({_dtype_name(dtype)!r})."
+            )
+        if shape != got_shape:
+            raise RowsError(
+                f"{what}: {name(path)} has rows of shape {got_shape} and they had {shape} before. Yield one shape: "
+                "pad or cut the rows, or keep the lengths in a column of their own."
+            )
+
+
+def same_spec(one: Tree, other: Tree) -> bool:
+    """Whether two trees of rows agree in structure, dtypes and trailing shapes."""
+    if spec(one) == spec(other):
+        return True
+    ours, theirs = dict(leaves(one)), dict(leaves(other))
+    return ours.keys() == theirs.keys() and all(
+        _same_dtype(leaf.dtype, theirs[path].dtype) and leaf.shape[1:] == theirs[path].shape[1:]
+        for path, leaf in ours.items()
+    )
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return {"U": "str", "S": "bytes"}.get(dtype.kind, dtype.name)
+
+
+def _same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    # NumPy stores text as wide as the longest in an array: that says nothing about the rows.
+    return one == other or (one.kind == other.kind and one.kind in "US")
+
+
+def _spec_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, tuple) and len(tree) == 2 and isinstance(tree[0], np.dtype):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _spec_leaves(value, f"{path}[{key!r}]")
+    elif tree is not None:
+        for index, value in enumerate(tree):
+            yield from _spec_leaves(value, f"{path}[{index}]")

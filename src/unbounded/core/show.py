@@ -1,0 +1,102 @@
+"""A stream and a feed as they are shown: each part as the user wrote it, and as HTML in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from unbounded.core import trees
+
+
+def words(part: Any) -> str:
+    """A source or a stage as the user wrote it."""
+    return f"{part.word}({_arguments(part.arguments())})"
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return (
+            getattr(value, "__name__", None) or repr(value)
+            if callable(value)
+            else (value if isinstance(value, str) else repr(value))
+        )
+
+    first, shown = True, []
+    for name, value in arguments.items():
+        if isinstance(value, tuple) and name == "columns":
+            shown += [repr(v) for v in value]
+        else:
+            shown.append(
+                text(value)
+                if first or not name
+                else f"{name}={value!r}"
+                if not callable(value)
+                else f"{name}={text(value)}"
+            )
+        first = False
+    return ", ".join(shown)
+
+
+def stream(parts: Sequence[Any], rows: Sequence[int | None], batch_rows: int | None, guarantee: str) -> str:
+    """A stream's stages as a table: rows in a pass, rows held back and their memory, and what is promised."""
+    given = getattr(parts[0], "rows", None)
+    row_bytes = None if given is None else trees.row_bytes(given)
+    body = []
+    for part, count in zip(parts, rows, strict=True):
+        held = _held(part, batch_rows)
+        memory = "" if not held else f"{held:,} rows"
+        if held and row_bytes is not None:
+            memory += f", {size(held * row_bytes)}"
+        cells = [
+            f"<code>{'' if part is parts[0] else '.'}{html.escape(words(part))}</code>",
+            "" if count is None else f"{count:,}",
+            memory,
+            part.guarantee.replace("_", " "),
+        ]
+        body.append("<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells) + "</tr>")
+    head = "".join(
+        f"<th style='text-align:left'>{title}</th>" for title in ("stage", "rows a pass", "holds back", "promise")
+    )
+    note = "" if row_bytes is None else "; memory is that of the rows as the arrays have them"
+    return (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f"<p>guarantee: <b>{guarantee.replace('_', ' ')}</b>{note}</p>"
+    )
+
+
+def feed(figures: Sequence[tuple[str, str]], of: str) -> str:
+    """A feed's figures as a table, over the table of its stream."""
+    body = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+        f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+        for name, text in figures
+    )
+    return f"<table><tbody>{body}</tbody></table>{of}"
+
+
+def _held(part: Any, batch_rows: int | None) -> int:
+    """How many rows a stage holds back at most; 0 where it holds none, or that can't be said."""
+    match part.word:
+        case "shuffle" | "buffer":
+            return int(part.rows)
+        case "replay":
+            return int(part.capacity)
+        case "windows":
+            return int(part.length) - 1
+        case "random_map":
+            return 0 if part.batched else int(part.group)
+        case "batch":
+            return int(part.rows) - 1
+        case "prefetch":
+            return int(part.batches) * (batch_rows or 0)
+    return 0
+
+
+def size(count: float) -> str:
+    """A number of bytes in words."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = 0
+    while count >= 1000 and power < len(units) - 1:
+        count, power = count / 1000, power + 1
+    return f"{count:,.0f} {units[power]}" if not power or count >= 100 else f"{count:,.1f} {units[power]}"

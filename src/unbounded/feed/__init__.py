@@ -1,0 +1,1 @@
+"""A stream at work for one trainer: batches handed out, acknowledged, saved."""

@@ -1,0 +1,103 @@
+"""Tally: what a feed counts of its own doing: how time was spent, how old rows were, what was in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from unbounded.core.block import Run
+from unbounded.core.clock import Clock
+from unbounded.feed.in_flight import Count
+from unbounded.feed.stats import Stats
+
+CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows", "bad")
+"""What a state carries of it: all other stats follow from the position, or come from the nodes."""
+
+
+class Counters:
+    """Counts for one feed, from the run's beginning."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.begin({})
+
+    def begin(self, state: Mapping[str, Any]) -> None:
+        """Count on from what `state` gave; from 0 where it is empty."""
+        self.in_doubt: int = state.get("in_doubt", 0)
+        self.bad: int = state.get("bad", 0)
+        self._waited: float = state.get("waited", 0.0)
+        self._worked: float = state.get("worked", 0.0)
+        self._aged: float = state.get("aged", 0.0)
+        self._aged_rows: int = state.get("aged_rows", 0)
+        self._looked: float | None = None  # since when the trainer has been at work; None while it does something else
+        self._epoch = Stats(**state.get("epoch", {}))
+
+    def state(self) -> dict[str, Any]:
+        """As plain data."""
+        now = self.stats(Count(), None, {})
+        return {**{name: getattr(now, name) for name in CARRIED}, "epoch": asdict(self._epoch)}
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """The trainer is at work, if it was not already."""
+        if self._looked is None:
+            self._looked = self._clock.monotonic()
+
+    def pause(self) -> None:
+        """The trainer is off to do something else: that is neither work on batches nor waiting for them."""
+        if self._looked is not None:
+            self._worked += self._clock.monotonic() - self._looked
+            self._looked = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is done inside is done while the trainer waits."""
+        begun = self._clock.monotonic()
+        if self._looked is not None:
+            self._worked += begun - self._looked
+        try:
+            yield
+        finally:
+            self._looked = self._clock.monotonic()
+            self._waited += self._looked - begun
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def trained(self, run: Run) -> None:
+        """A run of batches was trained on, just now."""
+        if run.arrived is not None:
+            self._aged += (self._clock.time() - run.arrived) * run.total
+            self._aged_rows += run.total
+
+    # -- what it comes to ----------------------------------------------------------------------------------------
+
+    def stats(self, count: Count, passes: float | None, counts: Mapping[str, int]) -> Stats:
+        """All that happened up to `count`; `counts` is what the nodes say."""
+        working = 0.0 if self._looked is None else self._clock.monotonic() - self._looked
+        return Stats(
+            steps=count.steps,
+            rows=count.rows,
+            passes=passes,
+            fetched=counts.get("fetched", 0),
+            in_doubt=self.in_doubt,
+            waited=self._waited,
+            worked=self._worked + working,
+            aged=self._aged,
+            aged_rows=self._aged_rows,
+            # The same rows, seen in two places: not their sum.
+            bad=max(counts.get("bad", 0), self.bad),
+            dropped=counts.get("dropped", 0),
+            missed=counts.get("missed", 0),
+            lost=counts.get("lost", 0),
+        )
+
+    def end_epoch(self, stats: Stats) -> None:
+        """An epoch is over at `stats`."""
+        self._epoch = stats
+
+    def epoch(self, stats: Stats) -> Stats:
+        """What of `stats` happened in the epoch at hand."""
+        return stats.since(self._epoch)

@@ -1,0 +1,188 @@
+"""What a feed says in words: its position, a bad row's address, and why it can't go on with a state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unbounded.core.block import Block
+from unbounded.core.identity import CannotCompare, change, comparable, is_function
+from unbounded.core.node import Cursor
+from unbounded.feed.in_flight import Count
+from unbounded.sources.arrays import Arrays
+from unbounded.stream import Stream
+
+
+class StreamChanged(UserWarning):
+    """A state that is gone on with though it is of another stream."""
+
+
+class RunFinished(UserWarning):
+    """A run that already has all the epochs asked for."""
+
+
+def finished(number: int, asked: int) -> None:
+    """Say that there is nothing left to train, and what would go on."""
+    epochs = "epoch" if number == 1 else "epochs"
+    warnings.warn(
+        f"The run has trained {number} {epochs} already, and {asked} were asked for: nothing is left to train. "
+        f"epochs={number + asked} would go on.",
+        RunFinished,
+        stacklevel=4,
+    )
+
+
+def weakest(stream: Stream) -> str:
+    """A sentence that names the parts of a stream which promise less than `exact`."""
+    parts = [part for part in stream.parts if part.guarantee != "exact"]
+    return " ".join(f"{part.word}() promises {part.guarantee!r}." for part in parts)
+
+
+def innermost(cursor: Cursor) -> Cursor:
+    """The source's own part of a cursor."""
+    while "from" in cursor:
+        cursor = cursor["from"]
+    return cursor
+
+
+class Position:
+    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
+    words."""
+
+    def __init__(self, count: Count, words: str) -> None:
+        self.steps, self.rows, self.passes = count
+        self._words = words
+
+    def __str__(self) -> str:
+        return self._words
+
+    def __repr__(self) -> str:
+        return f"<Position: {self._words}; {self.steps:,} steps>"
+
+
+def position(stream: Stream, count: Count, cursor: Cursor) -> str:
+    """Such as "pass 7, row 1,024 of 10,000"."""
+    per_pass = stream.rows_per_pass
+    if per_pass:
+        passed, row = divmod(count.rows, per_pass)
+        return f"pass {passed + 1:,}, row {row:,} of {per_pass:,}"
+    if stream.has_passes:
+        return f"pass {count.passes + 1:,}, {count.rows:,} rows trained"
+    read = innermost(cursor).get("row")
+    return f"row {count.rows:,}" + (
+        "" if read is None or read == count.rows else f", to be read again from row {read:,} of the source"
+    )
+
+
+def address(stream: Stream, step: int, row: int) -> str:
+    """Which row of the arrays it is, where the stream can tell."""
+    source = stream.parts[0]
+    if not isinstance(source, Arrays):
+        return ""
+    try:
+        rows = stream.numbered().batch_at(step)
+        return _row_words(rows[row])
+    except (LookupError, IndexError):
+        return ""
+
+
+def _row_words(numbers: Any) -> str:
+    """The number of a row; of a window, those of its rows."""
+    first, last = int(np.min(numbers)), int(np.max(numbers))
+    return f", row {first:,} of the arrays" if first == last else f", rows {first:,} to {last:,} of the arrays"
+
+
+def row_address(stream: Stream, ordinal: int) -> str:
+    """The same for a row of a stream without `batch`, by its ordinal."""
+    if not isinstance(stream.parts[0], Arrays):
+        return ""
+    try:
+        numbers = stream.numbered()
+        cursor = numbers.cursor_at(ordinal)
+    except LookupError:
+        return ""
+    opened = numbers.open()
+    try:
+        opened.top.restore(cursor)
+        while not ((block := opened.top.pull(None)) and block.count):
+            pass
+        assert isinstance(block, Block)
+        return _row_words(block.rows[0])
+    finally:
+        opened.top.close()
+
+
+_PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "tally", "journal")
+
+
+def check_whole(state: Any) -> None:
+    """Raise ValueError unless this is what `Feed.state_dict` gave, with nothing left out."""
+    if not isinstance(state, Mapping) or "format" not in state:
+        raise ValueError(
+            f"This is not the state of a feed: it is a {type(state).__name__}. Expected what feed.state_dict() gave."
+        )
+    missing = [part for part in _PARTS if part not in state]
+    if missing:
+        raise ValueError(f"The state of a feed is not whole: {', '.join(missing)} is missing. It can't be loaded.")
+
+
+def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept_changes: bool) -> None:
+    """Raise ValueError where a state is not one of this stream."""
+    if not isinstance(state, Mapping) or "format" not in state:
+        raise ValueError("This is not the state of a feed. Expected what feed.state_dict() gave.")
+    if not isinstance(state["format"], int) or state["format"] > newest:
+        raise ValueError(
+            f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the "
+            "version that wrote it, or a newer one."
+        )
+    if state["fingerprint"] == stream.fingerprint:
+        return
+    changes, unknown = differences(state["stream"], stream.identity())
+    if changes and not accept_changes:
+        raise ValueError(
+            f"The state is of another stream: {'; '.join(changes)}. Its position means other rows here. Use another "
+            "directory, or the stream as it was; "
+            "accept_changes=True goes on all the same."
+        )
+    if changes:
+        warnings.warn(
+            f"The state is of another stream: {'; '.join(changes)}. It is gone on with all the same, as "
+            "accept_changes=True asks.",
+            StreamChanged,
+            stacklevel=5,
+        )
+    if unknown:
+        warnings.warn(f"{' '.join(unknown)} It is gone on with.", StreamChanged, stacklevel=5)
+
+
+def differences(was: Any, now: Any) -> tuple[list[str], list[str]]:
+    """What differs between two streams' identities, and what can't be compared, a sentence each."""
+    words = [[part[0] for part in side] for side in (was, now)]
+    if words[0] != words[1]:
+        return [f"it was {'.'.join(words[0])} and is {'.'.join(words[1])}"], []
+    found, unknown = [], []
+    for (word, before), (_, after) in zip(was, now, strict=True):
+        for name in sorted({*before, *after}):
+            old, new = before.get(name), after.get(name)
+            if comparable(old) == comparable(new):
+                continue
+            if is_function(new):
+                old_name = old["function"] if is_function(old) else old
+                if old_name != new["function"]:
+                    found.append(f"{word}({name}) was {old_name!r} and is {new['function']!r}")
+                    continue
+                try:
+                    if what := change(old, new):
+                        found.append(f"the function of {word}({new['function']}) has changed: {what}")
+                except CannotCompare as error:
+                    unknown.append(
+                        f"Whether the function of {word}({new['function']}) has changed can't be told: the state was "
+                        f"written under {error}, and this is {new['python']}."
+                    )
+                continue
+            shown = f"{old!r} and is {new!r}" if np.ndim(old) == 0 and not isinstance(old, dict) else "other"
+            found.append(f"{word}({name}) was {shown}")
+    return found, unknown

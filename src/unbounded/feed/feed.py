@@ -1,0 +1,343 @@
+"""Feed: a stream at work for one trainer. It hands out batches, and knows which of them were trained on.
+
+Two step numbers say it all: up to which batch it handed out, and up to which the trainer says that it
+trained. A position is where the second one points; what lies between the two is in doubt, and comes again
+after a restart.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from unbounded import torch
+from unbounded.core import show, trees
+from unbounded.core.clock import SYSTEM, Clock
+from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.node import Cursor
+from unbounded.core.trees import Tree
+from unbounded.core.words import FEED, checked, unknown
+from unbounded.feed import describe, sharing, validate
+from unbounded.feed.at_hand import OnNan
+from unbounded.feed.epoch import Epoch
+from unbounded.feed.in_flight import Count
+from unbounded.feed.loops import Loops
+from unbounded.sources.arrays import Arrays
+from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
+from unbounded.stream import Stream
+
+_log = logging.getLogger("unbounded")
+
+FORMAT = 1
+
+
+class Feed(Loops):
+    """Batches for one trainer, and the knowledge of which of them were trained on.
+
+    Asking for the next batch, or ending the epoch, says that the previous batch is trained. Where that is not
+    so (gradients that are accumulated over several batches), `confirm="manual"` leaves saying it to
+    `trained()`.
+
+    Args:
+        stream: what to feed. Columns of text are handed out as they are; Python objects are refused at the first
+            batch.
+        epoch: how much progress an epoch is. None leaves it to a trainer that knows.
+        require: the weakest guarantee that will do: "exact", "at_least_once" or "at_most_once".
+        confirm: "auto" or "manual".
+        on_nan: "raise" refuses a batch with a NaN or an infinity in it; "pass" hands it out, and counts its bad
+            rows; "skip" leaves such rows out right before `batch`, counts them, and warns of the first
+            (`NonFiniteRows`): batches keep their size. What a function makes non-finite after `batch` is refused. A
+            run that "raise" ended goes on with "skip" from its checkpoint.
+        clock: the time; tests pass one that they move.
+
+    Raises:
+        ValueError: where the stream promises less than is required, or has no passes and the epoch counts
+            them.
+
+    >>> import numpy as np, unbounded as ub
+    >>> feed = ub.Feed(ub.arrays(np.arange(10), shuffle=False).batch(4), epoch=ub.Epoch(steps=2))
+    >>> for epoch in feed.epochs(2):
+    ...     for batch in epoch:
+    ...         print(epoch.number, batch)
+    0 [0 1 2 3]
+    0 [4 5 6 7]
+    1 [8 9 0 1]
+    1 [2 3 4 5]
+    >>> print(feed.position)
+    pass 2, row 6 of 10
+    >>> feed.close()
+    """
+
+    @checked(
+        "ub.Feed(stream, epoch=…)",
+        "Only the stream is given by its place: ub.Feed(stream, epoch=ub.Epoch(steps=1000)).",
+    )
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        epoch: Epoch | None = None,
+        require: Guarantee | None = None,
+        confirm: Literal["auto", "manual"] = "auto",
+        on_nan: OnNan = "raise",
+        clock: Clock = SYSTEM,
+    ) -> None:
+        if not isinstance(stream, Stream):
+            raise TypeError(
+                f"Feed() was given {type(stream).__name__}. Expected a stream, such as ub.arrays(…).batch(32)."
+            )
+        if confirm not in ("auto", "manual"):
+            raise ValueError(f"Feed(confirm={confirm!r}): expected 'auto' or 'manual'.")
+        if on_nan not in ("raise", "pass", "skip"):
+            raise ValueError(f"Feed(on_nan={on_nan!r}): expected 'raise', 'pass' or 'skip'.")
+        if require is not None and require not in WEAKEST_FIRST:
+            raise ValueError(
+                f"Feed(require={require!r}): expected {', '.join(map(repr, WEAKEST_FIRST))}, or None for whatever the "
+                "stream promises."
+            )
+        if not isinstance(clock, Clock):
+            raise TypeError(f"Feed(clock={clock!r}): expected a clock, such as ub.testing.Clock().")
+        if require is not None and WEAKEST_FIRST.index(stream.guarantee) < WEAKEST_FIRST.index(require):
+            raise ValueError(
+                f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
+                f"{describe.weakest(stream)} Choose a source that can go back, or require less."
+            )
+        self._as_given = stream  # without the stage that leaves rows out
+        if on_nan == "skip":
+            stream = validate.skipping(stream)
+        stream.check_gives_rows()
+        torch.register(Feed)
+        super().__init__(stream, epoch, confirm, on_nan, clock)
+        if stream.batch_size is None and isinstance(stream.parts[0], Arrays):
+            _log.warning(
+                "%r has no .batch(): each batch is a block of rows as the source hands them out, some thousand rows. "
+                ".batch(n) makes batches of one size.",
+                stream,
+            )
+        self._directories: Any = None  # where it is saved and loaded, once it is: `_kept.Directories`
+        # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
+        # line, in a thread that holds a lock that closing takes.
+        self._dropped = weakref.finalize(self, _thread.start_new_thread, self._top.close, ())
+        self._dropped.atexit = False  # then its threads end anyway
+        sharing.opened(self)
+
+    def sharing(self) -> list[Feed]:
+        """The other open feeds that read the same function, of those that can't go back: each calls it anew, and where
+        both calls draw from one queue, each feed gets a part of its rows only.
+
+        >>> import numpy as np, unbounded as ub
+        >>> def sensor():
+        ...     while True:
+        ...         yield np.zeros(8)
+        >>> stream = ub.generate(sensor).batch(4)
+        >>> with ub.Feed(stream) as training, ub.Feed(stream) as validation:
+        ...     validation.sharing() == [training]
+        True
+        """
+        return sharing.others(self)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands, as plain data: dicts, lists, numbers and strings.
+
+        Of a source that can't go back, the rows that were read and not trained on are in it. In the body of a loop
+        over the feed itself (`for batch in feed`) that has a length, asking for it says that the batch at hand is
+        trained, as the data loaders of torch, Lightning and Accelerate have it.
+        """
+        from unbounded.feed import snapshot
+
+        loop = self._loop
+        if loop is not None and loop.whole_epoch and loop.state == "live" and self._auto and self.length is not None:
+            # Without a length, a trainer takes one batch ahead to see the end coming: that one is not trained.
+            self.trained()
+        return {**self._state(), "rows": to_plain(snapshot.dump(self._opened.source, self._cursor()))}
+
+    def _state(self) -> dict[str, Any]:
+        self._usable()
+        self._count_bad()
+        return {
+            "format": FORMAT,
+            "fingerprint": self.stream.fingerprint,
+            "stream": to_plain(self.stream.identity()),
+            "position": to_plain(self._cursor()),
+            "count": list(self.count),
+            "epoch": self.progress.state(),
+            "tally": self.counters.state(),
+            "on_nan": self._on_nan,
+            "journal": to_plain(self._top.journal()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
+        """Go to where `state_dict` was taken: the next batch is the first that had not been trained on then.
+
+        Args:
+            state: what `state_dict` gave, or what JSON made of it.
+            accept_changes: go on though the stream is not the one that the state is of.
+
+        Raises:
+            ValueError: for a newer format, or the state of another stream.
+        """
+        self._usable()
+        describe.check_whole(state)
+        rows = state.get("rows")
+        self._restore(state, [] if rows is None else [from_plain(rows)], accept_changes=accept_changes)
+
+    get_state = state_dict
+    """The same under the name that Grain's iterators have."""
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """`load_state_dict` under the name that Grain's iterators have."""
+        self.load_state_dict(state)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "A feed can't be copied or sent to another process: it has threads, and a batch can be trained on by one "
+            "trainer only. Send the stream, and make a feed of it there; with a DataLoader, use num_workers=0: "
+            ".prefetch(n) and .map(fn, workers=n) work ahead in threads."
+        )
+
+    def _restore(
+        self, state: Mapping[str, Any], dumps: list[Mapping[str, Any]], *, accept_changes: bool = False
+    ) -> None:
+        from unbounded.feed import snapshot
+
+        self._usable()
+        # Up to where on_nan="raise" had come each row was finite: leaving out others changes none of them.
+        stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
+        describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
+        cursor = from_plain(state["position"])
+        self._top.recall(from_plain(state["journal"]))
+        snapshot.load(self._opened.source, dumps)
+        try:
+            self._go(state, cursor)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"The state's position does not fit {self.stream!r}: it is of a stream with other stages or another "
+                "kind of source. Begin a new run, in another directory."
+            ) from error
+
+    def _go(self, state: Mapping[str, Any], cursor: Cursor) -> None:
+        """Go to a position of this very feed, whose source still has, or can read again, what follows."""
+        self._begin()
+        self._held.restore(cursor)
+        self._tail = Count(*state["count"])
+        self._handed = self._fetched = self._trained = self._since = self._tail.steps
+        self.progress.restore(state["epoch"])
+        self.counters.begin(state["tally"])
+
+    @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
+    def save(self, directory: Any, *, state: Tree = None, keep: int = 3) -> Any:
+        """Write a checkpoint: the position and `state`, in one atomic cut.
+
+        After an error of the source, or of a function in the stream, all batches that came before it are trained and
+        confirmed: `except Exception: feed.save(…); raise` around the loop loses none of that training. After an error
+        in the loop's own body its batch is still out: say `feed.trained()` or `feed.rewind()` first.
+
+        Args:
+            directory: where this run's checkpoints are, and no other run's: a local path, no URL. What another run
+                wrote there is neither superseded nor removed.
+            state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`:
+                dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
+            keep: how many checkpoints of this run are kept, the newest.
+
+        Returns:
+            The new checkpoint's path.
+
+        Raises:
+            StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be
+                known.
+            CheckpointError: it could not be written, or the newest checkpoint there is of a run that this one did not
+                go on from; what was there is still there, whole.
+            ValueError: the directory is a URL.
+        """
+        from unbounded.feed import snapshot
+
+        return snapshot.save(self, directory, state, keep)
+
+    @checked("feed.load(directory)")
+    def load(self, directory: Any, *, accept_changes: bool = False) -> Any:
+        """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there
+        is none.
+
+        >>> import tempfile, numpy as np, unbounded as ub
+        >>> stream = ub.arrays(np.arange(100)).batch(8)
+        >>> folder = tempfile.mkdtemp()
+        >>> with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        ...     for epoch in feed.epochs(1):
+        ...         seen = len(list(epoch))
+        ...     path = feed.save(folder, state={"weights": np.zeros(3)})
+        >>> with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        ...     state = feed.load(folder)
+        ...     print(feed.steps, state["weights"])
+        5 [0. 0. 0.]
+        """
+        from unbounded.feed import snapshot
+
+        return snapshot.load_newest(self, directory, accept_changes=accept_changes)
+
+    # -- the end, and how it is shown --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End its threads and let go of the source. A second time does nothing."""
+        if not self._closed:
+            self._last_counts = self._opened.top.counts()
+            self._closed = True
+            self._loop = None
+            self._sure = 0
+            self._dropped.detach()
+            self._top.close()
+            if self._directories is not None:
+                self._directories.close()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __array__(self, *args: Any, **given: Any) -> Any:
+        # Keras's fit asks whatever it does not know for an array.
+        raise TypeError(
+            "This feed is for a loop of your own. Keras takes one of its kind: "
+            "model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000)))."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"Feed has no {name!r}.", name=name, obj=self)
+        text = unknown("Feed", name, FEED, dir(type(self)))
+        if name not in FEED and hasattr(Stream, name):
+            text = f"Feed has no {name!r}. That belongs to the stream: write it before the feed is made."
+        raise AttributeError(text, name=name, obj=self)
+
+    def __repr__(self) -> str:
+        return f"<Feed of {self.stream!r}: {'closed' if self._closed else self.position}>"
+
+    def _repr_html_(self) -> str:
+        stats, length = self.stats, self.length
+        epoch = "none" if self.epoch is None else f"{self.epoch!r}"
+        figures = [
+            ("feed", "closed" if self._closed else f"at {self.position}"),
+            ("epoch", f"{epoch}, number {self.epoch_number}" + ("" if length is None else f", {length:,} batches")),
+            ("trained", str(stats)),
+            ("out, not confirmed", f"{self.outstanding:,} batches"),
+            ("waited", f"{stats.waiting:.0%} of the time" + (f". {self.waiting_for}" if self.waiting_for else "")),
+        ]
+        if self._flights:
+            size = sum(trees.row_bytes(flight.run.items[0]) * flight.run.total for flight in self._flights)
+            figures.append(
+                ("at hand", f"{sum(flight.run.count for flight in self._flights):,} batches, {show.size(size)}")
+            )
+        return show.feed(figures, self.stream._repr_html_())
+
+
+def _was_raising(state: Any) -> bool:
+    """Whether a state is of a feed that refused batches with a NaN."""
+    return isinstance(state, Mapping) and state.get("on_nan") == "raise"

@@ -1,0 +1,193 @@
+"""Progress: which epoch a feed is in, where it began, how long it is, and when it is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from unbounded.core.clock import Clock
+from unbounded.feed.epoch import Epoch
+from unbounded.feed.in_flight import Count, InFlight
+
+_BEGINNING = Count()
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """The epoch at hand. It changes by one assignment, so that an exception between any two lines finds a whole one.
+
+    `goal` is the number of passes at which it ends, `seconds` what it took before it was last taken up, `left` says
+    that its trainer has left it before its end.
+    """
+
+    number: int = 0
+    start: Count = _BEGINNING
+    goal: Fraction | None = None
+    seconds: float = 0.0
+    begun: float | None = None
+    left: bool = False
+
+
+class Progress:
+    """The epoch at hand.
+
+    `epoch` says how much an epoch is, None leaving it to the trainer; `rows_per_pass` is None where passes must be
+    counted by their ends.
+    """
+
+    def __init__(self, epoch: Epoch | None, rows_per_pass: int | None, clock: Clock) -> None:
+        self.epoch = epoch
+        self._rows_per_pass = rows_per_pass
+        self._clock = clock
+        self.begin()
+
+    def begin(self) -> None:
+        """The run's beginning."""
+        self._now = _Current()
+
+    @property
+    def number(self) -> int:
+        """The number of the epoch at hand, from 0."""
+        return self._now.number
+
+    def renumber(self, number: int) -> None:
+        """Count the epochs on from `number`, for a trainer that has its own count."""
+        self._now = replace(self._now, number=number)
+
+    @property
+    def start(self) -> Count:
+        """Where it began."""
+        return self._now.start
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """The epoch is begun, or gone on with: time counts."""
+        if self._now.begun is None:
+            self._now = replace(self._now, begun=self._clock.monotonic())
+
+    @property
+    def seconds(self) -> float:
+        """How long the epoch has taken."""
+        now = self._now
+        return now.seconds + (0.0 if now.begun is None else self._clock.monotonic() - now.begun)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether its seconds are over."""
+        return self.epoch is not None and self.epoch.seconds is not None and self.seconds >= self.epoch.seconds
+
+    # -- bounds --------------------------------------------------------------------------------------------------
+
+    def passes(self, count: Count) -> Fraction:
+        """Passes up to a point: exact where it is known how many rows a pass has, else those that have ended."""
+        return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
+
+    def goal(self, passes: float) -> Fraction:
+        """The passes at which the epoch ends. They are carried: counted on from the last goal, not from where a batch
+        happened to end."""
+        if self._now.goal is None:
+            self._now = replace(self._now, goal=self.passes(self.start) + Fraction(str(passes)))
+        assert self._now.goal is not None
+        return self._now.goal
+
+    def leave(self) -> None:
+        """The trainer wants no more of this epoch's batches."""
+        self._now = replace(self._now, left=True)
+
+    @property
+    def left(self) -> bool:
+        """Whether the trainer has left it before its end."""
+        return self._now.left
+
+    def reached(self, now: Count) -> bool:
+        """Whether a bound is reached, of an epoch in which something was handed out."""
+        epoch, start = self.epoch, self.start
+        if epoch is None:
+            return False
+        return (
+            self.out_of_time
+            or (epoch.steps is not None and now.steps - start.steps >= epoch.steps)
+            or (epoch.rows is not None and now.rows - start.rows >= epoch.rows)
+            or (epoch.passes is not None and self.passes(now) >= self.goal(epoch.passes))
+        )
+
+    def end_in(self, flight: InFlight) -> int:
+        """The step at which the epoch ends, as far as batches decide it; beyond the lot's end where it is not in it."""
+        epoch, end = self.epoch, flight.end + 1
+        if epoch is None:
+            return end
+        if epoch.steps is not None:
+            end = min(end, self.start.steps + epoch.steps)
+        if epoch.rows is not None:
+            end = min(end, flight.first_step_with(self.start.rows + epoch.rows))
+        if epoch.passes is not None:
+            goal = self.goal(epoch.passes)
+            if self._rows_per_pass is not None:
+                end = min(end, flight.first_step_with(math.ceil(goal * self._rows_per_pass)))
+            else:
+                end = min(end, flight.first_step_with_passes(math.ceil(goal)))
+        # Never before one batch was handed out.
+        return max(end, self.start.steps + 1)
+
+    def length(self, batch_rows: int | None, declared_rows: int | None) -> int | None:
+        """How many batches the epoch at hand has in all, where that can be said beforehand.
+
+        Args:
+            batch_rows: rows in a batch; None where blocks of any size are the batches.
+            declared_rows: rows of the whole stream, up to its declared end; None where it has none.
+        """
+        epoch, start = self.epoch, self.start
+        steps: list[int] = []
+
+        def by_rows(rows: int) -> int | None:
+            return None if batch_rows is None else max(1, math.ceil((rows - start.rows) / batch_rows))
+
+        found: list[int | None] = []
+        if epoch is not None:
+            if epoch.seconds is not None:
+                return None
+            if epoch.steps is not None:
+                found.append(epoch.steps)
+            if epoch.rows is not None:
+                found.append(by_rows(start.rows + epoch.rows))
+            if epoch.passes is not None:
+                per_pass = self._rows_per_pass
+                found.append(None if per_pass is None else by_rows(math.ceil(self.goal(epoch.passes) * per_pass)))
+        if declared_rows is not None:
+            found.append(by_rows(declared_rows))
+        for each in found:
+            if each is None:
+                return None
+            steps.append(each)
+        return min(steps, default=None)
+
+    def end(self, reached: Count) -> None:
+        """It is over, where `reached` says: the next one begins there."""
+        epoch, goal = self.epoch, None
+        if epoch is not None and epoch.passes is not None and self.passes(reached) >= self.goal(epoch.passes):
+            goal = self.goal(epoch.passes) + Fraction(str(epoch.passes))
+        self._now = _Current(self.number + 1, reached, goal)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """As plain data."""
+        now = self._now
+        goal = None if now.goal is None else str(now.goal)
+        return {
+            "number": now.number,
+            "start": list(now.start),
+            "goal": goal,
+            "seconds": self.seconds,
+            "left": now.left,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave."""
+        goal = None if state["goal"] is None else Fraction(state["goal"])
+        start = Count(*state["start"])
+        self._now = _Current(state["number"], start, goal, state["seconds"], None, state.get("left", False))

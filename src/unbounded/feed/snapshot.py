@@ -1,0 +1,288 @@
+"""What of a feed goes into a checkpoint, and back: the position, and the rows of a source that can't go back.
+
+Such rows are written in segments: files that are written once and that several checkpoints share. A segment
+holds the rows that were read since the last one; small ones are written again together, so that there are
+few.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.node import Cursor, Node, StreamError
+from unbounded.core.trees import Tree
+from unbounded.feed.describe import innermost
+from unbounded.sources.live import Live
+from unbounded.store import disk
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved, Segment
+
+if TYPE_CHECKING:
+    from unbounded.feed.feed import Feed
+
+_SETTLE = 0.5  # seconds
+_SMALL = 1 << 18  # bytes: a segment smaller than this is written again with the next rows
+
+
+def dump(source: Node, cursor: Cursor) -> Any:
+    """The rows that were read and not trained on; None for a source that can go back."""
+    if not isinstance(source, Live):
+        return None
+    return source.dump(innermost(cursor)["row"], source.spool.stop.rows)
+
+
+def load(source: Node, dumps: list[Mapping[str, Any]]) -> None:
+    """Give a source that can't go back the rows that were saved with a position."""
+    if isinstance(source, Live):
+        source.load(dumps)
+
+
+class Keeper:
+    """Writes a feed's part of each checkpoint, and reads it back. One for each feed and directory."""
+
+    def __init__(self, feed: Feed, directory: Path, *, name: str = "feed") -> None:
+        self._feed = feed
+        self._name = name
+        self._segments: list[tuple[int, int, int, Segment]] = []  # first row, one past the last, bytes, file
+        self._counter = _Counter(directory / f"{name}.rows") if isinstance(self._source, Live) else None
+        self._said = ""  # of a counter that could not be written
+        self._watching = False
+        self._loaded: Saved | None = None  # what the run goes on from, until it is saved again
+
+    @property
+    def _source(self) -> Node:
+        return self._feed._opened.source
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source can't go back."""
+        return isinstance(self._source, Live)
+
+    def save(self, store: Checkpoints, *, last: bool = False) -> tuple[dict[str, Any], list[Segment]]:
+        """The feed's state as plain data, and the segments that belong to it.
+
+        `last` says that the run is about to stop: what a source is in the middle of reading is then to come along, and
+        it rests until `Feed.resume`.
+        """
+        if self._loaded is not None:
+            store.resume(self._loaded)
+            self._loaded = None
+        elif store.run is None:
+            store.run = uuid.uuid4().hex  # a run begins, and the directory had better be its own
+        source = self._source
+        if isinstance(source, Live) and (last or self._feed.interrupted):
+            source.settle(_SETTLE)
+        state = self._feed._state()
+        if isinstance(source, Live):
+            store.prepare(writing=True)  # the rows' counter lies in the directory, and there may be no segment
+            first = innermost(self._feed._cursor())["row"]
+            self._write_rows(store, source, first)
+            state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]
+            stop = source.spool.stop.rows
+            # Breaks after the last row; and where no row is left, the number of the next one.
+            state["tail"] = to_plain(source.dump(stop, stop))
+            self._watch(source)
+        return state, [segment for *_, segment in self._segments]
+
+    def _write_rows(self, store: Checkpoints, source: Live, first: int) -> None:
+        self._segments = [entry for entry in self._segments if entry[1] > first]
+        if not all(store.has(segment) for *_, segment in self._segments):
+            self._segments = []  # the directory was removed; the rows are still in memory, from `first` on
+        start = max(first, self._segments[-1][1] if self._segments else 0)
+        stop = source.spool.stop.rows
+        if start >= stop and self._segments:
+            return
+        while self._segments and self._segments[-1][2] < _SMALL and self._segments[-1][0] >= source.spool.start.rows:
+            start = self._segments.pop()[0]
+        rows = source.dump(start, stop)
+        if rows["count"]:
+            segment = store.add_segment(f"{self._name}-{start}-{stop}", rows)
+            self._segments.append((start, stop, segment.size, segment))
+
+    def saved(self, keep: int) -> None:
+        """The checkpoint is on the disk: the source may forget what no kept one needs.
+
+        Warns:
+            UserWarning: the number of rows read could not be noted beside it.
+        """
+        feed = self._feed
+        if feed._kept is None:
+            feed._kept = deque()
+        feed._kept.append(feed._cursor()["from"])
+        while len(feed._kept) > keep:
+            feed._kept.popleft()
+        feed._top.release(feed._kept[0])
+        problem = None if self._counter is None else self._counter.problem
+        said, self._said = self._said, "" if problem is None else problem.strerror or str(problem)
+        if self._said != said and self._said and self._counter is not None:
+            warnings.warn(
+                f"How many rows were read could not be noted in {self._counter.path}: {self._said}. Should the process "
+                "be killed, those lost then would not all be counted.",
+                stacklevel=3,
+            )
+
+    def load(self, state: Mapping[str, Any], saved: Saved, *, accept_changes: bool = False) -> None:
+        """Go to where the state was saved."""
+        source = self._source
+        dumps = []
+        if isinstance(source, Live):
+            files = {segment.name: segment for segment in saved.segments}
+            self._segments = [(low, high, size, files[name]) for low, high, size, name in state["segments"]]
+            dumps = [saved.read_segment(name) for *_, name in state["segments"]]
+            dumps.append(from_plain(state["tail"]))
+        self._feed._restore(state, dumps, accept_changes=accept_changes)
+        self._loaded = saved
+        self.begin()
+
+    def begin(self) -> None:
+        """A run begins here, or goes on: count what a killed one had read, and keep count from now on."""
+        source = self._source
+        if isinstance(source, Live) and self._counter is not None:
+            source.lost += max(0, self._counter.read() - source.spool.stop.rows - source.lost)
+            self._watch(source)
+
+    def _watch(self, source: Live) -> None:
+        counter = self._counter
+        assert counter is not None
+        with source._state:  # the thread that reads notes rows under this lock: an older count must not follow a newer
+            if not self._watching:
+                self._watching, others = True, source.on_rows  # those of other directories
+
+                def note(rows: int) -> None:
+                    if others is not None:
+                        others(rows)
+                    # With those lost before: killed again before it saves, a run must not forget them.
+                    counter.write(rows + source.lost)
+
+                source.on_rows = note
+            counter.renew(source.spool.stop.rows + source.lost)
+
+
+class _Counter:
+    """How many rows were read in all, in a file of eight bytes: what was written outlives a process that is killed.
+
+    The thread that reads writes it. Where the disk refuses, reading goes on, and `problem` says so at the next save.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._close: Callable[[], object] = lambda: None
+        self.problem: OSError | None = None
+
+    def read(self) -> int:
+        """What was last written; 0 where nothing was."""
+        try:
+            (rows,) = struct.unpack("<q", self.path.read_bytes())
+        except (OSError, struct.error):
+            return 0
+        return int(rows)
+
+    def write(self, rows: int) -> None:
+        """Note a number of rows."""
+        try:
+            if self._fd is None:
+                # Never emptied: a kill between that and the next line would forget all that was lost.
+                self._fd = disk.call(os.open, self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                self._close = weakref.finalize(self, os.close, self._fd)
+            # Not through mapped memory: where a full disk has no page for it, that is SIGBUS and no error.
+            disk.call(os.pwrite, self._fd, struct.pack("<q", rows), 0)
+            self.problem = None
+        except OSError as error:
+            self.problem = error
+
+    def renew(self, rows: int) -> None:
+        """Note it again where the file was removed, or the disk refused."""
+        try:
+            there = self._fd is not None and os.stat(self.path).st_ino == os.fstat(self._fd).st_ino
+        except OSError:
+            there = False
+        if not there:
+            self._close()
+            self._fd = None
+        if not there or self.problem is not None:
+            self.write(rows)
+
+
+class Directories:
+    """The directories that a feed is saved to and loaded from; all that is written to them is of one run."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._run = uuid.uuid4().hex
+        self._open: dict[Path, tuple[Keeper, Checkpoints]] = {}
+
+    @classmethod
+    def of(cls, feed: Feed) -> Directories:
+        """Those of a feed."""
+        if feed._directories is None:
+            feed._directories = cls(feed)
+        directories: Directories = feed._directories
+        return directories
+
+    def open(self, directory: str | os.PathLike[str], keep: int | None = None) -> tuple[Keeper, Checkpoints]:
+        """A directory's checkpoints, and what writes the feed's part of them.
+
+        Raises:
+            ValueError: the directory is a URL.
+        """
+        path = Path(os.path.abspath(disk.local_path(directory)))
+        if path not in self._open:
+            store = Checkpoints(directory, keep=3 if keep is None else keep, run=self._run)
+            self._open[path] = (Keeper(self._feed, store.directory), store)
+        keeper, store = self._open[path]
+        if keep is not None:
+            store.keep = keep
+        return keeper, store
+
+    def loaded(self, saved: Saved) -> None:
+        """The feed goes on with the run of a checkpoint."""
+        self._run = saved.run
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for _, store in self._open.values():
+            store.close()
+
+
+def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
+    """See `Feed.save`."""
+    if feed.outstanding:
+        raise StreamError(
+            "A batch is out and not confirmed, so whether its update is in the model can't be known. Call "
+            "feed.trained() once the batch "
+            "is trained on, and then feed.save(); or save between epochs."
+        )
+    keeper, store = Directories.of(feed).open(directory, keep)
+    info, segments = keeper.save(store)
+    path = store.write(feed.steps, state, {"feed": info}, segments=segments)
+    keeper.saved(keep)
+    return path
+
+
+def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
+    """See `Feed.load`."""
+    feed._usable()
+    directories = Directories.of(feed)
+    keeper, store = directories.open(directory)
+    saved = store.newest()
+    if saved is None:
+        return None
+    if "feed" not in saved.info:
+        by = "ub.keras.Checkpoint" if "keras" in saved.info else "something else than Feed.save"
+        raise CheckpointError(
+            f"{saved.path} was written by {by}, and Feed.load can't go on with it. Go on as it was begun, or use "
+            "another directory."
+        )
+    state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
+    keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
+    directories.loaded(saved)
+    return state

@@ -1,0 +1,80 @@
+"""What a feed refuses to hand out: Python objects, and values that are not finite; with the address of the row."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from unbounded.core import finite_rows, trees
+from unbounded.core.node import Node, StreamError, empty_stream
+from unbounded.core.trees import RowsError
+from unbounded.feed import describe
+from unbounded.feed.in_flight import InFlight
+from unbounded.sources.live import Live
+from unbounded.stream import Stream
+
+
+def bad_rows(flight: InFlight) -> dict[int, int]:
+    """How many rows have a NaN or an infinity, by step, of the batches that have some; raises RowsError for Python
+    objects, which no trainer can use."""
+    run = flight.run
+    for part in run.parts:
+        for path, leaf in trees.leaves(part):
+            if leaf.dtype.hasobject:
+                raise RowsError(
+                    f"{trees.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
+                    "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
+                )
+    if not any(finite_rows.first_non_finite(part) for part in run.parts):
+        return {}
+    counts = enumerate(map(finite_rows.non_finite_rows, run.items), flight.before.steps)
+    return {step: rows for step, rows in counts if rows}
+
+
+def unsavable(source: Node) -> None:
+    """Raise RowsError where a source's rows travel with the checkpoint and can't be saved: at the first batch, and not
+    at the first save."""
+    if not isinstance(source, Live):
+        return
+    block = source.spool.read(source.spool.start)
+    for path, leaf in () if block is None or not block.count else trees.leaves(block.rows):
+        if leaf.dtype.hasobject:
+            raise RowsError(
+                f"{trees.name(path)} of the source is {leaf.dtype} (Python objects). Rows of a source that can't go "
+                "back travel with the checkpoint, and these can't be saved so that loading runs no code. Yield "
+                "numbers, or text: np.array(names, dtype='U')."
+            )
+
+
+def skipping(stream: Stream) -> Stream:
+    """The same stream without rows that have a NaN or an infinity; the first of them is named by a warning."""
+    before = stream.before_batch()
+    return stream.finite(lambda ordinal: describe.row_address(before, ordinal))
+
+
+def empty(stream: Stream) -> StreamError:
+    """The error for a stream that came to its declared end without a single batch."""
+    return empty_stream(repr(stream))
+
+
+def non_finite(stream: Stream, flight: InFlight, step: int, *, skipping: bool = False) -> NoReturn:
+    """Raise ValueError for batch number `step`, which has a value that is not finite.
+
+    `skipping` says that rows which were not finite before `batch` were left out.
+    """
+    index = step - flight.before.steps
+    bad = finite_rows.first_non_finite(flight.run.items[index])
+    assert bad is not None
+    path, row = bad
+    number = flight.before.rows + index * flight.run.size + row
+    where = describe.address(stream, step, row)
+    what_to_do = (
+        "It was finite when it came to .batch(), where on_nan='skip' leaves rows out: a function after .batch() has "
+        "made it. Put that before .batch(), or mend what it makes."
+        if skipping
+        else "Feed(on_nan='skip') leaves such rows out, and goes on from here; or mend it with .map(), leave it out "
+        "with .filter(), or allow it: Feed(on_nan='pass')."
+    )
+    raise ValueError(
+        f"{trees.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "
+        f"run{where}). Nothing was trained on it. {what_to_do}"
+    )

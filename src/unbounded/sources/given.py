@@ -1,0 +1,84 @@
+"""What users give as arrays: lists of plain numbers become arrays, and what is no array gets a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unbounded.core.trees import RowsError, Tree
+
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic)
+
+
+def as_arrays(tree: Tree, what: str, path: str = "") -> Tree:
+    """The same tree with lists of plain numbers or texts, nested or not, as arrays; other leaves as they are.
+
+    Args:
+        tree: what the user gave.
+        what: the word that was called, for errors.
+
+    Raises:
+        RowsError: lists of unequal lengths.
+        TypeError: something that is no array.
+    """
+    if isinstance(tree, dict):
+        return {key: as_arrays(value, what, f"{path}[{key!r}]") for key, value in tree.items()}
+    if isinstance(tree, list) and _is_plain(tree):
+        try:
+            return np.asarray(tree)
+        except ValueError:
+            raise RowsError(
+                f"{what} was given a list {_at(path)}whose parts have unequal lengths. Expected rows of one shape: pad "
+                "or cut them, or give each column as an array of its own in a tuple."
+            ) from None
+    if isinstance(tree, (tuple, list)):
+        parts = [as_arrays(value, what, f"{path}[{index}]") for index, value in enumerate(tree)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if tree is not None and not isinstance(tree, np.ndarray):
+        _check(tree, what, path)
+    return tree
+
+
+def _is_plain(value: Any) -> bool:
+    return all(_is_plain(part) if isinstance(part, list) else isinstance(part, _PLAIN) for part in value) and bool(
+        value
+    )
+
+
+def _at(path: str) -> str:
+    return f"at {path} " if path else ""
+
+
+def _check(leaf: Any, what: str, path: str) -> None:
+    name = type(leaf).__name__
+    if isinstance(leaf, (str, bytes)) or hasattr(leaf, "__fspath__"):
+        raise TypeError(
+            f"{what} was given {leaf!r} {_at(path)}in place of an array. A file's arrays have to be opened first: "
+            "np.load(path, mmap_mode='r') reads them where they lie."
+        )
+    ours = type(leaf).__module__.startswith("unbounded.")  # a stream or a feed, which only says that it is no array
+    if not ours and any(hasattr(leaf, attribute) for attribute in ("__array__", "__array_interface__", "__dlpack__")):
+        return
+    if hasattr(leaf, "tensors"):
+        raise TypeError(
+            f"{what} was given a {name} {_at(path)}in place of arrays. Give those that it holds: "
+            "ub.arrays(dataset.tensors)."
+        )
+    if callable(leaf) or hasattr(leaf, "__next__"):
+        raise TypeError(
+            f"{what} was given a {name} {_at(path)}in place of an array. Rows that a function makes are "
+            "ub.generate(fn), or ub.samples(fn) where it yields one at a time."
+        )
+    if (
+        hasattr(leaf, "__getitem__")
+        and hasattr(leaf, "__len__")
+        and not isinstance(leaf, (memoryview, bytearray, range))
+    ):
+        raise TypeError(
+            f"{what} was given a {name} {_at(path)}in place of an array. Rows of a data set that is read one by one "
+            "come from a generator with a parameter start, that yields dataset[start % len(dataset)] and counts start "
+            "up: ub.samples(rows)."
+        )
+    if hasattr(leaf, "_stages") or hasattr(leaf, "tally"):
+        raise TypeError(f"{what} was given a {name} {_at(path)}in place of an array. It has its rows already.")

@@ -1,0 +1,192 @@
+"""Reading: what a user's function yields, as blocks: copied, checked, stamped with the time, single samples stacked.
+
+What was yielded is copied at once, so a generator may fill the same memory again, and nothing that becomes of the
+rows reaches the user's own arrays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from unbounded.core import row_spec, trees, user_code
+from unbounded.core.block import Block
+from unbounded.core.clock import Clock
+from unbounded.core.locked import locked
+from unbounded.core.trees import Array, Tree
+
+_MOST_SAMPLES = 256
+_SOON = 0.01  # seconds after which single samples are handed on, few as they may be
+_ENDED = object()
+
+
+class Form:
+    """What the rows of one function must be, from the first of them on.
+
+    Args:
+        word: what the user wrote, `generate` or `samples`.
+        name: the function's name.
+        single: whether it yields single samples.
+        clock: what tells when rows arrived.
+    """
+
+    def __init__(self, word: str, name: str, single: bool, clock: Clock) -> None:
+        self.word = word
+        self.name = name
+        self.single = single
+        self.clock = clock
+        self._spec: Tree = None
+
+    def block(self, rows: Tree, number: int) -> Block:
+        """Rows as a block; raises RowsError where they are not what they were before."""
+        what = f"{'Sample' if self.single else 'Row'} {number:,} of {self.name}()"
+        count = trees.count_checked(rows, what)
+        if self._spec is None:
+            self._spec = row_spec.spec(rows)
+        else:
+            row_spec.check_same(self._spec, rows, what)
+        return Block(rows, count, None, np.full(count, self.clock.time()))
+
+
+class Made:
+    """What one call of the function returned: something to iterate over, once."""
+
+    def __init__(self, fn: Callable[..., Any], form: Form, **given: Any) -> None:
+        self.value = value = user_code.call(fn, **given)
+        refused = (Mapping, str, bytes) if form.single else (Mapping, str, bytes, np.ndarray)
+        if isinstance(value, refused) or not isinstance(value, Iterable | Iterator):
+            raise TypeError(
+                f"{form.word}() called {form.name}(), which returned a {type(value).__name__}. Expected a function "
+                f"that yields {'one sample' if form.single else 'some rows'} after the other: "
+                "`yield` in place of `return`, in a loop."
+                + ("" if form.single else " For rows that are all there already, use ub.arrays.")
+            )
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether it can be put back where it was."""
+        return hasattr(self.value, "state_dict") and hasattr(self.value, "load_state_dict")
+
+    def close(self) -> None:
+        """Let go of what it holds open, if it can be told to."""
+        close = getattr(self.value, "close", None)
+        if close is not None:
+            close()
+
+
+class Reading:
+    """Blocks of what a call of the function made.
+
+    Args:
+        made: what it returned.
+        form: what its rows must be.
+        row: the number of its first row, for messages.
+    """
+
+    def __init__(self, made: Made, form: Form, row: int) -> None:
+        self.made = made
+        self._form = form
+        self._row = row
+        self._values = user_code.call(iter, made.value)
+        self._left: Any = None  # a sample that fits no block with those before it
+        self._failure: Exception | None = None  # it came after samples that are rows all the same
+        self._ended = False
+        self._lock = threading.Lock()  # guards the three below
+        self._asking = False
+        self._closing = False
+        self._closed = False
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the iterator has given more than the blocks hold."""
+        return self._left is not None or self._failure is not None
+
+    def next(self) -> Block | None:
+        """The next block, perhaps without rows; None at the iterator's end."""
+        self._set_asking(True)
+        try:
+            rows = self._stacked() if self._form.single else self._ask()
+        finally:
+            self._set_asking(False)
+        if rows is _ENDED:
+            return None
+        block = self._form.block(rows if self._form.single else trees.map_leaves(trees.copied, rows), self._row)
+        self._row += block.count
+        return block
+
+    def _ask(self) -> Any:
+        return user_code.call(next, self._values, _ENDED)
+
+    def _stacked(self) -> Any:
+        samples: list[Tree] = []
+        if self._left is not None:
+            samples, self._left = [self._left], None
+        clock = self._form.clock
+        asked = clock.monotonic()
+        while len(samples) < _MOST_SAMPLES:
+            try:
+                if self._failure is not None:
+                    raise self._failure
+                value = _ENDED if self._ended else self._ask()
+            except Exception as error:
+                if not samples:
+                    raise
+                self._failure = error
+                break
+            if value is _ENDED:
+                self._ended = True
+                break
+            sample = trees.map_leaves(_copied_sample, value)
+            if samples and not row_spec.same_spec(samples[0], sample):
+                self._left = sample
+                break
+            samples.append(sample)
+            # A sample that was long in coming is handed on at once: the next may be as long.
+            if clock.monotonic() - asked >= _SOON:
+                break
+        return trees.join(samples) if samples else _ENDED
+
+    def close(self) -> None:
+        """Close the iterator: at once, or when the thread that asks it for rows comes back."""
+        if self._may_close():
+            self._close()
+
+    def abandon(self) -> None:
+        """Close the iterator after a failure; the failure is what is raised, not an error of closing."""
+        with suppress(Exception):
+            self.close()
+
+    def _close(self) -> None:
+        close = getattr(self._values, "close", None)
+        if close is not None and self._values is not self.made.value:
+            close()
+        self.made.close()
+
+    @locked
+    def _may_close(self) -> bool:
+        self._closing = True
+        if self._asking or self._closed:
+            return False
+        self._closed = True
+        return True
+
+    def _set_asking(self, asking: bool) -> None:
+        # A generator that runs can't be closed: not by another thread, nor by a signal handler in its own.
+        if self._asked(asking):
+            self._close()
+
+    @locked
+    def _asked(self, asking: bool) -> bool:
+        self._asking = asking
+        if asking or not self._closing or self._closed:
+            return False
+        self._closed = True
+        return True
+
+
+def _copied_sample(leaf: Any) -> Array:
+    return np.array(leaf, order="C")[None]

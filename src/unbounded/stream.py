@@ -1,0 +1,336 @@
+"""Stream: the words with which a user says what becomes of rows, and looks at what comes of them. What is known of a
+chain of them, and putting it to work, is left to `_chain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unbounded.chain import Chain
+from unbounded.core import show, trees
+from unbounded.core.block import Run
+from unbounded.core.clock import SYSTEM
+from unbounded.core.identity import not_compared
+from unbounded.core.node import EndOfStream, empty_stream
+from unbounded.core.show import words
+from unbounded.core.trees import Tree
+from unbounded.core.words import STREAM, checked, unknown
+from unbounded.feed.waiting import Waiting
+from unbounded.stages.batch import Batch
+from unbounded.stages.map import Filter, Map, MapRows, Select
+from unbounded.stages.normalize import Normalize
+from unbounded.stages.prefetch import Buffer, Overflow, Prefetch
+from unbounded.stages.random_map import RandomMap
+from unbounded.stages.replay import Replay
+from unbounded.stages.shuffle import Shuffle
+from unbounded.stages.stage import Stage
+from unbounded.stages.take import Take
+from unbounded.stages.windows import Windows
+
+
+class LeafShape(NamedTuple):
+    """The shape and the dtype of one leaf of a batch."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+
+class Stream(Chain):
+    """Where rows come from and what becomes of them: `source.stage().stage()`, in the order in which the data
+    goes.
+
+    A stream is a description, and nothing runs before a `Feed` is made of it. It never changes: each word
+    gives a new one. `batch` is the last word that changes rows; only `map`, `random_map` and `prefetch` may
+    follow it.
+
+    Sources make streams: `unbounded.arrays`, `generate`, `samples`, `machine`.
+    """
+
+    # -- the words -----------------------------------------------------------------------------------------------
+
+    @checked(".map(fn, workers=0)")
+    def map(self, fn: Callable[[Tree], Tree], *, workers: int = 0) -> Stream:
+        """Change rows, whole columns at a time.
+
+        Args:
+            fn: is given a tree of arrays, each of shape (rows, …), and returns a tree with as many rows. It
+                must be pure, and treat each row for itself: how many rows it is given at a time carries no
+                meaning. After `batch` it is given one whole batch, and may look across rows.
+            workers: threads that call it; 0 calls it where the rows are pulled. Order is kept. Worth it for
+                functions that release the GIL, as most of NumPy does on large arrays.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.arrays(np.arange(4), shuffle=False).map(lambda rows: rows * 10).batch(2).batch_at(1)
+        array([20, 30])
+        """
+        return self._then(Map(fn, workers))
+
+    @checked(".map_rows(fn)")
+    def map_rows(self, fn: Callable[[Tree], Tree]) -> Stream:
+        """Change rows one at a time: convenient and slow; `map` is the fast one.
+
+        Args:
+            fn: is given a tree of arrays of shape (…), one row without its first dimension, and returns such
+                a tree.
+        """
+        return self._then(MapRows(fn))
+
+    @checked(".random_map(fn, seed=0, group=64)")
+    def random_map(self, fn: Callable[[Tree, np.random.Generator], Tree], *, seed: int = 0, group: int = 64) -> Stream:
+        """Change rows by chance, such as augmentation: the same draws after any number of resumes.
+
+        Args:
+            fn: is given rows and a `numpy.random.Generator`, and returns as many rows. Before `batch` it is
+                given the rows in groups that begin at fixed rows; after `batch`, a whole batch.
+            seed: draws are a function of the seed, the stage's place in the stream, and the group's or
+                batch's number.
+            group: rows to a group. Rows wait until their group is full: choose a small one for slow live
+                streams.
+
+        >>> import numpy as np, unbounded as ub
+        >>> def noisy(rows, rng):
+        ...     return rows + rng.normal(size=rows.shape)
+        >>> stream = ub.arrays(np.zeros(8)).random_map(noisy).batch(4)
+        >>> bool((stream.batch_at(5) == stream.batch_at(5)).all())
+        True
+        """
+        return self._then(RandomMap(fn, seed, group, self._batched))
+
+    @checked(".filter(fn)")
+    def filter(self, fn: Callable[[Tree], Any]) -> Stream:
+        """Keep the rows for which `fn` says True.
+
+        Args:
+            fn: is given a tree of arrays of shape (rows, …) and returns bool of shape (rows,). It must be
+                pure, and treat each row for itself.
+        """
+        return self._then(Filter(fn))
+
+    @checked(".select(x, y, weight)")
+    def select(self, x: Any, y: Any = None, weight: Any = None) -> Stream:
+        """Columns of a dict as what `fit` takes: x, or (x, y), or (x, y, weight).
+
+        Args:
+            x: the name of a column; or a list or dict of names, nested as the model's inputs are.
+            y: the same for the targets.
+            weight: the name of the column of sample weights.
+        """
+        return self._then(Select(x, y, weight))
+
+    @checked(".shuffle(rows, seed=0)")
+    def shuffle(self, rows: int, *, seed: int = 0) -> Stream:
+        """Put each `rows` rows on end in a random order. A buffer closes at the end of a pass: each row comes
+        once in each.
+
+        Args:
+            rows: how many rows the buffer holds. As many as a pass has make its order uniformly random.
+            seed: the order is a function of the seed, the stage's place in the stream, and the buffer's
+                number.
+        """
+        return self._then(Shuffle(rows, seed))
+
+    @checked(".buffer(rows, overflow='block')")
+    def buffer(self, rows: int, *, overflow: Overflow = "block") -> Stream:
+        """Hold up to `rows` rows, first in, first out, filled by a thread while the model trains.
+
+        Args:
+            rows: how many rows it holds.
+            overflow: what happens when it is full: "block" lets the source wait; "drop_oldest" lets the
+                oldest rows go, counts them, and leaves a gap in their place (the stream's guarantee is then
+                `at_most_once`).
+        """
+        return self._then(Buffer(rows, overflow))
+
+    @checked(".windows(length, stride=1, by=None)")
+    def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None) -> Stream:
+        """Sliding windows: each row becomes `length` consecutive rows, leaves of shape (windows, length, …).
+
+        A window never spans a boundary: the end of a pass, or a gap.
+
+        Args:
+            length: rows in a window.
+            stride: rows between the starts of two windows.
+            by: the name of a column: windows hold the rows of one key each. Each key's last rows are then
+                part of the position.
+            expire: with `by`, rows of the whole stream after which a silent key is forgotten. None keeps keys
+                for ever.
+        """
+        return self._then(Windows(length, stride, by, expire))
+
+    @checked(".normalize(*columns, by=None)")
+    def normalize(self, *columns: Any, by: str | None = None) -> Stream:
+        """Bring columns to mean 0 and variance 1, by the running statistics of all rows so far.
+
+        NaN stays out of the statistics, is counted (`stats.bad`), and passes through.
+
+        Args:
+            columns: names of columns of a dict, or positions in a tuple. None given: every floating-point
+                column.
+            by: the name of a column: each key has statistics of its own, which are part of the position.
+        """
+        return self._then(Normalize(columns, by))
+
+    @checked(".replay(capacity, reuse=4.0, half_life=None)")
+    def replay(
+        self,
+        capacity: int,
+        *,
+        reuse: float = 4.0,
+        half_life: float | None = None,
+        seed: int = 0,
+        start_after: int = 0,
+    ) -> Stream:
+        """Train on the recent rows, each about `reuse` times.
+
+        For each row that comes in, `reuse` rows come out, drawn from the `capacity` newest. The ratio is
+        exact from the first row on; so the first rows, which are alone in the buffer, are used far more often than
+        later ones, unless `start_after` lets the buffer fill.
+
+        Args:
+            capacity: how many rows count as recent.
+            reuse: rows out for each row in; fractions are fine.
+            half_life: in rows: a row this much older is half as likely to be drawn. None draws uniformly.
+            seed: which row comes when is a function of the seed and the stage's place in the stream.
+            start_after: rows that must have come in before the first comes out, `capacity` at most. The ratio counts
+                from there: the rows before are drawn as all others while they are in the buffer, and less often.
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.arrays(np.arange(1000), shuffle=False).replay(100, reuse=16, start_after=100).batch(50)
+        >>> uses = np.bincount(np.concatenate([stream.batch_at(step) for step in range(100)]))
+        >>> int(uses[0]), int(uses.max())
+        (0, 18)
+        """
+        return self._then(Replay(capacity, reuse, half_life, seed, start_after))
+
+    @checked(".take(rows)")
+    def take(self, rows: int) -> Stream:
+        """The first `rows` rows, and then the declared end."""
+        return self._then(Take(rows))
+
+    @checked(".batch(rows)")
+    def batch(self, rows: int) -> Stream:
+        """Rows in batches of `rows` each. Only at a declared end may the last have fewer; it is neither
+        padded nor mixed."""
+        return self._then(Batch(rows))
+
+    @checked(".prefetch(batches)")
+    def prefetch(self, batches: int) -> Stream:
+        """Work ahead in a thread: at least `batches` batches, so that the model does not wait."""
+        return self._then(Prefetch(batches))
+
+    def _then(self, stage: Stage) -> Stream:
+        if self._batched and isinstance(stage, Batch):
+            raise ValueError(
+                f".batch({stage.rows:,}) stands after .batch({self.batch_size:,}): rows are put into batches once. "
+                "Write the one that is meant."
+            )
+        if self._batched and not stage.after_batch:
+            raise ValueError(
+                f".{stage.word}() stands after .batch(), which is the last word that changes rows. Expected only "
+                ".map(), "
+                f".random_map() and .prefetch() there: put .{stage.word}() before .batch()."
+            )
+        stream = self._with((*self._stages, stage))
+        if isinstance(stage, Batch):
+            rows = stream._declared_rows()
+            if rows is not None and stage.rows > rows:
+                raise ValueError(
+                    f".batch({stage.rows:,}) is larger than the {rows:,} rows that come before the declared end. Use "
+                    f".batch({rows}) or fewer, or declare a later end."
+                )
+        return stream
+
+    def peek(self) -> Tree:
+        """The first batch; without `batch`, the source's first block. Nothing is trained on, and no feed is moved.
+
+        A source that can't go back is read for it, from its beginning, and what was read is gone: of a live stream
+        that is at work, use `Feed.peek`.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
+        {'x': array([0., 1., 2.])}
+        """
+        self.check_gives_rows()
+        opened = self.open()
+        waiting = Waiting([(part.word, words(part)) for part in self.parts], opened.top.counts, SYSTEM)
+        waiting.begin()
+        passes = 0
+        try:
+            while True:
+                block = opened.top.pull(0.05)
+                if block is not None and block.count:
+                    return block.items[0] if isinstance(block, Run) else block.rows
+                waiting.look()
+                passes += 1 if block is not None and block.boundary is not None and block.boundary.kind == "pass" else 0
+                if passes > 1 and waiting.sentence:
+                    self.refuse_without_batches(passes)
+        except EndOfStream:
+            raise empty_stream(repr(self)) from None
+        finally:
+            opened.top.close()
+
+    def shapes(self) -> Tree:
+        """The shapes and dtypes of the first batch, each with the batch's rows first; it looks as `peek` does.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.arrays({"x": np.zeros((6, 2)), "y": np.arange(6)}).select("x", "y").batch(3).shapes()
+        (float64[3, 2], int64[3])
+        """
+        return trees.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
+
+    def describe(self) -> str:
+        """The chain, a line for each word, with what it holds back and what it promises.
+
+        "Known by type alone" is what a function reads and the fingerprint can't compare: a model, an open file.
+        """
+        lines = []
+        for part, rows in zip(self.parts, self._rows_at(), strict=True):
+            first = "" if part is self._source else "."
+            text = f"{first}{words(part)}"
+            notes = [] if rows is None else [f"{rows:,} rows a pass"]
+            if part.guarantee != "exact":
+                notes.append(part.guarantee.replace("_", " "))
+            if (fn := getattr(part, "fn", None)) is not None and (unread := not_compared(fn)):
+                notes.append(f"known by type alone: {', '.join(unread)}")
+            lines.append(f"{text:<44}{', '.join(notes)}".rstrip())
+        lines.append(f"guarantee: {self.guarantee.replace('_', ' ')}; fingerprint {self.fingerprint}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return show.stream(self.parts, self._rows_at(), self.batch_size, self.guarantee)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"Stream has no {name!r}.", name=name, obj=self)
+        raise AttributeError(unknown("Stream", name, STREAM, dir(type(self))), name=name, obj=self)
+
+    def __iter__(self) -> Iterator[Tree]:
+        raise TypeError(
+            "A stream is a description: nothing runs yet, and it may never end. Batches come from a feed: "
+            "for batch in ub.Feed(stream, epoch=ub.Epoch(steps=1000)); stream.peek() gives the first one."
+        )
+
+    def __len__(self) -> int:
+        raise TypeError(
+            "A stream has no length: it may never end. stream.rows_per_pass says how many rows a pass has; "
+            "len(feed) how many batches an epoch has: ub.Feed(stream, epoch=ub.Epoch(steps=1000))."
+        )
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __array__(self, *args: Any, **given: Any) -> Any:
+        # Keras's fit asks whatever it does not know for an array.
+        raise TypeError(
+            "A stream is no array. Keras takes a feed of it: model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000))). "
+            "stream.peek() gives the first batch."
+        )
+
+    def __getitem__(self, step: int) -> Tree:
+        raise TypeError(f"A stream has no items. stream.batch_at({step!r}) gives what that batch contains.")

@@ -1,0 +1,26 @@
+"""What torch's DataLoader needs to know of a feed; torch is asked only where it was imported already."""
+
+from __future__ import annotations
+
+import sys
+
+from unbounded.core.node import StreamError
+
+
+def register(feed: type) -> None:
+    """Let DataLoader(feed, batch_size=None) iterate over a feed, as over an IterableDataset, instead of indexing it."""
+    data = sys.modules.get("torch.utils.data")
+    if data is not None and not issubclass(feed, data.IterableDataset):
+        data.IterableDataset.register(feed)
+
+
+def refuse_worker() -> None:
+    """Raise StreamError in a worker process of a DataLoader: each worker would train on the same batches."""
+    data = sys.modules.get("torch.utils.data")
+    info = None if data is None else data.get_worker_info()
+    if info is not None:
+        raise StreamError(
+            f"DataLoader(num_workers={info.num_workers}) gives each worker process a copy of the feed: each batch "
+            "would come once from each, and no position would be known. Use num_workers=0; .prefetch(n) and "
+            ".map(fn, workers=n) work ahead in threads."
+        )
