@@ -6,7 +6,6 @@ import itertools
 import json
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,7 +126,7 @@ def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() ->
         assert spool.start.rows > 5000
         assert len(spool._blocks) < 300
     with ub.Feed(ub.generate(once).batch(3)) as feed:
-        feed._kept = deque([{"row": 0, "breaks": 0}])  # as a checkpoint does
+        feed.hold()  # as a checkpoint does
         for i, _ in enumerate(feed.batches()):
             if i == 300:
                 break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ class Dropping:
         self.number = 0
         self.blocks = 0
         self.feed = ub.Feed(self.stream)
-        self.feed._kept = deque()  # positions stay good until the test says otherwise
+        self.feed.hold()  # positions stay good until the test says otherwise
 
     def start(self) -> None:
         assert self.feed._take_in() is None
@@ -221,7 +220,7 @@ def test_a_new_process_drops_what_was_dropped_and_no_settled_row_a_second_time()
 
 def test_the_log_of_drops_is_let_go_with_what_was_trained() -> None:
     run = Dropping(4)
-    run.feed._kept = None
+    run.feed._holding = False
     run.start()
     for _ in range(30):
         run.give(12)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -205,7 +204,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
     """
     live = _is_live(stream)
     with Feed(stream, on_nan="pass") as feed:
-        feed._kept = deque()  # nothing is released: every position stays good
+        feed.hold()
         expected, states = _run(feed, steps + ahead)
         if live:
             for step in range(min(steps, len(expected))):

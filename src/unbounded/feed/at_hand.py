@@ -54,8 +54,10 @@ class AtHand:
         self._last_counts: dict[str, int] = {}  # the nodes', once it is closed
         self._savable = False  # the source's rows were looked at
         self._interrupted = False
-        # Of the checkpoints that are kept, oldest first; None where there are none.
-        self._kept: deque[Cursor] | None = None
+        self._holding = False  # what is trained is not released: checkpoints, or positions taken, may need it
+        self._needed: deque[Cursor] = deque()  # what the kept checkpoints need, oldest first
+        # Of checkpoints that have reached the disk since, and how many are kept: left by the thread that wrote them.
+        self._posted: deque[tuple[Cursor, int]] = deque()
         self.progress = Progress(epoch, self._rows_per_pass, clock)
         """Where in its epoch the feed is."""
         self.counters = Counters(clock)
@@ -299,8 +301,26 @@ class AtHand:
             self.counters.trained(self._flights.popleft().run)
         self._count_bad()
         cursor = self._cursor()
-        if self._kept is None:
+        self._release_posted()
+        if not self._holding:
             self._top.release(cursor["from"])
+
+    def hold(self) -> None:
+        """From here on nothing is released but by `post`: every position taken stays good in this process."""
+        self._holding = True
+
+    def post(self, needed: Cursor, keep: int) -> None:
+        """A checkpoint that needs `needed` is on the disk, one of `keep` that are kept: the sources may forget what none
+        of them needs. From any thread; done when the feed lets go of rows the next time."""
+        self._posted.append((needed, keep))
+
+    def _release_posted(self) -> None:
+        while self._posted:
+            needed, keep = self._posted.popleft()
+            self._needed.append(needed)
+            while len(self._needed) > keep:
+                self._needed.popleft()
+            self._top.release(self._needed[0])
 
     def _count_bad(self) -> None:
         # Once they are trained: a batch that comes again would else be counted twice, and after a resume as well.

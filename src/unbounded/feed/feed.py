@@ -118,7 +118,7 @@ class Feed(Loops):
                 ".batch(n) makes batches of one size.",
                 stream,
             )
-        self._directories: Any = None  # where it is saved and loaded, once it is: `_kept.Directories`
+        self._directories: Any = None  # where it is saved and loaded, once it is: `snapshot.Directories`
         # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.
         self._dropped = weakref.finalize(self, _thread.start_new_thread, self._top.close, ())

@@ -12,7 +12,6 @@ import struct
 import uuid
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,38 +65,38 @@ class Keeper:
         """Whether the source can't go back."""
         return isinstance(self._source, Live)
 
-    def save(self, store: Checkpoints, *, last: bool = False) -> tuple[dict[str, Any], list[Segment]]:
-        """The feed's state as plain data, and the segments that belong to it.
+    def cut(self, *, last: bool = False) -> Snapshot:
+        """The feed's part of a checkpoint of this moment. In the thread that trains.
 
         `last` says that the run is about to stop: what a source is in the middle of reading is then to come along, and
         it rests until `Feed.resume`.
         """
+        source = self._source
+        if isinstance(source, Live) and (last or self._feed.interrupted):
+            source.settle(_SETTLE)
+        return Snapshot(self, self._feed)
+
+    def _write(self, store: Checkpoints, state: dict[str, Any], first: int, stop: int) -> list[Segment]:
         if self._loaded is not None:
             store.resume(self._loaded)
             self._loaded = None
         elif store.run is None:
             store.run = uuid.uuid4().hex  # a run begins, and the directory had better be its own
         source = self._source
-        if isinstance(source, Live) and (last or self._feed.interrupted):
-            source.settle(_SETTLE)
-        state = self._feed._state()
         if isinstance(source, Live):
             store.prepare(writing=True)  # the rows' counter lies in the directory, and there may be no segment
-            first = innermost(self._feed._cursor())["row"]
-            self._write_rows(store, source, first)
+            self._write_rows(store, source, first, stop)
             state["segments"] = [[low, high, size, segment.name] for low, high, size, segment in self._segments]
-            stop = source.spool.stop.rows
-            # Breaks after the last row; and where no row is left, the number of the next one.
+            # Boundaries after the last row; and where no row is left, the number of the next one.
             state["tail"] = to_plain(source.dump(stop, stop))
             self._watch(source)
-        return state, [segment for *_, segment in self._segments]
+        return [segment for *_, segment in self._segments]
 
-    def _write_rows(self, store: Checkpoints, source: Live, first: int) -> None:
+    def _write_rows(self, store: Checkpoints, source: Live, first: int, stop: int) -> None:
         self._segments = [entry for entry in self._segments if entry[1] > first]
         if not all(store.has(segment) for *_, segment in self._segments):
             self._segments = []  # the directory was removed; the rows are still in memory, from `first` on
         start = max(first, self._segments[-1][1] if self._segments else 0)
-        stop = source.spool.stop.rows
         if start >= stop and self._segments:
             return
         while self._segments and self._segments[-1][2] < _SMALL and self._segments[-1][0] >= source.spool.start.rows:
@@ -107,19 +106,7 @@ class Keeper:
             segment = store.add_segment(f"{self._name}-{start}-{stop}", rows)
             self._segments.append((start, stop, segment.size, segment))
 
-    def saved(self, keep: int) -> None:
-        """The checkpoint is on the disk: the source may forget what no kept one needs.
-
-        Warns:
-            UserWarning: the number of rows read could not be noted beside it.
-        """
-        feed = self._feed
-        if feed._kept is None:
-            feed._kept = deque()
-        feed._kept.append(feed._cursor()["from"])
-        while len(feed._kept) > keep:
-            feed._kept.popleft()
-        feed._top.release(feed._kept[0])
+    def _warn(self) -> None:
         problem = None if self._counter is None else self._counter.problem
         said, self._said = self._said, "" if problem is None else problem.strerror or str(problem)
         if self._said != said and self._said and self._counter is not None:
@@ -164,6 +151,35 @@ class Keeper:
 
                 source.on_rows = note
             counter.renew(source.spool.stop.rows + source.lost)
+
+
+class Snapshot:
+    """A feed's part of one checkpoint: cut in the thread that trains, written in whichever writes the checkpoint."""
+
+    def __init__(self, keeper: Keeper, feed: Feed) -> None:
+        self._keeper = keeper
+        self._feed = feed
+        feed.hold()  # until it is on the disk, and training goes on meanwhile
+        self._needed = feed._cursor()["from"]
+        source = feed._opened.source
+        live = isinstance(source, Live)
+        self._first = innermost(self._needed)["row"] if live else 0
+        self._stop = source.spool.stop.rows if isinstance(source, Live) else 0
+        self.info: dict[str, Any] = feed._state()
+        """Plain data for the manifest; whole once `write` has returned."""
+
+    def write(self, store: Checkpoints) -> list[Segment]:
+        """Write what the checkpoint refers to, before its own files; gives the segments."""
+        return self._keeper._write(store, self.info, self._first, self._stop)
+
+    def posted(self, keep: int) -> None:
+        """The checkpoint is on the disk: the sources may forget what no kept one needs.
+
+        Warns:
+            UserWarning: the number of rows read could not be noted beside it.
+        """
+        self._feed.post(self._needed, keep)
+        self._keeper._warn()
 
 
 class _Counter:
@@ -262,9 +278,11 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
             "is trained on, and then feed.save(); or save between epochs."
         )
     keeper, store = Directories.of(feed).open(directory, keep)
-    info, segments = keeper.save(store)
-    path = store.write(feed.steps, state, {"feed": info}, segments=segments)
-    keeper.saved(keep)
+    snapshot = keeper.cut()
+    segments = snapshot.write(store)
+    path = store.write(feed.steps, state, {"feed": snapshot.info}, segments=segments)
+    snapshot.posted(keep)
+    feed._release_posted()
     return path
 
 

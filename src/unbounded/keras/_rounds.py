@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Literal
 
 from unbounded.core import user_code
@@ -42,7 +41,7 @@ class Rounds:
         if each_round == "same":
             self._state = feed._state()
             # What follows its beginning is wanted again, so a source that can't go back must keep it.
-            feed._kept = deque([feed._cursor()["from"]])
+            feed.hold()
 
     def length(self, steps: int | None, role: Role) -> int | None:
         """How many steps the next round has, where that is known.

@@ -134,11 +134,9 @@ class Saving:
         for other in self._feeds[1:]:
             other.rounds.settle()
         at_rest = last or self._feeds[0].core.interrupted
-        feeds, segments = [], []
-        for keeper in self._keepers:
-            info, own = keeper.save(self._store, last=at_rest)
-            feeds.append(info)
-            segments += own
+        snapshots = [keeper.cut(last=at_rest) for keeper in self._keepers]
+        segments = [segment for snapshot in snapshots for segment in snapshot.write(self._store)]
+        feeds = [snapshot.info for snapshot in snapshots]
         versions = {"format": FORMAT, "keras": keras.__version__, "backend": keras.backend.backend()}
         self._store.write(
             step,
@@ -146,7 +144,7 @@ class Saving:
             {"feeds": feeds, "keras": {**versions, **about}},
             segments=segments,
         )
-        for keeper in self._keepers:
-            keeper.saved(self._keep)
+        for snapshot in snapshots:
+            snapshot.posted(self._keep)
         self._wrote, self._wrote_at_rest = step, at_rest
         return True
