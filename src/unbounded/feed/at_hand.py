@@ -310,7 +310,7 @@ class AtHand:
         self._holding = True
 
     def post(self, needed: Cursor, keep: int) -> None:
-        """From here on nothing is released but by `post`: positions that are taken stay good in this process."""
+        """A checkpoint that needs `needed` is on the disk, one of `keep` that are kept: sources may forget what none
         of them needs. From any thread; done when the feed lets go of rows the next time."""
         self._posted.append((needed, keep))
 
