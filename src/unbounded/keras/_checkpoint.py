@@ -108,17 +108,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         found = internals.callback_list()
         if found is None or any(isinstance(callback, Director) for callback in found.callbacks):
             return
+        internals.tell_in_turn(found)
         others = [callback for callback in found.callbacks if callback is not self]
         found.callbacks = [Director(self, others, params)]
-
-    # Keras tells a list without these two in a thread of its own, while the next step runs. It looks at the callbacks
-    # that it was given, before there is a director.
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """The director's business."""
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """The director's business."""
 
     # -- the beginning ---------------------------------------------------------------------------------------
 

@@ -250,6 +250,12 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         for callback in keras.tree.flatten(given):
             found = callback.checkpoint if isinstance(callback, Director) else callback
             if isinstance(found, Checkpoint) and found.feeds[0] is self:
+                if given is not callbacks and found is callback:
+                    raise ValueError(
+                        "fit(callbacks=CallbackList(…)) was given a CallbackList that was made without parameters, so "
+                        "its callbacks know nothing of this fit and Checkpoint would save nothing. Give fit the list "
+                        "of callbacks itself: callbacks=[ub.keras.Checkpoint(feed, …)]."
+                    )
                 return found
         return None
 

@@ -4,7 +4,8 @@ Keras has no public way to be fed by something of one's own, so a handful of pri
 
 - `DataAdapter`, which `fit` takes as it is;
 - `EpochIterator`: the arguments that it is made with (role, `class_weight`, `y`, …), read while it is made;
-- `CallbackList`, a public class, which shows itself to a callback in `set_params`, and nowhere else;
+- `CallbackList`, a public class, which shows itself to a callback in `set_params`, and nowhere else; and its
+  `_async_train`, `_async_test` and `_async_predict`, which say what it tells callbacks from a thread of its own;
 - `Trainer._initial_epoch`, `Trainer._symbolic_build` and, on JAX, `Trainer._jax_state`;
 - `Optimizer._trainable_variables`, which optimizers of a model's own are saved and restored by;
 - the global seed generator, which has no public name.
@@ -47,6 +48,7 @@ except ImportError as missing:
 DataAdapter: Any = _DataAdapter
 _MADE: CodeType = EpochIterator.__init__.__code__
 _SEED_GENERATOR = "global_seed_generator"  # literally: up to Keras 3.12 there is no constant for it
+_ASYNC = ("_async_train", "_async_test", "_async_predict")
 _ROLES: dict[str, Role] = {"fit": "fit", "evaluate": "evaluate", "predict": "predict"}
 
 
@@ -144,6 +146,17 @@ def callback_list() -> Any | None:
     """The `CallbackList` that is calling, to be asked for in a callback's `set_params`; None for any other caller."""
     owner = sys._getframe(2).f_locals.get("self")  # this function, `set_params`, the list's own `set_params`
     return owner if isinstance(owner, keras.callbacks.CallbackList) else None
+
+
+def tell_in_turn(found: Any) -> None:
+    """Let a `CallbackList` tell its callbacks of each event in the training thread, before the next one happens.
+
+    Keras hands the ends of steps to a thread where no callback needs them at once. It decides so when the list is made,
+    and looks at the callbacks one by one only where it is given a list or a tuple of them; of a single callback, or of
+    a dict, it looks at none.
+    """
+    for name in _ASYNC:
+        setattr(found, name, False)
 
 
 def is_fitting(frame: FrameType | None, callback: object) -> bool:
@@ -252,6 +265,8 @@ def _probe() -> None:
     found = keras.callbacks.CallbackList([Listening()], epochs=1)
     if seen[1:] != [found]:
         missing.append("CallbackList.set_params")
+    if any(not isinstance(getattr(found, name, None), bool) for name in _ASYNC):
+        missing.append("CallbackList._async_train and its like")
     # Of the class alone: making a model would start the backend, and with it threads that a fork does not survive.
     fit = inspect.unwrap(keras.Model.fit)
     if "_initial_epoch" not in fit.__code__.co_names or not hasattr(keras.Model, "_symbolic_build"):
