@@ -107,5 +107,5 @@ def test_a_callback_list_that_tells_its_callbacks_nothing_of_the_fit_is_refused(
     model = km.ready_model()
     with Feed(ub.arrays(km.rows(64)).batch(BATCH), ub.Epoch(steps=STEPS)) as feed:
         bare = keras.callbacks.CallbackList([Checkpoint(feed, tmp_path)], add_history=True, model=model)
-        with pytest.raises(ValueError, match="was made without parameters.* the list of callbacks itself"):
+        with pytest.raises(ValueError, match=r"was made without parameters.* the list of callbacks itself"):
             model.fit(feed, verbose=0, callbacks=bare)
