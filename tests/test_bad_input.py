@@ -57,7 +57,7 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a number as an epoch": (lambda: ub.Feed(table().batch(3), epoch=5), TypeError, r"epoch=5.*ub\.Epoch\(steps"),  # type: ignore[arg-type]
     "the class as an epoch": (lambda: ub.Feed(table().batch(3), epoch=ub.Epoch), TypeError, "expected an epoch"),  # type: ignore[arg-type]
     "another guarantee": (lambda: ub.Feed(table().batch(3), require="exactly"), ValueError, "'exact', or None"),  # type: ignore[arg-type]
-    "a number as a clock": (lambda: ub.Feed(table().batch(3), clock=3), TypeError, "clock=3"),  # type: ignore[arg-type]
+    "a number as a clock": (lambda: ub.Feed(table().batch(3), runtime=3), TypeError, "runtime=3"),  # type: ignore[arg-type]
     "a step before the first": (lambda: table().batch(3).batch_at(-1), ValueError, "at least 0"),
     "half a step": (lambda: table().batch(3).batch_at(1.5), TypeError, r"batch_at\(step\).*1.5"),  # type: ignore[arg-type]
     "half a row": (lambda: table().batch(3).step_of(1.5), TypeError, r"step_of\(row\).*1.5"),  # type: ignore[arg-type]

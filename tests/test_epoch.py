@@ -78,7 +78,7 @@ def test_a_batch_larger_than_a_pass_makes_epochs_of_one_step() -> None:
 def test_seconds_are_those_of_the_clock_waiting_included() -> None:
     clock = Clock()
     found = []
-    with ub.Feed(table(100).batch(4), epoch=ub.Epoch(seconds=10), clock=clock) as feed:
+    with ub.Feed(table(100).batch(4), epoch=ub.Epoch(seconds=10), runtime=clock) as feed:
         for run in feed.epochs(3):
             steps = 0
             for _ in run:
@@ -93,7 +93,7 @@ def test_an_epoch_of_seconds_ends_while_the_model_waits() -> None:
     clock = Clock()
     steps = Steps()
     steps.give(np.arange(4))
-    with ub.Feed(steps.stream().batch(4), epoch=ub.Epoch(seconds=10), clock=clock) as feed:
+    with ub.Feed(steps.stream().batch(4), epoch=ub.Epoch(seconds=10), runtime=clock) as feed:
         run = next(feed.epochs(1))
         batches = iter(run)
         next(batches)
@@ -104,7 +104,7 @@ def test_an_epoch_of_seconds_ends_while_the_model_waits() -> None:
 
 def test_no_epoch_ends_before_one_batch_was_trained() -> None:
     clock = Clock()
-    with ub.Feed(table(100).batch(4), epoch=ub.Epoch(seconds=0.001), clock=clock) as feed:
+    with ub.Feed(table(100).batch(4), epoch=ub.Epoch(seconds=0.001), runtime=clock) as feed:
         for run in feed.epochs(3):
             count = 0
             for _ in run:
@@ -125,7 +125,7 @@ def test_no_epoch_ends_before_one_batch_was_trained() -> None:
 )
 def test_the_first_bound_that_is_reached_ends_it(epoch: ub.Epoch, expected: int) -> None:
     clock = Clock()
-    with ub.Feed(table(100).batch(4), epoch=epoch, clock=clock) as feed:
+    with ub.Feed(table(100).batch(4), epoch=epoch, runtime=clock) as feed:
         count = 0
         for _ in next(feed.epochs(1)):
             clock.advance(1.0)

@@ -230,7 +230,7 @@ def test_waiting_and_working_are_told_apart() -> None:
             yield np.arange(start, start + 4)
             start += 4
 
-    with ub.Feed(ub.generate(numbers).map(wait).batch(4), epoch=ub.Epoch(steps=5), clock=clock) as feed:
+    with ub.Feed(ub.generate(numbers).map(wait).batch(4), epoch=ub.Epoch(steps=5), runtime=clock) as feed:
         for run in feed.epochs(1):
             for _ in run:
                 clock.advance(1.0)
@@ -244,7 +244,7 @@ def test_the_age_of_the_rows_is_that_when_they_were_trained() -> None:
     clock = Clock(1000.0)
     steps = Steps()
     steps.give(np.arange(4))
-    with ub.Feed(steps.stream().batch(4), epoch=ub.Epoch(steps=1), clock=clock) as feed:
+    with ub.Feed(steps.stream().batch(4), epoch=ub.Epoch(steps=1), runtime=clock) as feed:
         assert feed.available()
         clock.advance(4.0)
         for run in feed.epochs(1):
@@ -468,7 +468,7 @@ def test_changes_that_are_accepted_are_named() -> None:
 def test_stats_are_carried_over_a_restart() -> None:
     clock = Clock()
     stream = table(100).batch(4)
-    with ub.Feed(stream, epoch=ub.Epoch(steps=6), clock=clock) as feed:
+    with ub.Feed(stream, epoch=ub.Epoch(steps=6), runtime=clock) as feed:
         for run in feed.epochs(1):
             for _ in run:
                 clock.advance(1.0)
@@ -477,7 +477,7 @@ def test_stats_are_carried_over_a_restart() -> None:
         state = feed.state_dict()
         before = feed.stats
     assert before.worked > 0
-    with ub.Feed(stream, epoch=ub.Epoch(steps=6), clock=clock) as feed:
+    with ub.Feed(stream, epoch=ub.Epoch(steps=6), runtime=clock) as feed:
         feed.load_state_dict(state)
         assert feed.stats.worked == before.worked
         assert feed.stats.in_doubt == before.in_doubt == 1

@@ -175,7 +175,7 @@ def test_an_epoch_of_seconds_ends_with_the_step_that_reaches_them(
     clock = Clock()
     model = km.ready_model(steps_per_execution=executions)
     took = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: clock.advance(3.0))
-    with Feed(stream(), ub.Epoch(seconds=10), clock=clock) as feed:
+    with Feed(stream(), ub.Epoch(seconds=10), runtime=clock) as feed:
         history = model.fit(feed, epochs=2, verbose=2, callbacks=[took])
         steps = 4 * executions
         assert (feed.steps, len(history.history["loss"])) == (2 * steps, 2)

@@ -248,7 +248,7 @@ def test_times_of_arrival_travel_with_the_rows() -> None:
     clock = ub.testing.Clock(1000.0)
     steps = Steps()
     steps.give(np.arange(4))
-    with ub.Feed(steps.stream().batch(4), clock=clock) as feed:
+    with ub.Feed(steps.stream().batch(4), runtime=clock) as feed:
         assert feed.available()
         clock.advance(5.0)
         next(feed.batches())

@@ -201,7 +201,7 @@ def test_of_two_loops_the_one_that_began_last_is_at_work_and_the_other_says_so()
 
 def test_an_old_loop_that_is_closed_late_leaves_the_new_ones_time_alone() -> None:
     clock = Clock()
-    with ub.Feed(table(100).batch(10), clock=clock) as feed:
+    with ub.Feed(table(100).batch(10), runtime=clock) as feed:
         one, other = feed.batches(), feed.batches()
         next(one)
         next(other)
@@ -572,7 +572,7 @@ def test_a_stream_that_ends_without_a_row_says_so() -> None:
     ],
 )
 def test_passes_that_give_no_batch_are_an_error_after_some_seconds_and_not_a_loop_without_end(words: Any) -> None:
-    with ub.Feed(words(table(5)), clock=Ticking()) as feed:
+    with ub.Feed(words(table(5)), runtime=Ticking()) as feed:
         for _ in range(2):
             with pytest.raises(ub.StreamError, match=r"passes over the rows have ended without a batch"):
                 next(feed.batches())
@@ -595,7 +595,7 @@ def test_a_long_wait_is_said_at_growing_intervals_with_what_is_waited_for(caplog
             start += 5
 
     stream = shaken(ub.generate(numbers).filter(lambda r: r >= 600).batch(5), stall=0.5, fail=0)
-    with ub.Feed(stream, clock=clock) as feed:
+    with ub.Feed(stream, runtime=clock) as feed:
         assert ids(next(feed.batches())) == [600, 601, 602, 603, 604]
         assert feed.waiting_for is None
     assert said[0] is None
@@ -611,7 +611,7 @@ def test_a_long_wait_is_said_at_growing_intervals_with_what_is_waited_for(caplog
 
 def test_a_silent_source_is_named(caplog: pytest.LogCaptureFixture) -> None:
     steps = Steps()
-    with ub.Feed(steps.stream().batch(4), epoch=ub.Epoch(seconds=60), clock=Ticking()) as feed:
+    with ub.Feed(steps.stream().batch(4), epoch=ub.Epoch(seconds=60), runtime=Ticking()) as feed:
         steps.give(np.arange(4))
         for batch in feed:
             assert ids(batch) == [0, 1, 2, 3]

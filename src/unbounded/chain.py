@@ -15,9 +15,9 @@ import numpy as np
 
 from unbounded.core import check
 from unbounded.core.block import Run
-from unbounded.core.clock import SYSTEM, Clock
 from unbounded.core.identity import comparable
 from unbounded.core.node import CannotTell, Context, Cursor, Node, StreamError
+from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.show import words
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
@@ -265,7 +265,7 @@ class Chain:
 
     def open(
         self,
-        clock: Clock = SYSTEM,
+        runtime: Runtime = SYSTEM,
         *,
         block_rows: int | None = None,
         wrap: Callable[[Node], Node] | None = None,
@@ -273,7 +273,7 @@ class Chain:
         """Put it to work; `wrap` may put something between any two nodes, for tests."""
         self.identity()
         wrap = wrap or (lambda node: node)
-        context = Context(clock, 0, block_rows, self.batch_size or 1)
+        context = Context(runtime, 0, block_rows, self.batch_size or 1)
         source = self._source.open(context)
         node = wrap(Turns(source))
         for stage, place in zip(self._stages, self._places(), strict=True):

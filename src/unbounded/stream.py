@@ -12,9 +12,9 @@ import numpy as np
 from unbounded.chain import Chain
 from unbounded.core import show, trees
 from unbounded.core.block import Run
-from unbounded.core.clock import SYSTEM
 from unbounded.core.identity import not_compared
 from unbounded.core.node import EndOfStream, empty_stream
+from unbounded.core.runtime import SYSTEM
 from unbounded.core.show import words
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown

@@ -13,9 +13,8 @@ import numpy as np
 from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
-from unbounded.core.clock import SYSTEM
-from unbounded.core.clock import Clock as _SystemClock
 from unbounded.core.node import Cursor, Node, Over
+from unbounded.core.runtime import SYSTEM, Event, Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
 from unbounded.sources.live import Live
@@ -24,7 +23,7 @@ from unbounded.stream import Stream
 __all__ = ["Clock", "Flaky", "assert_resumes", "assert_same_rows", "shaken"]
 
 
-class Clock(_SystemClock):
+class Clock(Runtime):
     """A clock that stands still until the test moves it.
 
     >>> clock = Clock(100.0)
@@ -52,7 +51,7 @@ class Clock(_SystemClock):
             self._now += seconds
             self._moved.notify_all()
 
-    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+    def wait(self, event: Event, timeout: float | None) -> bool:
         """Until the event is set, or the test has moved the clock `timeout` seconds on."""
         with self._moved:
             until = None if timeout is None else self._now + timeout
@@ -141,7 +140,7 @@ class _Shaken(Stream):
         self._shaking = (seed, stall, fail, cut)
 
     def open(
-        self, clock: _SystemClock = SYSTEM, *, block_rows: int | None = None, wrap: Callable[[Node], Node] | None = None
+        self, runtime: Runtime = SYSTEM, *, block_rows: int | None = None, wrap: Callable[[Node], Node] | None = None
     ) -> Opened:
         seed, stall, fail, cut = self._shaking
         rng = np.random.default_rng(seed)
@@ -150,7 +149,7 @@ class _Shaken(Stream):
             # Each its own generator: nodes may be pulled from several threads.
             return _Shaker(node, np.random.default_rng(rng.integers(2**63)), stall, fail, cut)
 
-        return super().open(clock, block_rows=int(rng.integers(1, 60)) if cut else None, wrap=shake)
+        return super().open(runtime, block_rows=int(rng.integers(1, 60)) if cut else None, wrap=shake)
 
 
 def shaken(stream: Stream, *, seed: int = 0, stall: float = 0.1, fail: float = 0.05) -> Stream:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from unbounded.core.block import Block, Run
-from unbounded.core.clock import Clock
+from unbounded.core.runtime import Runtime
 
 Cursor: TypeAlias = Mapping[str, Any]
 """The address of a point in a running stream: small plain data, which nobody changes once it was taken."""
@@ -113,10 +113,10 @@ class Context:
     """What a node is opened with.
 
     `place` is the node's place in the stream, which keys its random choices; `block_rows` how many rows a
-    source had best hand out at once; `clock` the time, for sources alone.
+    source had best hand out at once; `runtime` has the threads, the locks, the time and the files.
     """
 
-    clock: Clock
+    runtime: Runtime
     place: int = 0
     block_rows: int | None = None
     batch_rows: int = 1

@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias
 from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Offset, Run
-from unbounded.core.clock import Clock
 from unbounded.core.input_buffer import InputBuffer
 from unbounded.core.node import Cursor, EndOfStream, Node, StreamError
+from unbounded.core.runtime import Runtime
 from unbounded.core.show import words
 from unbounded.core.trees import Tree
 from unbounded.feed import describe, validate
@@ -41,13 +41,13 @@ class AtHand:
         stream: what to feed.
         epoch: how much progress an epoch is.
         on_nan: as `Feed` has it.
-        clock: the time.
+        runtime: the time and the rest.
     """
 
-    def __init__(self, stream: Stream, epoch: Epoch | None, on_nan: OnNan, clock: Clock) -> None:
+    def __init__(self, stream: Stream, epoch: Epoch | None, on_nan: OnNan, runtime: Runtime) -> None:
         self.stream = stream
         self._on_nan = on_nan
-        self.clock = clock
+        self.runtime = runtime
         self._rows_per_pass = stream.rows_per_pass
         self._check_epoch(epoch)
         self._closed = False
@@ -58,12 +58,12 @@ class AtHand:
         self._needed: deque[Cursor] = deque()  # what the kept checkpoints need, oldest first
         # Of checkpoints that have reached the disk since, and how many are kept: left by the thread that wrote them.
         self._posted: deque[tuple[Cursor, int]] = deque()
-        self.progress = Progress(epoch, self._rows_per_pass, clock)
+        self.progress = Progress(epoch, self._rows_per_pass, runtime)
         """Where in its epoch the feed is."""
-        self.counters = Counters(clock)
+        self.counters = Counters(runtime)
         """What it counts of its own doing."""
-        self._opened: Opened = stream.open(clock)
-        self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, clock)
+        self._opened: Opened = stream.open(runtime)
+        self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, runtime)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unbounded.core.block import Run
-from unbounded.core.clock import Clock
+from unbounded.core.runtime import Runtime
 from unbounded.feed.in_flight import Count
 from unbounded.feed.stats import Stats
 
@@ -19,8 +19,8 @@ CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows", "bad")
 class Counters:
     """Counts for one feed, from the run's beginning."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self.begin({})
 
     def begin(self, state: Mapping[str, Any]) -> None:
@@ -44,24 +44,24 @@ class Counters:
     def work(self) -> None:
         """The trainer is at work, if it was not already."""
         if self._looked is None:
-            self._looked = self._clock.monotonic()
+            self._looked = self._runtime.monotonic()
 
     def pause(self) -> None:
         """The trainer is off to do something else: that is neither work on batches nor waiting for them."""
         if self._looked is not None:
-            self._worked += self._clock.monotonic() - self._looked
+            self._worked += self._runtime.monotonic() - self._looked
             self._looked = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """What is done inside is done while the trainer waits."""
-        begun = self._clock.monotonic()
+        begun = self._runtime.monotonic()
         if self._looked is not None:
             self._worked += begun - self._looked
         try:
             yield
         finally:
-            self._looked = self._clock.monotonic()
+            self._looked = self._runtime.monotonic()
             self._waited += self._looked - begun
 
     # -- rows ----------------------------------------------------------------------------------------------------
@@ -69,14 +69,14 @@ class Counters:
     def trained(self, run: Run) -> None:
         """A run of batches was trained on, just now."""
         if run.arrived is not None:
-            self._aged += (self._clock.time() - run.arrived) * run.total
+            self._aged += (self._runtime.time() - run.arrived) * run.total
             self._aged_rows += run.total
 
     # -- what it comes to ----------------------------------------------------------------------------------------
 
     def stats(self, count: Count, passes: float | None, counts: Mapping[str, int]) -> Stats:
         """All that happened up to `count`; `counts` is what the nodes say."""
-        working = 0.0 if self._looked is None else self._clock.monotonic() - self._looked
+        working = 0.0 if self._looked is None else self._runtime.monotonic() - self._looked
         return Stats(
             steps=count.steps,
             rows=count.rows,

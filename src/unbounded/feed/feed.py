@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from unbounded import torch
 from unbounded.core import show, trees
-from unbounded.core.clock import SYSTEM, Clock
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import Cursor
+from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
 from unbounded.core.words import FEED, checked, unknown
 from unbounded.feed import describe, sharing, validate
@@ -52,7 +52,7 @@ class Feed(Loops):
             rows; "skip" leaves such rows out right before `batch`, counts them, and warns of the first
             (`NonFiniteRows`): batches keep their size. What a function makes non-finite after `batch` is refused. A
             run that "raise" ended goes on with "skip" from its checkpoint.
-        clock: the time; tests pass one that they move.
+        runtime: the time and the rest; tests pass one whose clock they move.
 
     Raises:
         ValueError: where the stream promises less than is required, or has no passes and the epoch counts
@@ -84,7 +84,7 @@ class Feed(Loops):
         require: Guarantee | None = None,
         confirm: Literal["auto", "manual"] = "auto",
         on_nan: OnNan = "raise",
-        clock: Clock = SYSTEM,
+        runtime: Runtime = SYSTEM,
     ) -> None:
         if not isinstance(stream, Stream):
             raise TypeError(
@@ -99,8 +99,8 @@ class Feed(Loops):
                 f"Feed(require={require!r}): expected {', '.join(map(repr, WEAKEST_FIRST))}, or None for whatever the "
                 "stream promises."
             )
-        if not isinstance(clock, Clock):
-            raise TypeError(f"Feed(clock={clock!r}): expected a clock, such as ub.testing.Clock().")
+        if not isinstance(runtime, Runtime):
+            raise TypeError(f"Feed(runtime={runtime!r}): expected a runtime, such as ub.testing.Clock().")
         if require is not None and WEAKEST_FIRST.index(stream.guarantee) < WEAKEST_FIRST.index(require):
             raise ValueError(
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
@@ -111,7 +111,7 @@ class Feed(Loops):
             stream = validate.skipping(stream)
         stream.check_gives_rows()
         torch.register(Feed)
-        super().__init__(stream, epoch, confirm, on_nan, clock)
+        super().__init__(stream, epoch, confirm, on_nan, runtime)
         if stream.batch_size is None and isinstance(stream.parts[0], Arrays):
             _log.warning(
                 "%r has no .batch(): each batch is a block of rows as the source hands them out, some thousand rows. "

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from unbounded import torch
 from unbounded.core import check
-from unbounded.core.clock import Clock
 from unbounded.core.node import StreamError
+from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.feed import describe, sharing
@@ -38,18 +38,18 @@ class Loops(OneByOne):
         epoch: how much progress an epoch is.
         confirm: "auto" or "manual".
         on_nan: as `Feed` has it.
-        clock: the time.
+        runtime: the time and the rest.
     """
 
     def __init__(
-        self, stream: Stream, epoch: Epoch | None, confirm: Literal["auto", "manual"], on_nan: OnNan, clock: Clock
+        self, stream: Stream, epoch: Epoch | None, confirm: Literal["auto", "manual"], on_nan: OnNan, runtime: Runtime
     ) -> None:
         self.confirm = confirm
         self._auto = confirm == "auto"
         self._trainer: weakref.ref[Any] | None = None  # the loop over the epochs that is at work
         self.last_epoch: Stats | None = None
         """What happened in the epoch that ended last."""
-        super().__init__(stream, epoch, on_nan, clock)
+        super().__init__(stream, epoch, on_nan, runtime)
 
     def _begin(self) -> None:
         super()._begin()

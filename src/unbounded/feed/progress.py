@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from unbounded.core.clock import Clock
+from unbounded.core.runtime import Runtime
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.in_flight import Count, InFlight
 
@@ -38,10 +38,10 @@ class Progress:
     counted by their ends.
     """
 
-    def __init__(self, epoch: Epoch | None, rows_per_pass: int | None, clock: Clock) -> None:
+    def __init__(self, epoch: Epoch | None, rows_per_pass: int | None, runtime: Runtime) -> None:
         self.epoch = epoch
         self._rows_per_pass = rows_per_pass
-        self._clock = clock
+        self._runtime = runtime
         self.begin()
 
     def begin(self) -> None:
@@ -67,13 +67,13 @@ class Progress:
     def enter(self) -> None:
         """The epoch is begun, or gone on with: time counts."""
         if self._now.begun is None:
-            self._now = replace(self._now, begun=self._clock.monotonic())
+            self._now = replace(self._now, begun=self._runtime.monotonic())
 
     @property
     def seconds(self) -> float:
         """How long the epoch has taken."""
         now = self._now
-        return now.seconds + (0.0 if now.begun is None else self._clock.monotonic() - now.begun)
+        return now.seconds + (0.0 if now.begun is None else self._runtime.monotonic() - now.begun)
 
     @property
     def out_of_time(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from unbounded.core.clock import Clock
+from unbounded.core.runtime import Runtime
 
 _log = logging.getLogger("unbounded")
 # Stages that take in rows and may give none.
@@ -23,13 +23,15 @@ class Waiting:
     Args:
         parts: the word of the source and of each stage, and each as the user wrote it.
         counts: what the running nodes count, as `Node.counts` gives it.
-        clock: the feed's.
+        runtime: the feed's.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, str]], counts: Callable[[], Mapping[str, int]], clock: Clock) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[str, str]], counts: Callable[[], Mapping[str, int]], runtime: Runtime
+    ) -> None:
         self._parts = parts
         self._counts = counts
-        self._clock = clock
+        self._runtime = runtime
         self.end()
 
     def end(self) -> None:
@@ -43,11 +45,11 @@ class Waiting:
 
     def begin(self) -> None:
         """The feed asks for a batch."""
-        self._asked = self._clock.monotonic()
+        self._asked = self._runtime.monotonic()
 
     def look(self) -> None:
         """There is nothing yet."""
-        now = self._clock.monotonic()
+        now = self._runtime.monotonic()
         self._waited += now - self._asked
         self._asked = now
         if self._before is None:

@@ -33,7 +33,7 @@ class Due:
         """A checkpoint was written, or read, where the feed stands now."""
         stats = feed.stats
         self._steps, self._rows, self._passes = stats.steps, stats.rows, stats.passes or 0.0
-        self._time = feed.clock.monotonic()
+        self._time = feed.runtime.monotonic()
 
     def since(self, feed: Feed) -> int:
         """Steps since then."""
@@ -48,7 +48,7 @@ class Due:
             return feed.steps // every > self._steps // every
         if every.steps is not None and feed.steps - self._steps >= every.steps:
             return True
-        if every.seconds is not None and feed.clock.monotonic() - self._time >= every.seconds:
+        if every.seconds is not None and feed.runtime.monotonic() - self._time >= every.seconds:
             return True
         if every.rows is None and every.passes is None:
             return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from unbounded.core.clock import SYSTEM, Clock
+from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.describe import Position
 from unbounded.feed.epoch import Epoch
@@ -48,7 +48,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
             leaves such rows out before they are batched.
         show: which of our figures Keras's progress bar shows beside loss and metrics, with `Checkpoint`: names of
             `Stats.logs()`, such as "waiting", "rows", "passes", "reuse", "age". All of them are in the `History`.
-        clock: the time; tests pass one that they move.
+        runtime: the time and the rest; tests pass one whose runtime they move.
 
     Raises:
         ValueError: as the core `Feed` does.
@@ -73,7 +73,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         require: Guarantee | None = None,
         on_nan: Literal["raise", "pass", "skip"] = "raise",
         show: Sequence[str] = ("waiting",),
-        clock: Clock = SYSTEM,
+        runtime: Runtime = SYSTEM,
     ) -> None:
         super().__init__()
         if each_round not in ("same", "next"):
@@ -82,7 +82,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
             raise TypeError(f"Feed(show={show!r}): expected a sequence of names, such as ({show!r},).")
 
         def core() -> CoreFeed:
-            return CoreFeed(stream, epoch=epoch, require=require, confirm="manual", on_nan=on_nan, clock=clock)
+            return CoreFeed(stream, epoch=epoch, require=require, confirm="manual", on_nan=on_nan, runtime=runtime)
 
         self.core = core()
         """The feed underneath, for training."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import keras
 
 from unbounded.core import user_code
-from unbounded.core.clock import Clock
 from unbounded.core.node import StreamError
+from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed as CoreFeed
@@ -76,9 +76,9 @@ class Fit:
         return self._model()
 
     @property
-    def clock(self) -> Clock:
+    def runtime(self) -> Runtime:
         """The feed's time."""
-        return self._core.clock
+        return self._core.runtime
 
     def begin(self) -> None:
         """Take over the feed: the epochs are this fit's."""

@@ -82,7 +82,7 @@ class Blocks:
 
     def __init__(self, fit: Fit, stream: Stream) -> None:
         self._fit = fit
-        self._clock = fit.clock
+        self._runtime = fit.runtime
         self._stream = stream
         self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's takes them
         self._blocks: deque[Tree] = deque()
@@ -124,7 +124,7 @@ class Blocks:
         steps of a small model."""
         if not self._is_counted:
             return
-        now = self._clock.monotonic()
+        now = self._runtime.monotonic()
         if self._added is not None:
             quick = now - self._added < _SECONDS / 2
             self._most = min(2 * self._most, _MOST) if quick else max(1, self._most // 2)

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from unbounded.core import check, user_code
 from unbounded.core.block import Block, Boundary
-from unbounded.core.clock import SYSTEM, Clock
 from unbounded.core.identity import identity_of, name_of
 from unbounded.core.node import CannotTell, Context, Cursor, EndOfStream, Node, StreamError
+from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
 from unbounded.sources.iteration import Form, Made, Reading
 from unbounded.sources.live import Live, Past
@@ -87,8 +87,8 @@ class Generate(Source):
             return "state" if hasattr(self.fn, "state_dict") and hasattr(self.fn, "load_state_dict") else "live"
         return None
 
-    def _form(self, clock: Clock) -> Form:
-        return Form(self.word, self._name, self.single, clock)
+    def _form(self, runtime: Runtime) -> Form:
+        return Form(self.word, self._name, self.single, runtime)
 
     @property
     def guarantee(self) -> Any:
@@ -118,7 +118,7 @@ class Generate(Source):
 
     def open(self, context: Context) -> Node:
         grade = self.grade
-        calls = _Calls(self, self._form(context.clock), self.__dict__.pop("_looked_at", None))
+        calls = _Calls(self, self._form(context.runtime), self.__dict__.pop("_looked_at", None))
         return _LiveGenerated(calls) if grade == "live" else _Generated(calls)
 
     def undeclared_end(self, rows: int) -> StreamError:
@@ -136,7 +136,7 @@ class _Calls:
 
     def __init__(self, source: Generate, form: Form, looked_at: Made | None) -> None:
         self.source = source
-        self.clock = form.clock
+        self.runtime = form.runtime
         self._form = form
         self._looked_at = looked_at
 
@@ -196,7 +196,7 @@ class _Generated:
     def __init__(self, calls: _Calls) -> None:
         self._calls = calls
         self._source = calls.source
-        self._clock = calls.clock
+        self._runtime = calls.runtime
         self._by_state = self._source.grade == "state"
         self._reading: Reading | None = None
         self._go({"row": 0, "passed": 0, "in_pass": 0, "state": None, "skip": 0})
@@ -213,7 +213,7 @@ class _Generated:
         place = self._place
         if self._source.passes is not None and place.passed >= self._source.passes:
             raise EndOfStream
-        begun = self._clock.monotonic()
+        begun = self._runtime.monotonic()
         try:
             reading = self._reading or self._open()
             block = reading.next()
@@ -223,7 +223,7 @@ class _Generated:
             if failed is not None:
                 failed.abandon()
             raise
-        self._worked += self._clock.monotonic() - begun
+        self._worked += self._runtime.monotonic() - begun
         if block is None:
             return self._end_of_pass()
         over = min(self._todo, block.count)
@@ -260,10 +260,10 @@ class _Generated:
         due = skip and reading is not None and not self._todo and not reading.is_ahead
         if due and self._worked >= _SHARE * self._cost:
             assert reading is not None
-            begun = self._clock.monotonic()
+            begun = self._runtime.monotonic()
             state = copy.deepcopy(user_code.call(reading.made.value.state_dict))
             self._taken, skip = (state, place.in_pass), 0
-            self._cost, self._worked = self._clock.monotonic() - begun, 0.0
+            self._cost, self._worked = self._runtime.monotonic() - begun, 0.0
         return {**place._asdict(), "state": self._taken[0] if self._by_state else None, "skip": skip}
 
     def restore(self, cursor: Cursor) -> None:

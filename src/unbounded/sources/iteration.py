@@ -15,8 +15,8 @@ import numpy as np
 
 from unbounded.core import row_spec, trees, user_code
 from unbounded.core.block import Block
-from unbounded.core.clock import Clock
 from unbounded.core.locked import locked
+from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Array, Tree
 
 _MOST_SAMPLES = 256
@@ -31,14 +31,14 @@ class Form:
         word: what the user wrote, `generate` or `samples`.
         name: the function's name.
         single: whether it yields single samples.
-        clock: what tells when rows arrived.
+        runtime: tells when rows arrived.
     """
 
-    def __init__(self, word: str, name: str, single: bool, clock: Clock) -> None:
+    def __init__(self, word: str, name: str, single: bool, runtime: Runtime) -> None:
         self.word = word
         self.name = name
         self.single = single
-        self.clock = clock
+        self.runtime = runtime
         self._spec: Tree = None
 
     def block(self, rows: Tree, number: int) -> Block:
@@ -49,7 +49,7 @@ class Form:
             self._spec = row_spec.spec(rows)
         else:
             row_spec.check_same(self._spec, rows, what)
-        return Block(rows, count, None, np.full(count, self.clock.time()))
+        return Block(rows, count, None, np.full(count, self.runtime.time()))
 
 
 class Made:
@@ -125,8 +125,8 @@ class Reading:
         samples: list[Tree] = []
         if self._left is not None:
             samples, self._left = [self._left], None
-        clock = self._form.clock
-        asked = clock.monotonic()
+        runtime = self._form.runtime
+        asked = runtime.monotonic()
         while len(samples) < _MOST_SAMPLES:
             try:
                 if self._failure is not None:
@@ -146,7 +146,7 @@ class Reading:
                 break
             samples.append(sample)
             # A sample that was long in coming is handed on at once: the next may be as long.
-            if clock.monotonic() - asked >= _SOON:
+            if runtime.monotonic() - asked >= _SOON:
                 break
         return trees.join(samples) if samples else _ENDED
 

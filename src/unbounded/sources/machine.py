@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unbounded.core.block import Block, Boundary
-from unbounded.core.clock import Clock
 from unbounded.core.node import Context, Node
+from unbounded.core.runtime import Runtime
 from unbounded.sources.live import Live, Past
 from unbounded.sources.source import Source
 from unbounded.sources.vitals import read_vitals
@@ -35,21 +35,21 @@ class Machine(Source):
         return {"rate": self.rate}
 
     def open(self, context: Context) -> Node:
-        return Live(lambda past, stop: self._readings(context.clock, past, stop))
+        return Live(lambda past, stop: self._readings(context.runtime, past, stop))
 
-    def _readings(self, clock: Clock, past: Past, stop: threading.Event) -> Iterator[Block]:
-        _, counters = read_vitals(None, clock.time)
+    def _readings(self, runtime: Runtime, past: Past, stop: threading.Event) -> Iterator[Block]:
+        _, counters = read_vitals(None, runtime.time)
         if past.last is not None:
             # Readings fall due whether or not anybody takes them: those of the time between were missed.
-            due = round((clock.time() - past.last) * self.rate)
+            due = round((runtime.time() - past.last) * self.rate)
             yield Block(None, 0, Boundary("gap", max(0, due - past.lost)))
-        start, tick = clock.monotonic(), 1
-        while not clock.wait(stop, start + tick / self.rate - clock.monotonic()):
-            rows, counters = read_vitals(counters, clock.time)
+        start, tick = runtime.monotonic(), 1
+        while not runtime.wait(stop, start + tick / self.rate - runtime.monotonic()):
+            rows, counters = read_vitals(counters, runtime.time)
             if len(rows["time"]):
                 yield Block(rows, 1, None, rows["time"])
             tick += 1
-            late = int((clock.monotonic() - start) * self.rate) - tick
+            late = int((runtime.monotonic() - start) * self.rate) - tick
             if late > 0:
                 yield Block(None, 0, Boundary("gap", late))
                 tick += late
