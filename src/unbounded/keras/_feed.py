@@ -48,7 +48,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
             leaves such rows out before they are batched.
         show: which of our figures Keras's progress bar shows beside loss and metrics, with `Checkpoint`: names of
             `Stats.logs()`, such as "waiting", "rows", "passes", "reuse", "age". All of them are in the `History`.
-        runtime: the time and the rest; tests pass one whose runtime they move.
+        runtime: the time and the rest; tests pass one whose clock they move.
 
     Raises:
         ValueError: as the core `Feed` does.
