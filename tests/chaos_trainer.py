@@ -175,6 +175,10 @@ def live(life: dict[str, Any]) -> None:
         class Told(keras.callbacks.Callback):  # type: ignore[misc]
             """Says which step was trained, and goes no further than it may."""
 
+            def __init__(self) -> None:
+                super().__init__()
+                self.since_held = 0  # steps trained while a checkpoint's write stands still
+
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
                 if board["resumed"] < 0:
                     board["resumed"] = board["steps"] = feed.steps
@@ -184,18 +188,22 @@ def live(life: dict[str, Any]) -> None:
                 board["steps"] = feed.steps
                 if 0 <= board["gate"] <= feed.steps - board["resumed"]:
                     stand_still(board, lambda: feed.core.interrupted)
-
-        class Checkpoint(ub.keras.Checkpoint):
-            """Says when a checkpoint is written."""
-
-            def _save(self, **kwargs: Any) -> None:
-                board["calls"], board["saving"], board["phase"] = 0, feed.steps, SAVING
-                super()._save(**kwargs)
-                if is_meant(board):  # it had fewer calls than that
+                self.since_held += board["held"]
+                if self.since_held > 3:
                     stand_still(board)
-                board["saved"], board["saving"], board["phase"] = feed.steps, -1, TRAINING
 
-        saver = Checkpoint(feed, life["directory"], every=EVERY, keep=2)
+        saver = ub.keras.Checkpoint(feed, life["directory"], every=EVERY, keep=2)
+        write = saver._saving._write
+
+        def told(cut: Any) -> None:
+            """Says when a checkpoint is written: in a thread, while training goes on."""
+            board["calls"], board["saving"], board["phase"] = 0, cut.step, SAVING
+            write(cut)
+            if is_meant(board):  # it had fewer calls than that
+                stand_still(board)
+            board["saved"], board["saving"], board["phase"] = cut.step, -1, TRAINING
+
+        saver._saving._write = told  # type: ignore[method-assign]
         callbacks = [
             keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.7, patience=1, min_delta=0.1),
             Told(),

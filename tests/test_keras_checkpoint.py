@@ -84,6 +84,7 @@ class Run:
         each_round: Any = "next",
         patience: int = 50,
         epoch: ub.Epoch | None = None,
+        wait: bool = False,
     ) -> Run:
         given = {
             "epochs": epochs,
@@ -106,7 +107,7 @@ class Run:
             Feed(given["stream"](), epoch or ub.Epoch(steps=given["steps"])) as feed,
             Feed(extra_feed, ub.Epoch(steps=2 * executions), each_round=given["each_round"]) as val,
         ):
-            self.checkpoint = Checkpoint([feed, val], self.directory, given["every"])
+            self.checkpoint = Checkpoint([feed, val], self.directory, given["every"], wait=wait)
             callbacks = [
                 keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
                 self.checkpoint,
@@ -216,7 +217,7 @@ def test_an_exception_leaves_the_last_checkpoint_to_go_on_from(whole: Run, tmp_p
         raise RuntimeError("a user's callback")
 
     with pytest.raises(RuntimeError, match="a user's callback"):
-        run.fit(At(8 // executions + 1, do=fail), every=4)
+        run.fit(At(8 // executions + 1, do=fail), every=4, wait=True)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert Checkpoints(tmp_path).newest().number == 8  # type: ignore[union-attr]
     assert_same(run.until_done(), whole)
@@ -230,7 +231,7 @@ def test_a_killed_process_ends_as_one_that_was_never_killed(tmp_path: Path) -> N
         "import sys, os, signal, pathlib; sys.path[:0] = [sys.argv[1]]\n"
         "import test_keras_checkpoint as t\n"
         "die = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "t.Run(pathlib.Path(sys.argv[2])).fit(t.At(13, do=die), every=3)\n"
+        "t.Run(pathlib.Path(sys.argv[2])).fit(t.At(13, do=die), every=3, wait=True)\n"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
@@ -273,10 +274,10 @@ def small(batches: int = 10) -> ub.Stream:
 def fit(
     directory: Path, every: Any = None, *, epochs: int = 2, steps: int = 6, callbacks: Any = (), **kwargs: Any
 ) -> tuple[Any, Any]:
-    """A plain run: the model and the feed."""
+    """A plain run, which waits for each checkpoint, so that which there are does not depend on the disk."""
     model = kwargs.pop("model", None) or km.ready_model()
     with Feed(kwargs.pop("stream", small()), kwargs.pop("epoch", ub.Epoch(steps=steps))) as feed:
-        checkpoint = Checkpoint(feed, directory, every, **kwargs)
+        checkpoint = Checkpoint(feed, directory, every, **{"wait": True, **kwargs})
         model.fit(feed, epochs=epochs, verbose=0, callbacks=[checkpoint, *callbacks])
         return model, feed
 

@@ -68,7 +68,7 @@ def test_each_checkpoint_holds_the_rows_of_its_steps_in_whatever_form_fit_is_giv
     stream = ub.arrays(km.rows(64), shuffle=False).batch(BATCH)
     validation = (km.rows(16)[0], km.rows(16)[1])
     with Feed(stream, ub.Epoch(steps=STEPS)) as feed:
-        callbacks = GIVEN[form](Checkpoint(feed, tmp_path, every=1, keep=100), model)
+        callbacks = GIVEN[form](Checkpoint(feed, tmp_path, every=1, keep=100, wait=True), model)
         model.fit(feed, verbose=0, callbacks=callbacks, validation_data=validation, validation_batch_size=4)
         assert feed.steps == STEPS
     assert km.trained_ids(model) == list(range(STEPS * BATCH))

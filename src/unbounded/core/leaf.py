@@ -59,6 +59,27 @@ def to_array(value: Any, path: str) -> tuple[Array, Note]:
     return array, note
 
 
+def start_copying(value: Any) -> None:
+    """Begin to copy a leaf from an accelerator, so that many are on their way at once; others are left alone."""
+    if (jax := sys.modules.get("jax")) is not None and isinstance(value, jax.Array) and not value.is_deleted():
+        value.copy_to_host_async()
+
+
+def own(value: Any) -> Any:
+    """The leaf as it is now, which nobody else writes to: a copy of what can be written to.
+
+    An array of JAX stays itself. It can't be written to, but an accelerator's memory may be donated to the next step:
+    it is safe as soon as `to_array` has read it, which on a CPU takes a view that keeps JAX from donating that memory.
+    """
+    if isinstance(value, np.ndarray):
+        return np.array(value, subok=True)
+    if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
+        value = value.detach()
+        # `cpu()` copies what is elsewhere. A copy on the device would be faster, and may not fit into its memory.
+        return value.clone() if value.device.type == "cpu" else value.cpu()
+    return value
+
+
 def from_array(array: Array, note: Mapping[str, Any]) -> Any:
     """The leaf that `to_array` was given, of the same type; a tensor comes back in the computer's memory.
 

@@ -12,17 +12,33 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
-from unbounded.core.leaf import Array, foreign_dtype, foreign_name, from_array, has_non_finite, to_array
+from unbounded.core.leaf import (
+    Array,
+    foreign_dtype,
+    foreign_name,
+    from_array,
+    has_non_finite,
+    own,
+    start_copying,
+    to_array,
+)
 
 # Nested dicts, lists and tuples of arrays (NumPy, JAX, PyTorch), NumPy scalars, int, float, bool, str,
 # bytes, None.
 Tree: TypeAlias = Any
 # What `json` reads and writes.
 JSON: TypeAlias = Any
+
+
+class Packed(NamedTuple):
+    """A tree as `pack` takes it apart: JSON, and the arrays that it refers to by number."""
+
+    structure: JSON
+    arrays: list[Array]
 
 
 class NoSuchPart(LookupError):
@@ -90,10 +106,40 @@ def _parts(structure: JSON, only: Sequence[tuple[str, ...]]) -> JSON:
     return kept
 
 
-def pack(tree: Tree, *, name: str = "state") -> tuple[JSON, list[Array]]:
+def pack(tree: Tree, *, name: str = "state") -> Packed:
     """A tree as JSON and the arrays that it refers to by number; nothing is copied that need not be."""
     arrays: list[Array] = []
-    return _encode(tree, name, arrays), arrays
+    return Packed(_encode(tree, name, arrays), arrays)
+
+
+def pack_owned(tree: Tree, *, name: str = "state") -> Packed:
+    """`pack` of a tree as it is now, to be written later: what may change until then is copied.
+
+    Example:
+        >>> weights = np.ones(3)
+        >>> packed = pack_owned({"w": weights})
+        >>> weights += 1
+        >>> unpack(*packed)
+        {'w': array([1., 1., 1.])}
+    """
+    return pack(owned(tree), name=name)
+
+
+def owned(tree: Tree) -> Tree:
+    """A tree as it is now, of which `pack`, called at once, makes what no later change reaches."""
+    for _, leaf in _leaves(tree, ""):
+        start_copying(leaf)
+    return _owned(tree)
+
+
+def _owned(tree: Tree) -> Tree:
+    if isinstance(tree, Mapping):
+        return {key: _owned(item) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_owned(item) for item in tree]
+    if isinstance(tree, tuple):
+        return tuple(_owned(item) for item in tree)
+    return own(tree)
 
 
 def unpack(structure: JSON, arrays: Sequence[Array]) -> Tree:

@@ -28,6 +28,8 @@ from unbounded.feed.in_flight import Count
 from unbounded.feed.loops import Loops
 from unbounded.sources.arrays import Arrays
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
+from unbounded.store.saved import CheckpointError
+from unbounded.store.writer import Writer
 from unbounded.stream import Stream
 
 _log = logging.getLogger("unbounded")
@@ -118,7 +120,9 @@ class Feed(Loops):
                 ".batch(n) makes batches of one size.",
                 stream,
             )
-        self._directories: Any = None  # where it is saved and loaded, once it is: `snapshot.Directories`
+        self._directories: Any = None  # where it is saved and loaded, once it is: `directories.Directories`
+        self.writer = Writer()
+        """Writes its checkpoints, one at a time."""
         # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.
         self._dropped = weakref.finalize(self, _thread.start_new_thread, self._top.close, ())
@@ -231,7 +235,7 @@ class Feed(Loops):
         self.counters.begin(state["tally"])
 
     @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
-    def save(self, directory: Any, *, state: Tree = None, keep: int = 3) -> Any:
+    def save(self, directory: Any, *, state: Tree = None, keep: int = 3, wait: bool = True) -> Any:
         """Write a checkpoint: the position and `state`, in one atomic cut.
 
         After an error of the source, or of a function in the stream, all batches that came before it are trained and
@@ -244,20 +248,24 @@ class Feed(Loops):
             state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`:
                 dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
             keep: how many checkpoints of this run are kept, the newest.
+            wait: True returns when the checkpoint is on the disk. False copies `state` as it is now, and writes it in a
+                thread while training goes on; the copy takes as much memory as `state`, until it is written. One
+                checkpoint is written at a time: the next call waits for the one before.
 
         Returns:
-            The new checkpoint's path.
+            The new checkpoint's path. With `wait=False` a `Pending`, whose `wait()` gives it.
 
         Raises:
             StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be
                 known.
             CheckpointError: it could not be written, or the newest checkpoint there is of a run that this one did not
                 go on from; what was there is still there, whole.
+                What went wrong in the thread of `wait=False` is raised by the next `save`, `load` or `close`.
             ValueError: the directory is a URL.
         """
-        from unbounded.feed import snapshot
+        from unbounded.feed import directories
 
-        return snapshot.save(self, directory, state, keep)
+        return directories.save(self, directory, state, keep, wait=wait)
 
     @checked("feed.load(directory)")
     def load(self, directory: Any, *, accept_changes: bool = False) -> Any:
@@ -276,23 +284,35 @@ class Feed(Loops):
         ...     print(feed.steps, state["weights"])
         5 [0. 0. 0.]
         """
-        from unbounded.feed import snapshot
+        from unbounded.feed import directories
 
-        return snapshot.load_newest(self, directory, accept_changes=accept_changes)
+        return directories.load_newest(self, directory, accept_changes=accept_changes)
 
     # -- the end, and how it is shown --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End its threads and let go of the source. A second time does nothing."""
+        """End its threads and let go of the source, after the checkpoint that is being written. A second time does
+        nothing.
+
+        Raises:
+            CheckpointError: a checkpoint that `save(…, wait=False)` left to a thread could not be written. The feed is
+                closed all the same.
+        """
         if not self._closed:
-            self._last_counts = self._opened.top.counts()
-            self._closed = True
-            self._loop = None
-            self._sure = 0
-            self._dropped.detach()
-            self._top.close()
-            if self._directories is not None:
-                self._directories.close()
+            try:
+                self.writer.finish()  # it reads from the source
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        self._last_counts = self._opened.top.counts()
+        self._closed = True
+        self._loop = None
+        self._sure = 0
+        self._dropped.detach()
+        self._top.close()
+        if self._directories is not None:
+            self._directories.close()
 
     def __enter__(self) -> Feed:
         return self
@@ -300,7 +320,13 @@ class Feed(Loops):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            # What ends the block matters more than what could not be written.
+            _log.error("%s", failure)
 
     def __array__(self, *args: Any, **given: Any) -> Any:
         # Keras's fit asks whatever it does not know for an array.

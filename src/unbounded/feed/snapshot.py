@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbounded.core.cursor import from_plain, to_plain
-from unbounded.core.node import Cursor, Node, StreamError
-from unbounded.core.trees import Tree
+from unbounded.core.node import Cursor, Node
 from unbounded.feed.describe import innermost
 from unbounded.sources.live import Live
 from unbounded.store import disk
-from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved, Segment
+from unbounded.store.checkpoints import Checkpoints, Saved, Segment
 
 if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
@@ -226,81 +225,3 @@ class _Counter:
             self._fd = None
         if not there or self.problem is not None:
             self.write(rows)
-
-
-class Directories:
-    """The directories that a feed is saved to and loaded from; all that is written to them is of one run."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._run = uuid.uuid4().hex
-        self._open: dict[Path, tuple[Keeper, Checkpoints]] = {}
-
-    @classmethod
-    def of(cls, feed: Feed) -> Directories:
-        """Those of a feed."""
-        if feed._directories is None:
-            feed._directories = cls(feed)
-        directories: Directories = feed._directories
-        return directories
-
-    def open(self, directory: str | os.PathLike[str], keep: int | None = None) -> tuple[Keeper, Checkpoints]:
-        """A directory's checkpoints, and what writes the feed's part of them.
-
-        Raises:
-            ValueError: the directory is a URL.
-        """
-        path = Path(os.path.abspath(disk.local_path(directory)))
-        if path not in self._open:
-            store = Checkpoints(directory, keep=3 if keep is None else keep, run=self._run)
-            self._open[path] = (Keeper(self._feed, store.directory), store)
-        keeper, store = self._open[path]
-        if keep is not None:
-            store.keep = keep
-        return keeper, store
-
-    def loaded(self, saved: Saved) -> None:
-        """The feed goes on with the run of a checkpoint."""
-        self._run = saved.run
-
-    def close(self) -> None:
-        """Let go of all of them."""
-        for _, store in self._open.values():
-            store.close()
-
-
-def save(feed: Feed, directory: Any, state: Tree, keep: int) -> Path:
-    """See `Feed.save`."""
-    if feed.outstanding:
-        raise StreamError(
-            "A batch is out and not confirmed, so whether its update is in the model can't be known. Call "
-            "feed.trained() once the batch "
-            "is trained on, and then feed.save(); or save between epochs."
-        )
-    keeper, store = Directories.of(feed).open(directory, keep)
-    snapshot = keeper.cut()
-    segments = snapshot.write(store)
-    path = store.write(feed.steps, state, {"feed": snapshot.info}, segments=segments)
-    snapshot.posted(keep)
-    feed._release_posted()
-    return path
-
-
-def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
-    """See `Feed.load`."""
-    feed._usable()
-    directories = Directories.of(feed)
-    keeper, store = directories.open(directory)
-    saved = store.newest()
-    if saved is None:
-        return None
-    if "feed" not in saved.info:
-        by = "ub.keras.Checkpoint" if "keras" in saved.info else "something else than Feed.save"
-        raise CheckpointError(
-            f"{saved.path} was written by {by}, and Feed.load can't go on with it. Go on as it was begun, or use "
-            "another directory."
-        )
-    state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
-    keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
-    directories.loaded(saved)
-    return state

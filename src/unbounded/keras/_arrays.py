@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
+from unbounded.core import leaf
+
 # Variables, and the arrays that are to be assigned to them.
 Pairs: TypeAlias = list[tuple[Any, np.ndarray]]
 
 
+def start_copying(variables: Iterable[Any]) -> None:
+    """Begin to copy variables from an accelerator, so that many are on their way at once when `read` asks for them."""
+    if keras.backend.backend() == "jax":
+        for variable in variables:
+            leaf.start_copying(variable.value)
+
+
 def read(variable: Any) -> np.ndarray:
-    """A copy of a variable's value, of its own shape and dtype; a view on JAX, which reuses no memory that is seen."""
-    # It must be one: the other backends give the variable's own memory to the next step.
+    """A variable's value of this moment, of its own shape and dtype, which no later step changes.
+
+    On a CPU, JAX and TensorFlow give a view: JAX does not donate memory that is seen from outside to the next step, and
+    TensorFlow writes to no memory that a value read before still has. PyTorch changes a variable in place, so there it
+    is a copy; so is what comes from an accelerator.
+    """
     value = variable.value if isinstance(variable, keras.Variable) else variable
     match keras.backend.backend():
         case "tensorflow":
-            return np.array(value.numpy())
+            return np.asarray(value.read_value())
+        case "jax":
+            return np.asarray(value)
         case "torch" if "bfloat16" not in str(value.dtype):  # which NumPy lacks: Keras uses ml_dtypes
-            return np.array(value.detach().cpu().numpy())
+            return np.asarray(leaf.own(value).numpy())
         case _:
-            return np.asarray(keras.ops.convert_to_numpy(value))
+            return np.array(keras.ops.convert_to_numpy(value))
 
 
 def match(what: str, variables: Mapping[str, Any], saved: Mapping[str, np.ndarray]) -> Pairs:

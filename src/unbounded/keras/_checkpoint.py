@@ -34,6 +34,11 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     in its middle, with its number, its metrics so far and the states of the other callbacks. SIGINT and SIGTERM
     let the step at hand end, write a checkpoint and end `fit`; a second one ends at once.
 
+    A checkpoint is taken between two steps, and written in a thread while training goes on: that takes as much memory
+    as the weights, until it is written. One is written at a time: where another falls due meanwhile, it is taken after
+    the first step at which the one before is written. One that could not be written ends `fit` after the step at hand.
+    The last one of a `fit` is on the disk when `fit` returns.
+
     Args:
         feed: what `fit` trains on; or a list of it and of validation feeds, whose positions are then saved too.
         directory: of this run's checkpoints alone.
@@ -42,6 +47,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         keep: how many checkpoints to keep, the newest.
         accept_changes: go on though the stream is no longer the one that the checkpoint is of, and let a learning rate
             that the script has changed replace the checkpoint's.
+        wait: True writes each checkpoint before the next step begins.
 
     Raises:
         CheckpointError: in `fit`, where the directory can't be written to, or holds nothing that can be read.
@@ -71,6 +77,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         *,
         keep: int = 3,
         accept_changes: bool = False,
+        wait: bool = False,
     ) -> None:
         super().__init__()
         feeds: list[Feed] = list(feed) if isinstance(feed, Sequence) else [feed]
@@ -85,8 +92,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.stopped_by: str | None = None
         """The name of the signal that ended the last `fit`; None where none did."""
         self._due = Due(every)
+        self._owed = False  # one fell due while another was written
         self._accept_changes = accept_changes
-        self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes)
+        self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes, wait=wait)
         self._director: Director | None = None  # of the fit at hand
         self._signals = Signals(self._interrupt)
         self._states: CallbackStates | None = None
@@ -211,7 +219,10 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         core = self.feeds[0].core
         if self._signals.received is not None:
             self._stop()
-        elif self._due.now(core) and not (core.epoch_over and core.outstanding == 0):
+            return
+        self._saving.check()  # the step is over, and Keras's state is whole: what went wrong can be raised here
+        is_due = self._owed or self._due.now(core)
+        if is_due and not self._saving.is_busy and not (core.epoch_over and core.outstanding == 0):
             self._save()
 
     def after_steps(self) -> None:
@@ -247,7 +258,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             assert feed.fit is not None
             ending = self.model.stop_training
             last = epoch + 1 >= self.params["epochs"] or ending
-            if last or signalled or self._due.each_epoch or self._due.now(feed.core):
+            self._saving.check()
+            if last or signalled or self._owed or self._due.each_epoch or self._due.now(feed.core):
                 by = "a callback" if not ending or feed.fit.has_more() else "the stream's declared end"
                 self._save(ended=by if ending else None, last=last)
             if signalled:
@@ -273,6 +285,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals.put_back()
         _model.end(self.model)
         self._director = None
+        self._owed = False
         self._saving.close()
         if self._stopping and self._signals.received is not None:
             self.stopped_by = signal.Signals(self._signals.received).name
@@ -298,11 +311,14 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals.put_back()
 
     def _save_at_once(self) -> None:
-        if self._stopping or not self._saving.is_late():
+        if self._stopping:
             return
-        if self._in_round:
-            self._give_up_round()
         try:
+            self._saving.finish()
+            if not self._saving.is_late():
+                return
+            if self._in_round:
+                self._give_up_round()
             self._save(changed=self._before_round if self._in_round else None, last=True)
         except Exception as error:
             # What is about to be raised matters more.
@@ -317,14 +333,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._stopping:
             return
         self._stopping = True
+        self._saving.finish()
         if self._saving.is_late():
-            self._save(changed=changed)
+            self._save(changed=changed, last=True)
         self.model.stop_training = True
         assert self._director is not None
         self._director.mute()
 
     def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None, last: bool = False) -> None:
-        """Write a checkpoint of this moment.
+        """Take a checkpoint of this moment; where another one is being written, after the next step.
 
         Args:
             ended: what ended the run, so that it has nothing to go on with; None where it goes on.
@@ -333,5 +350,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """
         states = {} if self._states is None else self._states.state()
         about = {"epochs": self.params["epochs"], "ended": ended}
-        if self._saving.write(self.model, states, about, changed or {}, last=last):
+        self._owed = not self._saving.write(self.model, states, about, changed or {}, last=last)
+        if not self._owed:
             self._due.saved(self.feeds[0].core)

@@ -155,10 +155,13 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
             self._rounds.feed.interrupt()
 
     def close(self) -> None:
-        """End its threads and let go of the source. A second time does nothing."""
-        self.core.close()
-        if self._rounds is not None:
-            self._rounds.feed.close()
+        """End its threads and let go of the source, after the checkpoint that is being written. A second time does
+        nothing."""
+        try:
+            self.core.close()
+        finally:
+            if self._rounds is not None:
+                self._rounds.feed.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +169,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.core.__exit__(kind, error, trace)
         self.close()
 
     def __iter__(self) -> Iterator[Tree]:

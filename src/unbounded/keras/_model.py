@@ -7,15 +7,15 @@ are in `_callbacks.py`, the directory in `unbounded.store.checkpoints`, and the 
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from unbounded.core.packing import non_finite
 from unbounded.keras import _optimizers, _others, _owned, _unfound, internals
-from unbounded.keras._arrays import Pairs, match, read
+from unbounded.keras._arrays import Pairs, match, read, start_copying
 from unbounded.keras._owned import Owned
 from unbounded.keras._random import random_state, restore_random
 
@@ -23,7 +23,6 @@ __all__ = [
     "FOR_INFERENCE",
     "StateNotFound",
     "begin",
-    "broken_weight",
     "build",
     "end",
     "iterations",
@@ -35,6 +34,7 @@ __all__ = [
     "restore_model",
     "restore_random",
     "restore_variables",
+    "trainable",
 ]
 
 State = dict[str, Any]
@@ -56,7 +56,7 @@ def end(model: Any) -> None:
 
 
 def model_state(model: Any, *, steps: int | None = None) -> State:
-    """Everything that decides the model's next step, copied out of it.
+    """Everything that decides the model's next step, as it is now: later steps change nothing of what is returned.
 
     Args:
         model: a `keras.Model`, in the middle of `fit` or not.
@@ -77,6 +77,7 @@ def model_state(model: Any, *, steps: int | None = None) -> State:
     _gather(model)
     owned = _owned.find(model)
     _unfound.warn_once(model, owned, steps)
+    start_copying([*owned.variables.values(), *itertools.chain.from_iterable(owned.optimizer_variables().values())])
     return {
         "layers": _build_configs(owned),
         "variables": {path: read(v) for path, v in owned.variables.items()},
@@ -151,16 +152,15 @@ def restore_learning_rate(model: Any, state: State) -> None:
     _assign(_optimizers.learning_rates(_owned.find(model), state["optimizers"]))
 
 
-def broken_weight(model: Any, state: State) -> str | None:
-    """Where the first trainable weight of a state is that has a NaN or an infinity; None where there is none.
+def trainable(model: Any, state: State) -> dict[str, Any]:
+    """The trainable weights of a state, by path.
 
     Args:
         model: which the state is of.
         state: what `model_state` returned.
     """
     variables = _owned.find(model).variables
-    trainable = {path: array for path, array in state["variables"].items() if variables[path].trainable}
-    return non_finite(trainable, name="weights")
+    return {path: array for path, array in state["variables"].items() if variables[path].trainable}
 
 
 def build(model: Any, batch: Any) -> None:

@@ -1,5 +1,8 @@
 """Saving: what a checkpoint of a Keras run holds, written as one, and the feeds put where it says.
 
+All that it holds is taken in the thread that trains, between two steps: the model's variables, the random states, the
+callbacks' states and the feeds' positions are of one moment. It is written in another thread, while training goes on.
+
 What it holds of the model is in `_model`, of the callbacks in `_callbacks`, of a feed in `unbounded.feed.snapshot`;
 how it is written all or nothing in `unbounded.store.checkpoints`.
 """
@@ -9,12 +12,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from unbounded.feed.snapshot import Keeper
+from unbounded.core.packing import Packed, non_finite, owned, pack
+from unbounded.feed.snapshot import Keeper, Snapshot
 from unbounded.keras import _model
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
 
@@ -28,6 +33,27 @@ class NotSaved(UserWarning):
     """A checkpoint was due and was not written, since its weights would replace better ones."""
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """All of one checkpoint, as it was between two steps; nothing of it changes until it is written.
+
+    Args:
+        step: after which step.
+        at_rest: whether sources read no more.
+        packed: the model's state and those of the callbacks.
+        trainable: of the model's state, what a NaN must not replace.
+        about: plain data about the run.
+        snapshots: the feeds' parts.
+    """
+
+    step: int
+    at_rest: bool
+    packed: Packed
+    trainable: dict[str, Any]
+    about: dict[str, Any]
+    snapshots: list[Snapshot]
+
+
 class Saving:
     """The checkpoints of one run.
 
@@ -36,18 +62,22 @@ class Saving:
         directory: of this run's checkpoints alone.
         keep: how many to keep, the newest.
         accept_changes: go on though a stream is no longer the one that a checkpoint is of.
+        wait: write each checkpoint before training goes on.
     """
 
     def __init__(
-        self, feeds: Sequence[Feed], directory: str | os.PathLike[str], *, keep: int, accept_changes: bool
+        self, feeds: Sequence[Feed], directory: str | os.PathLike[str], *, keep: int, accept_changes: bool, wait: bool
     ) -> None:
         self._feeds = feeds
         self._store = Checkpoints(directory, keep=keep)
         self._keep = keep
         self._accept_changes = accept_changes
+        self._wait = wait
+        self._writer = feeds[0].core.writer
         self._keepers: list[Keeper] = []
         self._wrote: int | None = None  # the step of the newest checkpoint
         self._wrote_at_rest = False  # after a signal, when sources read no more
+        self._not_saved: str | None = None  # why the one that was written last was left out, until that is said
 
     @property
     def directory(self) -> Path:
@@ -55,8 +85,39 @@ class Saving:
         return self._store.directory
 
     def close(self) -> None:
-        """Let go of the directory; the next write takes it again."""
-        self._store.close()
+        """Let go of the directory, after what is being written; the next write takes it again.
+
+        Raises:
+            CheckpointError: what was being written could not be.
+        """
+        try:
+            self.finish()
+        finally:
+            self._store.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._writer.busy
+
+    def check(self) -> None:
+        """Say what became of the checkpoint that was written last, unless it is still being written.
+
+        Raises:
+            CheckpointError: it could not be written; the one before is still there, whole.
+
+        Warns:
+            NotSaved: its weights would have replaced better ones.
+        """
+        self._writer.check()
+        if self._not_saved is not None and not self._writer.busy:
+            text, self._not_saved = self._not_saved, None
+            warnings.warn(text, NotSaved, stacklevel=4)
+
+    def finish(self) -> None:
+        """Wait for what is being written, and `check`."""
+        self._writer.finish()
+        self.check()
 
     def take_place(self) -> Saved | None:
         """Put the feeds where the newest checkpoint says, where there is one, and give it.
@@ -65,6 +126,7 @@ class Saving:
             CheckpointError: nothing can be written here, or what is here is no checkpoint of these feeds.
             ValueError: it is of another stream.
         """
+        self.finish()  # a fit that ended by an error may have left one
         self._store.prepare()
         if not self._keepers:
             names = ["feed", *(f"feed-{i}" for i in range(1, len(self._feeds)))]
@@ -72,6 +134,8 @@ class Saving:
             self._keepers = [
                 Keeper(core, self._store.directory, name=name) for core, name in zip(parts, names, strict=True)
             ]
+            for part in parts:
+                part.writer = self._writer  # whichever of them is closed waits for what is written of all
         saved = self._store.newest()
         if saved is None:
             for keeper in self._keepers:
@@ -109,7 +173,9 @@ class Saving:
     def write(
         self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any], *, last: bool
     ) -> bool:
-        """Write a checkpoint of this moment, unless its weights would replace better ones; says whether it did.
+        """Take a checkpoint of this moment, and write it while training goes on, or at once where training ends.
+
+        Where one is being written, it waits for that if this is the last one, and else takes none.
 
         Args:
             model: what is trained.
@@ -118,33 +184,56 @@ class Saving:
             changed: of the model's state, what has changed since the moment that is meant.
             last: whether the run is about to stop.
 
+        Returns:
+            Whether one was taken. What becomes of it is said by `check` and `finish`.
+
         Raises:
-            CheckpointError: it could not be written; the one before is still there, whole.
+            CheckpointError: it was to be written at once, and could not be; the one before is still there, whole.
         """
+        at_once = last or self._wait
+        if at_once:
+            self.finish()
+        elif self._writer.busy:
+            return False
+        self.check()
+        cut = self._cut(model, states, about, changed, last=last)
+        if at_once:
+            self._write(cut)
+            self.check()
+        else:
+            self._writer.begin(lambda: self._write(cut))
+        return True
+
+    def _cut(
+        self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any], *, last: bool
+    ) -> _Cut:
+        """All of a checkpoint, as it is at this moment."""
         step = self._feeds[0].steps
         state = {**_model.model_state(model, steps=step), **changed}
-        if (bad := _model.broken_weight(model, state)) is not None:
-            old = "nothing was saved yet" if self._wrote is None else f"the newest is of step {self._wrote:,}"
-            warnings.warn(
-                f"{bad} has a NaN or an infinity after step {step:,}, so no checkpoint was written: {old}.",
-                NotSaved,
-                stacklevel=3,
-            )
-            return False
         for other in self._feeds[1:]:
             other.rounds.settle()
         at_rest = last or self._feeds[0].core.interrupted
-        snapshots = [keeper.cut(last=at_rest) for keeper in self._keepers]
-        segments = [segment for snapshot in snapshots for segment in snapshot.write(self._store)]
-        feeds = [snapshot.info for snapshot in snapshots]
         versions = {"format": FORMAT, "keras": keras.__version__, "backend": keras.backend.backend()}
-        self._store.write(
+        return _Cut(
             step,
-            {"model": state, "callbacks": states},
-            {"feeds": feeds, "keras": {**versions, **about}},
-            segments=segments,
+            at_rest,
+            pack({"model": state, "callbacks": owned(states)}),
+            _model.trainable(model, state),
+            {**versions, **about},
+            [keeper.cut(last=at_rest) for keeper in self._keepers],
         )
-        for snapshot in snapshots:
+
+    def _write(self, cut: _Cut) -> None:
+        """Write what was taken, unless its weights would replace better ones; mostly in the writer's thread."""
+        if (bad := non_finite(cut.trainable, name="weights")) is not None:
+            old = "nothing was saved yet" if self._wrote is None else f"the newest is of step {self._wrote:,}"
+            self._not_saved = (
+                f"{bad} has a NaN or an infinity after step {cut.step:,}, so no checkpoint was written: {old}."
+            )
+            return
+        segments = [segment for snapshot in cut.snapshots for segment in snapshot.write(self._store)]
+        feeds = [snapshot.info for snapshot in cut.snapshots]
+        self._store.write(cut.step, cut.packed, {"feeds": feeds, "keras": cut.about}, segments=segments)
+        for snapshot in cut.snapshots:
             snapshot.posted(self._keep)
-        self._wrote, self._wrote_at_rest = step, at_rest
-        return True
+        self._wrote, self._wrote_at_rest = cut.step, cut.at_rest

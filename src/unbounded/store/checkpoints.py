@@ -23,11 +23,11 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from unbounded.core.packing import JSON, Tree, pack, to_json, write_packed
+from unbounded.core.packing import JSON, Packed, Tree, pack, to_json, write_packed
 from unbounded.store import disk
 from unbounded.store.listing import Listing, Manifest
 from unbounded.store.saved import (
@@ -192,7 +192,9 @@ class Checkpoints:
                 with lock.turn:
                     self._refuse_others()
 
-    def write(self, number: int, state: Tree, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()) -> Path:
+    def write(
+        self, number: int, state: Tree | Packed, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()
+    ) -> Path:
         """Write a checkpoint, all or nothing, and then remove those that are older than the newest `keep`.
 
         Of the same number again, it replaces the earlier one. A lower number than those already there means
@@ -200,7 +202,9 @@ class Checkpoints:
 
         Args:
             number: the step; it names the directory.
-            state: nested dicts, lists and tuples of arrays and plain data, as `_state.write_tree` takes them.
+            state: nested dicts, lists and tuples of arrays and plain data, as `packing.write_tree` takes them; or what
+                `packing.pack_owned` has made of such a tree, to be written in another thread than that in which it may
+                change.
             info: plain data, to be read without the arrays.
             segments: what it refers to, from `add_segment` or from another checkpoint's `segments`.
 
@@ -217,7 +221,7 @@ class Checkpoints:
         names = [segment.name for segment in segments]
         if len(set(names)) < len(names):
             raise ValueError(f"Two segments of one checkpoint have one name: {', '.join(names)}.")
-        packed = pack(state)
+        packed = state if isinstance(state, Packed) else pack(state)
         plain = to_json(dict(info))
         with self._sentence(f"Step {number} was not saved"):
             lock = self._ready()
@@ -301,7 +305,7 @@ class Checkpoints:
         self,
         number: int,
         run: str,
-        packed: tuple[JSON, list[Any]],
+        packed: Packed,
         info: JSON,
         segments: Sequence[Segment],
         lock: disk.Lock,

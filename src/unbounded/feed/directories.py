@@ -1,0 +1,113 @@
+"""The directories that a feed is saved to and loaded from: `Feed.save` and `Feed.load`.
+
+What of a feed goes into a checkpoint is in `snapshot.py`; how a checkpoint is written all or nothing, in
+`unbounded.store`.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbounded.core.node import StreamError
+from unbounded.core.packing import pack_owned
+from unbounded.core.trees import Tree
+from unbounded.feed.snapshot import Keeper
+from unbounded.store import disk
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
+from unbounded.store.writer import Pending
+
+if TYPE_CHECKING:
+    from unbounded.feed.feed import Feed
+
+
+class Directories:
+    """The directories that a feed is saved to and loaded from; all that is written to them is of one run."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._run = uuid.uuid4().hex
+        self._open: dict[Path, tuple[Keeper, Checkpoints]] = {}
+
+    @classmethod
+    def of(cls, feed: Feed) -> Directories:
+        """Those of a feed."""
+        if feed._directories is None:
+            feed._directories = cls(feed)
+        directories: Directories = feed._directories
+        return directories
+
+    def open(self, directory: str | os.PathLike[str], keep: int | None = None) -> tuple[Keeper, Checkpoints]:
+        """A directory's checkpoints, and what writes the feed's part of them.
+
+        Raises:
+            ValueError: the directory is a URL.
+        """
+        path = Path(os.path.abspath(disk.local_path(directory)))
+        if path not in self._open:
+            store = Checkpoints(directory, keep=3 if keep is None else keep, run=self._run)
+            self._open[path] = (Keeper(self._feed, store.directory), store)
+        keeper, store = self._open[path]
+        if keep is not None:
+            store.keep = keep
+        return keeper, store
+
+    def loaded(self, saved: Saved) -> None:
+        """The feed goes on with the run of a checkpoint."""
+        self._run = saved.run
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for _, store in self._open.values():
+            store.close()
+
+
+def save(feed: Feed, directory: Any, state: Tree, keep: int, *, wait: bool) -> Path | Pending[Path]:
+    """See `Feed.save`."""
+    if feed.outstanding:
+        raise StreamError(
+            "A batch is out and not confirmed, so whether its update is in the model can't be known. Call "
+            "feed.trained() once the batch "
+            "is trained on, and then feed.save(); or save between epochs."
+        )
+    feed.writer.finish()  # what is being written: one at a time, and the directory's files are its own until then
+    keeper, store = Directories.of(feed).open(directory, keep)
+    steps = feed.steps
+    # Copied where it is written while training goes on, and else written from where it is.
+    owned = state if wait else pack_owned(state)
+    snapshot = keeper.cut()
+
+    def write() -> Path:
+        segments = snapshot.write(store)
+        path = store.write(steps, owned, {"feed": snapshot.info}, segments=segments)
+        snapshot.posted(keep)
+        return path
+
+    if not wait:
+        return feed.writer.begin(write)
+    path = write()
+    feed._release_posted()
+    return path
+
+
+def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
+    """See `Feed.load`."""
+    feed._usable()
+    feed.writer.finish()
+    directories = Directories.of(feed)
+    keeper, store = directories.open(directory)
+    saved = store.newest()
+    if saved is None:
+        return None
+    if "feed" not in saved.info:
+        by = "ub.keras.Checkpoint" if "keras" in saved.info else "something else than Feed.save"
+        raise CheckpointError(
+            f"{saved.path} was written by {by}, and Feed.load can't go on with it. Go on as it was begun, or use "
+            "another directory."
+        )
+    state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
+    keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
+    directories.loaded(saved)
+    return state

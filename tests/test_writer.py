@@ -1,0 +1,240 @@
+"""A checkpoint that is written while training goes on is of the moment at which it was taken, and nothing is lost where
+it can't be written.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import unbounded as ub
+from helpers import once, table, train
+from unbounded.store.checkpoints import CheckpointError, Checkpoints
+from unbounded.store.writer import Pending, Writer
+
+WAIT = 10.0  # seconds; generous, and never waited for where all is well
+
+
+class Gate:
+    """Holds up the writing of checkpoints, or lets it fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Event()
+        self.failure: Exception | None = None
+        self.threads: list[str] = []
+        write = Checkpoints.write
+
+        def gated(checkpoints: Checkpoints, *args: Any, **given: Any) -> Path:
+            self.threads.append(threading.current_thread().name)
+            self.reached.set()
+            assert self.open.wait(WAIT)
+            if self.failure is not None:
+                raise self.failure
+            return write(checkpoints, *args, **given)
+
+        monkeypatch.setattr(Checkpoints, "write", gated)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(monkeypatch)
+    yield made
+    made.open.set()
+
+
+def numbers(directory: Path) -> list[int]:
+    return [saved.number for saved in Checkpoints(directory).all()]
+
+
+@pytest.mark.parametrize(
+    "stream", [lambda: table().shuffle(20).batch(4).prefetch(2), lambda: ub.generate(once).batch(4)]
+)
+def test_what_is_trained_meanwhile_is_not_in_the_checkpoint(
+    stream: Callable[[], ub.Stream], gate: Gate, tmp_path: Path
+) -> None:
+    weights = np.zeros(4)
+    with ub.Feed(stream()) as feed:
+        train(feed, 5)
+        saving = feed.save(tmp_path, state={"weights": weights, "log": [1]}, wait=False)
+        assert gate.reached.wait(WAIT)
+        assert not saving.done
+        weights += 1
+        seen = [feed.peek()]
+        following = train(feed, 7)
+        gate.open.set()
+        assert saving.wait() == tmp_path / "step-000000000005"
+        assert gate.threads == ["unbounded-writer"]
+    with ub.Feed(stream()) as feed:
+        state = feed.load(tmp_path)
+        assert state["weights"].tolist() == [0, 0, 0, 0]
+        assert feed.steps == 5
+        if feed.stream.guarantee == "exact":
+            assert train(feed, 7) == following
+    assert len(seen) == 1
+
+
+def test_a_state_that_cannot_be_saved_is_refused_at_once(gate: Gate, tmp_path: Path) -> None:
+    with ub.Feed(table().batch(4)) as feed:
+        train(feed, 1)
+        with pytest.raises(TypeError, match=r"state\['model'\] is of type object"):
+            feed.save(tmp_path, state={"model": object()}, wait=False)
+        assert not gate.reached.is_set()
+
+
+def test_closing_waits_for_what_is_written(gate: Gate, tmp_path: Path) -> None:
+    with ub.Feed(ub.generate(once).batch(4)) as feed:
+        train(feed, 3)
+        feed.save(tmp_path, wait=False)
+        assert gate.reached.wait(WAIT)
+        threading.Timer(0.05, gate.open.set).start()
+    assert numbers(tmp_path) == [3]
+
+
+def test_the_next_save_waits_for_the_one_before(gate: Gate, tmp_path: Path) -> None:
+    with ub.Feed(table().batch(4)) as feed:
+        for step in range(1, 4):
+            train(feed, 1)
+            threading.Timer(0.02, gate.open.set).start()
+            feed.save(tmp_path, wait=step == 3)
+        assert numbers(tmp_path) == [1, 2, 3]
+    assert gate.threads == ["unbounded-writer", "unbounded-writer", "MainThread"]
+
+
+@pytest.mark.parametrize("then", ["save", "save without waiting", "load", "close", "wait"])
+def test_a_failure_is_raised_once_by_what_comes_next_and_the_older_one_is_whole(
+    then: str, gate: Gate, tmp_path: Path
+) -> None:
+    gate.open.set()
+    feed = ub.Feed(ub.generate(once).batch(4))
+    train(feed, 2)
+    feed.save(tmp_path)
+    gate.failure = CheckpointError("Step 4 was not saved: No space left on device.")
+    train(feed, 2)
+    pending = feed.save(tmp_path, wait=False)
+    following = train(feed, 3)
+    asked: dict[str, Callable[[], Any]] = {
+        "save": lambda: feed.save(tmp_path),
+        "save without waiting": lambda: feed.save(tmp_path, wait=False),
+        "load": lambda: feed.load(tmp_path),
+        "close": feed.close,
+        "wait": pending.wait,
+    }
+    with pytest.raises(CheckpointError, match="Step 4 was not saved"):
+        asked[then]()
+    gate.failure = None
+    assert numbers(tmp_path) == [2]
+    assert feed.closed is (then == "close")
+    if then != "close":
+        feed.save(tmp_path)
+        assert numbers(tmp_path) == [2, 7]
+        feed.close()
+    assert len(following) == 3
+
+
+def test_rows_that_the_older_checkpoint_needs_stay_where_the_newer_one_failed(gate: Gate, tmp_path: Path) -> None:
+    gate.open.set()
+    with ub.Feed(ub.generate(once).batch(4)) as feed:
+        train(feed, 2)
+        feed.save(tmp_path, keep=1)
+        gate.failure = CheckpointError("It was not saved.")
+        following = train(feed, 3)
+        pending = feed.save(tmp_path, keep=1, wait=False)
+        with pytest.raises(CheckpointError):
+            pending.wait()
+        following += train(feed, 3)
+        feed.load(tmp_path)
+        assert train(feed, 6) == following
+
+
+def test_an_error_in_the_block_is_raised_and_what_could_not_be_written_is_said(
+    gate: Gate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.open.set()
+    gate.failure = CheckpointError("Step 1 was not saved.")
+    feed = ub.Feed(table().batch(4))
+    train(feed, 1)
+    feed.save(tmp_path, wait=False)
+    with pytest.raises(ZeroDivisionError), feed:
+        raise ZeroDivisionError
+    assert feed.closed
+    assert "Step 1 was not saved." in caplog.text
+
+
+SCRIPT = """
+import sys, numpy as np, unbounded as ub
+feed = ub.Feed(ub.arrays(np.arange(100)).batch(4))
+next(iter(feed.batches())); feed.trained()
+feed.save(sys.argv[1], state=np.zeros(3_000_000), wait=False)
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("sys.exit(3)", 3), ("raise KeyboardInterrupt", 1)])
+def test_a_process_that_ends_writes_its_checkpoint_to_the_end(end: str, status: int, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path)], capture_output=True)
+    assert done.returncode == status
+    saved = Checkpoints(tmp_path).newest()
+    assert saved is not None
+    assert saved.read_state().shape == (3_000_000,)
+
+
+def test_what_a_process_could_not_write_is_said_when_it_ends(tmp_path: Path) -> None:
+    end = "import unbounded.store.writer as w; w.Writer().begin(lambda: 1 / 0)"
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "A checkpoint could not be written: division by zero" in done.stderr
+
+
+def test_an_interrupt_ends_the_wait_and_not_the_write() -> None:
+    open_, writer = threading.Event(), Writer()
+    pending = writer.begin(lambda: open_.wait(WAIT))
+    threading.Timer(0.05, os.kill, (os.getpid(), 2)).start()
+    with pytest.raises(KeyboardInterrupt):
+        writer.finish()
+    assert writer.busy
+    open_.set()
+    writer.finish()
+    assert pending.wait() is True
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_its_parents_writer() -> None:
+    open_, writer = threading.Event(), Writer()
+    writer.begin(lambda: open_.wait(WAIT))
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.finish()
+            os._exit(0 if not writer.busy else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    open_.set()
+    writer.finish()
+
+
+def test_a_pending_one_keeps_nothing_of_what_it_wrote() -> None:
+    import gc
+    import weakref
+
+    class Big:
+        pass
+
+    big = Big()
+    pending: Pending[int] = Pending(lambda kept=big: 1)  # type: ignore[misc]
+    gone = weakref.ref(big)
+    del big
+    pending.start()
+    assert pending.wait() == 1
+    gc.collect()
+    assert gone() is None
