@@ -17,6 +17,7 @@ import pytest
 
 import unbounded as ub
 from helpers import once, table, train
+from unbounded.core.runtime import SYSTEM
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 from unbounded.store.writer import Pending, Writer
 
@@ -188,14 +189,14 @@ def test_a_process_that_ends_writes_its_checkpoint_to_the_end(end: str, status: 
 
 
 def test_what_a_process_could_not_write_is_said_when_it_ends(tmp_path: Path) -> None:
-    end = "import unbounded.store.writer as w; w.Writer().begin(lambda: 1 / 0)"
+    end = "import unbounded.store.writer as w; w.Writer(ub.core.runtime.SYSTEM).begin(lambda: 1 / 0)"
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0
     assert "A checkpoint could not be written: division by zero" in done.stderr
 
 
 def test_an_interrupt_ends_the_wait_and_not_the_write() -> None:
-    open_, writer = threading.Event(), Writer()
+    open_, writer = threading.Event(), Writer(SYSTEM)
     pending = writer.begin(lambda: open_.wait(WAIT))
     threading.Timer(0.05, os.kill, (os.getpid(), 2)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -209,7 +210,7 @@ def test_an_interrupt_ends_the_wait_and_not_the_write() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_does_not_wait_for_its_parents_writer() -> None:
-    open_, writer = threading.Event(), Writer()
+    open_, writer = threading.Event(), Writer(SYSTEM)
     writer.begin(lambda: open_.wait(WAIT))
     child = os.fork()
     if child == 0:
@@ -231,7 +232,7 @@ def test_a_pending_one_keeps_nothing_of_what_it_wrote() -> None:
         pass
 
     big = Big()
-    pending: Pending[int] = Pending(lambda kept=big: 1)  # type: ignore[misc]
+    pending: Pending[int] = Pending(lambda kept=big: 1, SYSTEM)  # type: ignore[misc]
     gone = weakref.ref(big)
     del big
     pending.start()

@@ -121,7 +121,7 @@ class Feed(Loops):
                 stream,
             )
         self._directories: Any = None  # where it is saved and loaded, once it is: `directories.Directories`
-        self.writer = Writer()
+        self.writer = Writer(runtime)
         """Writes its checkpoints, one at a time."""
         # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.

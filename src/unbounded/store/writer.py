@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
+
+from unbounded.core.runtime import Runtime
 
 _log = logging.getLogger("unbounded")
 
@@ -33,16 +34,16 @@ class Pending(Generic[T]):
         'step-000000000000'
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], runtime: Runtime) -> None:
         self._work: Callable[[], T] | None = work
         self._result: T | None = None
         self._error: BaseException | None = None
         # Not joined: a signal that comes while CPython 3.11 joins a thread makes it take that thread for ended.
-        self._ended = threading.Event()
+        self._ended = runtime.event()
         self.heard = False
         """Whether `wait` has said what became of it."""
         # A daemon: the interpreter waits for it in `_finish`, where Ctrl-C can end the wait, and not for ever.
-        self._thread = threading.Thread(target=self._run, name="unbounded-writer", daemon=True)
+        self._thread = runtime.thread(self._run, "unbounded-writer")
 
     def start(self) -> None:
         """Begin. A thread that can't be started is an error here."""
@@ -93,9 +94,13 @@ class Writer:
 
     A failure is raised once, by the first of `check`, `finish` and `begin` that comes after it, unless `Pending.wait`
     has raised it before: in the thread that trains, at a moment that it chooses.
+
+    Args:
+        runtime: of the feed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._pending: Pending[object] | None = None
 
     @property
@@ -110,7 +115,7 @@ class Writer:
             work: writes it, in another thread.
         """
         self.finish()
-        pending = Pending(work)
+        pending = Pending(work, self._runtime)
         pending.start()
         self._pending = cast(Pending[object], pending)
         return pending
