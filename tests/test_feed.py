@@ -13,6 +13,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Steps, first, ids, table, wait_until
+from unbounded.core.input_buffer import Address, compose_held
 from unbounded.core.trees import Tree, leaves
 from unbounded.feed.describe import RunFinished
 from unbounded.testing import Clock
@@ -340,7 +341,7 @@ def test_python_objects_are_refused_in_a_run_that_goes_on() -> None:
     stream = ub.arrays({"n": names}, shuffle=False).batch(4)
     with ub.Feed(stream) as feed:
         state = feed.state_dict()
-        state["position"] = {"from": dict(stream.cursor_at(3)), "rows": 0, "breaks": 0}
+        state["position"] = compose_held([Address(stream.cursor_at(3))], {})
         state["count"] = [3, 12, 0]
         feed.load_state_dict(state)
         with pytest.raises(ub.RowsError, match="reaches the trainer as object"):
@@ -426,7 +427,7 @@ def test_the_position_is_as_small_at_row_10_to_the_12_and_as_soon_reached() -> N
     stream = table(1000).shuffle(100).batch(8)
     with ub.Feed(stream) as feed:
         state = feed.state_dict()
-        state["position"] = {"from": dict(stream.cursor_at(10**12)), "rows": 0, "breaks": 0}
+        state["position"] = compose_held([Address(stream.cursor_at(10**12))], {})
         state["count"] = [10**12, 8 * 10**12, 8 * 10**9]
         feed.load_state_dict(state)
         assert (next(feed.batches())["id"] == stream.batch_at(10**12)["id"]).all()

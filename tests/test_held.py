@@ -100,7 +100,7 @@ def test_the_number_of_marks_is_bounded_and_reading_again_costs_little_more_than
             held.drop(100)
             held.keep(held.head)
         address = held.address(held.head)
-        worst = max(worst, address["rows"])
+        worst = max(worst, address.rows)
         assert len(held._cursors) <= LIMIT + 1
     assert worst < 1500
 
@@ -127,7 +127,7 @@ def test_what_is_no_longer_kept_is_released() -> None:
         while held.count > 20:
             held.drop(5)
         held.keep(held.head)
-        held.release(held.address(held.head))
+        upstream.release(held.address(held.head).cursor)
     assert 700 < upstream.oldest <= held.head.rows
     with pytest.raises(AssertionError, match="released"):
         upstream.restore({"at": 0})

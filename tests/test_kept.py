@@ -75,7 +75,7 @@ def test_rows_of_a_source_that_cannot_go_back_travel_in_segments(words: Any, tmp
             feed.load(tmp_path)
             assert feed.stats.lost == 0
             seen += train(feed, steps)
-            source = feed._opened.source
+            source = feed._opened.sources[0]
             assert source.settle(10.0)  # type: ignore[attr-defined]
             feed.save(tmp_path)
     assert seen == expected
@@ -116,7 +116,7 @@ def test_segments_are_shared_and_go_with_the_last_checkpoint_that_needs_them(tmp
         assert len([p for p in tmp_path.iterdir() if p.name.startswith("step-")]) == 2
         # Rows that no kept checkpoint needs are forgotten; those that the older one needs are not.
         info: Any = Checkpoints(tmp_path).newest().info["feed"]  # type: ignore[union-attr]
-        assert 0 < feed._opened.source.spool.start.rows <= info["segments"][0][0]  # type: ignore[attr-defined]
+        assert 0 < feed._opened.sources[0].spool.start.rows <= info["segments"][0][0]  # type: ignore[attr-defined]
 
 
 def test_all_rows_are_there_over_the_seams_of_segments(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_source_keeps_the_rows_of_the_oldest_kept_checkpoint(tmp_path: Path)
             feed.save(tmp_path, keep=3)
             states.append(feed.state_dict())
             train(feed, 100)
-        spool = feed._opened.source.spool  # type: ignore[attr-defined]
+        spool = feed._opened.sources[0].spool  # type: ignore[attr-defined]
         assert spool.start.rows <= 30 + 300 + 3
         # Going back to the oldest that is kept, in the same process.
         feed.load_state_dict(states[1])
@@ -241,7 +241,7 @@ SCRIPT = """
     feed = ub.Feed(ub.generate(sensor).batch(1))
     feed.load(directory)
     feed.save(directory)
-    source = feed._opened.source
+    source = feed._opened.sources[0]
     stop = source.spool.stop.rows + read
     print("lost", feed.stats.lost)
     for batch in itertools.islice(feed.batches(), train):
@@ -290,7 +290,7 @@ def test_a_feed_that_was_dropped_without_closing_lost_what_it_had_read_since_it_
     seen += [b for [b] in train(dropped, 1)]
     steps.give(*(np.array([i]) for i in range(10, 17)))
     steps.await_taken(17)
-    wait_until(lambda: dropped._opened.source.spool.stop.rows == 17)  # type: ignore[attr-defined]
+    wait_until(lambda: dropped._opened.sources[0].spool.stop.rows == 17)  # type: ignore[attr-defined]
     steps.end()
     after = Steps()
     after.give(*(np.array([i]) for i in range(17, 20)))
@@ -301,7 +301,7 @@ def test_a_feed_that_was_dropped_without_closing_lost_what_it_had_read_since_it_
             assert feed.stats.lost == expected
             assert [b for [b] in train(feed, 7)] == [4, 5, 6, 7, 8, 9, 17]
             after.await_taken(3)
-            wait_until(lambda: feed._opened.source.spool.stop.rows == 13)  # type: ignore[attr-defined]
+            wait_until(lambda: feed._opened.sources[0].spool.stop.rows == 13)  # type: ignore[attr-defined]
             (tmp_path / "feed.rows").write_bytes(
                 (17).to_bytes(8, "little")
             )  # undo what was read here, for the second try
@@ -319,10 +319,10 @@ def test_runs_that_are_killed_one_after_the_other_before_they_save_add_up_what_t
         return ub.Feed(steps.stream().batch(1)), steps
 
     def read(feed: ub.Feed, steps: Steps, rows: int) -> None:
-        have = feed._opened.source.spool.stop.rows  # type: ignore[attr-defined]
+        have = feed._opened.sources[0].spool.stop.rows  # type: ignore[attr-defined]
         steps.give(*(np.array([next(numbers)]) for _ in range(rows)))
         feed.available()
-        wait_until(lambda: feed._opened.source.spool.stop.rows == have + rows)  # type: ignore[attr-defined]
+        wait_until(lambda: feed._opened.sources[0].spool.stop.rows == have + rows)  # type: ignore[attr-defined]
 
     feed, steps = begin()
     read(feed, steps, 3)
@@ -408,7 +408,7 @@ def at_work(rows: int) -> Iterator[tuple[ub.Feed, Steps]]:
     steps.give(*(np.array([i]) for i in range(rows)))
     with ub.Feed(steps.stream().batch(1)) as feed:
         feed.available()
-        wait_until(lambda: feed._opened.source.spool.stop.rows == rows)  # type: ignore[attr-defined]
+        wait_until(lambda: feed._opened.sources[0].spool.stop.rows == rows)  # type: ignore[attr-defined]
         yield feed, steps
         steps.end()
 
@@ -510,7 +510,7 @@ def test_a_disk_that_fails_at_any_call_of_a_save_loses_no_row(tmp_path: Path) ->
             feed.save(run)
             train(feed, 1)
             steps.give(np.array([6]))
-            wait_until(lambda feed=feed: feed._opened.source.spool.stop.rows == 7)  # type: ignore[misc]
+            wait_until(lambda feed=feed: feed._opened.sources[0].spool.stop.rows == 7)  # type: ignore[misc]
             failing = Failing(at)
             with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True):
                 patch.setattr(disk, "call", failing.call)

@@ -73,7 +73,7 @@ def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
             for _ in range(trained):
                 next(batches)
                 feed.trained()
-            wait_until(lambda: feed._opened.source.spool.stop == Offset(24, 1))
+            wait_until(lambda: feed._opened.sources[0].spool.stop == Offset(24, 1))
             state = json.loads(json.dumps(feed.state_dict()))
             batches.close()
         # The function is not called a fourth time by the new process.
@@ -90,7 +90,7 @@ def test_passes_that_ended_are_not_made_again_by_the_next_process() -> None:
         next(feed.batches())
         feed.trained()
         steps.end()
-        source = feed._opened.source
+        source = feed._opened.sources[0]
         wait_until(lambda: source.spool.stop.boundaries == 1)
         # All three passes are read, as the source is done at once when it is called again.
         wait_until(lambda: source._error is not None)
@@ -119,7 +119,7 @@ def test_it_reads_ahead_so_that_nothing_is_missed_and_no_further_than_it_may() -
 
 def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() -> None:
     with ub.Feed(ub.generate(once).batch(3)) as feed:
-        spool = feed._opened.source.spool
+        spool = feed._opened.sources[0].spool
         for i, _ in enumerate(feed.batches()):
             if i == 2000:
                 break
@@ -130,7 +130,7 @@ def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() ->
         for i, _ in enumerate(feed.batches()):
             if i == 300:
                 break
-        assert feed._opened.source.spool.start.rows == 0
+        assert feed._opened.sources[0].spool.start.rows == 0
 
 
 def test_rows_that_are_out_and_not_confirmed_are_not_let_go() -> None:
@@ -369,5 +369,5 @@ def test_a_source_that_fails_before_its_first_row_is_asked_again_without_an_end(
             with pytest.raises(ConnectionError):
                 feed.available()
         assert next(feed.batches()).tolist() == [0, 1, 2, 3]
-        assert feed._opened.source.counts()["missed"] == 0
-        assert len(feed._opened.source.spool._blocks) <= 2
+        assert feed._opened.sources[0].counts()["missed"] == 0
+        assert len(feed._opened.sources[0].spool._blocks) <= 2

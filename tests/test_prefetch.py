@@ -179,8 +179,8 @@ def test_a_restore_gives_exactly_the_logged_past_and_then_lives_on() -> None:
     assert seen == sorted(set(seen))
     assert end > 0
     for step in range(len(states) - 1, -1, -1):
-        # The journal of the run's end: a crash would have the one of its moment, which is tried below.
-        run.feed.load_state_dict({**states[step], "journal": run.feed.state_dict()["journal"]})
+        # The arrival log of the run's end: a crash would have the one of its moment, which is tried below.
+        run.feed.load_state_dict({**states[step], "arrivals": run.feed.state_dict()["arrivals"]})
         assert run.take(len(seen) - step) == seen[step:], step
         assert run.feed.stats.dropped == end
     before = run.feed.stats.dropped
@@ -203,9 +203,9 @@ def test_a_new_process_drops_what_was_dropped_and_no_settled_row_a_second_time()
     late = run.feed.state_dict()
     run.close()
 
-    for start, journal, settled in ((state, state, []), (state, late, seen_after)):
+    for start, arrivals, settled in ((state, state, []), (state, late, seen_after)):
         again = Dropping(6)
-        again.feed.load_state_dict({**start, "journal": journal["journal"]})
+        again.feed.load_state_dict({**start, "arrivals": arrivals["arrivals"]})
         again.feed._take_in()
         # As fast as the source is: rows whose fate is settled wait for the trainer, however many come.
         for first in range(26, 66, 2):
@@ -226,7 +226,7 @@ def test_the_log_of_drops_is_let_go_with_what_was_trained() -> None:
         run.give(12)
         assert len(run.take(3)) == 3
     assert len(run._buffer._log) <= 4
-    assert len(json.dumps(run.feed.state_dict()["journal"])) < 1000
+    assert len(json.dumps(run.feed.state_dict()["arrivals"])) < 1000
     run.close()
 
 
@@ -288,8 +288,8 @@ def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks(
     for _ in range(20):
         opened = stream.buffer(1000, overflow="drop_oldest").open(block_rows=int(rng.integers(1, 40)))
         node: Any = opened.top
-        node.recall({"from": {}, "buffer": {"drops": log, "settled": 200, "dropped": 66}})
-        node.restore({"from": {"row": 0}, "row": 0, "over": 0})
+        node.recall({"inputs": [{}], "own": {"drops": log, "settled": 200, "dropped": 66}})
+        node.restore({"inputs": [{"row": 0}], "own": {"row": 0, "over": 0}})
         found: list[Any] = []
         cursors = []
         try:

@@ -54,10 +54,10 @@ class Numbers:
     def counts(self) -> dict[str, int]:
         return {"fetched": self.at}
 
-    def journal(self) -> dict[str, Any]:
+    def arrivals(self) -> dict[str, Any]:
         return {}
 
-    def recall(self, journal: Any) -> None:
+    def recall(self, arrivals: Any) -> None:
         pass
 
 
@@ -166,7 +166,7 @@ def test_nothing_yet_is_none_within_the_timeout() -> None:
 
     pump = Ahead(Quiet(), 2)  # type: ignore[arg-type]
     assert pump.pull(0.01) is None
-    assert pump.journal() == {}
+    assert pump.arrivals() == {}
     gate.set()
     assert take(pump, 1) == [0]
     pump.close()

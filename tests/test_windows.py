@@ -157,7 +157,7 @@ def test_a_silent_keys_rows_are_in_the_mark_and_let_go_of_once_expired() -> None
                 feed.trained()
                 if i == 300:
                     break
-            assert len(feed._opened.top.cursor()["from"]["tails"]["keys"]) <= most + 1
+            assert len(feed._opened.top.cursor()["own"]["tails"]["keys"]) <= most + 1
 
 
 @pytest.mark.parametrize(("length", "stride"), [(5, 1), (5, 3), (3, 7)])

@@ -34,9 +34,10 @@ from unbounded.stages.take import Take
 
 @dataclass(frozen=True)
 class Opened:
-    """A stream at work: the source's node, and the last stage's, which is the one to pull from."""
+    """A stream at work: the nodes of its sources, what these are called, and the last stage's node, to pull from."""
 
-    source: Node
+    sources: list[Node]
+    names: list[str]
     top: Node
 
 
@@ -278,4 +279,4 @@ class Chain:
         node = wrap(Turns(source))
         for stage, place in zip(self._stages, self._places(), strict=True):
             node = wrap(stage.open(node, context.at(place)))
-        return Opened(source, node)
+        return Opened([source], ["source"], node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
+from unbounded.core.cursor import compose
 from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import SYSTEM, Event, Runtime
 from unbounded.core.trees import Tree
@@ -80,7 +81,7 @@ class _Shaker(Over):
     """Between two nodes: cuts blocks in other places, has nothing yet, and fails, as chance decides."""
 
     def __init__(self, upstream: Node, rng: np.random.Generator, stall: float, fail: float, cut: bool) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._rng = rng
         self._stall = stall
         self._fail = fail
@@ -119,17 +120,14 @@ class _Shaker(Over):
         return out
 
     def cursor(self) -> Cursor:
-        if self._pending is not None:
-            return {"base": self._base, "skip": self._given}
-        return {"base": self._upstream.cursor(), "skip": self._skip}
+        return compose([self._upstream.cursor() if self._pending is None else self._base], self.own())
 
-    def restore(self, cursor: Cursor) -> None:
+    def own(self) -> Mapping[str, Any]:
+        return {"skip": self._skip if self._pending is None else self._given}
+
+    def take_up(self, own: Mapping[str, Any]) -> None:
         self._pending = None
-        self._upstream.restore(cursor["base"])
-        self._skip = cursor["skip"]
-
-    def release(self, cursor: Cursor) -> None:
-        self._upstream.release(cursor["base"])
+        self._skip = own["skip"]
 
 
 class _Shaken(Stream):
@@ -237,7 +235,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
 def _is_live(stream: Stream) -> bool:
     opened = stream.open()
     try:
-        return isinstance(opened.source, Live)
+        return any(isinstance(source, Live) for source in opened.sources)
     finally:
         opened.top.close()
 

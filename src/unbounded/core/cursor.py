@@ -1,17 +1,47 @@
-"""Cursors as plain data: what `state_dict` gives, and back.
+"""Cursors: how they are put together of a node's inputs' and its own part, and as plain data.
 
-While a stream runs, a cursor may refer to arrays and named tuples that nobody changes. As plain data it is what JSON
-can hold; arrays, where there are any, stand beside it as text.
+A stream at work is a tree of nodes. The cursor of a source is a dict of its own. That of any other node is
+`{"inputs": [a cursor for each input], "own": {…}}`, or, where it keeps nothing of its own, its only input's. What the
+arrival log holds has the same form. While a stream runs, a cursor may refer to arrays and named tuples that nobody
+changes. As plain data, in `state_dict`, it is what JSON can hold; arrays, where there are any, stand beside it as text.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from unbounded.core.packing import from_json, pack, unpack
+
+Cursor: TypeAlias = Mapping[str, Any]
+"""The address of a point in a running stream: small plain data, which nobody changes once it was taken."""
+
+
+def compose(inputs: Iterable[Cursor], own: Mapping[str, Any]) -> Cursor:
+    """The cursor of a node with something of its own."""
+    return {"inputs": list(inputs), "own": own}
+
+
+def input_cursors(cursor: Cursor) -> Sequence[Cursor]:
+    """The part of each input; none in the cursor of a source."""
+    inputs: Sequence[Cursor] = cursor.get("inputs", ())
+    return inputs
+
+
+def own_part(cursor: Cursor) -> Mapping[str, Any]:
+    """The node's own part: all of it in the cursor of a source."""
+    own: Mapping[str, Any] = cursor["own"] if "inputs" in cursor else cursor
+    return own
+
+
+def leaf_cursors(cursor: Cursor) -> list[Cursor]:
+    """The sources' own parts, in the order of the tree's leaves."""
+    if "inputs" not in cursor:
+        return [cursor]
+    return [leaf for each in cursor["inputs"] for leaf in leaf_cursors(each)]
 
 
 def to_plain(value: Any) -> Any:

@@ -8,14 +8,39 @@ them cover whatever is held: reading again costs the rows held and a little more
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from unbounded.core.block import Block, Offset, Run
 from unbounded.core.block import join as join_blocks
-from unbounded.core.node import Cursor, Node
+from unbounded.core.cursor import Cursor, compose, input_cursors, own_part
+from unbounded.core.node import Node
 
 LIMIT = 64
+
+
+class Address(NamedTuple):
+    """From where to read an input again: a cursor of it, and what to skip from there: rows, and boundaries after the
+    last of them."""
+
+    cursor: Cursor
+    rows: int = 0
+    boundaries: int = 0
+
+
+def compose_held(addresses: Sequence[Address], own: Mapping[str, Any]) -> Cursor:
+    """The cursor of what holds rows of its inputs back: the addresses from where to read them again, and the rest."""
+    skip = [list(address[1:]) for address in addresses]
+    # Left out where nothing is to be skipped, as is most common: positions stay small.
+    return compose([address.cursor for address in addresses], {"skip": skip, **own} if any(map(any, skip)) else own)
+
+
+def addresses(cursor: Cursor) -> list[Address]:
+    """The address for each input in such a cursor."""
+    inputs = input_cursors(cursor)
+    skip = own_part(cursor).get("skip") or [(0, 0)] * len(inputs)
+    return [Address(each, *skipped) for each, skipped in zip(inputs, skip, strict=True)]
+
 
 B = TypeVar("B", Block, Run)
 
@@ -29,9 +54,9 @@ class InputBuffer(Generic[B]):
 
     def __init__(self, upstream: Node) -> None:
         self._upstream = upstream
-        self._start({})
+        self._start(0, 0)
 
-    def _start(self, skip: Mapping[str, Any]) -> None:
+    def _start(self, skip_rows: int, skip_boundaries: int) -> None:
         self.blocks: deque[B] = deque()
         self.count = 0
         self.run = 0  # of the rows held, those before the first break
@@ -39,10 +64,10 @@ class InputBuffer(Generic[B]):
         self.head = self.tail = Offset(0)
         # What is still to be read over: as many blocks as it takes, since they may be cut in another way this
         # time.
-        self._skip_rows: int = skip.get("rows", 0)
-        self._skip_boundaries: int = skip.get("breaks", 0)
+        self._skip_rows = skip_rows
+        self._skip_boundaries = skip_boundaries
         self._oldest: Cursor = self._upstream.cursor()
-        self._cursors: deque[tuple[Offset, Cursor, Mapping[str, int]]] = deque()
+        self._cursors: deque[tuple[Offset, Address]] = deque()
         self._spacing = 0
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -52,8 +77,7 @@ class InputBuffer(Generic[B]):
         while True:
             # Before the pull: a cursor taken after it would lose the block.
             if not self._cursors or self.tail.rows - self._cursors[-1][0].rows >= self._spacing:
-                skip = {"rows": self._skip_rows, "breaks": self._skip_boundaries}
-                self._note(self._upstream.cursor(), skip)
+                self._note(Address(self._upstream.cursor(), self._skip_rows, self._skip_boundaries))
             block = cast("B | None", self._upstream.pull(timeout))
             if block is None:
                 return None
@@ -86,11 +110,11 @@ class InputBuffer(Generic[B]):
         self._skip_boundaries = 0
         return block
 
-    def _note(self, cursor: Cursor, skip: Mapping[str, int]) -> None:
+    def _note(self, address: Address) -> None:
         if self._cursors and self._cursors[-1][0] == self.tail:
-            self._cursors[-1] = (self.tail, cursor, skip)
+            self._cursors[-1] = (self.tail, address)
             return
-        self._cursors.append((self.tail, cursor, skip))
+        self._cursors.append((self.tail, address))
         if len(self._cursors) > LIMIT:
             first, *rest = self._cursors
             self._cursors = deque([first, *rest[1::2]])
@@ -166,45 +190,37 @@ class InputBuffer(Generic[B]):
         if self._spacing and len(self._cursors) < LIMIT // 4:
             self._spacing = (self.tail.rows - at.rows) // (LIMIT // 2)
 
-    def address(self, at: Offset) -> dict[str, Any]:
-        """From where to read again so that the next row is the one at `at`: plain data, part of a cursor."""
+    def address(self, at: Offset) -> Address:
+        """From where to read again so that the next row is the one at `at`."""
         if at == self.tail and not (self._skip_rows or self._skip_boundaries):
-            cursor = self._upstream.cursor()
+            address = Address(self._upstream.cursor())
             # Noted, since the caller may release what lies before it: `noted` must not give an older cursor then.
-            self._note(cursor, {"rows": 0, "breaks": 0})
-            return {"from": cursor, "rows": 0, "breaks": 0}
+            self._note(address)
+            return address
         return self.noted(at)
 
-    def noted(self, at: Offset) -> dict[str, Any]:
+    def noted(self, at: Offset) -> Address:
         """The same by the cursors that were noted before pulls, for when the upstream may stand anywhere."""
-        for point, cursor, skip in reversed(self._cursors):
+        for point, address in reversed(self._cursors):
             if point <= at:
-                rows, boundaries = skip["rows"] + at.rows - point.rows, at.boundaries
+                rows, boundaries = address.rows + at.rows - point.rows, at.boundaries
                 if at.rows == point.rows:
-                    boundaries = skip["breaks"] + at.boundaries - point.boundaries
-                return {"from": cursor, "rows": rows, "breaks": boundaries}
+                    boundaries = address.boundaries + at.boundaries - point.boundaries
+                return Address(address.cursor, rows, boundaries)
         # Restored, and not pulled since.
-        return {
-            "from": self._oldest,
-            "rows": self._skip_rows + at.rows,
-            "breaks": self._skip_boundaries + at.boundaries,
-        }
+        return Address(self._oldest, self._skip_rows + at.rows, self._skip_boundaries + at.boundaries)
 
     def back_to(self, at: Offset) -> None:
         """Restore the upstream, wherever it stands, so that `read` gives what follows `at`. Only where nothing is
         held."""
         address = self.noted(at)
-        self._upstream.restore(address["from"])
-        self._skip_rows, self._skip_boundaries = address["rows"], address["breaks"]
+        self._upstream.restore(address.cursor)
+        self._skip_rows, self._skip_boundaries = address.rows, address.boundaries
         self.tail = at
         while self._cursors and self._cursors[-1][0] > at:
             self._cursors.pop()
 
-    def restore(self, address: Mapping[str, Any]) -> None:
+    def restore(self, address: Address) -> None:
         """Go to where an address leads; what was held is forgotten."""
-        self._upstream.restore(address["from"])
-        self._start(address)
-
-    def release(self, address: Mapping[str, Any]) -> None:
-        """Tell the upstream that nothing before an address will be asked for again."""
-        self._upstream.release(address["from"])
+        self._upstream.restore(address.cursor)
+        self._start(address.rows, address.boundaries)

@@ -6,15 +6,15 @@ The verbs are few, and the same for all: whatever has them can be fed, checkpoin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from unbounded.core.block import Block, Run
+from unbounded.core.cursor import Cursor as Cursor
+from unbounded.core.cursor import compose, input_cursors, own_part
 from unbounded.core.runtime import Runtime
-
-Cursor: TypeAlias = Mapping[str, Any]
-"""The address of a point in a running stream: small plain data, which nobody changes once it was taken."""
 
 
 class EndOfStream(Exception):
@@ -67,45 +67,106 @@ class Node(Protocol):
         """What happened on the way so far: fetched, dropped, missed and bad rows, of this node and those
         before it."""
 
-    def journal(self) -> dict[str, Any]:
-        """What arrival decided and a cursor can't say: the log that a restored node needs beside its cursor."""
+    def arrivals(self) -> Mapping[str, Any]:
+        """The arrival log: decisions that depended on when rows arrived (what was dropped, which input was absent),
+        which a restored node needs beside its cursor. In the form of a cursor."""
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        """Take up a journal, before `restore`."""
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
+        """Take up an arrival log, before `restore`."""
 
 
-class Over:
-    """A node that stands over another: the verbs that it passes on, unless it has something to add."""
+class Inner:
+    """A node with inputs: the verbs that it passes on to them, and its cursor put together and taken apart.
 
-    _upstream: Node
+    A kind of node that keeps something of its own says so by `own`, and takes it up again by `take_up`; one that
+    decides by what has arrived, by `own_arrivals` and `recall_own`.
+    """
+
+    inputs: Sequence[Node]
+
+    # -- what a kind of node says ------------------------------------------------------------------------------------
+
+    def own(self) -> Mapping[str, Any] | None:
+        """What it keeps of its own, in O(1); None of a kind that never keeps anything: its cursor is its only
+        input's."""
+        return None
+
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        """Stand where `own` was taken; the inputs do already."""
+
+    def own_arrivals(self) -> Mapping[str, Any] | None:
+        """Its own part of the arrival log; None of a kind that never decides by what has arrived."""
+        return None
+
+    def recall_own(self, arrivals: Mapping[str, Any]) -> None:
+        """Take up its own part of the arrival log."""
+
+    # -- the verbs ---------------------------------------------------------------------------------------------------
 
     def cursor(self) -> Cursor:
-        """The upstream's."""
-        return self._upstream.cursor()
+        """The inputs', and what the node keeps of its own."""
+        own = self.own()
+        if own is None:
+            return self.inputs[0].cursor()
+        return compose([node.cursor() for node in self.inputs], own)
 
     def restore(self, cursor: Cursor) -> None:
-        """Restore the upstream."""
-        self._upstream.restore(cursor)
+        """Restore the inputs, and take up the node's own part."""
+        if self.own() is None:
+            self.inputs[0].restore(cursor)
+            return
+        for node, each in zip(self.inputs, input_cursors(cursor), strict=True):
+            node.restore(each)
+        self.take_up(own_part(cursor))
 
     def release(self, cursor: Cursor) -> None:
-        """Pass it on."""
-        self._upstream.release(cursor)
+        """Pass it on to each input."""
+        if self.own() is None:
+            self.inputs[0].release(cursor)
+            return
+        for node, each in zip(self.inputs, input_cursors(cursor), strict=True):
+            node.release(each)
 
     def close(self) -> None:
-        """Close the upstream."""
-        self._upstream.close()
+        """Close the inputs, each of them though another fails."""
+        with ExitStack() as stack:
+            for node in self.inputs:
+                stack.callback(node.close)
 
     def counts(self) -> dict[str, int]:
-        """The upstream's."""
-        return self._upstream.counts()
+        """The sum over the inputs."""
+        total: dict[str, int] = {}
+        for node in self.inputs:
+            for name, count in node.counts().items():
+                total[name] = total.get(name, 0) + count
+        return total
 
-    def journal(self) -> dict[str, Any]:
-        """The upstream's."""
-        return self._upstream.journal()
+    def arrivals(self) -> Mapping[str, Any]:
+        """The inputs', and the node's own."""
+        own = self.own_arrivals()
+        if own is None:
+            return self.inputs[0].arrivals()
+        return compose([node.arrivals() for node in self.inputs], own)
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        """Pass it on."""
-        self._upstream.recall(journal)
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
+        """Pass on the inputs' parts, and take up its own."""
+        if self.own_arrivals() is None:
+            self._recall_inputs([arrivals])
+            return
+        self._recall_inputs(input_cursors(arrivals))
+        self.recall_own(own_part(arrivals))
+
+    def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
+        for node, each in zip(self.inputs, arrivals, strict=True):
+            node.recall(each)
+
+
+class Over(Inner):
+    """A node with one input."""
+
+    def __init__(self, upstream: Node) -> None:
+        self._upstream = upstream
+        self.inputs = (upstream,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ close) is a request, carried out by whoever uses the upstream next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from unbounded.core.block import Block, Run
@@ -42,7 +42,7 @@ class Prefetcher(Over):
     """
 
     def __init__(self, upstream: Node, *, work: Callable[[Any], Any] | None = None, threads: int = 1) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._work = work
         self._count = threads
         self._threads: list[threading.Thread] = []
@@ -169,9 +169,8 @@ class Prefetcher(Over):
             if thread.ident is not None:
                 thread.join(_JOIN)
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        """Pass it on."""
-        self._request("recall", lambda: self._upstream.recall(journal))
+    def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
+        self._request("recall", lambda: self._upstream.recall(*arrivals))
         self._serve_now(_GRACE)
 
     # -- who uses the upstream ---------------------------------------------------------------------------------------

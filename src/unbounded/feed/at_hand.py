@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Offset, Run
-from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.cursor import input_cursors
+from unbounded.core.input_buffer import InputBuffer, compose_held
 from unbounded.core.node import Cursor, EndOfStream, Node, StreamError
 from unbounded.core.runtime import Runtime
 from unbounded.core.show import words
@@ -128,9 +129,10 @@ class AtHand:
     def resume(self) -> None:
         """Take back `interrupt`."""
         self._interrupted = False
-        go_on = getattr(self._opened.source, "go_on", None)  # reading may rest since the last save
-        if go_on is not None:
-            go_on()
+        for source in self._opened.sources:
+            go_on = getattr(source, "go_on", None)  # reading may rest since the last save
+            if go_on is not None:
+                go_on()
 
     # -- the stream's side -------------------------------------------------------------------------------------------
 
@@ -303,7 +305,7 @@ class AtHand:
         cursor = self._cursor()
         self._release_posted()
         if not self._holding:
-            self._top.release(cursor["from"])
+            self._top.release(*input_cursors(cursor))
 
     def hold(self) -> None:
         """From here on nothing is released but by `post`: every position taken stays good in this process."""
@@ -330,7 +332,8 @@ class AtHand:
     def _check(self, flight: InFlight, step: int) -> None:
         """Refuse what no trainer can use, before it is handed out. The rows of a lot are looked at once."""
         if not self._savable:
-            validate.unsavable(self._opened.source)
+            for source in self._opened.sources:
+                validate.unsavable(source)
             self._savable = True
         if flight.bad is None:
             flight.bad = validate.bad_rows(flight)
@@ -352,9 +355,9 @@ class AtHand:
     def _cursor(self) -> Cursor:
         """The address of the first batch that was not trained on."""
         at = self._at()
-        cursor = self._held.noted(at) if self._read_interrupted else self._held.address(at)
+        address = self._held.noted(at) if self._read_interrupted else self._held.address(at)
         self._held.keep(at)
-        return cursor
+        return compose_held([address], {})
 
     @property
     def position(self) -> Position:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unbounded.core.block import Block
+from unbounded.core.cursor import leaf_cursors
 from unbounded.core.identity import CannotCompare, change, comparable, is_function
 from unbounded.core.node import Cursor
 from unbounded.feed.in_flight import Count
@@ -41,13 +42,6 @@ def weakest(stream: Stream) -> str:
     return " ".join(f"{part.word}() promises {part.guarantee!r}." for part in parts)
 
 
-def innermost(cursor: Cursor) -> Cursor:
-    """The source's own part of a cursor."""
-    while "from" in cursor:
-        cursor = cursor["from"]
-    return cursor
-
-
 class Position:
     """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
     words."""
@@ -71,7 +65,7 @@ def position(stream: Stream, count: Count, cursor: Cursor) -> str:
         return f"pass {passed + 1:,}, row {row:,} of {per_pass:,}"
     if stream.has_passes:
         return f"pass {count.passes + 1:,}, {count.rows:,} rows trained"
-    read = innermost(cursor).get("row")
+    read = leaf_cursors(cursor)[0].get("row")
     return f"row {count.rows:,}" + (
         "" if read is None or read == count.rows else f", to be read again from row {read:,} of the source"
     )
@@ -115,7 +109,7 @@ def row_address(stream: Stream, ordinal: int) -> str:
         opened.top.close()
 
 
-_PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "tally", "journal")
+_PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "tally", "arrivals")
 
 
 def check_whole(state: Any) -> None:

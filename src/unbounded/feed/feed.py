@@ -17,6 +17,7 @@ from typing import Any, Literal
 from unbounded import torch
 from unbounded.core import show, trees
 from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.input_buffer import addresses
 from unbounded.core.node import Cursor
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
@@ -159,7 +160,7 @@ class Feed(Loops):
         if loop is not None and loop.whole_epoch and loop.state == "live" and self._auto and self.length is not None:
             # Without a length, a trainer takes one batch ahead to see the end coming: that one is not trained.
             self.trained()
-        return {**self._state(), "rows": to_plain(snapshot.dump(self._opened.source, self._cursor()))}
+        return {**self._state(), "rows": to_plain(snapshot.dump(self._opened.sources, self._cursor()))}
 
     def _state(self) -> dict[str, Any]:
         self._usable()
@@ -173,7 +174,7 @@ class Feed(Loops):
             "epoch": self.progress.state(),
             "tally": self.counters.state(),
             "on_nan": self._on_nan,
-            "journal": to_plain(self._top.journal()),
+            "arrivals": to_plain(self._top.arrivals()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
@@ -189,7 +190,8 @@ class Feed(Loops):
         self._usable()
         describe.check_whole(state)
         rows = state.get("rows")
-        self._restore(state, [] if rows is None else [from_plain(rows)], accept_changes=accept_changes)
+        dumps = [] if rows is None else [[] if each is None else [each] for each in from_plain(rows)]
+        self._restore(state, dumps, accept_changes=accept_changes)
 
     get_state = state_dict
     """The same under the name that Grain's iterators have."""
@@ -206,7 +208,7 @@ class Feed(Loops):
         )
 
     def _restore(
-        self, state: Mapping[str, Any], dumps: list[Mapping[str, Any]], *, accept_changes: bool = False
+        self, state: Mapping[str, Any], dumps: list[list[Mapping[str, Any]]], *, accept_changes: bool = False
     ) -> None:
         from unbounded.feed import snapshot
 
@@ -215,8 +217,8 @@ class Feed(Loops):
         stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         cursor = from_plain(state["position"])
-        self._top.recall(from_plain(state["journal"]))
-        snapshot.load(self._opened.source, dumps)
+        self._top.recall(from_plain(state["arrivals"]))
+        snapshot.load(self._opened.sources, dumps)
         try:
             self._go(state, cursor)
         except (KeyError, TypeError, AttributeError) as error:
@@ -228,7 +230,7 @@ class Feed(Loops):
     def _go(self, state: Mapping[str, Any], cursor: Cursor) -> None:
         """Go to a position of this very feed, whose source still has, or can read again, what follows."""
         self._begin()
-        self._held.restore(cursor)
+        self._held.restore(*addresses(cursor))
         self._tail = Count(*state["count"])
         self._handed = self._fetched = self._trained = self._since = self._tail.steps
         self.progress.restore(state["epoch"])

@@ -12,13 +12,12 @@ import struct
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.cursor import from_plain, input_cursors, leaf_cursors, to_plain
 from unbounded.core.node import Cursor, Node
-from unbounded.feed.describe import innermost
 from unbounded.sources.live import Live
 from unbounded.store import disk
 from unbounded.store.checkpoints import Checkpoints, Saved, Segment
@@ -30,17 +29,19 @@ _SETTLE = 0.5  # seconds
 _SMALL = 1 << 18  # bytes: a segment smaller than this is written again with the next rows
 
 
-def dump(source: Node, cursor: Cursor) -> Any:
-    """The rows that were read and not trained on; None for a source that can go back."""
-    if not isinstance(source, Live):
-        return None
-    return source.dump(innermost(cursor)["row"], source.spool.stop.rows)
+def dump(sources: Sequence[Node], cursor: Cursor) -> list[Any]:
+    """The rows that each source read and that were not trained on; None for one that can go back."""
+    return [
+        source.dump(leaf["row"], source.spool.stop.rows) if isinstance(source, Live) else None
+        for source, leaf in zip(sources, leaf_cursors(cursor), strict=True)
+    ]
 
 
-def load(source: Node, dumps: list[Mapping[str, Any]]) -> None:
-    """Give a source that can't go back the rows that were saved with a position."""
-    if isinstance(source, Live):
-        source.load(dumps)
+def load(sources: Sequence[Node], dumps: Sequence[list[Mapping[str, Any]]]) -> None:
+    """Give sources that can't go back the rows that were saved with a position."""
+    for source, each in zip(sources, dumps, strict=False):
+        if isinstance(source, Live):
+            source.load(each)
 
 
 class Keeper:
@@ -57,7 +58,8 @@ class Keeper:
 
     @property
     def _source(self) -> Node:
-        return self._feed._opened.source
+        sources = self._feed._opened.sources
+        return next((source for source in sources if isinstance(source, Live)), sources[0])
 
     @property
     def is_live(self) -> bool:
@@ -124,7 +126,8 @@ class Keeper:
             self._segments = [(low, high, size, files[name]) for low, high, size, name in state["segments"]]
             dumps = [saved.read_segment(name) for *_, name in state["segments"]]
             dumps.append(from_plain(state["tail"]))
-        self._feed._restore(state, dumps, accept_changes=accept_changes)
+        sources = self._feed._opened.sources
+        self._feed._restore(state, [dumps if each is source else [] for each in sources], accept_changes=accept_changes)
         self._loaded = saved
         self.begin()
 
@@ -159,10 +162,10 @@ class Snapshot:
         self._keeper = keeper
         self._feed = feed
         feed.hold()  # until it is on the disk, and training goes on meanwhile
-        self._needed = feed._cursor()["from"]
-        source = feed._opened.source
-        live = isinstance(source, Live)
-        self._first = innermost(self._needed)["row"] if live else 0
+        (self._needed,) = input_cursors(feed._cursor())
+        source = keeper._source
+        leaf = leaf_cursors(self._needed)[feed._opened.sources.index(source)]
+        self._first = leaf["row"] if isinstance(source, Live) else 0
         self._stop = source.spool.stop.rows if isinstance(source, Live) else 0
         self.info: dict[str, Any] = feed._state()
         """Plain data for the manifest; whole once `write` has returned."""

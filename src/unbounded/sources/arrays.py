@@ -151,8 +151,8 @@ class _Arrays:
     def counts(self) -> dict[str, int]:
         return {"fetched": self._row}
 
-    def journal(self) -> dict[str, Any]:
+    def arrivals(self) -> dict[str, Any]:
         return {}
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
         """There is none."""

@@ -285,8 +285,8 @@ class _Generated:
     def counts(self) -> dict[str, int]:
         return {"fetched": self._place.row}
 
-    def journal(self) -> dict[str, Any]:
+    def arrivals(self) -> dict[str, Any]:
         return {}
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
         """There is none."""

@@ -226,11 +226,11 @@ class Live:
     def counts(self) -> dict[str, int]:
         return {"fetched": self.spool.stop.rows, "missed": self._missed, "lost": self.lost}
 
-    def journal(self) -> dict[str, Any]:
-        return {"live": {"missed": self._missed, "lost": self.lost}}
+    def arrivals(self) -> dict[str, Any]:
+        return {"missed": self._missed, "lost": self.lost}
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        self._missed, self.lost = journal["live"]["missed"], journal["live"]["lost"]
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
+        self._missed, self.lost = arrivals["missed"], arrivals["lost"]
         self._lost_before = self.lost
 
     def load(self, dumps: list[Mapping[str, Any]]) -> None:

@@ -63,7 +63,7 @@ class Turns(Over):
     """Stands after each source, and gives None when it is time: see `Turn`."""
 
     def __init__(self, source: Node) -> None:
-        self._upstream = source
+        super().__init__(source)
         self._turn = Turn()
 
     def pull(self, timeout: float | None) -> Block | Run | None:

@@ -15,7 +15,7 @@ import numpy as np
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Boundary, Offset, Run
 from unbounded.core.block import join as join_blocks
-from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import Context, Cursor, EndOfStream, Node
 from unbounded.core.trees import Tree
 from unbounded.stages.stage import Holding, Stage, Through
@@ -35,7 +35,7 @@ class Batch(Stage):
         return _Batch(upstream, self.rows)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
-        return {"from": upstream(ordinal * self.rows), "rows": 0, "breaks": 0}
+        return compose_held([Address(upstream(ordinal * self.rows))], {})
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         return ordinal // self.rows
@@ -43,7 +43,7 @@ class Batch(Stage):
 
 class _Batch(Holding):
     def __init__(self, upstream: Node, size: int) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._size = size
         self._begin()
 
@@ -120,12 +120,11 @@ class _Batch(Holding):
         self._at = self._held.tail
         return run
 
-    def cursor(self) -> Cursor:
-        return self._held.address(self._at)
+    def needed(self) -> Offset:
+        return self._at
 
-    def restore(self, cursor: Mapping[str, Any]) -> None:
+    def take_up(self, own: Mapping[str, Any]) -> None:
         self._begin()
-        self._held.restore(cursor)
 
 
 def _mean(times: list[Any]) -> float | None:

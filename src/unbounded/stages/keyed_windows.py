@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unbounded.core import trees
 from unbounded.core.block import Block
 from unbounded.core.input_buffer import InputBuffer
-from unbounded.core.node import Cursor, Node
+from unbounded.core.node import Node
 from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.stages.stage import Holding
 
@@ -141,7 +141,7 @@ class KeyedWindows(Holding):
     """
 
     def __init__(self, upstream: Node, windows: Windows) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._windows = windows
         self._begin(0, None)
 
@@ -246,10 +246,8 @@ class KeyedWindows(Holding):
             )
         return keys
 
-    def cursor(self) -> Cursor:
-        tails = None if self._tails is None else self._tails.cursor()
-        return {**self._held.address(self._held.head), "row": self._row, "tails": tails}
+    def own(self) -> Mapping[str, Any]:
+        return {"row": self._row, "tails": None if self._tails is None else self._tails.cursor()}
 
-    def restore(self, cursor: Mapping[str, Any]) -> None:
-        self._begin(cursor["row"], _tails(cursor["tails"]))
-        self._held.restore(cursor)
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._begin(own["row"], _tails(own["tails"]))

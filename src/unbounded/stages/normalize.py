@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
-from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.node import Context, Node
 from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.stages.stage import Stage, Through
 
@@ -162,18 +162,12 @@ class _Normalize(Through):
             return False
         return leaf.dtype.kind == "f"
 
-    def cursor(self) -> Cursor:
-        if self._failed:
-            return self._failed[1]
-        return {"from": self._upstream.cursor(), "states": self._states, "bad": self._bad}
+    def own(self) -> Mapping[str, Any]:
+        return {"states": self._states, "bad": self._bad}
 
-    def restore(self, cursor: Cursor) -> None:
-        super().restore(cursor["from"])
-        self._states = {k: {p: State(*s) for p, s in paths.items()} for k, paths in cursor["states"].items()}
-        self._bad = cursor["bad"]
-
-    def release(self, cursor: Cursor) -> None:
-        super().release(cursor["from"])
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._states = {k: {p: State(*s) for p, s in paths.items()} for k, paths in own["states"].items()}
+        self._bad = own["bad"]
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from unbounded.core import check
 from unbounded.core.block import Block, Boundary, Run
+from unbounded.core.cursor import compose, input_cursors, own_part
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor, Node
 from unbounded.core.prefetcher import Entry, Prefetcher
@@ -125,16 +126,16 @@ class _Dropping(_Buffer):
         self._gap: Boundary | None = None  # the last one that was put in the place of rows
         self._passed = False  # a pass ended among the rows that are being dropped again
         super().__init__(upstream, rows)
-        self._cursor = {"from": self._cursor, "row": 0, "over": 0}
+        self._cursor = compose([self._cursor], {"row": 0, "over": 0})
 
     def room(self) -> int:
         # What is settled is not dropped a second time: until it was handed on again, the source waits.
-        return self._rows if self._cursor["row"] < self._settled else sys.maxsize
+        return self._rows if _row(self._cursor) < self._settled else sys.maxsize
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         block = super().pull(timeout)
         if block is not None:
-            self._settled = max(self._settled, self._cursor["row"])
+            self._settled = max(self._settled, _row(self._cursor))
         return block
 
     def _pull(self) -> Entry | None:
@@ -158,8 +159,8 @@ class _Dropping(_Buffer):
 
         def add(part: Block, row: int) -> None:
             whole = row == last
-            address = {"from": after, "over": 0} if whole else {"from": before, "over": over + row - first}
-            self._parts.append((part, {**address, "row": row}))
+            skip = 0 if whole else over + row - first
+            self._parts.append((part, compose([after if whole else before], {"row": row, "over": skip})))
 
         def rows(start: int, stop: int) -> Block:
             return block.part(over + start - first, over + stop - first)
@@ -188,7 +189,7 @@ class _Dropping(_Buffer):
 
     def admit(self) -> None:
         """Let the oldest rows go until what is queued fits."""
-        while self._ahead > self._rows and self._cursor["row"] >= self._settled:
+        while self._ahead > self._rows and _row(self._cursor) >= self._settled:
             oldest = self._ready.get(self._given)
             if oldest is None or oldest[2] is not None:
                 return
@@ -204,23 +205,24 @@ class _Dropping(_Buffer):
                 self._given += 1
                 gone, cursor, _ = following
                 kinds |= {gone.boundary.kind} if gone.boundary else set()
-            low = self._log.pop()[0] if ours else cursor["row"] - gone.count
-            self._log.append((low, cursor["row"]))
-            self._gap = Boundary("pass" if "pass" in kinds else "gap", cursor["row"] - low)
+            row = _row(cursor)
+            low = self._log.pop()[0] if ours else row - gone.count
+            self._log.append((low, row))
+            self._gap = Boundary("pass" if "pass" in kinds else "gap", row - low)
             self._ready[self._given] = (Block(None, 0, self._gap), cursor, None)
             self._ahead -= gone.count
             self._dropped += gone.count
 
     def _rewind(self, cursor: Cursor) -> None:
-        self._upstream.restore(cursor["from"])
-        self._row = cursor["row"]
-        self._to_skip = cursor["over"]
+        self._upstream.restore(*input_cursors(cursor))
+        own = own_part(cursor)
+        self._row, self._to_skip = own["row"], own["over"]
         self._parts.clear()
         self._gap, self._passed = None, False
 
     def release(self, cursor: Cursor) -> None:
-        super().release(cursor["from"])
-        self._forget(cursor["row"])
+        super().release(*input_cursors(cursor))
+        self._forget(_row(cursor))
 
     @locked
     def _forget(self, row: int) -> None:
@@ -230,22 +232,21 @@ class _Dropping(_Buffer):
         counts = super().counts()
         return {**counts, "dropped": counts.get("dropped", 0) + self._dropped}
 
-    def journal(self) -> dict[str, Any]:
-        return {"from": super().journal(), "buffer": self._logged()}
-
     @locked
-    def _logged(self) -> dict[str, Any]:
+    def own_arrivals(self) -> dict[str, Any]:
         return {
             "drops": [list(entry) for entry in self._log],
             "settled": self._settled,
             "dropped": self._dropped,
         }
 
-    def recall(self, journal: Mapping[str, Any]) -> None:
-        super().recall(journal["from"])
-        self._take_up(journal["buffer"])
-
     @locked
-    def _take_up(self, log: Mapping[str, Any]) -> None:
-        self._log = [(low, high) for low, high in log["drops"]]
-        self._settled, self._dropped = log["settled"], log["dropped"]
+    def recall_own(self, arrivals: Mapping[str, Any]) -> None:
+        self._log = [(low, high) for low, high in arrivals["drops"]]
+        self._settled, self._dropped = arrivals["settled"], arrivals["dropped"]
+
+
+def _row(cursor: Cursor) -> int:
+    """The number of the next row that upstream gives."""
+    row: int = own_part(cursor)["row"]
+    return row

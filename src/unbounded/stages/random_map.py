@@ -16,7 +16,8 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Run
-from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.cursor import compose
+from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import Context, Cursor, EndOfStream, Node
 from unbounded.core.permutation import seeds_of
 from unbounded.core.trees import Tree
@@ -51,13 +52,12 @@ class RandomMap(Stage):
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.batched:
-            return {"from": upstream(ordinal), "number": ordinal}
+            return compose([upstream(ordinal)], {"number": ordinal})
         # A pass has a whole number of groups, the last of them short: a pass's end closes a group.
         passed, within = divmod(ordinal, rows) if rows else (0, ordinal)
         in_pass, given = divmod(within, self.group)
         number = passed * -(-(rows or 0) // self.group) + in_pass
-        start = {"from": upstream(ordinal - given), "rows": 0, "breaks": 0}
-        return {**start, "number": number, "given": given}
+        return compose_held([Address(upstream(ordinal - given))], {"number": number, "given": given})
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         return ordinal
@@ -94,15 +94,11 @@ class _PerBatch(Through):
         self._number += block.count
         return out
 
-    def cursor(self) -> Cursor:
-        return self._failed[1] if self._failed else {"from": self._upstream.cursor(), "number": self._number}
+    def own(self) -> Mapping[str, Any]:
+        return {"number": self._number}
 
-    def restore(self, cursor: Cursor) -> None:
-        super().restore(cursor["from"])
-        self._number = cursor["number"]
-
-    def release(self, cursor: Cursor) -> None:
-        super().release(cursor["from"])
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._number = own["number"]
 
 
 class _PerGroup(Holding):
@@ -110,7 +106,7 @@ class _PerGroup(Holding):
     break."""
 
     def __init__(self, upstream: Node, draw: _Draw, size: int) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._draw = draw
         self._size = size
         self._held: InputBuffer[Block] = InputBuffer(upstream)
@@ -150,9 +146,8 @@ class _PerGroup(Holding):
         self._number, self._given = number, 0
         return out
 
-    def cursor(self) -> Cursor:
-        return {**self._held.address(self._held.head), "number": self._number, "given": self._given}
+    def own(self) -> Mapping[str, Any]:
+        return {"number": self._number, "given": self._given}
 
-    def restore(self, cursor: Mapping[str, Any]) -> None:
-        self._held.restore(cursor)
-        self._number, self._given = cursor["number"], cursor["given"]
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._number, self._given = own["number"], own["given"]

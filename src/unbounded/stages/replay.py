@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Offset
-from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import Context, Cursor, Node
 from unbounded.core.permutation import Permutation, seeds_of
 from unbounded.core.trees import Array, Tree
@@ -70,14 +70,7 @@ class Replay(Stage):
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         oldest = self.draw(place).oldest(ordinal)
-        return {
-            "from": upstream(oldest),
-            "rows": 0,
-            "breaks": 0,
-            "row": oldest,
-            "given": ordinal,
-            "seam": [0, 0],
-        }
+        return compose_held([Address(upstream(oldest))], {"row": oldest, "given": ordinal, "seam": [0, 0]})
 
 
 class Draw:
@@ -133,7 +126,7 @@ class Draw:
 
 class _Replay(Holding):
     def __init__(self, upstream: Node, draw: Draw, batch_rows: int) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._draw = draw
         # How many rows come out at once, and how many go in between: both bounded, so that the ring never
         # loses a row too early.
@@ -205,14 +198,18 @@ class _Replay(Holding):
         self._held.keep(Offset(max(0, self._draw.oldest(stop) - self._first)))
         return out
 
-    def cursor(self) -> Cursor:
-        oldest = min(max(self._first, self._draw.oldest(self._given)), self._next.rows)
-        address = self._held.address(Offset(oldest - self._first))
-        return {**address, "row": oldest, "given": self._given, "seam": list(self._seam)}
+    def _oldest(self) -> int:
+        """The oldest row that the next output rows may be."""
+        return min(max(self._first, self._draw.oldest(self._given)), self._next.rows)
 
-    def restore(self, cursor: Mapping[str, Any]) -> None:
-        self._begin(cursor["row"], cursor["given"], Offset(*cursor["seam"]))
-        self._held.restore(cursor)
+    def needed(self) -> Offset:
+        return Offset(self._oldest() - self._first)
+
+    def own(self) -> Mapping[str, Any]:
+        return {"row": self._oldest(), "given": self._given, "seam": list(self._seam)}
+
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._begin(own["row"], own["given"], Offset(*own["seam"]))
 
 
 def _wide_enough(ring: Array, leaf: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block
-from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import Context, Cursor, EndOfStream, Node
 from unbounded.core.permutation import Permutation
 from unbounded.stages.stage import Holding, Stage
@@ -46,7 +46,7 @@ class Shuffle(Stage):
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         number, start, _, given = self._buffer(ordinal, rows)
-        return {"from": upstream(start), "rows": 0, "breaks": 0, "number": number, "given": given}
+        return compose_held([Address(upstream(start))], {"number": number, "given": given})
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         number, start, length, given = self._buffer(ordinal, rows)
@@ -55,7 +55,7 @@ class Shuffle(Stage):
 
 class _Shuffle(Holding):
     def __init__(self, upstream: Node, rows: int, key: tuple[int, int], batch_rows: int) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._rows = rows
         self._key = key
         self._batch = batch_rows
@@ -106,9 +106,8 @@ class _Shuffle(Holding):
         self._buffer = buffer
         return True
 
-    def cursor(self) -> Cursor:
-        return {**self._held.address(self._held.head), "number": self._number, "given": self._given}
+    def own(self) -> Mapping[str, Any]:
+        return {"number": self._number, "given": self._given}
 
-    def restore(self, cursor: Mapping[str, Any]) -> None:
-        self._held.restore(cursor)
-        self._begin(cursor["number"], cursor["given"])
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._begin(own["number"], own["given"])

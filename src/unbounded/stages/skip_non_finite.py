@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from unbounded.core import finite_rows, trees
 from unbounded.core.block import Block, Run
+from unbounded.core.cursor import compose, own_part
 from unbounded.core.node import Context, Cursor, Node, StreamError
 from unbounded.stages.stage import Stage, Through
 
@@ -106,23 +107,18 @@ class _Finite(Through):
             stacklevel=3,
         )
 
-    def cursor(self) -> Cursor:
-        if self._failed:
-            return self._failed[1]
-        return {"from": self._upstream.cursor(), "seen": self._seen, "bad": self._bad, "pass": list(self._pass)}
+    def own(self) -> Mapping[str, Any]:
+        return {"seen": self._seen, "bad": self._bad, "pass": list(self._pass)}
+
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._seen, self._bad = own["seen"], own["bad"]
+        self._pass = (own["pass"][0], own["pass"][1])
 
     def restore(self, cursor: Cursor) -> None:
-        if "seen" not in cursor:
+        if "seen" not in own_part(cursor):
             # Of a run without this stage, which a bad row ended: the cursor is that of the stage before.
-            super().restore(cursor)
-            self._seen, self._bad, self._pass = 0, 0, (0, 0)
-            return
-        super().restore(cursor["from"])
-        self._seen, self._bad = cursor["seen"], cursor["bad"]
-        self._pass = (cursor["pass"][0], cursor["pass"][1])
-
-    def release(self, cursor: Cursor) -> None:
-        super().release(cursor["from"])
+            cursor = compose([cursor], {"seen": 0, "bad": 0, "pass": [0, 0]})
+        super().restore(cursor)
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()

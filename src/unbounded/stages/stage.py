@@ -1,8 +1,8 @@
 """What the stages share: how one is described, and the node behind those that hold nothing back.
 
 A stage is described by a frozen dataclass (`Stage`), which opens a node. A stage whose output follows block
-by block from its input is a `Through`: it only says what becomes of a block. One that holds rows back uses
-`Held`.
+by block from its input is a `Through`: it only says what becomes of a block. One that holds rows back is a
+`Holding`, over an `InputBuffer`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from unbounded.core.block import Block, Run
+from unbounded.core.block import Block, Offset, Run
+from unbounded.core.cursor import own_part
 from unbounded.core.identity import identity_of, name_of
+from unbounded.core.input_buffer import InputBuffer, addresses, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node, Over
 
 __all__ = ["WEAKEST_FIRST", "Guarantee", "Holding", "Stage", "Through", "name_of", "plain"]
@@ -85,11 +87,10 @@ def plain(value: Any) -> Any:
 
 
 class Through(Over):
-    """A node whose output follows block by block from its input: nothing is held, the cursor is the
-    upstream's."""
+    """A node whose output follows block by block from its input: nothing is held."""
 
     def __init__(self, upstream: Node) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         # A block whose function raised: it is tried again at the next pull, and the cursor stays before it.
         self._failed: tuple[Block | Run, Cursor] | None = None
 
@@ -119,19 +120,32 @@ class Through(Over):
                 return out
 
     def cursor(self) -> Cursor:
-        """The upstream's: blocks that were given on are done with."""
-        return self._upstream.cursor() if self._failed is None else self._failed[1]
+        """The point after the last block that was given on, or before the one whose function raised."""
+        return super().cursor() if self._failed is None else self._failed[1]
 
     def restore(self, cursor: Cursor) -> None:
         """Restore the upstream."""
         self._failed = None
-        self._upstream.restore(cursor)
+        super().restore(cursor)
 
 
 class Holding(Over):
-    """A node that holds rows back: the verbs that are the same for all of them. `cursor` and `restore` are its
-    own."""
+    """A node that holds rows of its input back, in an `InputBuffer`: its cursor is the address from which to read them
+    again, and what `own` says."""
 
-    def release(self, cursor: Cursor) -> None:
-        """Nothing before the oldest row that the cursor needs."""
-        self._upstream.release(cursor["from"])
+    _held: InputBuffer[Block]
+
+    def needed(self) -> Offset:
+        """The point in the input, as the buffer counts, from which a restored node must read again."""
+        return self._held.head
+
+    def own(self) -> Mapping[str, Any]:
+        """What it keeps of its own, beside rows."""
+        return {}
+
+    def cursor(self) -> Cursor:
+        return compose_held([self._held.address(self.needed())], self.own())
+
+    def restore(self, cursor: Cursor) -> None:
+        self.take_up(own_part(cursor))
+        self._held.restore(*addresses(cursor))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from unbounded.core import check
 from unbounded.core.block import Block, Run
+from unbounded.core.cursor import compose
 from unbounded.core.node import CannotTell, Context, Cursor, EndOfStream, Node
 from unbounded.stages.stage import Stage, Through
 
@@ -27,7 +29,7 @@ class Take(Stage):
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if ordinal >= self.rows:
             raise CannotTell(f"take({self.rows:,}) ends before row {ordinal:,}")
-        return {"from": upstream(ordinal), "given": ordinal}
+        return compose([upstream(ordinal)], {"given": ordinal})
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         if ordinal >= self.rows:
@@ -51,12 +53,8 @@ class _Take(Through):
         self._given += out.count
         return out
 
-    def cursor(self) -> Cursor:
-        return self._failed[1] if self._failed else {"from": self._upstream.cursor(), "given": self._given}
+    def own(self) -> Mapping[str, Any]:
+        return {"given": self._given}
 
-    def restore(self, cursor: Cursor) -> None:
-        super().restore(cursor["from"])
-        self._given = cursor["given"]
-
-    def release(self, cursor: Cursor) -> None:
-        super().release(cursor["from"])
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._given = own["given"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block
-from unbounded.core.input_buffer import InputBuffer
+from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.keyed_windows import KeyedWindows
@@ -53,7 +53,7 @@ class Windows(Stage):
             raise CannotTell("which windows windows(by=…) gives depends on all rows before them")
         passed, within = divmod(ordinal, self.rows_per_pass(rows) or 1) if rows else (0, ordinal)
         start = passed * (rows or 0) + within * self.stride
-        return {"from": upstream(start), "rows": 0, "breaks": 0, "over": 0}
+        return compose_held([Address(upstream(start))], {"over": 0})
 
 
 def slide(rows: Tree, length: int, stride: int) -> Tree:
@@ -71,7 +71,7 @@ class _Windows(Holding):
     """Windows over all rows. The rows held begin with the next window's first: a cursor needs nothing more."""
 
     def __init__(self, upstream: Node, windows: Windows) -> None:
-        self._upstream = upstream
+        super().__init__(upstream)
         self._length = windows.length
         self._stride = windows.stride
         self._begin(0)
@@ -116,9 +116,8 @@ class _Windows(Holding):
         self._held.keep(self._held.head)
         return Block(None, 0, block.boundary)
 
-    def cursor(self) -> Cursor:
-        return {**self._held.address(self._held.head), "over": self._over}
+    def own(self) -> Mapping[str, Any]:
+        return {"over": self._over}
 
-    def restore(self, cursor: Mapping[str, Any]) -> None:
-        self._begin(cursor["over"])
-        self._held.restore(cursor)
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        self._begin(own["over"])
