@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import unbounded as ub
-from unbounded.store import disk
+from doors import behind
 
 FIELDS = (
     "phase",  # of PHASES
@@ -209,7 +209,7 @@ def live(life: dict[str, Any]) -> None:
             Told(),
             saver,
         ]
-        disk.call = door(board)
+        behind(door(board))
         history = model.fit(feed, epochs=life["steps"] // EPOCH, verbose=0, callbacks=callbacks)
         board["phase"] = FINISHED
         if saver.stopped_by is not None:

@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from doors import Door, all_changes
 from test_disk import Other
-from unbounded.store import checkpoints, disk
+from unbounded.core.files import Files
+from unbounded.core.runtime import Runtime
+from unbounded.store import checkpoints
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError
+from unbounded.store.directory import Directory, write_file
 from unbounded.store.saved import open_saved
 
 
@@ -339,23 +343,35 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path) -> No
     assert found[1]["step"] == 1
 
 
-def test_each_file_is_hashed_once_and_again_when_it_was_touched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Checkpoints(tmp_path) as checkpoints:
-        save(checkpoints, 1)
-    hashed: list[str] = []
-    original = disk.measure_file
-    monkeypatch.setattr(disk, "measure_file", lambda path: [hashed.append(path.name), original(path)][1])
-    monkeypatch.setattr("unbounded.store.saved._SETTLED", -1e9)
-    saved = checkpoints.newest()
+def test_each_file_is_read_once_where_a_run_goes_on(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as writer:
+        segments = [writer.add_segment(name, {"x": np.arange(9)}) for name in ("a", "b")]
+        writer.write(1, state(1), {}, segments=segments)
+    read: list[str] = []
+
+    class Noting(Files):
+        def open_read(self, path: Path) -> Any:
+            read.append(path.name)
+            return super().open_read(path)
+
+    runtime = Runtime()
+    runtime.files = Noting()
+    saved = Checkpoints(tmp_path, runtime=runtime).fetch_newest()
     assert saved is not None
     assert saved.read_state()["step"] == 1
-    assert hashed == ["state.npz"]
-    file = saved.path / "state.npz"
-    os.utime(file, (1, 1))
-    saved.read_state()
-    assert hashed == ["state.npz"] * 2
+    assert [saved.read_segment(name)["x"].size for name in ("a", "b")] == [9, 9]
+    assert read == ["manifest.json", "state.npz", *(segment.file for segment in segments)]
+    # Nothing of it is kept: what is asked for again is read again.
+    assert saved.read_state()["step"] == 1
+    assert read[4:] == ["state.npz"]
+
+
+def test_a_file_that_changes_after_it_was_checked_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+    saved = checkpoints.newest()
+    assert saved is not None
+    file = tmp_path / saved.name / "state.npz"
     file.write_bytes(b"x" * file.stat().st_size)
     with pytest.raises(DamagedError, match="checksum"):
         saved.read_state()
@@ -503,13 +519,13 @@ def test_one_that_its_writer_removes_while_it_is_read_is_no_damage(
     writer = Checkpoints(tmp_path, keep=1)
     save(writer, 1)
 
-    def open_late(path: Path) -> Any:
-        saved = open_saved(path)
+    def open_late(directory: Directory, name: str) -> Any:
+        saved = open_saved(directory, name)
         if saved.number == 1:
             save(writer, 2)  # between the look at its manifest and at its state
         return saved
 
-    monkeypatch.setattr("unbounded.store.checkpoints.open_saved", open_late)
+    monkeypatch.setattr("unbounded.store.choosing.open_saved", open_late)
     assert read(Checkpoints(tmp_path)) == 2
 
 
@@ -557,18 +573,14 @@ def test_a_path_that_is_a_file_is_refused_with_a_sentence(tmp_path: Path) -> Non
     assert file.read_text() == "mine"
 
 
-def test_a_failed_write_never_reaches_a_file_that_was_opened_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_never_reaches_a_file_that_was_opened_later(tmp_path: Path) -> None:
     def full(function: Callable[..., Any], *args: Any) -> Any:
         if function is os.write:
             raise OSError(28, "No space left on device")
         return function(*args)
 
-    monkeypatch.setattr(disk, "call", full)
     with pytest.raises(OSError, match="No space") as raised:
-        disk.write_file(tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
-    monkeypatch.undo()
+        write_file(Door(full), tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
     fd = os.open(tmp_path / "b", os.O_WRONLY | os.O_CREAT)  # it gets the number that the other file had
     del raised  # and with it the buffer, which then writes what it still holds
     gc.collect()
@@ -576,9 +588,7 @@ def test_a_failed_write_never_reaches_a_file_that_was_opened_later(
     assert (tmp_path / "b").read_bytes() == b""
 
 
-def test_an_old_one_that_cannot_be_removed_is_a_warning_and_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_one_that_cannot_be_removed_is_a_warning_and_no_failure(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     save(checkpoints, 1)
 
@@ -587,10 +597,9 @@ def test_an_old_one_that_cannot_be_removed_is_a_warning_and_no_failure(
             raise OSError(16, "Device or resource busy")
         return function(*args)
 
-    monkeypatch.setattr(disk, "call", busy)
-    with pytest.warns(UserWarning, match="An old checkpoint in .* could not be removed: Device or resource busy"):
+    says = pytest.warns(UserWarning, match="An old checkpoint in .* could not be removed: Device or resource busy")
+    with all_changes(busy), says:
         save(checkpoints, 2)
-    monkeypatch.undo()
     assert read(checkpoints) == 2
     with Checkpoints(tmp_path) as other:
         checkpoints.close()
@@ -740,7 +749,7 @@ with ub.Feed(ub.generate(numbers).batch(4)) as feed:
     assert done.stdout.splitlines()[-1] == "step-000000000015"
 
 
-def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1)
 
@@ -749,10 +758,8 @@ def test_an_interrupt_in_the_middle_leaves_nothing_unfinished(tmp_path: Path, mo
             raise KeyboardInterrupt
         return function(*args)
 
-    monkeypatch.setattr(disk, "call", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with all_changes(interrupted), pytest.raises(KeyboardInterrupt):
         save(checkpoints, 2)
-    monkeypatch.undo()
     assert names(tmp_path) == ["step-000000000001"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

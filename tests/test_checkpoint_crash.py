@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unbounded.store import disk
+from doors import all_changes, behind
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedError
 
 KEEP = 2
@@ -126,7 +126,7 @@ def die_at_each_call(base: Path, name: str) -> None:
                         os._exit(9)
                     return function(*args)
 
-                disk.call = call
+                behind(call)
                 write(Checkpoints(path, keep=KEEP), SCENARIOS[name][1], "new")
                 os._exit(0)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -162,9 +162,7 @@ def test_a_writer_killed_at_any_call_leaves_the_old_or_the_new_one(name: str, pl
 
 @pytest.mark.parametrize("for_good", [False, True])
 @scenarios
-def test_a_disk_that_fails_at_any_call_leaves_the_old_or_the_new_one(
-    name: str, for_good: bool, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fails_at_any_call_leaves_the_old_or_the_new_one(name: str, for_good: bool, place: Path) -> None:
     for failing in range(1000):
         path = place / str(failing)
         begin(path, name)
@@ -178,8 +176,7 @@ def test_a_disk_that_fails_at_any_call_leaves_the_old_or_the_new_one(
             return function(*args)
 
         checkpoints = Checkpoints(path, keep=KEEP)
-        with monkeypatch.context() as patch:
-            patch.setattr(disk, "call", call)
+        with all_changes(call):
             problem: Exception | None = None
             try:
                 write(checkpoints, SCENARIOS[name][1], "new")
@@ -303,9 +300,7 @@ class ModelDisk:
         leave(self.top, target)
 
 
-def images(
-    place: Path, name: str, monkeypatch: pytest.MonkeyPatch, skip_sync: int | None = None
-) -> Iterator[tuple[Path, bool]]:
+def images(place: Path, name: str, skip_sync: int | None = None) -> Iterator[tuple[Path, bool]]:
     """What may be left at any moment of a write, and whether the write had returned."""
     rng = random.Random(0)
     path = (place / "run").resolve()
@@ -322,8 +317,7 @@ def images(
         leave()
         return model.call(function, *args)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(disk, "call", call)
+    with all_changes(call):
         write(Checkpoints(path, keep=KEEP), SCENARIOS[name][1], "new")
     leave()
     for i, image in enumerate(made):
@@ -345,20 +339,18 @@ linux = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="this sys
 
 @linux
 @scenarios
-def test_a_loss_of_power_at_any_call_leaves_the_old_or_the_new_one(
-    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    promise(name, images(place, name, monkeypatch))
+def test_a_loss_of_power_at_any_call_leaves_the_old_or_the_new_one(name: str, place: Path) -> None:
+    promise(name, images(place, name))
 
 
 @linux
-def test_no_sync_is_one_too_many(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_sync_is_one_too_many(place: Path) -> None:
     # Each of them left out must break the promise above; so must each that is forgotten.
     name = "one more"
     for skipped in range(6):
         with pytest.raises((AssertionError, UserWarning, CheckpointError)):
-            promise(name, images(place / str(skipped), name, monkeypatch, skipped))
-    promise(name, images(place / "all", name, monkeypatch, 6))  # there are no more than these six
+            promise(name, images(place / str(skipped), name, skipped))
+    promise(name, images(place / "all", name, 6))  # there are no more than these six
 
 
 if __name__ == "__main__":

@@ -15,40 +15,43 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from unbounded.store import disk
+from doors import Door
+from unbounded.core.files import Files
+from unbounded.store import paths
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
+from unbounded.store.directory import write_file
 from unbounded.store.json_log import Log
 
 
 def test_a_file_is_measured_as_it_was_written(tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     path = tmp_path / "file"
-    written = disk.write_file(path, lambda file: [file.write(data[:10]), file.write(data[10:]), None][2])
+    written = write_file(Files(), path, lambda file: [file.write(data[:10]), file.write(data[10:]), None][2])
     assert path.read_bytes() == data
-    assert written == (len(data), hashlib.sha256(data).hexdigest()) == disk.measure_file(path)
+    assert written == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_a_kernel_that_takes_little_at_a_time_gets_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "call", lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
-    path = tmp_path / "file"
-    written = disk.write_file(path, lambda file: [file.write(bytes(range(100))), None][1])
-    assert path.read_bytes() == bytes(range(100))
-    assert written == disk.measure_file(path)
+def test_a_kernel_that_takes_little_at_a_time_gets_it_all(tmp_path: Path) -> None:
+    path, data = tmp_path / "file", bytes(range(100))
+    little = Door(lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
+    written = write_file(little, path, lambda file: [file.write(data), None][1])
+    assert path.read_bytes() == data
+    assert written == (100, hashlib.sha256(data).hexdigest())
 
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError):
-        disk.write_file(tmp_path / "file", lambda file: None)
+        write_file(Files(), tmp_path / "file", lambda file: None)
 
 
 def test_what_is_not_there_can_be_removed_and_a_link_is_not_followed(tmp_path: Path) -> None:
-    disk.remove(tmp_path / "absent")
+    Files().remove(tmp_path / "absent")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
     (tmp_path / "gone" / "deep").mkdir(parents=True)
     (tmp_path / "gone" / "link").symlink_to(tmp_path / "kept")
-    disk.remove(tmp_path / "gone")
+    Files().remove(tmp_path / "gone")
     assert not (tmp_path / "gone").exists()
     assert (tmp_path / "kept" / "file").exists()
 
@@ -171,20 +174,25 @@ def test_a_forked_child_does_not_write_beside_its_parent(tmp_path: Path) -> None
         assert other.line() == "3"
 
 
-@pytest.mark.parametrize(
-    "url", ["gs://bucket/run", "s3://bucket", "hdfs:///run", "https://host/x", "dbfs:/mnt/run", Path("gs://bucket/run")]
-)
-def test_a_url_is_no_directory(url: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+URLS = ["gs://bucket/run", "s3://bucket", "hdfs:///run", "https://host/x", "dbfs:/mnt/run", Path("gs://bucket/run")]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_is_no_directory_where_fsspec_is_not_installed(
+    url: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
     with ub.Feed(ub.arrays(np.arange(8)).batch(4)) as feed:
         for go_on in (
             lambda: Checkpoints(url),
-            lambda: Log(url),
             lambda: feed.save(url),
             lambda: feed.load(url),
         ):
-            with pytest.raises(ValueError, match=r"is a URL, and runs are written to local or mounted.*'runs/first'"):
+            with pytest.raises(ValueError, match=r"is a URL, and without fsspec.*pip install 'unbounded\[remote\]'"):
                 go_on()
+        with pytest.raises(ValueError, match=r"is a URL, and this is written to local or mounted.*'runs/first'"):
+            Log(url)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,13 +204,13 @@ def test_a_file_url_is_refused_with_the_path_to_give() -> None:
 
 @pytest.mark.parametrize("path", ["C:\\runs\\first", "c:/runs", "runs:1/x", "a b/c", "run-12:30", "./gs:/x", ":/x"])
 def test_a_path_with_a_colon_is_no_url(path: str) -> None:
-    assert disk.local_path(path) == Path(path)
+    assert paths.local_path(path) == Path(path)
 
 
 def test_an_empty_path_is_refused() -> None:
     with pytest.raises(ValueError, match="An empty path was given"):
-        disk.local_path("")
+        paths.local_path("")
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(disk).failed == 0
+    assert doctest.testmod(paths).failed == 0

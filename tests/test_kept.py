@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import unbounded as ub
+from doors import all_changes
 from helpers import Counter, Steps, from_start, once, table, train, wait_until
 from test_disk import Other
-from unbounded.store import disk
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -390,8 +390,7 @@ def test_a_disk_without_room_for_the_rows_counter_is_told_and_no_crash(tmp_path:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return function(*args)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(disk, "call", full)
+        with all_changes(full):
             steps.give(np.array([3]))
             assert len(train(feed, 4)) == 4
             with pytest.warns(UserWarning, match=r"could not be noted in .*feed\.rows: No space left on device"):
@@ -512,8 +511,7 @@ def test_a_disk_that_fails_at_any_call_of_a_save_loses_no_row(tmp_path: Path) ->
             steps.give(np.array([6]))
             wait_until(lambda feed=feed: feed._opened.sources[0].spool.stop.rows == 7)  # type: ignore[misc]
             failing = Failing(at)
-            with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True):
-                patch.setattr(disk, "call", failing.call)
+            with all_changes(failing.call), warnings.catch_warnings(record=True):
                 with contextlib.suppress(CheckpointError):
                     feed.save(run)
                 failing.on = False

@@ -36,8 +36,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import keras_models as km
 import unbounded as ub
+from doors import all_changes
 from unbounded.keras import Checkpoint, Feed
-from unbounded.store import disk
 
 ROWS, BATCH, EPOCH = 256, 4, 4
 EXECUTIONS = [1] if km.BACKEND == "torch" else [1, 2]
@@ -183,20 +183,17 @@ class Walk(RuleBasedStateMachine):
     @contextlib.contextmanager
     def full_disk(self, after: int) -> Iterator[None]:
         """Writing fails from some write on."""
-        real, left = disk.call, [after * 3]
+        left = [after * 3]
 
         def call(function: Any, *args: Any) -> Any:
             if function is os.write:
                 left[0] -= 1
                 if left[0] < 0:
                     raise OSError(errno.ENOSPC, "No space left on device")
-            return real(function, *args)
+            return function(*args)
 
-        disk.call = call
-        try:
+        with all_changes(call):
             yield
-        finally:
-            disk.call = real
 
     @rule(verb=st.sampled_from(["evaluate", "predict"]))
     def look_at_a_round(self, verb: str) -> None:

@@ -14,7 +14,7 @@ import keras_models as km
 import unbounded as ub
 from unbounded import CheckpointError
 from unbounded.keras import Checkpoint, Feed, _weights, load_model_state
-from unbounded.store.saved import DamagedCheckpoint
+from unbounded.store.manifest import DamagedCheckpoint
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 

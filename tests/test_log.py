@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from unbounded.store import disk, json_log
+from doors import all_changes
+from unbounded.store import json_log
 from unbounded.store.checkpoints import CheckpointError
 from unbounded.store.json_log import Log, read_records
 
@@ -171,9 +172,7 @@ def test_a_text_that_is_no_log_is_not_cut(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 7])
-def test_a_full_disk_leaves_no_half_of_a_record_and_the_next_one_is_whole(
-    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_no_half_of_a_record_and_the_next_one_is_whole(after: int, tmp_path: Path) -> None:
     with Log(tmp_path / "log") as log:
         log.append(1)
 
@@ -184,10 +183,9 @@ def test_a_full_disk_leaves_no_half_of_a_record_and_the_next_one_is_whole(
                 function(args[0], args[1][:after])
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(disk, "call", full)
-            with pytest.raises(CheckpointError, match=r"was not written in .*log: No space left.*before it are whole"):
-                log.append({"row": 2}, {"row": 3})
+        says = pytest.raises(CheckpointError, match=r"was not written in .*log: No space left.*before it are whole")
+        with all_changes(full), says:
+            log.append({"row": 2}, {"row": 3})
         log.append(4)
         assert list(log.read()) == [1, 4]
 

@@ -208,7 +208,7 @@ def test_a_state_that_cannot_be_read_leaves_the_feed_where_it_was(
 
     with ub.Feed(table(100).batch(4)) as feed:
         with monkeypatch.context() as patch:
-            patch.setattr("unbounded.store.saved.read_tree", fails)
+            patch.setattr("unbounded.core.packing.Unread.tree", fails)
             with pytest.raises(ImportError):
                 feed.load(tmp_path)
         assert feed.steps == 0

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unbounded.core import packing
+from unbounded.core import npz, packing
 from unbounded.core.packing import from_json, non_finite, read_tree, to_json, write_tree
 
 
@@ -193,6 +193,15 @@ def test_an_array_among_plain_data_is_refused_by_its_place() -> None:
         to_json({"a": np.ones(1)})
 
 
+def archive(text: str, array: bytes) -> io.BytesIO:
+    """A file as `write_tree` makes it, of a text and an array's file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(npz.Forward(file), "w") as members:
+        npz._write(members, npz.TEXT, [memoryview(text.encode())])
+        npz._write(members, "0.npy", [memoryview(array)])
+    return io.BytesIO(file.getvalue())
+
+
 def test_a_file_with_a_pickle_in_it_runs_nothing() -> None:
     class Bomb:
         def __reduce__(self) -> Any:
@@ -200,12 +209,8 @@ def test_a_file_with_a_pickle_in_it_runs_nothing() -> None:
 
     member = io.BytesIO()
     np.save(member, np.array([Bomb()]), allow_pickle=True)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as members:
-        members.writestr("tree.json", '{"$array":0}')
-        members.writestr("0.npy", member.getvalue())
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        read_tree(io.BytesIO(file.getvalue()))
+        read_tree(archive('{"$array":0}', member.getvalue()))
 
 
 @pytest.mark.parametrize("text", ['{"$array":0,"dtype":"__name__"}', '{"$array":0,"as":"x"}', '{"$x":0}'])
@@ -214,12 +219,8 @@ def test_a_note_from_nowhere_is_refused(text: str) -> None:
     write_tree(file, np.zeros(1, np.uint16))
     with zipfile.ZipFile(file) as members:
         array = members.read("0.npy")
-    other = io.BytesIO()
-    with zipfile.ZipFile(other, "w") as members:
-        members.writestr("tree.json", text)
-        members.writestr("0.npy", array)
     with pytest.raises(ValueError, match="unknown to"):
-        read_tree(io.BytesIO(other.getvalue()))
+        read_tree(archive(text, array))
 
 
 # ---- frameworks ----

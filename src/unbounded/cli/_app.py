@@ -23,7 +23,7 @@ Show = Annotated[
 
 def _local(directory: Path | None) -> Path | None:
     """A run's directory: a path, no URL."""
-    from unbounded.store.disk import local_path
+    from unbounded.store.paths import local_path
 
     try:
         return None if directory is None else local_path(directory)

@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there, nothing stops two writers
+    fcntl = None  # type: ignore[assignment]
+
 
 class Files:
     """The machine's own file system."""
@@ -31,6 +36,10 @@ class Files:
     def open_append(self, path: Path) -> int:
         """A file that is there, for reading, and for writing at its end."""
         return os.open(path, os.O_RDWR | os.O_APPEND)
+
+    def open_log(self, path: Path) -> int:
+        """As `open_append`; made where there is none."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
 
     def close(self, fd: int) -> None:
         """Close a file."""
@@ -69,6 +78,20 @@ class Files:
     def inode(self, fd: int) -> int:
         """What tells an open file from one that took its name."""
         return os.fstat(fd).st_ino
+
+    def lock(self, fd: int) -> bool:
+        """Lock an open file for this process, without waiting; False where another process has it.
+
+        The kernel lets go when the process closes the file, this one or any other that it has opened of it, or ends.
+        """
+        if fcntl is None:
+            return True
+        try:
+            # A record lock, not flock: a child that outlives a killed trainer must not keep the next one out.
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # a file system without locks
+        return True
 
     def rename(self, old: Path, new: Path) -> None:
         """Give a file or a directory another name, at once. A file of that name is replaced."""

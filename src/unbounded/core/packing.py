@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
+from unbounded.core import npz
 from unbounded.core.leaf import (
     Array,
     foreign_dtype,
@@ -69,24 +68,61 @@ def write_tree(file: BinaryIO, tree: Tree, *, name: str = "state") -> None:
     write_packed(file, *pack(tree, name=name))
 
 
-def read_tree(file: BinaryIO | Path, *, only: Sequence[tuple[str, ...]] | None = None) -> Tree:
+def read_tree(file: BinaryIO, *, only: Sequence[tuple[str, ...]] | None = None) -> Tree:
     """Read what `write_tree` wrote; arrays of JAX and PyTorch come back as such.
 
     Args:
-        file: the file, or one that is open for reading bytes.
+        file: open for reading bytes; it need not be able to seek.
         only: where the parts to read stand, as keys that lead into nested dicts; None reads all. The arrays of other
             parts are not read.
 
     Raises:
         NoSuchPart: there is no such part.
+        Malformed: it is no such file.
         ImportError: a leaf needs JAX, PyTorch or `ml_dtypes`, and it isn't there.
     """
-    # The limit on a header's length guards against strangers' text that takes long to parse; this is ours.
-    with np.load(file, allow_pickle=False, max_header_size=1 << 24) as members:
-        structure = json.loads(members["tree.json"])
-        if only is not None:
-            structure = _parts(structure, only)
-        return _decode(structure, members)  # which reads each array when it is asked for it
+    return Unread(npz.Reader(file), only=only).tree()
+
+
+class Unread:
+    """A tree whose bytes are read, and not looked at yet: they may have to be compared with a checksum first.
+
+    Args:
+        reader: at the beginning of a file that `write_tree` wrote.
+        only: as `read_tree` has it.
+
+    Raises:
+        NoSuchPart: there is no such part.
+        Malformed: it is no such file.
+    """
+
+    def __init__(self, reader: npz.Reader, *, only: Sequence[tuple[str, ...]] | None = None) -> None:
+        self._structure: JSON = None
+        self._arrays: dict[int, Array] = {}
+
+        def choose(text: str) -> set[int]:
+            whole = json.loads(text)
+            self._structure = whole if only is None else _parts(whole, only)
+            return _numbers(self._structure)
+
+        _, self._arrays = npz.read(reader, choose)
+
+    def tree(self) -> Tree:
+        """The tree."""
+        return _decode(self._structure, {str(index): array for index, array in self._arrays.items()})
+
+
+def _numbers(structure: JSON) -> set[int]:
+    """Of an encoded tree, the numbers of its arrays."""
+    if isinstance(structure, list):
+        return set().union(*map(_numbers, structure))
+    if not isinstance(structure, dict):
+        return set()
+    tag = next(iter(structure), "")
+    if tag == "$array":
+        return {structure[tag]}
+    # Of tags, those that hold other values; numbers and texts hold none.
+    return set().union(*map(_numbers, structure.values())) if not tag.startswith("$") else _numbers(structure[tag])
 
 
 def _parts(structure: JSON, only: Sequence[tuple[str, ...]]) -> JSON:
@@ -149,12 +185,7 @@ def unpack(structure: JSON, arrays: Sequence[Array]) -> Tree:
 
 def write_packed(file: BinaryIO, structure: JSON, arrays: list[Array]) -> None:
     """Write what `pack` returned as an `.npz` file."""
-    with zipfile.ZipFile(file, "w") as members:
-        text = json.dumps(structure, allow_nan=False, separators=(",", ":"))
-        members.writestr(zipfile.ZipInfo("tree.json"), text)  # a ZipInfo has a fixed date: same tree, same bytes
-        for index, array in enumerate(arrays):
-            with members.open(zipfile.ZipInfo(f"{index}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    npz.write(file, json.dumps(structure, allow_nan=False, separators=(",", ":")), arrays)
 
 
 def to_json(data: Tree, *, name: str = "info") -> JSON:

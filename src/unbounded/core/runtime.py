@@ -6,6 +6,7 @@ thread runs next. Nothing in the core uses the modules behind it (`threading`, `
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -76,6 +77,10 @@ class Runtime:
     def ident(self) -> int:
         """The number of the thread that asks."""
         return threading.get_ident()
+
+    def process(self) -> int:
+        """The number of this process: another one after a fork."""
+        return os.getpid()
 
     def unique(self) -> str:
         """32 hexadecimal digits that nobody else gets."""

@@ -15,8 +15,8 @@ from unbounded.core.node import StreamError
 from unbounded.core.packing import pack_owned
 from unbounded.core.trees import Tree
 from unbounded.feed.snapshot import Keeper
-from unbounded.store import disk
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
+from unbounded.store.paths import is_url, local_path
 from unbounded.store.writer import Pending
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Directories:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._run = uuid.uuid4().hex
-        self._open: dict[Path, tuple[Keeper, Checkpoints]] = {}
+        self._open: dict[str, tuple[Keeper, Checkpoints]] = {}
 
     @classmethod
     def of(cls, feed: Feed) -> Directories:
@@ -39,17 +39,23 @@ class Directories:
         directories: Directories = feed._directories
         return directories
 
-    def open(self, directory: str | os.PathLike[str], keep: int | None = None) -> tuple[Keeper, Checkpoints]:
+    def open(
+        self,
+        directory: str | os.PathLike[str],
+        keep: int | None = None,
+        local: str | os.PathLike[str] | None = None,
+    ) -> tuple[Keeper, Checkpoints]:
         """A directory's checkpoints, and what writes the feed's part of them.
 
         Raises:
-            ValueError: the directory is a URL.
+            ValueError: the directory is a URL, and fsspec is not installed or does not know its scheme.
         """
-        path = Path(os.path.abspath(disk.local_path(directory)))
-        if path not in self._open:
-            store = Checkpoints(directory, keep=3 if keep is None else keep, run=self._run)
-            self._open[path] = (Keeper(self._feed, store.directory), store)
-        keeper, store = self._open[path]
+        place = str(directory) if is_url(directory) else os.path.abspath(local_path(directory))
+        if place not in self._open:
+            kept, runtime = 3 if keep is None else keep, self._feed.runtime
+            store = Checkpoints(directory, keep=kept, run=self._run, local=local, runtime=runtime)
+            self._open[place] = (Keeper(self._feed, store.local), store)
+        keeper, store = self._open[place]
         if keep is not None:
             store.keep = keep
         return keeper, store
@@ -64,7 +70,9 @@ class Directories:
             store.close()
 
 
-def save(feed: Feed, directory: Any, state: Tree, keep: int, *, wait: bool) -> Path | Pending[Path]:
+def save(
+    feed: Feed, directory: Any, state: Tree, keep: int, *, wait: bool, local: Any
+) -> Path | str | Pending[Path | str]:
     """See `Feed.save`."""
     if feed.outstanding:
         raise StreamError(
@@ -73,13 +81,13 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int, *, wait: bool) -> P
             "is trained on, and then feed.save(); or save between epochs."
         )
     feed.writer.finish()  # what is being written: one at a time, and the directory's files are its own until then
-    keeper, store = Directories.of(feed).open(directory, keep)
+    keeper, store = Directories.of(feed).open(directory, keep, local)
     steps = feed.steps
     # Copied where it is written while training goes on, and else written from where it is.
     owned = state if wait else pack_owned(state)
     snapshot = keeper.cut()
 
-    def write() -> Path:
+    def write() -> Path | str:
         segments = snapshot.write(store)
         path = store.write(steps, owned, {"feed": snapshot.info}, segments=segments)
         snapshot.posted(keep)
@@ -92,13 +100,13 @@ def save(feed: Feed, directory: Any, state: Tree, keep: int, *, wait: bool) -> P
     return path
 
 
-def load_newest(feed: Feed, directory: Any, *, accept_changes: bool) -> Tree:
+def load_newest(feed: Feed, directory: Any, *, accept_changes: bool, local: Any) -> Tree:
     """See `Feed.load`."""
     feed._usable()
     feed.writer.finish()
     directories = Directories.of(feed)
-    keeper, store = directories.open(directory)
-    saved = store.newest()
+    keeper, store = directories.open(directory, local=local)
+    saved = store.fetch_newest()
     if saved is None:
         return None
     if "feed" not in saved.info:

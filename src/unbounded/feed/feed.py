@@ -29,7 +29,7 @@ from unbounded.feed.in_flight import Count
 from unbounded.feed.loops import Loops
 from unbounded.sources.arrays import Arrays
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
-from unbounded.store.saved import CheckpointError
+from unbounded.store.manifest import CheckpointError
 from unbounded.store.writer import Writer
 from unbounded.stream import Stream
 
@@ -237,7 +237,7 @@ class Feed(Loops):
         self.counters.begin(state["tally"])
 
     @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
-    def save(self, directory: Any, *, state: Tree = None, keep: int = 3, wait: bool = True) -> Any:
+    def save(self, directory: Any, *, state: Tree = None, keep: int = 3, wait: bool = True, local: Any = None) -> Any:
         """Write a checkpoint: the position and `state`, in one atomic cut.
 
         After an error of the source, or of a function in the stream, all batches that came before it are trained and
@@ -245,14 +245,17 @@ class Feed(Loops):
         in the loop's own body its batch is still out: say `feed.trained()` or `feed.rewind()` first.
 
         Args:
-            directory: where this run's checkpoints are, and no other run's: a local path, no URL. What another run
-                wrote there is neither superseded nor removed.
+            directory: where this run's checkpoints are, and no other run's: a path, or a URL that fsspec knows
+                ("s3://bucket/run"; extra `remote`). What another run wrote there is neither superseded nor removed.
             state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`:
                 dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
             keep: how many checkpoints of this run are kept, the newest.
             wait: True returns when the checkpoint is on the disk. False copies `state` as it is now, and writes it in a
                 thread while training goes on; the copy takes as much memory as `state`, until it is written. One
                 checkpoint is written at a time: the next call waits for the one before.
+            local: for a URL, a directory on this machine for the logs of a source that can't go back, which are copied
+                to the URL with each checkpoint, and fetched from it where they are missing; None for one under
+                `~/.cache/unbounded` (`XDG_CACHE_HOME`), which the URL decides.
 
         Returns:
             The new checkpoint's path. With `wait=False` a `Pending`, whose `wait()` gives it.
@@ -263,14 +266,14 @@ class Feed(Loops):
             CheckpointError: it could not be written, or the newest checkpoint there is of a run that this one did not
                 go on from; what was there is still there, whole.
                 What went wrong in the thread of `wait=False` is raised by the next `save`, `load` or `close`.
-            ValueError: the directory is a URL.
+            ValueError: the directory is a URL, and fsspec is not installed or does not know its scheme.
         """
         from unbounded.feed import directories
 
-        return directories.save(self, directory, state, keep, wait=wait)
+        return directories.save(self, directory, state, keep, wait=wait, local=local)
 
     @checked("feed.load(directory)")
-    def load(self, directory: Any, *, accept_changes: bool = False) -> Any:
+    def load(self, directory: Any, *, accept_changes: bool = False, local: Any = None) -> Any:
         """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there
         is none.
 
@@ -288,7 +291,7 @@ class Feed(Loops):
         """
         from unbounded.feed import directories
 
-        return directories.load_newest(self, directory, accept_changes=accept_changes)
+        return directories.load_newest(self, directory, accept_changes=accept_changes, local=local)
 
     # -- the end, and how it is shown --------------------------------------------------------------------------------
 

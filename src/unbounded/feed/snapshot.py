@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from unbounded.core.cursor import from_plain, input_cursors, leaf_cursors, to_plain
 from unbounded.core.node import Cursor, Node
+from unbounded.core.runtime import SYSTEM
 from unbounded.sources.live import Live
-from unbounded.store import disk
 from unbounded.store.checkpoints import Checkpoints, Saved, Segment
 
 if TYPE_CHECKING:
@@ -209,10 +209,10 @@ class _Counter:
         try:
             if self._fd is None:
                 # Never emptied: a kill between that and the next line would forget all that was lost.
-                self._fd = disk.call(os.open, self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                self._fd = SYSTEM.files.open_write(self.path)
                 self._close = weakref.finalize(self, os.close, self._fd)
             # Not through mapped memory: where a full disk has no page for it, that is SIGBUS and no error.
-            disk.call(os.pwrite, self._fd, struct.pack("<q", rows), 0)
+            SYSTEM.files.pwrite(self._fd, struct.pack("<q", rows), 0)
             self.problem = None
         except OSError as error:
             self.problem = error

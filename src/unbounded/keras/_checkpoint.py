@@ -41,13 +41,17 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         feed: what `fit` trains on; or a list of it and of validation feeds, whose positions are then saved too.
-        directory: of this run's checkpoints alone.
+        directory: of this run's checkpoints alone: a path, or a URL that fsspec knows ("s3://bucket/run"; extra
+            `remote`).
         every: a number of steps, or an `ub.Epoch`; None saves at the end of each epoch. The end of training and a
             signal always save.
         keep: how many checkpoints to keep, the newest.
         accept_changes: go on though the stream is no longer the one that the checkpoint is of, and let a learning rate
             that the script has changed replace the checkpoint's.
         wait: True writes each checkpoint before the next step begins.
+        local: for a URL, a directory on this machine for the logs of the run, which are copied to the URL with each
+            checkpoint, and fetched from it where they are missing; None for one under `~/.cache/unbounded`
+            (`XDG_CACHE_HOME`), which the URL decides.
 
     Raises:
         CheckpointError: in `fit`, where the directory can't be written to, or holds nothing that can be read.
@@ -78,6 +82,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         keep: int = 3,
         accept_changes: bool = False,
         wait: bool = False,
+        local: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         feeds: list[Feed] = list(feed) if isinstance(feed, Sequence) else [feed]
@@ -94,7 +99,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._due = Due(every)
         self._owed = False  # one fell due while another was written
         self._accept_changes = accept_changes
-        self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes, wait=wait)
+        self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes, wait=wait, local=local)
         self._director: Director | None = None  # of the fit at hand
         self._signals = Signals(self._interrupt)
         self._states: CallbackStates | None = None

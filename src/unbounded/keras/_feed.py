@@ -94,7 +94,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         """The `fit` at work, or the last one."""
         self.in_epoch = False
         """Whether a `fit` has begun an epoch that is not over."""
-        self.run: Path | None = None
+        self.run: Path | str | None = None
         """The directory of the run that the epochs are counted for, with `Checkpoint`."""
         self.last_epoch: Stats | None = None
         """What happened in the epoch that ended last; its text says "1,000 batches × 32 = 32,000 rows"."""

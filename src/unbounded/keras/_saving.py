@@ -63,13 +63,21 @@ class Saving:
         keep: how many to keep, the newest.
         accept_changes: go on though a stream is no longer the one that a checkpoint is of.
         wait: write each checkpoint before training goes on.
+        local: where the run's logs lie on this machine, where the directory is a URL.
     """
 
     def __init__(
-        self, feeds: Sequence[Feed], directory: str | os.PathLike[str], *, keep: int, accept_changes: bool, wait: bool
+        self,
+        feeds: Sequence[Feed],
+        directory: str | os.PathLike[str],
+        *,
+        keep: int,
+        accept_changes: bool,
+        wait: bool,
+        local: str | os.PathLike[str] | None,
     ) -> None:
         self._feeds = feeds
-        self._store = Checkpoints(directory, keep=keep)
+        self._store = Checkpoints(directory, keep=keep, local=local, runtime=feeds[0].core.runtime)
         self._keep = keep
         self._accept_changes = accept_changes
         self._wait = wait
@@ -80,7 +88,7 @@ class Saving:
         self._not_saved: str | None = None  # why the one that was written last was left out, until that is said
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> Path | str:
         """Of this run's checkpoints alone."""
         return self._store.directory
 
@@ -132,11 +140,11 @@ class Saving:
             names = ["feed", *(f"feed-{i}" for i in range(1, len(self._feeds)))]
             parts = [self._feeds[0].core, *(other.rounds.feed for other in self._feeds[1:])]
             self._keepers = [
-                Keeper(core, self._store.directory, name=name) for core, name in zip(parts, names, strict=True)
+                Keeper(core, self._store.local, name=name) for core, name in zip(parts, names, strict=True)
             ]
             for part in parts:
                 part.writer = self._writer  # whichever of them is closed waits for what is written of all
-        saved = self._store.newest()
+        saved = self._store.fetch_newest()
         if saved is None:
             for keeper in self._keepers:
                 keeper.begin()

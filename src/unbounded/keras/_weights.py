@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from unbounded.keras import _model
-from unbounded.store.checkpoints import Checkpoints
-from unbounded.store.saved import CheckpointError
+from unbounded.store.choosing import ReadOnly
+from unbounded.store.manifest import CheckpointError
 
 
 def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
@@ -45,7 +45,7 @@ def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
         >>> bool((served.get_weights()[0] == model.get_weights()[0]).all())
         True
     """
-    checkpoints = Checkpoints(directory)
+    checkpoints = ReadOnly(directory)
     try:
         found = checkpoints.read_newest(only=[("model", part) for part in _model.FOR_INFERENCE])
     except CheckpointError:

@@ -6,48 +6,42 @@ checkpoints share. What they mean is left to those who write them.
 
     runs/first/
       step-000000000412/    one checkpoint; .1, .2, … at its end: written after the run had gone back
-        manifest.json       format, what wrote it, the info, each file's size and SHA-256 (its own first)
         state.npz           the tree
+        manifest.json       format, what wrote it, the info, each file's size and SHA-256 (its own first)
       segments/             the files that checkpoints share
       .lock                 held by the process that writes
       .tmp-…                what is not finished, or half removed
+
+At a URL there is neither a lock nor an unfinished file: a checkpoint is there when its manifest is (`remote.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
-import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from unbounded.core.packing import JSON, Packed, Tree, pack, to_json, write_packed
-from unbounded.store import disk
-from unbounded.store.listing import Listing, Manifest
-from unbounded.store.saved import (
-    CheckpointError,
-    DamagedCheckpoint,
-    DamagedError,
-    Saved,
-    Segment,
-    open_saved,
-    write_manifest,
-)
+from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.store import manifest
+from unbounded.store.choosing import ReadOnly
+from unbounded.store.directory import SEGMENTS
+from unbounded.store.listing import Listed
+from unbounded.store.lock import Lock
+from unbounded.store.manifest import CheckpointError, DamagedCheckpoint, DamagedError, Segment
+from unbounded.store.saved import STATE, Saved
 
 __all__ = ["CheckpointError", "Checkpoints", "DamagedCheckpoint", "DamagedError", "Saved", "Segment"]
 
 _SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
-_T = TypeVar("_T")
-_unique = itertools.count()
 
 
-class Checkpoints:
+class Checkpoints(ReadOnly):
     """A directory of checkpoints.
 
     Reading takes no lock and changes nothing. The first `write`, `add_segment` or `prepare` makes the
@@ -55,13 +49,16 @@ class Checkpoints:
     process's end.
 
     Args:
-        directory: made when first written to; a path, no URL.
+        directory: made when first written to; a path, or a URL that fsspec knows.
         keep: how many checkpoints to keep, the newest ones of this run. What this run did not write is never removed.
         run: the id of the run that is saved here: nothing is written where the newest checkpoint is of another one,
             unless `resume` was told to go on from it. None writes for whichever run wrote the newest.
+        local: for a URL, where the run's logs lie on this machine.
+        runtime: what is read and written with.
 
     Raises:
-        ValueError: the directory is a URL, or `keep` is no number of checkpoints.
+        ValueError: `keep` is no number of checkpoints; or the directory is a URL, and fsspec is not installed or does
+            not know its scheme.
 
     Example:
         >>> import tempfile
@@ -72,16 +69,23 @@ class Checkpoints:
         (412, {'epoch': 3}, {'w': array([1., 1.])})
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3, run: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 3,
+        run: str | None = None,
+        local: str | os.PathLike[str] | None = None,
+        runtime: Runtime = SYSTEM,
+    ) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"keep={keep!r} is not a number of checkpoints: give 1 or more.")
-        self.directory = disk.local_path(directory)
+        super().__init__(directory, local=local, runtime=runtime)
         self.keep = keep
         self.run = run
-        self._seen: frozenset[str] = frozenset()  # what was there when the newest was last looked for
+        self._runtime = runtime
         self._own: set[str] = set()  # what this run goes on from, and what it wrote
-        self._lock: disk.Lock | None = None
-        self._listing = Listing(self.directory)
+        self._lock: Lock | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -95,84 +99,13 @@ class Checkpoints:
             self._lock.let_go(self)
             self._lock = None
 
-    def newest(self) -> Saved | None:
-        """The newest checkpoint that is whole, every byte of it checked; None where there is none.
-
-        Warns:
-            DamagedCheckpoint: a newer one is damaged; the warning names the file and says why.
-
-        Raises:
-            CheckpointError: there are some, but none is whole, or the newest is of a newer format.
-        """
-        found = self._newest(Saved.check)
-        return None if found is None else found[0]
-
-    def read_newest(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> tuple[Saved, Tree] | None:
-        """The newest checkpoint whose state is whole, and that state: to use a model, without going on with the run.
-
-        No lock is taken, nothing is changed, the segments are not looked at, and a writer may be at work.
-
-        Args:
-            only: which parts of the state to read; see `Saved.read_state`.
-
-        Warns:
-            DamagedCheckpoint: a newer one is damaged.
-
-        Raises:
-            CheckpointError: there are some, but none is whole, or the newest is of a newer format.
-        """
-        return self._newest(lambda saved: saved.read_state(only=only))
-
-    def _newest(self, look: Callable[[Saved], _T]) -> tuple[Saved, _T] | None:
-        """The newest checkpoint at which `look` finds no damage, and what it gave."""
-        with self._sentence("The checkpoints could not be read"):
-            while True:
-                reasons: list[str] = []
-                entries = self._listing.scan()
-                self._seen = frozenset(entry.name for entry in entries)
-                run: str | None = None  # of the newest whose manifest can be read
-                for entry in reversed(entries):
-                    path = self.directory / entry.name
-                    try:
-                        saved = open_saved(path)
-                        run = saved.run if run is None else run
-                        result = look(saved)
-                    except DamagedError as error:
-                        if not path.exists():
-                            break  # its writer has just removed it, in favour of a newer one: look again
-                        self._listing.damaged.add(entry.name)
-                        reasons.append(str(error))
-                        continue
-                    if reasons:
-                        whose = "" if saved.run == run else ", which another run wrote"
-                        text = f"{' '.join(reasons)} Going on from {path} instead{whose}."
-                        warnings.warn(DamagedCheckpoint(text), stacklevel=3)
-                    return saved, result
-                else:
-                    break
-        if not reasons:
-            return None
-        raise CheckpointError(
-            f"No checkpoint in {self.directory} is whole. {' '.join(reasons)} "
-            "Put back a copy, or move that directory away to begin anew."
-        )
-
-    def all(self) -> list[Saved]:
-        """The checkpoints with a whole manifest, oldest first; their other files are not looked at."""
-        found = []
-        with self._sentence("The checkpoints could not be read"):
-            for entry in self._listing.scan():
-                with contextlib.suppress(DamagedError):
-                    found.append(open_saved(self.directory / entry.name))
-        return found
-
     def resume(self, saved: Saved) -> None:
         """Go on with the run that wrote a checkpoint, one that `newest` gave.
 
         What is written from now on takes the place of that checkpoint as the newest.
         """
         self.run = saved.run
-        self._own = {*self._seen, saved.path.name}
+        self._own = {*self._seen, saved.name}
 
     def prepare(self, *, writing: bool = False) -> None:
         """Make the directory, take its lock, and remove what a killed writer left.
@@ -194,7 +127,7 @@ class Checkpoints:
 
     def write(
         self, number: int, state: Tree | Packed, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()
-    ) -> Path:
+    ) -> Path | str:
         """Write a checkpoint, all or nothing, and then remove those that are older than the newest `keep`.
 
         Of the same number again, it replaces the earlier one. A lower number than those already there means
@@ -209,7 +142,7 @@ class Checkpoints:
             segments: what it refers to, from `add_segment` or from another checkpoint's `segments`.
 
         Returns:
-            The checkpoint's directory, on the disk.
+            The checkpoint's directory, on the disk; a string where it is a URL.
 
         Raises:
             CheckpointError: it could not be written (a full disk, no permission, another writer), or the newest
@@ -228,13 +161,13 @@ class Checkpoints:
             with lock.turn:
                 self._refuse_others()
                 # Without a run of its own, it is written for whichever wrote the newest.
-                newest = self._listing.newest_run() if self.run is None else self.run
-                run = uuid.uuid4().hex if newest is None else newest
-                path = self._write(int(number), run, packed, plain, segments, lock)
-                self._clean(path.name, int(number), run, lock)
-        return path
+                newest = self._listing.newest()
+                run = self.run or (newest.run if newest is not None else self._runtime.unique())
+                name = self._write(int(number), run, packed, plain, segments, newest, lock)
+                self._clean(name, int(number), run, lock)
+        return self._directory.at(name)
 
-    def add_segment(self, name: str, arrays: Tree) -> Segment:
+    def add_segment(self, name: str, arrays: Tree | Packed) -> Segment:
         """Write a file that checkpoints can refer to.
 
         It stays until the last kept checkpoint that lists it goes; one that no checkpoint ever listed goes
@@ -249,53 +182,25 @@ class Checkpoints:
         """
         if not _SEGMENT_NAME.fullmatch(name):
             raise ValueError(f"{name!r} can't name a segment: use letters, digits, '.', '_' and '-', up to 151.")
-        packed = pack(arrays, name=name)
+        packed = arrays if isinstance(arrays, Packed) else pack(arrays, name=name)
         with self._sentence(f"The segment {name} was not saved"):
             lock = self._ready()
             with lock.turn:
                 self._refuse_others()
-                folder = self.directory / "segments"
-                disk.make_directory(folder)
-                unfinished = folder / f".tmp-{os.getpid()}-{next(_unique)}"
-                with _removed_on_failure(unfinished):
-                    size, sha256 = disk.write_file(unfinished, lambda file: write_packed(file, *packed))
-                    # Named by what is in it: what a checkpoint refers to is never replaced by other rows.
-                    segment = Segment(name, f"{name}-{sha256[:16]}.npz", size, sha256)
-                    lock.fresh.add(segment.file)
-                    disk.rename(unfinished, folder / segment.file)  # `write` sees that the name is on the disk
-        return segment
+                file, size, sha256 = self._directory.add_segment(
+                    name, lambda file: write_packed(file, *packed), lock.fresh
+                )
+        return Segment(name, file, size, sha256)
 
     def has(self, segment: Segment) -> bool:
         """Whether a segment's file is there, as long as it was written."""
-        try:
-            return (self.directory / "segments" / segment.file).stat().st_size == segment.size
-        except OSError:
-            return False
+        return self._directory.size(f"{SEGMENTS}/{segment.file}") == segment.size
 
-    @contextlib.contextmanager
-    def _sentence(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise CheckpointError(f"{what} in {self.directory}: {reason}.{self._remains()}") from error
-
-    def _remains(self) -> str:
-        try:
-            entries = self._listing.scan()
-        except OSError:
-            return ""
-        return f" What was saved before is still there, up to {entries[-1].name}." if entries else ""
-
-    def _ready(self) -> disk.Lock:
+    def _ready(self) -> Lock:
         lock = self._lock
         if lock is None or not lock.holds():
-            disk.make_directory(self.directory)
-            lock = disk.Lock.of(self.directory, self)
+            lock = self._directory.begin(self)
             with lock.turn:
-                for folder in (self.directory, self.directory / "segments"):
-                    for path in folder.glob(".tmp-*"):
-                        disk.remove(path)
                 self._listing.forget()
                 self._listing.remove_orphans(lock.fresh)
             self._lock = lock
@@ -308,32 +213,41 @@ class Checkpoints:
         packed: Packed,
         info: JSON,
         segments: Sequence[Segment],
-        lock: disk.Lock,
-    ) -> Path:
-        folder = self.directory / "segments"
+        newest: Listed | None,
+        lock: Lock,
+    ) -> str:
         listed = frozenset(segment.file for segment in segments)
         for segment in segments:
             if not self.has(segment):
-                path = folder / segment.file
+                path = self._directory.at(f"{SEGMENTS}/{segment.file}")
                 raise CheckpointError(f"{path} is not there as it was written: add that segment again.")
-        unfinished = self.directory / f".tmp-step-{number:012}-{os.getpid()}-{next(_unique)}"
-        with _removed_on_failure(unfinished):
-            disk.call(os.mkdir, unfinished)
-            state = disk.write_file(unfinished / "state.npz", lambda file: write_packed(file, *packed))
-            files = {"state.npz": state}
-            disk.write_file(
-                unfinished / "manifest.json", lambda file: write_manifest(file, number, run, info, segments, files)
+        logs = self._directory.copy_logs(() if newest is None else newest.logs)
+        files: dict[str, tuple[int, str]] = {}
+        name = self._listing.next_name(number)
+        with self._owned(name):
+            self._directory.write(
+                name,
+                {
+                    STATE: lambda file: write_packed(file, *packed),
+                    manifest.NAME: lambda file: manifest.write(file, number, run, info, segments, logs, files),
+                },
+                files,
+                sync_segments=bool(listed & lock.fresh),
             )
-            disk.sync_directory(unfinished)
-            if listed & lock.fresh:
-                disk.sync_directory(folder)
-            path = self.directory / self._listing.next_name(number)
-            self._own.add(path.name)  # whatever comes of it: after a failed sync it is there all the same
-            disk.rename(unfinished, path)
-            disk.sync_directory(self.directory)
-        self._listing.wrote(path.name, Manifest(run, listed))
+        self._listing.wrote(name, Listed(run, listed, logs))
         lock.fresh -= listed
-        return path
+        return name
+
+    @contextlib.contextmanager
+    def _owned(self, name: str) -> Iterator[None]:
+        """What is written is this run's, whatever comes of it: after a failed sync it is there all the same."""
+        try:
+            yield
+        except BaseException:
+            if any(entry.name == name for entry in self._listing.scan()):
+                self._own.add(name)
+            raise
+        self._own.add(name)
 
     def _refuse_others(self) -> None:
         """Raise CheckpointError where the newest checkpoint is none that this run wrote or goes on from."""
@@ -347,8 +261,8 @@ class Checkpoints:
                 "there. Nothing was saved and nothing was removed. To go on from that one, load it again: "
                 f"feed.load({folder!r}); to keep both, save to another directory."
             )
-        manifest = self._listing.manifest(entries[-1])
-        if manifest is not None and manifest.run == self.run:
+        listed = self._listing.listed(entries[-1])
+        if listed is not None and listed.run == self.run:
             return  # a second directory of a run that was loaded from the first
         raise CheckpointError(
             f"{folder} holds {name} of another run, and this run did not go on from it. Nothing was saved and nothing "
@@ -356,7 +270,7 @@ class Checkpoints:
             "run, save to another directory."
         )
 
-    def _clean(self, written: str, number: int, run: str, lock: disk.Lock) -> None:
+    def _clean(self, written: str, number: int, run: str, lock: Lock) -> None:
         """Remove what is no longer kept; what can't be removed is tried again next time."""
         try:
             self._listing.remove_old(written, number, run, self.keep)
@@ -364,13 +278,3 @@ class Checkpoints:
         except OSError as error:
             text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
             warnings.warn(text, stacklevel=3)
-
-
-@contextlib.contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # the reason for the failure matters more
-            disk.remove(path)
-        raise

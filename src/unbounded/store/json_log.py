@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unbounded.core.files import Files
 from unbounded.core.packing import JSON, from_json, to_json
-from unbounded.store import disk
-from unbounded.store.saved import CheckpointError
+from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.store.manifest import CheckpointError
+from unbounded.store.paths import local_path
 
 _PIECE = 1 << 16  # bytes read at a time
 
@@ -27,6 +29,7 @@ class Log:
     Args:
         path: made where there is none, with the directories above it; one that is there is continued. To read it
             changes nothing: several processes may, while one of them writes.
+        runtime: what it is written with.
 
     Raises:
         CheckpointError: it can't be opened or written: a full disk, no permission, a file of another kind.
@@ -43,12 +46,17 @@ class Log:
         [{'row': 1, 'score': 0.5}]
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = disk.local_path(path)
+    def __init__(self, path: str | os.PathLike[str], *, runtime: Runtime = SYSTEM) -> None:
+        self.path = local_path(path)
+        self._runtime = runtime
         self._fd: int | None = None
         self._whole = False  # it was looked at, and ends with a whole record
         self._closed = False
         self._open()
+
+    @property
+    def _files(self) -> Files:
+        return self._runtime.files
 
     def __enter__(self) -> Log:
         return self
@@ -60,7 +68,7 @@ class Log:
         """Close the file; closing it twice is no error."""
         self._closed = True
         if self._fd is not None:
-            os.close(self._fd)
+            self._files.close(self._fd)
             self._fd = None
 
     def append(self, *records: JSON) -> None:
@@ -71,16 +79,16 @@ class Log:
         """
         lines = [json.dumps(to_json(record, name="record"), allow_nan=False) + "\n" for record in records]
         fd = self._writable()
-        end = os.fstat(fd).st_size
+        end = self._files.size(fd)
         left = memoryview("".join(lines).encode("ascii"))
         try:
             while left:
-                left = left[disk.call(os.write, fd, left) :]
+                left = left[self._files.write(fd, left) :]
         except BaseException as error:
             # Half a line must not stay: the next record would be glued to it. To cut needs no room on the disk.
             self._whole = False  # should the cut fail as well, it is made before the next record
             with contextlib.suppress(OSError):
-                disk.call(os.ftruncate, fd, end)
+                self._files.truncate(fd, end)
             if isinstance(error, OSError):
                 raise self._problem("The record was not written", error) from error
             raise
@@ -93,10 +101,10 @@ class Log:
         """
         fd = self._writable()
         try:
-            disk.call(os.fsync, fd)
+            self._files.fsync(fd)
         except OSError as error:
             raise self._problem("It could not be put on the disk", error) from error
-        return os.fstat(fd).st_size
+        return self._files.size(fd)
 
     def cut(self, length: int) -> None:
         """Cut it back to a length that `tell` gave; a run without a checkpoint cuts it to 0.
@@ -105,9 +113,9 @@ class Log:
             UserWarning: it is shorter than that, so someone else has changed it; it goes on from its end.
         """
         fd = self._open()
-        size = os.fstat(fd).st_size
+        size = self._files.size(fd)
         if size > length:
-            disk.call(os.ftruncate, fd, length)
+            self._files.truncate(fd, length)
         end = self._repair(fd)
         if end < length:
             text = f"{self.path} has {end:,} bytes, and had {length:,} when the checkpoint was written:"
@@ -126,11 +134,11 @@ class Log:
             raise ValueError(f"{self.path} was closed; open it again with Log(path).")
         if self._fd is None:
             try:
-                disk.make_directory(self.path.parent)
-                is_new = not self.path.exists()
-                self._fd = disk.call(os.open, self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+                self._files.make_directory(self.path.parent)
+                is_new = not self._files.exists(self.path)
+                self._fd = self._files.open_log(self.path)
                 if is_new:
-                    disk.sync_directory(self.path.parent)
+                    self._files.sync_directory(self.path.parent)
             except OSError as error:
                 raise self._problem("It could not be opened", error) from error
         return self._fd
@@ -139,11 +147,11 @@ class Log:
         """The file, which ends with a whole record, and still is the one at the path."""
         fd = self._open()
         try:
-            there = os.stat(self.path).st_ino == os.fstat(fd).st_ino
+            there = self._files.stat(self.path).st_ino == self._files.inode(fd)
         except OSError:
             there = False
         if not there:
-            os.close(fd)
+            self._files.close(fd)
             self._fd, self._whole = None, False
             fd = self._open()
             text = f"{self.path} was removed or replaced while it was written to: its lines so far are lost."
@@ -154,15 +162,15 @@ class Log:
 
     def _repair(self, fd: int) -> int:
         """Cut off what is no whole record at the end, and say how long the file is then."""
-        size = os.fstat(fd).st_size
-        end = _end_of_records(fd, size)
+        size = self._files.size(fd)
+        end = _end_of_records(self._files, fd, size)
         if end < size:
-            if not _is_log(fd):
+            if not _is_log(self._files, fd):
                 raise CheckpointError(
-                    f"{self.path} is no log of records: it begins with {os.pread(fd, 24, 0)!r}. Nothing was changed; "
-                    "give another path, or move it away."
+                    f"{self.path} is no log of records: it begins with {self._files.pread(fd, 24, 0)!r}. Nothing was "
+                    "changed; give another path, or move it away."
                 )
-            disk.call(os.ftruncate, fd, end)
+            self._files.truncate(fd, end)
         self._whole = True
         return end
 
@@ -209,36 +217,36 @@ def _record(line: bytes) -> Any:
     return from_json(json.loads(line.decode("utf-8")))
 
 
-def _end_of_records(fd: int, size: int) -> int:
+def _end_of_records(files: Files, fd: int, size: int) -> int:
     """Where the last whole record ends.
 
     A kill leaves the beginning of a line. A loss of power can leave NULs where content was not written yet, with
     line ends after them; lines that hold a NUL at the end of the file are cut off, too. A whole line without a NUL
     that is no record is nothing that a crash leaves at the end: it stays, and reading passes over it.
     """
-    end = _last_line_end(fd, size)
+    end = _last_line_end(files, fd, size)
     while end:
-        start = _last_line_end(fd, end - 1)
-        if b"\0" not in os.pread(fd, end - start, start):
+        start = _last_line_end(files, fd, end - 1)
+        if b"\0" not in files.pread(fd, end - start, start):
             return end
         end = start
     return 0
 
 
-def _last_line_end(fd: int, end: int) -> int:
+def _last_line_end(files: Files, fd: int, end: int) -> int:
     """One past the last line end before `end`; 0 where there is none."""
     while end > 0:
         start = max(0, end - _PIECE)
-        found = os.pread(fd, end - start, start).rfind(b"\n")
+        found = files.pread(fd, end - start, start).rfind(b"\n")
         if found >= 0:
             return start + found + 1
         end = start
     return 0
 
 
-def _is_log(fd: int) -> bool:
+def _is_log(files: Files, fd: int) -> bool:
     """Whether a file begins as a log does. Of what a loss of power has emptied that can't be said."""
-    head = os.pread(fd, _PIECE, 0)
+    head = files.pread(fd, _PIECE, 0)
     line, ended, _ = head.partition(b"\n")
     if b"\0" in line or not line:
         return True

@@ -1,21 +1,18 @@
 """What a directory of checkpoints holds: their names in order, the run and the segments of each, and the removal of
-what is no longer kept. Writing and reading them is left to `_checkpoint`.
+what is no longer kept. Writing and reading them is left to others.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from collections.abc import Set
-from pathlib import Path
 from typing import NamedTuple
 
-from unbounded.store import disk
-from unbounded.store.saved import DamagedError, open_saved
+from unbounded.store.directory import SEGMENTS, Directory
+from unbounded.store.manifest import DamagedError, LogCopy
+from unbounded.store.saved import open_saved
 
 _NAME = re.compile(r"step-(\d{12,})(?:\.(\d+))?")
-_unique = itertools.count()
 
 
 class Entry(NamedTuple):
@@ -26,57 +23,53 @@ class Entry(NamedTuple):
     name: str
 
 
-class Manifest(NamedTuple):
+class Listed(NamedTuple):
     """What must be known of a checkpoint before another can be removed."""
 
     run: str
     segments: frozenset[str]
     """Names of files."""
+    logs: tuple[LogCopy, ...]
 
 
 class Listing:
     """The checkpoints in a directory. Manifests are read once, until `forget`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self.damaged: set[str] = set()
         """Names of checkpoints that are not what was written."""
-        self._manifests: dict[str, Manifest | None] = {}  # None where it is damaged
+        self._listed: dict[str, Listed | None] = {}  # None where it is damaged
 
     def scan(self) -> list[Entry]:
         """The checkpoints here, oldest first."""
-        try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:
-            return []
-        found = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
-        return sorted(Entry(int(match[2] or 0), int(match[1]), name) for name, match in found)
+        return _entries(self._directory.checkpoints())
 
     def forget(self) -> None:
         """Others may have written here since."""
-        self._manifests.clear()
+        self._listed.clear()
 
-    def manifest(self, entry: Entry) -> Manifest | None:
+    def listed(self, entry: Entry) -> Listed | None:
         """What a checkpoint's manifest says; None where it can't be read.
 
         Raises:
             CheckpointError: it is of a newer format.
         """
-        if entry.name not in self._manifests:
+        if entry.name not in self._listed:
             try:
-                saved = open_saved(self._directory / entry.name)
+                saved = open_saved(self._directory, entry.name)
             except DamagedError:
                 self.damaged.add(entry.name)
-                self._manifests[entry.name] = None
+                self._listed[entry.name] = None
             else:
-                listed = frozenset(segment.file for segment in saved.segments)
-                self._manifests[entry.name] = Manifest(saved.run, listed)
-        return self._manifests[entry.name]
+                segments = frozenset(segment.file for segment in saved.segments)
+                self._listed[entry.name] = Listed(saved.run, segments, saved.logs)
+        return self._listed[entry.name]
 
-    def wrote(self, name: str, manifest: Manifest) -> None:
+    def wrote(self, name: str, listed: Listed) -> None:
         """A checkpoint was written, whole."""
         self.damaged.discard(name)
-        self._manifests[name] = manifest
+        self._listed[name] = listed
 
     def next_name(self, number: int) -> str:
         """The name of a checkpoint that is to be the newest.
@@ -87,11 +80,11 @@ class Listing:
         line += number <= last
         return f"step-{number:012}.{line}" if line else f"step-{number:012}"
 
-    def newest_run(self) -> str | None:
-        """The run of the newest checkpoint whose manifest can be read."""
+    def newest(self) -> Listed | None:
+        """What the newest checkpoint says whose manifest can be read."""
         for entry in reversed(self.scan()):
-            if (manifest := self.manifest(entry)) is not None:
-                return manifest.run
+            if (listed := self.listed(entry)) is not None:
+                return listed
         return None
 
     def remove_old(self, written: str, number: int, run: str, keep: int) -> None:
@@ -104,7 +97,7 @@ class Listing:
             keep: how many stay.
         """
         entries = self.scan()
-        runs = {entry: manifest.run for entry in entries if (manifest := self.manifest(entry)) is not None}
+        runs = {entry: listed.run for entry in entries if (listed := self.listed(entry)) is not None}
         # Whose a damaged manifest is can't be told: it is taken for this run's where there is no other's.
         alone = set(runs.values()) <= {run}
         own = [entry for entry in entries if runs.get(entry, run if alone else None) == run]
@@ -113,22 +106,31 @@ class Listing:
         oldest = whole[-keep:][0]
         for entry in own:
             if entry < oldest or entry in replaced:
-                # Out of sight at once: half a checkpoint must never look like one.
-                gone = self._directory / f".tmp-gone-{entry.name}-{os.getpid()}-{next(_unique)}"
-                disk.rename(self._directory / entry.name, gone)
-                disk.remove(gone)
+                self._directory.remove(entry.name)
+        for entry in _entries(self._directory.leftovers()):
+            if entry < oldest:
+                self._directory.remove(entry.name)
 
     def remove_orphans(self, fresh: Set[str]) -> None:
-        """Remove the segments that no checkpoint lists, but not those that this process is yet to list."""
+        """Remove the segments and copies of logs that no checkpoint lists, but not those that this process is yet to
+        list."""
         entries = self.scan()
         needed = set(fresh)
+        pieces: set[str] = set()
         for entry in entries:
-            manifest = self.manifest(entry)
-            if manifest is None:
+            listed = self.listed(entry)
+            if listed is None:
                 return  # which segments it lists is unknown: none is removed as long as it is there
-            needed |= manifest.segments
+            needed |= listed.segments
+            pieces.update(name for copy in listed.logs for name, _, _ in copy.pieces)
         names = {entry.name for entry in entries}
-        self._manifests = {name: found for name, found in self._manifests.items() if name in names}
-        for path in (self._directory / "segments").glob("*.npz"):
-            if path.name not in needed:
-                disk.remove(path)
+        self._listed = {name: found for name, found in self._listed.items() if name in names}
+        for file in self._directory.segments():
+            if file not in needed:
+                self._directory.remove(f"{SEGMENTS}/{file}")
+        self._directory.forget_logs(pieces)
+
+
+def _entries(names: list[str]) -> list[Entry]:
+    found = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
+    return sorted(Entry(int(match[2] or 0), int(match[1]), name) for name, match in found)

@@ -1,86 +1,54 @@
-"""One checkpoint on the disk: its manifest, what it holds, and whether it still is what was written.
+"""One checkpoint, read back: what it holds, and whether it still is what was written.
 
-Writing checkpoints, and choosing among them, is left to `_checkpoint`.
+Each file is read once, and hashed on its way: nothing of what was read is used before its checksum is right. Writing
+checkpoints, and choosing among them, is left to others.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import re
-import time
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
+from unbounded.core.npz import Malformed, Reader
+from unbounded.core.packing import NoSuchPart, Tree, Unread
+from unbounded.store import manifest
+from unbounded.store.directory import Directory
+from unbounded.store.manifest import CheckpointError, DamagedError, LogCopy, Manifest, Segment
 
-from unbounded.core.packing import JSON, NoSuchPart, Tree, from_json, read_tree
-from unbounded.store import disk
-
-FORMAT = 1
-_SETTLED = 2.0  # seconds after which a file's stamp tells whether it has changed since
-
-# The first line of a manifest of any format, so that an old version can tell a newer one from a damaged one.
-_HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint can't be written or read; the sentence says what to do."""
-
-
-class DamagedError(CheckpointError):
-    """A checkpoint isn't what was written: a file is missing, cut short or changed."""
-
-
-class DamagedCheckpoint(UserWarning):
-    """A damaged checkpoint was passed over."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A file of rows, written once, that checkpoints refer to.
-
-    Args:
-        name: what the one who added it called it.
-        file: its name in `segments/`.
-        size: in bytes.
-        sha256: of the file.
-    """
-
-    name: str
-    file: str
-    size: int
-    sha256: str
+STATE = "state.npz"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """One checkpoint on the disk.
+    """One checkpoint.
 
     Args:
         number: which it was written as: a step.
-        path: its directory.
+        name: of its directory.
+        path: of its directory; a string where that is a URL.
         info: the plain data that it was written with.
         segments: what it refers to, in the order given.
+        logs: copies of the run's logs as they were, where the directory is a URL.
         run: the id of the run that wrote it, carried on by each process that goes on with the run.
         wrote: names and versions of what wrote it.
         files: size and SHA-256 of each of its files.
     """
 
     number: int
-    path: Path
+    name: str
+    path: Path | str
     info: dict[str, Any]
     segments: tuple[Segment, ...]
+    logs: tuple[LogCopy, ...]
     run: str
     wrote: dict[str, str]
     files: dict[str, tuple[int, str]]
-    # The stamps of files that were found whole: each is hashed once, as long as its stamp stays the same.
-    _checked: dict[Path, disk.Stamp] = field(default_factory=dict, repr=False, compare=False)
+    directory: Directory = field(repr=False, compare=False)
+    # What `fetch` has read, until it is asked for.
+    _fetched: dict[str, Unread] = field(default_factory=dict, repr=False, compare=False)
 
     def read_state(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> Tree:
         """The tree that it was written with, in fresh arrays.
@@ -96,7 +64,7 @@ class Saved:
         """
         paths = None if only is None else [(part,) if isinstance(part, str) else tuple(part) for part in only]
         try:
-            return self._read(self.path / "state.npz", *self.files["state.npz"], only=paths)
+            return self._take(f"{self.name}/{STATE}", *self.files[STATE], only=paths).tree()
         except NoSuchPart as error:
             raise CheckpointError(f"The state in {self.path} has {error}.") from None
 
@@ -109,122 +77,109 @@ class Saved:
         """
         for segment in self.segments:
             if segment.name == name:
-                return self._read(self._segment_path(segment), segment.size, segment.sha256)
+                return self._take(f"segments/{segment.file}", segment.size, segment.sha256).tree()
         listed = ", ".join(segment.name for segment in self.segments) or "none"
         raise CheckpointError(f"{self.path} lists no segment {name!r}; it lists {listed}.")
 
-    def check(self) -> None:
-        """Read every file of it once.
+    def fetch(self) -> None:
+        """Read every file of it, once: `read_state` and `read_segment` then give what was read, each once.
 
         Raises:
             DamagedError: one of them isn't what was written.
         """
-        for name, (size, sha256) in self.files.items():
-            self._verify(self.path / name, size, sha256)
-        for segment in self.segments:
-            self._verify(self._segment_path(segment), segment.size, segment.sha256)
+        for name, size, sha256 in self._all():
+            self._fetched[name] = self._read(name, size, sha256)
 
-    def _read(self, path: Path, size: int, sha256: str, only: Sequence[tuple[str, ...]] | None = None) -> Tree:
-        self._verify(path, size, sha256)
+    def check(self) -> None:
+        """Read every file of it once, and keep nothing.
+
+        Raises:
+            DamagedError: one of them isn't what was written.
+        """
+        for name, size, sha256 in self._all():
+            try:
+                with self.directory.open(name) as file:
+                    reader = Reader(file)
+                    self._compare(name, reader, size, sha256)
+            except OSError as error:
+                raise unreadable(self.directory.at(name), error) from error
+
+    def _all(self) -> list[tuple[str, int, str]]:
+        own = [(f"{self.name}/{name}", size, sha256) for name, (size, sha256) in self.files.items()]
+        return own + [(f"segments/{one.file}", one.size, one.sha256) for one in self.segments]
+
+    def _take(self, name: str, size: int, sha256: str, only: Sequence[tuple[str, ...]] | None = None) -> Unread:
+        fetched = self._fetched.pop(name, None) if only is None else None
+        return self._read(name, size, sha256, only) if fetched is None else fetched
+
+    def _read(self, name: str, size: int, sha256: str, only: Sequence[tuple[str, ...]] | None = None) -> Unread:
+        found: Unread | None = None
+        problem: Exception | None = None
         try:
-            return read_tree(path, only=only)
-        except (zipfile.BadZipFile, EOFError) as error:  # each array has a checksum of its own, which is looked at here
-            raise DamagedError(f"{path} is damaged: it was changed while it was read ({error}).") from error
+            with self.directory.open(name) as file:
+                reader = Reader(file)
+                try:
+                    found = Unread(reader, only=only)
+                except OSError:
+                    raise
+                except Exception as error:  # of damaged bytes anything may come; whether they are is known at the end
+                    problem = error
+                self._compare(name, reader, size, sha256)
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(self.directory.at(name), error) from error
+        if isinstance(problem, Malformed):
+            raise CheckpointError(
+                f"{self.directory.at(name)} is as it was written, and no file that this version of unbounded can "
+                f"read: {problem}."
+            ) from problem
+        if problem is not None:
+            raise problem
+        assert found is not None
+        return found
 
-    def _verify(self, path: Path, size: int, sha256: str) -> None:
-        try:
-            stamp = disk.stamp(path)
-            if self._checked.get(path) == stamp:
-                return
-            found_size, found_sha256 = disk.measure_file(path)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        if found_size != size:
-            raise DamagedError(f"{path} is damaged: it has {found_size:,} bytes, and {size:,} were written.")
-        if found_sha256 != sha256:
-            raise DamagedError(f"{path} is damaged: its checksum differs from what was written.")
-        # A file system's clock ticks some hundred times a second: a change right after the last one may not show.
-        if time.time() - stamp.changed > _SETTLED:
-            self._checked[path] = stamp
-
-    def _segment_path(self, segment: Segment) -> Path:
-        return self.path.parent / "segments" / segment.file
-
-
-def write_manifest(
-    file: BinaryIO,
-    number: int,
-    run: str,
-    info: JSON,
-    segments: Sequence[Segment],
-    files: Mapping[str, tuple[int, str]],
-) -> None:
-    """Write a checkpoint's `manifest.json`; `info` is what `to_json` returned."""
-    body = {
-        "format": FORMAT,
-        "wrote": _versions(),
-        "number": number,
-        "run": run,
-        "info": info,
-        "segments": [asdict(segment) for segment in segments],
-        "files": files,
-    }
-    # Indented, for people. The first line, which holds the checksum of the others, brings the first brace.
-    rest = json.dumps(body, allow_nan=False, indent=1).encode("ascii")[2:] + b"\n"
-    file.write(b'{"sha256": "%s",\n' % hashlib.sha256(rest).hexdigest().encode("ascii") + rest)
+    def _compare(self, name: str, reader: Reader, size: int, sha256: str) -> None:
+        found = reader.to_the_end()
+        if reader.size != size:
+            raise DamagedError(
+                f"{self.directory.at(name)} is damaged: it has {reader.size:,} bytes, and {size:,} were written."
+            )
+        if found != sha256:
+            raise DamagedError(f"{self.directory.at(name)} is damaged: its checksum differs from what was written.")
 
 
-def open_saved(path: Path) -> Saved:
+def open_saved(directory: Directory, name: str) -> Saved:
     """Read a checkpoint's manifest; its other files are not looked at.
 
     Raises:
         DamagedError: the manifest isn't what was written.
         CheckpointError: it is of a newer format.
     """
-    file = path / "manifest.json"
+    file = f"{name}/{manifest.NAME}"
     try:
-        text = file.read_bytes()
+        with directory.open(file) as opened:
+            text = opened.read()
     except OSError as error:
-        raise _unreadable(file, error) from error
-    head = _HEAD.match(text)
-    if head is None or hashlib.sha256(text[head.end() :]).hexdigest().encode() != head[1]:
-        raise DamagedError(f"{file} is damaged: its checksum differs from what it says.")
-    body = json.loads(text)
-    if body["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has checkpoint format {body['format']}, written by unbounded "
-            f"{body['wrote']['unbounded']}; this is unbounded {_versions()['unbounded']}, which reads format "
-            f"{FORMAT}. Update it (pip install -U unbounded), or use another directory."
-        )
+        raise unreadable(directory.at(file), error) from error
+    path = directory.at(name)
+    found: Manifest = manifest.parse(text, path)
     return Saved(
-        number=body["number"],
+        number=found.number,
+        name=name,
         path=path,
-        info=from_json(body["info"]),
-        segments=tuple(Segment(**segment) for segment in body["segments"]),
-        run=body.get("run", ""),
-        wrote=body["wrote"],
-        files={name: (size, sha256) for name, (size, sha256) in body["files"].items()},
+        info=found.info,
+        segments=found.segments,
+        logs=found.logs,
+        run=found.run,
+        wrote=found.wrote,
+        files=found.files,
+        directory=directory,
     )
 
 
-def _unreadable(path: Path, error: OSError) -> Exception:
+def unreadable(path: Path | str, error: OSError) -> Exception:
     """Damage is what the disk lost; no permission, or too many open files, says nothing of the file."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return DamagedError(f"{path} is missing.")
     if error.errno == errno.EIO:
         return DamagedError(f"{path} is damaged: the disk can't read it ({error.strerror}).")
     return error
-
-
-@cache
-def _versions() -> dict[str, str]:
-    import importlib.metadata  # slow to import, and needed once, when the first checkpoint is written
-    import platform
-
-    try:
-        own = importlib.metadata.version("unbounded")
-    except importlib.metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"unbounded": own, "numpy": np.__version__, "python": platform.python_version()}

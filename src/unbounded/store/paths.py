@@ -1,0 +1,60 @@
+"""Paths and URLs that users give."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# "gs://bucket/run", and what `Path` makes of it, "gs:/bucket/run". One letter is a Windows drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def is_url(given: object) -> bool:
+    """Whether it is the URL of a directory elsewhere. `file:` is none: it is refused by `local_path`, which says why.
+
+    >>> is_url("s3://bucket/run"), is_url("runs/first"), is_url("file:///data/run")
+    (True, False, False)
+    """
+    url = _URL.fullmatch(str(given)) if isinstance(given, str | os.PathLike) else None
+    return url is not None and url[1].lower() != "file"
+
+
+def as_url(given: str) -> tuple[str, str]:
+    """A URL's scheme, and what follows it, whatever `Path` has made of the slashes.
+
+    >>> as_url("s3:/bucket/run")
+    ('s3', 'bucket/run')
+    """
+    url = _URL.fullmatch(given)
+    assert url is not None
+    return url[1].lower(), url[2]
+
+
+def local_path(given: object) -> Path:
+    """A directory or file that a user gave, as a path; a URL is refused.
+
+    Raises:
+        ValueError: it is a URL, which would become a directory named after its scheme, or it is empty.
+
+    >>> local_path("runs/first").parts
+    ('runs', 'first')
+    >>> local_path("file:///data/run")
+    Traceback (most recent call last):
+    ValueError: 'file:///data/run' is a URL, and a path is expected: give '/data/run'.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{given!r} was given as a path, and a directory or file is expected, such as 'runs/first'.")
+    text = str(given)
+    if not text:
+        raise ValueError("An empty path was given, and a directory or file is expected, such as 'runs/first'.")
+    url = _URL.fullmatch(text)
+    if url is None:
+        return Path(given)
+    if url[1].lower() == "file":
+        path = "/" + url[2].removeprefix("localhost/")
+        raise ValueError(f"{text!r} is a URL, and a path is expected: give {path!r}.")
+    raise ValueError(
+        f"{text!r} is a URL, and this is written to local or mounted file systems alone. Give a path such as "
+        "'runs/first': the mount point of the bucket, or a file that you copy there afterwards."
+    )

@@ -1,0 +1,277 @@
+"""Checkpoints at a URL ("s3://bucket/run"), by way of fsspec.
+
+Object stores give no object another name, and show none before it is whole. So a checkpoint is written under its name,
+its manifest last: it is there when its manifest is, and it is gone when that is removed, before its other files are.
+Stores have no locks either: nothing stops a second process from writing to the same URL, but that the one that comes
+later to save is told. On one machine, the lock of the local directory does.
+
+The logs of a run grow with each row, which no object can. They are on this machine, and copied with each checkpoint
+(`log_copies.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from unbounded.core.runtime import Runtime
+from unbounded.store import manifest
+from unbounded.store.directory import SEGMENTS, Fill, Hashing
+from unbounded.store.lock import Lock
+from unbounded.store.log_copies import LogCopies
+from unbounded.store.manifest import LogCopy
+from unbounded.store.paths import as_url
+
+LOGS = "logs"
+
+# Where a directory has to be made before a file in it is; object stores have none, and would make a bucket instead.
+_HAVE_DIRECTORIES = {"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs", "ftp", "arrow_hdfs", "dbfs"}
+
+
+def open_remote(url: str, runtime: Runtime, local: Path | None) -> RemoteDirectory:
+    """The directory at a URL.
+
+    Args:
+        url: of a scheme that fsspec knows.
+        runtime: of the files on this machine.
+        local: where the run's logs lie on this machine; None for a directory under the user's cache.
+
+    Raises:
+        ValueError: fsspec is not installed, or does not know the scheme, or lacks what that needs.
+    """
+    scheme, rest = as_url(url)
+    try:
+        import fsspec
+    except ImportError:
+        raise ValueError(
+            f"{url!r} is a URL, and without fsspec runs are written to local or mounted file systems alone. Install it "
+            "(pip install 'unbounded[remote]'), or give a path such as 'runs/first': the mount point of the bucket, or "
+            "a directory that you copy there afterwards."
+        ) from None
+    whole = f"{scheme}://{rest}"
+    try:
+        system, root = fsspec.core.url_to_fs(whole)
+    except ImportError as error:
+        raise ValueError(f"{url!r} is a URL that needs another package: {error}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{url!r} is a URL of a scheme that fsspec does not know ({error}). Expected one such as "
+            "'s3://bucket/run', or a path."
+        ) from error
+    return RemoteDirectory(system, root.rstrip("/"), whole.rstrip("/"), runtime, local or default_local(whole))
+
+
+def default_local(url: str) -> Path:
+    """Where the logs of the run at a URL lie on this machine, unless the user says where."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(cache) / "unbounded" / "runs" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+
+
+class RemoteDirectory:
+    """A directory of checkpoints at a URL.
+
+    Args:
+        system: the file system of fsspec.
+        root: the directory's path in it.
+        url: as the user knows it.
+        runtime: of the files on this machine.
+        local: where the run's logs lie on this machine.
+    """
+
+    def __init__(self, system: Any, root: str, url: str, runtime: Runtime, local: Path) -> None:
+        self._system = system
+        self._root = root
+        self._url = url
+        self._runtime = runtime
+        self.local = local
+        self._copies = LogCopies(local, runtime, self._put_piece, self.open_piece)
+        protocol = system.protocol
+        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self._has_directories = bool(protocols & _HAVE_DIRECTORIES)
+
+    @property
+    def path(self) -> str:
+        """The URL."""
+        return self._url
+
+    def at(self, name: str) -> str:
+        """Something in it."""
+        return f"{self._url}/{name}"
+
+    def checkpoints(self) -> list[str]:
+        """The names of those whose manifest is there."""
+        end = f"/{manifest.NAME}"
+        return [name.removesuffix(end) for name in self._names() if name.endswith(end) and name.count("/") == 1]
+
+    def leftovers(self) -> list[str]:
+        """The names of directories without a manifest.
+
+        A writer may be at work in one of them: whoever removes some takes those that are older than what is kept.
+        """
+        names = self._names()
+        whole = {name.partition("/")[0] for name in names if name.endswith(f"/{manifest.NAME}")}
+        return sorted({name.partition("/")[0] for name in names} - whole)
+
+    def segments(self) -> list[str]:
+        """The names of the segments' files."""
+        return self._in(SEGMENTS)
+
+    def _in(self, folder: str) -> list[str]:
+        return [name.partition("/")[2] for name in self._names() if name.startswith(f"{folder}/")]
+
+    def _names(self) -> list[str]:
+        """All that is there."""
+        with _as_os_errors():
+            self._system.invalidate_cache()  # others write there, too
+            try:
+                found = self._system.find(self._root)
+            except FileNotFoundError:
+                return []
+        skipped = len(self._root) + 1
+        return [str(path)[skipped:] for path in found]
+
+    def open(self, name: str) -> BinaryIO:
+        """A file, for reading from front to back."""
+        with _as_os_errors():
+            return cast(BinaryIO, _Guarded(self._system.open(f"{self._root}/{name}", "rb")))
+
+    def size(self, name: str) -> int | None:
+        """A file's size in bytes; None where there is none, or it can't be known."""
+        try:
+            with _as_os_errors():
+                return int(self._system.size(f"{self._root}/{name}"))
+        except OSError:
+            return None
+
+    def begin(self, user: object) -> Lock:
+        """Take the lock of the directory on this machine."""
+        self._runtime.files.make_directory(self.local)
+        return Lock.of(self.local, user, self._runtime)
+
+    def write(
+        self, name: str, parts: Mapping[str, Fill], written: dict[str, tuple[int, str]], *, sync_segments: bool
+    ) -> None:
+        """Write a checkpoint, its manifest last."""
+        *others, last = parts
+        try:
+            for file in others:
+                written[file] = self._put(f"{name}/{file}", parts[file])
+            # In one call, so that half a manifest is never there.
+            content = io.BytesIO()
+            parts[last](content)
+            self._put_whole(f"{name}/{last}", content.getvalue())
+        except BaseException:
+            with contextlib.suppress(OSError):  # the reason for the failure matters more
+                self.remove(name)
+            raise
+
+    def add_segment(self, name: str, fill: Fill, listed: set[str]) -> tuple[str, int, str]:
+        """Write a segment, unless it is there: it is named by what is in it."""
+        looked = Hashing(lambda data: len(data))
+        looked.fill(fill)
+        file = f"{name}-{looked.sha256[:16]}.npz"
+        listed.add(file)
+        if self.size(f"{SEGMENTS}/{file}") != looked.size:
+            self._put(f"{SEGMENTS}/{file}", fill)
+        return file, looked.size, looked.sha256
+
+    def remove(self, name: str) -> None:
+        """Remove a checkpoint, its manifest first, or a segment."""
+        path = f"{self._root}/{name}"
+        with _as_os_errors(), contextlib.suppress(FileNotFoundError):
+            if "/" in name:
+                self._remove_file(path)
+                return
+            self._remove_file(f"{path}/{manifest.NAME}")
+            self._system.invalidate_cache()
+            for file in self._system.find(path):
+                self._remove_file(file)
+            if self._has_directories:
+                self._system.rmdir(path)
+
+    def _remove_file(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._system.rm_file(path)
+
+    # -- logs ----------------------------------------------------------------------------------------------------------
+
+    def copy_logs(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
+        """Bring copies of what the logs have gained."""
+        return self._copies.bring(before)
+
+    def fetch_logs(self, copies: Sequence[LogCopy]) -> None:
+        """Have the logs on this machine."""
+        self._copies.fetch(copies, self)
+
+    def forget_logs(self, needed: set[str]) -> None:
+        """Remove the copies that no checkpoint refers to."""
+        for piece in self._in(LOGS):
+            if piece not in needed:
+                with _as_os_errors():
+                    self._remove_file(f"{self._root}/{LOGS}/{piece}")
+
+    def open_piece(self, piece: str) -> BinaryIO:
+        """A piece of a log's copy."""
+        return self.open(f"{LOGS}/{piece}")
+
+    def _put_piece(self, piece: str, content: bytes) -> None:
+        self._put_whole(f"{LOGS}/{piece}", content)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def _put(self, name: str, fill: Fill) -> tuple[int, str]:
+        """Write a file of what `fill` writes, in pieces; gives its size in bytes and SHA-256."""
+        path = self._made(name)
+        with _as_os_errors(), self._system.open(path, "wb") as file:
+            raw = Hashing(file.write)
+            try:
+                raw.fill(fill)
+            finally:
+                raw.stop()
+        return raw.size, raw.sha256
+
+    def _put_whole(self, name: str, content: bytes) -> None:
+        path = self._made(name)
+        with _as_os_errors():
+            self._system.pipe_file(path, content)
+
+    def _made(self, name: str) -> str:
+        path = f"{self._root}/{name}"
+        if self._has_directories:
+            with _as_os_errors():
+                self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return path
+
+
+class _Guarded:
+    """A file that is read, whose errors are OSErrors."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, n: int = -1) -> bytes:
+        """The next n bytes; fewer at the end."""
+        with _as_os_errors():
+            return bytes(self._file.read(n))
+
+    def __enter__(self) -> _Guarded:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Clients of stores raise errors of their own; here they become the kind that files have."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
