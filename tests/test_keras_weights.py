@@ -14,6 +14,7 @@ import keras_models as km
 import unbounded as ub
 from unbounded import CheckpointError
 from unbounded.keras import Checkpoint, Feed, _weights, load_model_state
+from unbounded.store.checkpoints import Checkpoints
 from unbounded.store.manifest import DamagedCheckpoint
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
@@ -63,7 +64,7 @@ def test_a_model_gets_the_newest_weights_however_it_was_made(run: Any, built: bo
 def test_the_run_may_hold_its_directory_meanwhile(run: Any) -> None:
     directory, _ = run
     before = sorted(directory.rglob("*"))
-    with _weights.Checkpoints(directory) as held:
+    with Checkpoints(directory) as held:
         held.prepare()
         assert load_model_state(directory, make()) == 10
     assert sorted(directory.rglob("*")) == before
@@ -92,7 +93,7 @@ def test_what_is_no_such_checkpoint_is_said_in_a_sentence(run: Any, tmp_path: Pa
 def test_a_seed_of_another_backends_integers_fits(run: Any) -> None:
     directory, _ = run
     model = make()
-    state = _weights.Checkpoints(directory).newest().read_state()["model"]  # type: ignore[union-attr]
+    state = Checkpoints(directory).newest().read_state()["model"]  # type: ignore[union-attr]
     path = next(path for path in state["variables"] if "seed" in path)
     state["variables"][path] = state["variables"][path].astype(np.int64)
     _weights._model.restore_variables(model, state)
