@@ -112,7 +112,7 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             "repeat": "passes=n",
             "cache": r"ub\.arrays",
             "zip": r"ub\.arrays\(\(x, y\)\)",
-            "interleave": r"ub\.generate\(fn\)",
+            "interleave": r"ub\.mix\(\{",
             "padded_batch": r"\.map\(\)",
             "shard": "x\\[rank::n\\]",
             "unbatch": r"\.batch\(n\)",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unbounded import keras as keras
     from unbounded import testing as testing
-    from unbounded.constructors import arrays, generate, machine, samples
+    from unbounded.constructors import arrays, generate, machine, mix, samples
     from unbounded.core.node import CannotTell, DataLoss, StreamError
     from unbounded.core.trees import RowsError
     from unbounded.feed.describe import Position, RunFinished
@@ -31,6 +31,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "generate",
     "samples",
     "machine",
+    "mix",
     "Stream",
     "Epoch",
     "Feed",
@@ -48,7 +49,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
 ]
 
 _HOME = {
-    "constructors": ("arrays", "generate", "samples", "machine"),
+    "constructors": ("arrays", "generate", "samples", "machine", "mix"),
     "stream": ("Stream",),
     "feed.epoch": ("Epoch",),
     "feed.feed": ("Feed",),

@@ -1,5 +1,5 @@
-"""Chain: a source and its stages, without the words that a user writes: what is known of them beforehand, what a step
-contains, and how they are put to work.
+"""Chain: a source, or a mix of chains, and the stages after it, without the words that a user writes: what is known of
+them beforehand, and how they are put to work. So a stream is a tree, with sources at its leaves.
 """
 
 from __future__ import annotations
@@ -7,26 +7,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-import numpy as np
-
-from unbounded.core import check
-from unbounded.core.block import Run
 from unbounded.core.identity import comparable
-from unbounded.core.node import CannotTell, Context, Cursor, Node, StreamError
+from unbounded.core.node import Context, Node, StreamError
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.show import words
-from unbounded.core.trees import Tree
-from unbounded.core.words import checked
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.source import Source, Turns
 from unbounded.stages.batch import Batch
-from unbounded.stages.map import Filter, Map, MapRows, Select
-from unbounded.stages.normalize import Normalize
-from unbounded.stages.random_map import RandomMap
+from unbounded.stages.mix import Mix
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
@@ -41,11 +33,21 @@ class Opened:
     top: Node
 
 
-class Chain:
-    """A source and its stages, which never change: what a `Stream` is made of."""
+class Places(NamedTuple):
+    """The places of a chain's parts in the whole tree: those that move no rows are not counted, so that a prefetch
+    changes no random choice."""
 
-    def __init__(self, source: Source, stages: tuple[Stage, ...] = ()) -> None:
-        self._source = source
+    branches: list[int]  # the first one in each branch
+    head: int
+    stages: list[int]
+    last: int
+
+
+class Chain:
+    """A source or a mix, and the stages after it, which never change: what a `Stream` is made of."""
+
+    def __init__(self, head: Source | Mix, stages: tuple[Stage, ...] = ()) -> None:
+        self._head = head
         self._stages = stages
         self._fingerprint: str | None = None
 
@@ -53,9 +55,29 @@ class Chain:
         return ".".join(map(words, self.parts))
 
     @property
-    def parts(self) -> tuple[Source | Stage, ...]:
-        """The source, and the stages in order."""
-        return (self._source, *self._stages)
+    def parts(self) -> tuple[Source | Mix | Stage, ...]:
+        """The source or the mix, and the stages in order."""
+        return (self._head, *self._stages)
+
+    @property
+    def branches(self) -> Mapping[str, Self]:
+        """The streams that are mixed, by their names; none where the head is a source."""
+        return self._head.branches if isinstance(self._head, Mix) else {}
+
+    @property
+    def leaves(self) -> dict[str, Self]:
+        """The branches that begin with a source, by the names of these: "source" where there is no mix, else those of
+        the streams that are mixed, such as "old", or "old/a" where that is a mix again."""
+        if not self.branches:
+            return {"source": self}
+        return {
+            _below(name, leaf): found for name, each in self.branches.items() for leaf, found in each.leaves.items()
+        }
+
+    @property
+    def sources(self) -> list[Source]:
+        """The sources, in the order of the leaves."""
+        return [leaf._head for leaf in self.leaves.values() if not isinstance(leaf._head, Mix)]
 
     @property
     def batch_size(self) -> int | None:
@@ -77,17 +99,22 @@ class Chain:
         `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost.
         `at_most_once`: never twice.
         """
-        return min([self._source.guarantee, *(s.guarantee for s in self._stages)], key=WEAKEST_FIRST.index)
+        return min([self._head.guarantee, *(s.guarantee for s in self._stages)], key=WEAKEST_FIRST.index)
 
     @property
     def has_passes(self) -> bool:
-        """Whether the source's rows come in passes."""
-        return self._source.rows_per_pass() is not None or getattr(self._source, "passes", None) is not None
+        """Whether rows come in passes: a mix counts those of its inputs, and has none of its own."""
+        head = self._head
+        return not isinstance(head, Mix) and (
+            head.rows_per_pass() is not None or getattr(head, "passes", None) is not None
+        )
 
     @property
     def has_end(self) -> bool:
         """Whether it has a declared end."""
-        return any(isinstance(part, Take) or getattr(part, "passes", None) is not None for part in self.parts)
+        head = self._head
+        ends = head.has_end if isinstance(head, Mix) else getattr(head, "passes", None) is not None
+        return ends or any(isinstance(stage, Take) for stage in self._stages)
 
     @property
     def rows_per_pass(self) -> int | None:
@@ -97,16 +124,21 @@ class Chain:
 
     def _rows_at(self) -> list[int | None]:
         """Rows in a pass as the source gives them, and after each stage."""
-        rows = [self._source.rows_per_pass()]
+        rows: list[int | None] = [None if isinstance(self._head, Mix) else self._head.rows_per_pass()]
         for stage in self._stages:
             rows.append(stage.rows_per_pass(rows[-1]))
         return rows
 
-    def _declared_rows(self) -> int | None:
+    def _declared_rows(self, first: int = 0) -> int | None:
         """How many rows come before a declared end, where that can be said."""
-        passes = getattr(self._source, "passes", None)
-        per_pass = self._source.rows_per_pass()
-        total = None if passes is None or per_pass is None else passes * per_pass
+        head = self._head
+        if isinstance(head, Mix):
+            places = self._places(first)
+            inputs = zip(self.branches.values(), places.branches, strict=True)
+            total = head.declared_rows([branch._declared_rows(place) for branch, place in inputs], places.head)
+        else:
+            passes, per_pass = getattr(head, "passes", None), head.rows_per_pass()
+            total = None if passes is None or per_pass is None else passes * per_pass
         for stage in self._stages:
             if isinstance(stage, Take):
                 total = stage.rows if total is None else min(total, stage.rows)
@@ -127,7 +159,7 @@ class Chain:
 
     def refuse_without_batches(self, passes: int) -> None:
         """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
-        if isinstance(self._source, Arrays):
+        if isinstance(self._head, Arrays):
             raise StreamError(
                 f"{passes} passes over the rows have ended without a batch, and the next ones would too: {self!r} "
                 "gives none. Look at what .filter() keeps, and whether a pass is long enough for .windows()."
@@ -140,8 +172,8 @@ class Chain:
         Each part's is taken once, at the latest when the stream is first put to work: what functions hold may change
         then.
         """
-        source, stages = self._source, [stage for stage in self._stages if stage.moves_rows]
-        return [[source.word, source.first_identity], *([stage.word, stage.first_identity] for stage in stages)]
+        parts = [self._head, *(stage for stage in self._stages if stage.moves_rows)]
+        return [[part.word, part.first_identity] for part in parts]
 
     @property
     def fingerprint(self) -> str:
@@ -164,105 +196,24 @@ class Chain:
         at = self._batch_index
         return self._with((*self._stages[:at], Finite(address), *self._stages[at:]))
 
-    def numbered(self) -> Chain:
-        """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
-        asked."""
-        assert isinstance(self._source, Arrays)
-        if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
-            raise CannotTell("which rows come through depends on their values")
-        kept = tuple(s for s in self._stages if not isinstance(s, (Map, MapRows, RandomMap, Select)))
-        source = replace(self._source, rows=np.arange(self._source.rows_per_pass()))
-        return Chain(source, kept)
-
     def _with(self, stages: tuple[Stage, ...]) -> Self:
         stream = copy.copy(self)  # of the same class: tests have streams that stall and fail on purpose
         stream._stages = stages
         stream._fingerprint = None
         return stream
 
-    # -- what a step contains ------------------------------------------------------------------------------------------
-
-    @checked(".batch_at(step)")
-    def batch_at(self, step: int) -> Tree:
-        """What batch number `step` (from 0) contains, without running up to it.
-
-        Raises:
-            LookupError: where the stream can't tell: a filter, running statistics, or a source that can't go
-                to a row come before.
-
-        >>> import numpy as np, unbounded as ub
-        >>> ub.arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
-        array([0, 1, 2, 3])
-        """
-        if not self._batched:
-            raise CannotTell(
-                "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
-            )
-        cursor = self.cursor_at(check.at_least(0, step, "batch_at(step)"))
-        opened = self.open(SYSTEM)
-        try:
-            opened.top.restore(cursor)
-            while not ((run := opened.top.pull(None)) and run.count):
-                pass
-            assert isinstance(run, Run)
-            return run.items[0]
-        finally:
-            opened.top.close()
-
-    def cursor_at(self, step: int) -> Cursor:
-        """The cursor before batch number `step`."""
-        rows = self._rows_at()
-        places = self._places()
-
-        def before(level: int) -> Callable[[int], Cursor]:
-            if level == 0:
-                return self._source.cursor_at
-            stage = self._stages[level - 1]
-            return lambda ordinal: stage.cursor_at(ordinal, before(level - 1), rows[level - 1], places[level - 1])
-
-        return before(len(self._stages))(step)
-
-    @checked(".step_of(row, after=0)")
-    def step_of(self, row: int, *, after: int = 0) -> int:
-        """The number of the batch in which row `row` of the source comes next, from batch `after` on.
-
-        Raises:
-            LookupError: where the stream can't tell.
-
-        >>> import numpy as np, unbounded as ub
-        >>> stream = ub.arrays(np.arange(100), seed=7).shuffle(30).batch(8)
-        >>> 42 in stream.batch_at(stream.step_of(42))
-        True
-        """
-        row, after = check.at_least(0, row, "step_of(row)"), check.at_least(0, after, "step_of(after=n)")
-        rows, places = self._rows_at(), self._places()
-        size = self.batch_size
-        if size is None:
-            raise CannotTell("step_of() counts batches, and the stream has no .batch().")
-        # A stage moves a row within its pass alone: the pass of batch `after`, and the two that follow, hold
-        # the answer.
-        per_pass = rows[0]
-        start = after * size // per_pass * per_pass if per_pass else after * size
-        for _ in range(3):
-            source = self._source.ordinal_of(row, start)
-            ordinal = source
-            for stage, before, place in zip(self._stages, rows, places, strict=False):
-                ordinal = stage.ordinal_of(ordinal, before, place)
-            if ordinal >= after:
-                return ordinal
-            start = source + 1
-        raise CannotTell(f"row {row:,} does not come again after batch {after:,}")
-
     # -- at work -------------------------------------------------------------------------------------------------------
 
-    def _places(self) -> list[int]:
-        """Each stage's place: those that move no rows are not counted, so that a prefetch changes no random
-        choice."""
-        places, place = [], 0
+    def _places(self, first: int = 0) -> Places:
+        branches, place = [], first
+        for branch in self.branches.values():
+            branches.append(place)
+            place = branch._places(place).last + 1
+        head, stages = place, []
         for stage in self._stages:
             place += 1 if stage.moves_rows and stage.has_place else 0
-            places.append(place)
-        return places
+            stages.append(place)
+        return Places(branches, head, stages, place)
 
     def open(
         self,
@@ -273,10 +224,30 @@ class Chain:
     ) -> Opened:
         """Put it to work; `wrap` may put something between any two nodes, for tests."""
         self.identity()
-        wrap = wrap or (lambda node: node)
-        context = Context(runtime, 0, block_rows, self.batch_size or 1)
-        source = self._source.open(context)
-        node = wrap(Turns(source))
-        for stage, place in zip(self._stages, self._places(), strict=True):
+        return self._open(Context(runtime, 0, block_rows, self.batch_size or 1), wrap or (lambda node: node))
+
+    def _open(self, context: Context, wrap: Callable[[Node], Node]) -> Opened:
+        """The same for a branch, whose first part has the context's place."""
+        places, head = self._places(context.place), self._head
+        if isinstance(head, Mix):
+            opened = [
+                branch._open(replace(context, place=place, batch_rows=1, share=context.share * share), wrap)
+                for branch, place, share in zip(
+                    self.branches.values(), places.branches, head.shares.values(), strict=True
+                )
+            ]
+            sources = [source for each in opened for source in each.sources]
+            leaves = [len(each.sources) for each in opened]
+            node: Node = head.open([each.top for each in opened], leaves, context.at(places.head))
+        else:
+            source = head.open(context)
+            sources, node = [source], Turns(source)
+        node = wrap(node)
+        for stage, place in zip(self._stages, places.stages, strict=True):
             node = wrap(stage.open(node, context.at(place)))
-        return Opened([source], ["source"], node)
+        return Opened(sources, list(self.leaves), node)
+
+
+def _below(name: str, leaf: str) -> str:
+    """The name of a source in a branch."""
+    return name if leaf == "source" else f"{name}/{leaf}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unbounded.core.trees import Tree
@@ -11,6 +11,7 @@ from unbounded.sources import given
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.generator import Generate
 from unbounded.sources.machine import Machine
+from unbounded.stages.mix import Ends, Silence, Weights, described
 from unbounded.stream import Stream
 
 
@@ -108,3 +109,50 @@ def machine(*, rate: float = 10.0) -> Stream:
     machine().windows(32).replay(1000, reuse=16).batch(32)
     """
     return Stream(Machine(rate))
+
+
+@checked(
+    "ub.mix(streams, weights={'old': 1, 'new': 3})",
+    "The streams are one dict, or one list: ub.mix({'old': a, 'new': b}).",
+)
+def mix(
+    streams: Mapping[str, Stream] | Sequence[Stream],
+    *,
+    weights: Weights | None = None,
+    seed: int = 0,
+    on_silence: Silence = "wait",
+    patience: float = 1.0,
+    ends: Ends = "first",
+) -> Stream:
+    """Rows of several streams in given shares, such as old rows beside new ones against forgetting.
+
+    Of each 1,024 rows every stream gives its share, in a random order; what a share is more than whole rows is carried
+    over, so that in the long run the shares are exact. Ends of passes are absorbed: windows do not follow a mix, and
+    passes are counted for each source, `Epoch(passes={"old": 1})`. The rows of all streams must have one structure, and
+    the same dtypes and shapes.
+
+    Args:
+        streams: 2 to 16 streams without `batch`, by name; those in a list are named "0", "1", and so on. A stream may
+            be a mix itself: its sources are then named "a/b".
+        weights: a number for each stream, of which only the ratios count; None for equal ones. Or a table
+            `[(0, {"old": 1, "new": 1}), (100_000, {"old": 1, "new": 3})]` of the weights from some output row on, which
+            is read at the next multiple of 1,024 rows.
+        seed: the order is a function of the seed, the mix's place in the stream and the row's number.
+        on_silence: what happens where a stream has no rows yet. "wait" waits for it. "leave_out" goes on without it
+            after `patience` seconds, from the next group of 1,024 rows on, until it has its share of a group at hand
+            again; what it did not give meanwhile is not owed. Which groups were without it is saved with the position.
+        patience: in seconds, for `on_silence="leave_out"`.
+        ends: where streams have declared ends. "first" ends with the first of them; "all" goes on with the others, and
+            ends with the last.
+
+    Raises:
+        ValueError: for weights or names that do not fit, or a stream with `batch`.
+        TypeError: for what is no stream.
+
+    >>> import numpy as np, unbounded as ub
+    >>> old, new = (ub.arrays(np.full(100, value)) for value in (0, 1))
+    >>> stream = ub.mix({"old": old, "new": new}, weights={"old": 0.25, "new": 0.75}).batch(1024)
+    >>> np.bincount(stream.batch_at(10**6)).tolist()
+    [256, 768]
+    """
+    return Stream(described(streams, weights, seed, on_silence, patience, ends))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unbounded.chain import Chain
 from unbounded.core import show, trees
 from unbounded.core.block import Run
 from unbounded.core.identity import not_compared
@@ -19,6 +18,7 @@ from unbounded.core.show import words
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown
 from unbounded.feed.waiting import Waiting
+from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
 from unbounded.stages.map import Filter, Map, MapRows, Select
 from unbounded.stages.normalize import Normalize
@@ -41,7 +41,7 @@ class LeafShape(NamedTuple):
         return f"{self.dtype}{list(self.shape)}"
 
 
-class Stream(Chain):
+class Stream(Lookup):
     """Where rows come from and what becomes of them: `source.stage().stage()`, in the order in which the data
     goes.
 
@@ -236,6 +236,11 @@ class Stream(Chain):
                 ".map(), "
                 f".random_map() and .prefetch() there: put .{stage.word}() before .batch()."
             )
+        if self.branches and isinstance(stage, Windows):
+            raise ValueError(
+                ".windows() stands after ub.mix(), where rows that follow each other are of different streams. "
+                "Put .windows() before the mix, in each of its streams."
+            )
         stream = self._with((*self._stages, stage))
         if isinstance(stage, Batch):
             rows = stream._declared_rows()
@@ -291,7 +296,7 @@ class Stream(Chain):
         """
         lines = []
         for part, rows in zip(self.parts, self._rows_at(), strict=True):
-            first = "" if part is self._source else "."
+            first = "" if part is self._head else "."
             text = f"{first}{words(part)}"
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
             if part.guarantee != "exact":

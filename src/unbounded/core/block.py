@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +42,17 @@ class Block:
     """Rows on their way.
 
     `rows` is a tree of arrays of `count` rows, or None where count is 0: a block without rows carries a boundary
-    that was noticed late. `boundary` is the seam after the last row, `times` when each row arrived (float64,
-    seconds since 1970) or None for rows that did not arrive but were there.
+    that was noticed late. `boundary` is the seam after the last row. `times` says when each row arrived (float64,
+    seconds since 1970; NaN for a row that did not arrive but was there), or is None where none of them did.
+    `provenance` says of which input of a mix each row is, and in which of its passes (see `provenance_of`), or is None
+    where there is no mix.
     """
 
     rows: Tree
     count: int
     boundary: Boundary | None = None
     times: NDArray[np.float64] | None = None
+    provenance: NDArray[np.int64] | None = None
 
     def with_rows(self, rows: Tree) -> Block:
         """The same stretch of the stream with other values: as many rows, the same times and break."""
@@ -59,16 +62,20 @@ class Block:
         """The rows from `start` up to `stop`; the boundary comes along with the last of them."""
         if start == 0 and stop >= self.count:
             return self
-        times = None if self.times is None else self.times[start:stop]
         boundary = self.boundary if stop >= self.count else None
         if start >= self.count:
             return Block(None, 0, boundary)
-        return Block(trees.cut(self.rows, start, stop), min(stop, self.count) - start, boundary, times)
+        rows, count, index = trees.cut(self.rows, start, stop), min(stop, self.count) - start, slice(start, stop)
+        return Block(rows, count, boundary, *self._of_rows(index))
 
     def gather(self, index: Array) -> Block:
         """The rows that `index` names, in its order, without the boundary."""
-        times = None if self.times is None else self.times[index]
-        return Block(trees.gather(self.rows, index), len(index), None, times)
+        return Block(trees.gather(self.rows, index), len(index), None, *self._of_rows(index))
+
+    def _of_rows(self, index: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
+        """`times` and `provenance` of some rows."""
+        times, provenance = self.times, self.provenance
+        return None if times is None else times[index], None if provenance is None else provenance[index]
 
     def only(self, mask: NDArray[np.bool_]) -> Block | None:
         """The rows that a mask of shape (count,) names, and the boundary; None where neither is left."""
@@ -83,12 +90,22 @@ def join(blocks: Sequence[Block]) -> Block:
     full = [b for b in blocks if b.count]
     if not full:
         return Block(None, 0, blocks[-1].boundary)
-    times = (
-        None if any(b.times is None for b in full) else np.concatenate([b.times for b in full if b.times is not None])
-    )
     if len(full) == 1:
         return replace(full[0], boundary=blocks[-1].boundary)
-    return Block(trees.join([b.rows for b in full]), sum(b.count for b in full), blocks[-1].boundary, times)
+    times, provenance = _joined([b.times for b in full]), _joined([b.provenance for b in full])
+    rows = trees.join([b.rows for b in full])
+    return Block(rows, sum(b.count for b in full), blocks[-1].boundary, times, provenance)
+
+
+def _joined(parts: Sequence[Array | None]) -> Any:
+    have = [part for part in parts if part is not None]
+    return np.concatenate(have) if len(have) == len(parts) else None
+
+
+def provenance_of(leaf: int, number: int) -> int:
+    """What says that a row is of the source with number `leaf`, in the order of the tree's leaves, and that `number` of
+    that source's passes ended before it."""
+    return number << 8 | leaf
 
 
 @dataclass(slots=True, frozen=True)
@@ -98,7 +115,7 @@ class Run:
     `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer);
     `total` counts their rows. `breaks` says after how many of the items a break falls (0: before the first),
     `parts` are the larger trees that the items are views of (what is true of all parts is true of all items),
-    `arrived` is the mean arrival time of their rows.
+    `arrived` is the mean arrival time of their rows; `provenance` is that of their rows, one after the other.
     """
 
     items: list[Tree]
@@ -107,6 +124,7 @@ class Run:
     boundaries: tuple[tuple[int, Boundary], ...] = ()
     parts: tuple[Tree, ...] = ()
     arrived: float | None = None
+    provenance: NDArray[np.int64] | None = None
 
     # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can
     # take the other.
@@ -126,7 +144,8 @@ class Run:
             return self
         stop = min(stop, self.count)
         boundaries = tuple((at - start, b) for at, b in self.boundaries if start < at <= stop)
-        total = min(stop * self.size, self.total) - min(start * self.size, self.total)
+        first, last = min(start * self.size, self.total), min(stop * self.size, self.total)
         items = self.items[start:stop]
+        provenance = None if self.provenance is None else self.provenance[first:last]
         # The larger trees hold other batches as well; of these, each is its own part.
-        return Run(items, self.size, total, boundaries, tuple(items), self.arrived)
+        return Run(items, self.size, last - first, boundaries, tuple(items), self.arrived, provenance)

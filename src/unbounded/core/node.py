@@ -174,13 +174,15 @@ class Context:
     """What a node is opened with.
 
     `place` is the node's place in the stream, which keys its random choices; `block_rows` how many rows a
-    source had best hand out at once; `runtime` has the threads, the locks, the time and the files.
+    source had best hand out at once, and `share` which part of a block, that of its input in a mix. `runtime` has the
+    threads, the locks, the time and the files.
     """
 
     runtime: Runtime
     place: int = 0
     block_rows: int | None = None
     batch_rows: int = 1
+    share: float = 1.0
 
     def at(self, place: int) -> Context:
         """The same for another node."""

@@ -56,7 +56,7 @@ class Source(ABC):
 
 def block_rows(context: Context, row_bytes: int) -> int:
     """How many rows to hand out at once."""
-    return context.block_rows or trees.block_rows(row_bytes, context.batch_rows)
+    return context.block_rows or max(1, int(trees.block_rows(row_bytes, context.batch_rows) * context.share))
 
 
 class Turns(Over):

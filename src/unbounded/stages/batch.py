@@ -86,13 +86,14 @@ class _Batch(Holding):
         parts: list[Tree] = []
         boundaries: list[tuple[int, Boundary]] = []
         used = 0
-        times = []
+        times, provenance = [], []
         if self._rest:
             used = size - self._count
             first = join_blocks([*self._rest, block.part(0, used)])
             items.append(first.rows)
             parts.append(first.rows)
             times.append(first.times)
+            provenance.append(first.provenance)
             boundaries += [(1, b.boundary) for b in self._rest if b.boundary]
         stop = used + (block.count - used) // size * size
         if stop > used:
@@ -100,10 +101,11 @@ class _Batch(Holding):
             items += trees.cut_all(whole.rows, size)
             parts.append(whole.rows)
             times.append(whole.times)
+            provenance.append(whole.provenance)
         rest = block.part(stop, block.count)
         if block.boundary and not rest.count:
             boundaries.append((len(items), block.boundary))
-        run = Run(items, size, len(items) * size, tuple(boundaries), tuple(parts), _mean(times))
+        run = Run(items, size, len(items) * size, tuple(boundaries), tuple(parts), _mean(times), _joined(provenance))
         self._rest = [rest] if rest.count else []
         self._count = rest.count
         self._pending = None
@@ -115,7 +117,7 @@ class _Batch(Holding):
         """What is left at a declared end: a short batch, neither padded nor mixed with other rows."""
         last = join_blocks(self._rest)
         boundaries = tuple((1, b.boundary) for b in self._rest if b.boundary)
-        run = Run([last.rows], self._size, last.count, boundaries, (last.rows,), _mean([last.times]))
+        run = Run([last.rows], self._size, last.count, boundaries, (last.rows,), _mean([last.times]), last.provenance)
         self._rest, self._count = [], 0
         self._at = self._held.tail
         return run
@@ -128,9 +130,21 @@ class _Batch(Holding):
 
 
 def _mean(times: list[Any]) -> float | None:
+    """Of the times that there are; None where there is none."""
     if any(t is None for t in times):
         return None
-    return float(np.mean(np.concatenate(times)))
+    joined = np.concatenate(times)
+    mean = float(joined.mean())
+    if mean != mean:  # some rows of a mix were there from the beginning
+        joined = joined[~np.isnan(joined)]
+        mean = float(joined.mean()) if len(joined) else mean
+    return None if mean != mean else mean
+
+
+def _joined(provenance: list[Any]) -> Any:
+    if any(p is None for p in provenance):
+        return None
+    return provenance[0] if len(provenance) == 1 else np.concatenate(provenance)
 
 
 class BlocksAsBatches(Through):
@@ -139,8 +153,8 @@ class BlocksAsBatches(Through):
     def apply(self, block: Block | Run) -> Run:
         assert isinstance(block, Block)
         boundaries = ((1, block.boundary),) if block.boundary else ()
-        arrived = None if block.times is None else float(block.times.mean())
-        return Run([block.rows], block.count, block.count, boundaries, (block.rows,), arrived)
+        arrived = _mean([block.times])
+        return Run([block.rows], block.count, block.count, boundaries, (block.rows,), arrived, block.provenance)
 
     def pull(self, timeout: float | None) -> Run | None:
         out = super().pull(timeout)

@@ -140,7 +140,8 @@ class _PerGroup(Holding):
         if len(parts) > 1:
             count = sum(p.count for p in parts)
             times = None if view.times is None else view.times[view.count - count :]
-            out = Block(trees.join([p.rows for p in parts]), count, view.boundary, times)
+            provenance = None if view.provenance is None else view.provenance[view.count - count :]
+            out = Block(trees.join([p.rows for p in parts]), count, view.boundary, times, provenance)
         held.drop(whole)
         held.keep(held.head)
         self._number, self._given = number, 0

@@ -143,6 +143,7 @@ class _Replay(Holding):
         self._pending: Block | None = None
         self._ring: Tree = None
         self._times: NDArray[np.float64] | None = None
+        self._provenance: NDArray[np.int64] | None = None
 
     def pull(self, timeout: float | None) -> Block | None:
         while True:
@@ -176,7 +177,9 @@ class _Replay(Holding):
             self._ring = trees.map_leaves(_wide_enough, self._ring, block.rows)
         else:
             self._ring = trees.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
-            self._times = None if block.times is None else np.empty(size)
+            self._provenance = None if block.provenance is None else np.empty(size, np.int64)
+        if self._times is None and block.times is not None:
+            self._times = np.full(size, np.nan)  # of the rows of a mix, those before may have been there
         start = self._next.rows % size
         first = min(block.count, size - start)
 
@@ -187,13 +190,16 @@ class _Replay(Holding):
         trees.map_leaves(write, self._ring, block.rows)
         if self._times is not None and block.times is not None:
             write(self._times, block.times)
+        if self._provenance is not None and block.provenance is not None:
+            write(self._provenance, block.provenance)
         self._next = Offset(self._next.rows + block.count)
 
     def _out(self, stop: int) -> Block:
         size = self._draw.capacity + self._slack
         index = self._draw.rows(self._given, stop) % size
         times = None if self._times is None else self._times[index]
-        out = Block(trees.gather(self._ring, index), stop - self._given, None, times)
+        provenance = None if self._provenance is None else self._provenance[index]
+        out = Block(trees.gather(self._ring, index), stop - self._given, None, times, provenance)
         self._given = stop
         self._held.keep(Offset(max(0, self._draw.oldest(stop) - self._first)))
         return out

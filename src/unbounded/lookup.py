@@ -1,0 +1,161 @@
+"""Lookup: which rows a batch contains, and in which batch a row comes, without running up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+import numpy as np
+
+from unbounded.chain import Chain
+from unbounded.core import check
+from unbounded.core.block import Run
+from unbounded.core.node import CannotTell, Cursor
+from unbounded.core.runtime import SYSTEM
+from unbounded.core.trees import Tree
+from unbounded.core.words import checked
+from unbounded.sources.arrays import Arrays
+from unbounded.stages.map import Filter, Map, MapRows, Select
+from unbounded.stages.mix import Mix
+from unbounded.stages.normalize import Normalize
+from unbounded.stages.random_map import RandomMap
+from unbounded.stages.shuffle import Shuffle
+from unbounded.stages.skip_non_finite import Finite
+
+
+class Lookup(Chain):
+    """A chain whose rows can be looked up by their numbers, where its source and its stages only move rows."""
+
+    @checked(".batch_at(step)")
+    def batch_at(self, step: int) -> Tree:
+        """What batch number `step` (from 0) contains, without running up to it.
+
+        Raises:
+            LookupError: where the stream can't tell: a filter, running statistics, or a source that can't go
+                to a row come before.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
+        array([0, 1, 2, 3])
+        """
+        if not self._batched:
+            raise CannotTell(
+                "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
+            )
+        cursor = self.cursor_at(check.at_least(0, step, "batch_at(step)"))
+        opened = self.open(SYSTEM)
+        try:
+            opened.top.restore(cursor)
+            while not ((run := opened.top.pull(None)) and run.count):
+                pass
+            assert isinstance(run, Run)
+            return run.items[0]
+        finally:
+            opened.top.close()
+
+    def cursor_at(self, step: int) -> Cursor:
+        """The cursor before batch number `step`."""
+        return self._cursors(0)(step)
+
+    def _cursors(self, first: int) -> Callable[[int], Cursor]:
+        """What gives the cursor before an output row; `first` is the place of the first part."""
+        rows, places, head = self._rows_at(), self._places(first), self._head
+
+        def at_head(ordinal: int) -> Cursor:
+            if not isinstance(head, Mix):
+                return head.cursor_at(ordinal)
+            below = [each._cursors(at) for each, at in zip(self.branches.values(), places.branches, strict=True)]
+            return head.cursor_at(ordinal, below, places.head)
+
+        def before(level: int) -> Callable[[int], Cursor]:
+            if level == 0:
+                return at_head
+            stage, place = self._stages[level - 1], places.stages[level - 1]
+            return lambda ordinal: stage.cursor_at(ordinal, before(level - 1), rows[level - 1], place)
+
+        return before(len(self._stages))
+
+    @checked(".step_of(row, source=None, after=0)")
+    def step_of(self, row: int, *, source: str | None = None, after: int = 0) -> int:
+        """The number of the batch in which row `row` of a source comes next, from batch `after` on.
+
+        Args:
+            row: the row's number in its source.
+            source: which one, of a mix: its name, such as "old", or "old/a" in a mix of mixes.
+            after: the batch to begin with.
+
+        Raises:
+            LookupError: where the stream can't tell.
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.arrays(np.arange(100), seed=7).shuffle(30).batch(8)
+        >>> 42 in stream.batch_at(stream.step_of(42))
+        True
+        """
+        row, after = check.at_least(0, row, "step_of(row)"), check.at_least(0, after, "step_of(after=n)")
+        names = list(self.leaves)
+        name = names[0] if source is None and len(names) == 1 else source
+        if name not in names:
+            raise ValueError(
+                f"step_of({row}, source={source!r}): expected the name of a source, {', '.join(map(repr, names))}."
+            )
+        size = self.batch_size
+        if size is None:
+            raise CannotTell("step_of() counts batches, and the stream has no .batch().")
+        head = self.leaves[name]._head
+        assert not isinstance(head, Mix)
+        # A stage moves a row within its pass alone, or, after a mix, within its buffer: the rows that lie nearer to
+        # batch `after` than that are looked at.
+        slack = sum(stage.rows for stage in self._stages if isinstance(stage, Shuffle)) if self.branches else 0
+        per_pass = head.rows_per_pass()
+        start = self._taken(name, max(0, after * size - slack), 0)
+        start = start // per_pass * per_pass if per_pass else start
+        found: int | None = None
+        passes = 0
+        while passes < 3 or (self.branches and found is None):
+            ordinal = head.ordinal_of(row, start)
+            start, passes = ordinal + 1, passes + 1
+            step = self._ordinal_of(name, ordinal, 0)
+            if step >= after:
+                if not self.branches:
+                    return step
+                found = step if found is None else min(found, step)
+        if found is None:
+            raise CannotTell(f"row {row:,} does not come again after batch {after:,}")
+        return found
+
+    def _taken(self, name: str, ordinal: int, first: int) -> int:
+        """How many rows of a source come before output row `ordinal` of the head, without what stages move."""
+        if not isinstance(self._head, Mix):
+            return ordinal
+        places = self._places(first)
+        index, branch, rest = self._branch_of(name)
+        return branch._taken(rest, self._head.taken(ordinal, places.head)[index], places.branches[index])
+
+    def _ordinal_of(self, name: str, ordinal: int, first: int) -> int:
+        """The output row, or batch, in which row number `ordinal` of a source comes."""
+        places = self._places(first)
+        if isinstance(self._head, Mix):
+            index, branch, rest = self._branch_of(name)
+            ordinal = branch._ordinal_of(rest, ordinal, places.branches[index])
+            ordinal = self._head.ordinal_of(index, ordinal, places.head)
+        for stage, rows, place in zip(self._stages, self._rows_at(), places.stages, strict=False):
+            ordinal = stage.ordinal_of(ordinal, rows, place)
+        return ordinal
+
+    def _branch_of(self, name: str) -> tuple[int, Self, str]:
+        """The branch in which a source is: its number, itself, and the source's name in it."""
+        own, _, rest = name.partition("/")
+        return list(self.branches).index(own), self.branches[own], rest or "source"
+
+    def numbered(self) -> Lookup:
+        """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
+        asked."""
+        if not isinstance(self._head, Arrays):
+            raise CannotTell(f"{self._head.word}() has no rows that are numbered beforehand")
+        if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
+            raise CannotTell("which rows come through depends on their values")
+        kept = tuple(s for s in self._stages if not isinstance(s, (Map, MapRows, RandomMap, Select)))
+        source = replace(self._head, rows=np.arange(self._head.rows_per_pass()))
+        return Lookup(source, kept)

@@ -1,0 +1,297 @@
+"""Mixing: a mix at work. It takes rows of its inputs as the quotas deal them, and absorbs their boundaries.
+
+Which input an output row comes from is a function of the weights, the seed and the row's number (see `quotas`). What
+depends on arrival is who was silent at the edge of a group, and is an entry in the arrival log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core import trees
+from unbounded.core.block import Block, Offset
+from unbounded.core.cursor import Cursor, own_part
+from unbounded.core.input_buffer import addresses, compose_held
+from unbounded.core.locked import locked
+from unbounded.core.node import Context, EndOfStream, Inner, Node
+from unbounded.core.row_spec import same_spec
+from unbounded.core.trees import Array, RowsError
+from unbounded.stages.absences import Absences
+from unbounded.stages.mix_input import MixInput, differs
+from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table
+
+
+class Mixing(Inner):
+    """See `unbounded.mix`.
+
+    Args:
+        inputs: the nodes of the inputs.
+        names: what they are called.
+        leaves: how many sources each has.
+        table: the weights.
+        dealer: deals the output rows.
+        context: what nodes are opened with.
+        leave_out_after: seconds after which an input without rows is left out; None waits for it.
+        to_the_last: goes on until all inputs have ended, and not only the first of them.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Node],
+        names: Sequence[str],
+        leaves: Sequence[int],
+        table: Table,
+        dealer: Dealer,
+        context: Context,
+        *,
+        leave_out_after: float | None,
+        to_the_last: bool,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        firsts = np.cumsum([0, *leaves])[:-1].tolist()
+        self._inputs = [MixInput(*each) for each in zip(inputs, names, firsts, strict=True)]
+        self._table = table
+        self._dealer = dealer
+        self._context = context
+        self._patience = leave_out_after
+        self._to_the_last = to_the_last
+        self._timed = False  # some rows have a time of arrival
+        self._absences = Absences()
+        self._lock = context.runtime.lock()  # guards the log: a trainer saves them while a prefetch thread pulls
+        self.waits_for: str | None = None
+        """The input for which it waits."""
+        self._begin({"given": 0})
+
+    def _begin(self, own: Mapping[str, Any]) -> None:
+        self._given = own["given"]  # output rows that were given on, those of ended inputs included
+        self._since, self._out = own.get("since", 0), tuple(own.get("out", ()))
+        self._ended: set[int] = set(own.get("ended", ()))  # inputs that ended in the group at hand
+        self._quotas = Quotas(self._table, self._since, self._out)
+        # Up to here it is decided who is left out: to the end of a group that has begun.
+        self._until = _edge_after(self._given) if self._given % GROUP else self._given
+        self._silent_since: float | None = None  # when the edge of a group was reached, and somebody had no rows
+        for each, passes in zip(self._inputs, own.get("passes", [0] * len(self._inputs)), strict=True):
+            each.begin(passes)
+
+    # -- pulling -----------------------------------------------------------------------------------------------------
+
+    def pull(self, timeout: float | None) -> Block | None:
+        while True:
+            if self._given % GROUP == 0 and not self._begin_group(timeout):
+                return None
+            found = self._next(timeout)
+            if found is None:
+                return None
+            if found.count:
+                return found
+
+    def _next(self, timeout: float | None) -> Block | None:
+        """The next rows, as many as there are and as fit into a block; None where there is none yet. A block without
+        rows stands for rows of inputs that have ended."""
+        stop = min(self._given + self._piece(), self._until)
+        if self._ended:
+            stop = min(stop, _edge_after(self._given))
+        number = self._given // (GROUP * BLOCK)
+        first = number * GROUP * BLOCK
+        dealt = self._dealer.deal(number, self._quotas)
+        while True:
+            inputs = dealt[self._given - first : max(self._given, stop) - first]
+            places = [np.flatnonzero(inputs == i) for i in range(len(self._inputs))]
+            lacking = {
+                i: int(place[each.count])
+                for i, (each, place) in enumerate(zip(self._inputs, places, strict=True))
+                if not each.has(len(place)) or each.count < len(place)
+            }
+            gone = {i for i in lacking if self._to_the_last and self._inputs[i].ended}
+            # In a group in which an input has ended, nothing takes the place of its rows; after it, the others do.
+            edges = [_edge_after(self._given + lacking[i]) for i in gone]
+            if min(edges, default=stop) >= stop:
+                break
+            stop = min(edges)
+        limit = min((at for i, at in lacking.items() if i not in gone), default=len(inputs))
+        if not limit:
+            return self._wait(int(inputs[0]), timeout)
+        self.waits_for = None
+        at_hand = [place[: each.count] for each, place in zip(self._inputs, places, strict=True)]
+        block = self._gather([place[: np.searchsorted(place, limit)] for place in at_hand], limit)
+        self._ended |= {i for i in gone if lacking[i] < limit}
+        self._given += limit
+        return block
+
+    def _wait(self, index: int, timeout: float | None) -> Block | None:
+        """Wait for an input without which nothing can be given on."""
+        waited = self._inputs[index]
+        if waited.ended:
+            raise EndOfStream
+        self.waits_for = waited.name
+        # What was read, if anything, is looked at by the next turn of the loop.
+        return Block(None, 0) if waited.read(timeout) or waited.ended else None
+
+    def _piece(self) -> int:
+        """How many rows to hand on at once: whole batches."""
+        rows = next((each.rows for each in self._inputs if each.rows is not None), None)
+        batch = self._context.batch_rows
+        if self._context.block_rows:
+            return self._context.block_rows
+        return -self._given % batch or (GROUP if rows is None else trees.block_rows(trees.row_bytes(rows), batch))
+
+    def _gather(self, places: list[NDArray[Any]], limit: int) -> Block:
+        """Rows of each input at some of the places from 0 up to `limit`, in one block. They are dropped there."""
+        count = sum(map(len, places))
+        if not count:
+            return Block(None, 0)
+        if count < limit:  # of places that stay empty, nothing is seen
+            taken = np.zeros(limit, bool)
+            for place in places:
+                taken[place] = True
+            moved = np.cumsum(taken) - 1
+            places = [moved[place] for place in places]
+        parts: list[tuple[NDArray[Any], Block]] = []
+        provenance = np.empty(count, np.int64)
+        for each, place in zip(self._inputs, places, strict=True):
+            at = 0
+            for block, passes in each.peek(len(place)):
+                here = place[at : at + block.count]
+                provenance[here] = each.provenance(block, passes)
+                parts.append((here, block))
+                at += block.count
+        self._check_structure()
+        rows, times = parts[0][1].rows, None
+        if len(parts) > 1:
+            rows = trees.map_leaves(lambda *leaves: _scatter(count, parts, leaves), *(b.rows for _, b in parts))
+        self._timed = self._timed or any(block.times is not None for _, block in parts)
+        if self._timed:
+            times = np.full(count, np.nan)
+            for here, block in parts:
+                if block.times is not None:
+                    times[here] = block.times
+        for each, place in zip(self._inputs, places, strict=True):
+            each.drop(len(place))
+        return Block(rows, count, None, times, provenance)
+
+    def _check_structure(self) -> None:
+        known = [each for each in self._inputs if each.rows is not None]
+        for each in known[1:]:
+            if not same_spec(known[0].rows, each.rows):
+                raise RowsError(differs(each.name, each.rows, known[0].name, known[0].rows))
+
+    # -- the edges of groups -----------------------------------------------------------------------------------------
+
+    def _begin_group(self, timeout: float | None) -> bool:
+        """Settle who has a share of the group that begins; False where that can't be said yet."""
+        group = self._given // GROUP
+        if self._ended:
+            self._leave_out((*self._out, *self._ended), group)
+            self._ended = set()
+        following = self._quotas.next_with_rows(group)
+        if following is None:
+            raise EndOfStream
+        group = following
+        self._given = group * GROUP
+        if self._patience is None:
+            self._until = (group // BLOCK + 1) * BLOCK * GROUP
+            return True
+        until = self._settle(group, timeout)
+        if until is None:
+            return False
+        self._until = min(until, (group // BLOCK + 1) * BLOCK) * GROUP
+        self._silent_since = None
+        return True
+
+    def _leave_out(self, out: Collection[int], group: int) -> None:
+        if (now := tuple(sorted(set(out)))) != self._out:
+            self._since, self._out = group, now
+            self._quotas = Quotas(self._table, group, now)
+
+    def _settle(self, group: int, timeout: float | None) -> int | None:
+        """Decide who is left out from this group on, as the log says, or else by who has rows: each input is to have
+        its whole quota at hand. Gives the group up to which that holds; None where it is waited for rows."""
+        if group < self._absences.settled:
+            entry = self._absences.at(group)
+            self._leave_out(self._out if entry is None else entry, group)
+            return self._absences.until(group)
+        out = {i for i in self._out if not self._may_return(i, group)}
+        quotas = self._quotas if len(out) == len(self._out) else Quotas(self._table, group, out)
+        wanted = quotas.of(group)
+        present = [i for i, rows in enumerate(wanted) if rows and i not in out]
+        lacking = [i for i in present if not self._inputs[i].has(wanted[i])]
+        if lacking:
+            runtime = self._context.runtime
+            if self._silent_since is None:
+                self._silent_since = runtime.monotonic()
+            staying = set(present).difference(lacking) or {i for i in present if self._inputs[i].count}
+            if runtime.monotonic() - self._silent_since < (self._patience or 0.0) or not staying:
+                self.waits_for = self._inputs[lacking[0]].name
+                self._inputs[lacking[0]].read(timeout)
+                return None
+            out |= set(present) - staying
+        changed = out != set(self._out)
+        self._leave_out(out, group)
+        until = group + max(1, self._piece() // GROUP)
+        if until > group + 1:
+            ahead = [b - a for a, b in zip(self._quotas.taken(group), self._quotas.taken(until), strict=True)]
+            if not all(each.has(rows) for each, rows in zip(self._inputs, ahead, strict=True)):
+                until = group + 1
+        # Before any of its rows is handed on.
+        self._note(group, self._out if changed else None, until)
+        return until
+
+    def _may_return(self, index: int, group: int) -> bool:
+        """Whether an input that was left out has its quota at hand again."""
+        each = self._inputs[index]
+        rows = Quotas(self._table, group, set(self._out) - {index}).of(group)[index]
+        return each.has(max(1, rows)) and each.count >= max(1, rows)
+
+    @locked
+    def _note(self, group: int, out: tuple[int, ...] | None, settled: int) -> None:
+        self._absences.add(group, out, settled)
+
+    # -- where it stands ---------------------------------------------------------------------------------------------
+
+    def own(self) -> Mapping[str, Any]:
+        own: dict[str, Any] = {"given": self._given, "passes": [each.passes for each in self._inputs]}
+        if self._since or self._out:
+            own |= {"since": self._since, "out": list(self._out)}
+        if self._ended:
+            own["ended"] = sorted(self._ended)
+        return own
+
+    def cursor(self) -> Cursor:
+        return compose_held([each.buffer.address(Offset(each.given)) for each in self._inputs], self.own())
+
+    def restore(self, cursor: Cursor) -> None:
+        for each, address in zip(self._inputs, addresses(cursor), strict=True):
+            each.buffer.restore(address)
+        self._begin(own_part(cursor))
+
+    def release(self, cursor: Cursor) -> None:
+        super().release(cursor)
+        self._forget(own_part(cursor)["given"] // GROUP)
+
+    @locked
+    def _forget(self, group: int) -> None:
+        self._absences.forget(group)
+
+    @locked
+    def own_arrivals(self) -> Mapping[str, Any]:
+        return self._absences.plain()
+
+    @locked
+    def recall_own(self, arrivals: Mapping[str, Any]) -> None:
+        self._absences.load(arrivals)
+
+
+def _edge_after(row: int) -> int:
+    """Where the group of an output row ends."""
+    return (row // GROUP + 1) * GROUP
+
+
+def _scatter(count: int, parts: list[tuple[NDArray[Any], Block]], leaves: tuple[Array, ...]) -> Array:
+    out = trees.empty((count, *leaves[0].shape[1:]), np.result_type(*(leaf.dtype for leaf in leaves)))
+    for (here, _), leaf in zip(parts, leaves, strict=True):
+        out[here] = leaf
+    return out
