@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import first, segments, table
+from unbounded.core import trees
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
+from unbounded.core.pages import split_pages
 from unbounded.core.trees import RowsError
+from unbounded.stages.changelog import SETTLED
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -145,19 +148,68 @@ def test_what_is_no_key_of_a_row_is_refused() -> None:
             first(ub.arrays(rows).windows(2, by="k").batch(1), 1)
 
 
-def test_a_silent_keys_rows_are_in_the_mark_and_let_go_of_once_expired() -> None:
-    def some(start: int = 0) -> Any:
+@pytest.mark.parametrize(("expire", "most"), [(None, 1_001), (50, 51)])
+def test_silent_keys_and_ever_new_ones_are_let_go_of_once_expired(expire: int | None, most: int) -> None:
+    rows = {"k": np.arange(20_000), "id": np.arange(20_000)}
+    if expire is None:
+        rows["k"] %= 1_000  # for ever, so not ever-new ones
+    stream = ub.arrays(rows, shuffle=False, passes=1).windows(3, stride=400, by="k", expire=expire)
+    top: Any = stream.open(block_rows=7).top
+    with contextlib.closing(top), contextlib.suppress(EndOfStream):
         while True:
-            yield {"k": np.array([start % 1000]), "id": np.array([start])}
-            start += 1
+            top.pull(None)
+            if (own := top.cursor()["own"])["snapshot"] is not None:
+                assert len(own["snapshot"].tree["state"]["keys"]) <= most
+            # A log may have as many rows as there are keys, and some more.
+            assert sum(map(trees.count, (page.tree for page in own["log"]))) <= 2 * most + SETTLED + 7
 
-    for expire, most in ((None, 301), (50, 52)):
-        with ub.Feed(ub.generate(some).windows(1, stride=400, by="k", expire=expire).batch(1)) as feed:
-            for i, _ in enumerate(feed.batches()):
-                feed.trained()
-                if i == 300:
-                    break
-            assert len(feed._opened.top.cursor()["own"]["tails"]["keys"]) <= most + 1
+
+def test_the_first_key_that_is_forgotten_is_said_and_all_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    keys = np.array([7, *[8] * 400, 7, 7, *[9] * 400, 7, 7])
+    stream = ub.arrays({"k": keys, "id": np.arange(len(keys))}, shuffle=False, passes=1).windows(2, by="k", expire=300)
+    with ub.Feed(stream.batch(1)) as feed:
+        got = [batch["id"][0].tolist() for batch in feed.batches() if batch["k"][0, 0] == 7]
+        assert got == [[401, 402], [803, 804]]
+        assert feed.stats.expired == 3  # 7 twice, and 8
+    (said,) = caplog.messages
+    assert "windows(by='k') forgets the key 7, which had no row among 300 rows" in said
+
+
+def test_how_long_a_key_is_remembered_is_shown_though_it_was_not_given() -> None:
+    assert "windows(3, by='k', expire=1000000)" in repr(table().windows(3, by="k"))
+    assert "expire=None" in table().windows(3, by="k", expire=None).describe()
+    assert "expire" not in repr(table().windows(3))
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "S7", "U7", "float32", "bool", "timedelta64[s]", "complex64"])
+def test_keys_of_any_dtype_are_told_apart(dtype: str) -> None:
+    keys = [0, 1, 0, 1, 1, 0, 0, 1]
+    rows = {"k": np.array(keys).astype(dtype), "id": np.arange(8)}
+    stream = ub.arrays(rows, shuffle=False, passes=1).windows(3, by="k")
+    assert drain(stream, 3) == by_hand(keys, 3, 1, None)
+    assert_resumes(stream.batch(1), 3)
+
+
+def test_no_time_is_a_key_like_any_other() -> None:
+    keys = np.array(["NaT", "2020-01-01", "NaT", "2020-01-01"], "datetime64[s]")
+    stream = ub.arrays({"k": keys, "id": np.arange(4)}, shuffle=False, passes=1).windows(2, by="k")
+    assert drain(stream, 3) == [[0, 2], [1, 3]]
+
+
+def test_what_a_cursor_refers_to_is_never_written_again() -> None:
+    random = np.random.default_rng(0)
+    rows = {"k": random.integers(0, 200, 6_000), "id": np.arange(6_000)}
+    top: Any = ub.arrays(rows, shuffle=False, passes=1).windows(4, stride=2, by="k", expire=900).open(block_rows=50).top
+    cursors, texts = [], []
+    with contextlib.closing(top), contextlib.suppress(EndOfStream):
+        while True:
+            cursors.append(top.cursor())
+            texts.append(json.dumps(to_plain(cursors[-1])))
+            top.pull(None)
+    assert [json.dumps(to_plain(cursor)) for cursor in cursors] == texts
+    # And most of it is what the cursor before referred to, too.
+    ids = [set(split_pages(cursor)[1]) for cursor in cursors]
+    assert sum(len(after - before) for before, after in itertools.pairwise(ids)) < 2.2 * len(ids)
 
 
 @pytest.mark.parametrize(("length", "stride"), [(5, 1), (5, 3), (3, 7)])

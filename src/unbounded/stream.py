@@ -20,6 +20,7 @@ from unbounded.core.words import STREAM, checked, unknown
 from unbounded.feed.waiting import Waiting
 from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
+from unbounded.stages.keys import EXPIRE
 from unbounded.stages.map import Filter, Map, MapRows, Select
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.prefetch import Buffer, Overflow, Prefetch
@@ -148,7 +149,7 @@ class Stream(Lookup):
         return self._then(Buffer(rows, overflow))
 
     @checked(".windows(length, stride=1, by=None)")
-    def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = None) -> Stream:
+    def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = EXPIRE) -> Stream:
         """Sliding windows: each row becomes `length` consecutive rows, leaves of shape (windows, length, …).
 
         A window never spans a boundary: the end of a pass, or a gap.
@@ -158,8 +159,16 @@ class Stream(Lookup):
             stride: rows between the starts of two windows.
             by: the name of a column: windows hold the rows of one key each. Each key's last rows are then
                 part of the position.
-            expire: with `by`, rows of the whole stream after which a silent key is forgotten. None keeps keys
-                for ever.
+            expire: with `by`, rows of the whole stream after which a silent key is forgotten: should it come again, it
+                begins anew. Keys that are forgotten are counted in `stats.expired`. None keeps keys for ever: where
+                ever new keys come, memory and checkpoints then grow without end.
+
+        >>> import numpy as np, unbounded as ub
+        >>> rows = {"id": np.array([7, 8, 7, 8, 7]), "x": np.arange(5)}
+        >>> ub.arrays(rows, shuffle=False).windows(2, by="id").batch(3).peek()["x"]
+        array([[0, 2],
+               [1, 3],
+               [2, 4]])
         """
         return self._then(Windows(length, stride, by, expire))
 

@@ -92,6 +92,7 @@ class Counters:
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
             lost=counts.get("lost", 0),
+            expired=counts.get("expired", 0),
         )
 
     def end_epoch(self, stats: Stats) -> None:

@@ -28,6 +28,7 @@ class Stats:
         dropped: rows that a full buffer let go.
         missed: rows that did not come, in the gaps that the source noticed.
         lost: rows that a killed run had read from a source that can't go back, and not saved.
+        expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence, as far as that was noticed.
     """
 
     steps: int = 0
@@ -43,6 +44,7 @@ class Stats:
     dropped: int = 0
     missed: int = 0
     lost: int = 0
+    expired: int = 0
 
     @property
     def reuse(self) -> float | None:
@@ -78,7 +80,7 @@ class Stats:
         }
         shown["waiting"] = self.waiting
         shown.update(
-            {n: getattr(self, n) for n in ("bad", "dropped", "missed", "lost", "in_doubt") if getattr(self, n)}
+            {n: getattr(self, n) for n in ("bad", "dropped", "missed", "lost", "expired", "in_doubt") if getattr(self, n)}
         )
         return {name: float(value) for name, value in shown.items() if value is not None}
 

@@ -1,154 +1,70 @@
-"""Sliding windows over each key's own rows, all keys at once.
+"""Sliding windows over each key's own rows, all keys of a block at once.
 
-A block is sorted by key once, and what its windows and its keys' last rows are is then arithmetic on arrays with one
-entry a key: no step is taken key by key, or row by row.
+A key's rows that later windows need are numbers of rows in a changelog's memory, one line of a matrix for each key. A
+block is put together by key once, and its windows and what each of its keys keeps are then arithmetic on arrays: no step
+is taken key by key, and none over keys that have no row in the block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unbounded.core import trees
 from unbounded.core.block import Block
 from unbounded.core.input_buffer import InputBuffer
-from unbounded.core.node import Node
-from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.core.node import Context, Node
+from unbounded.core.trees import Array, Tree
+from unbounded.stages.changelog import SETTLED, Changelog
+from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, ranges, stretches
 from unbounded.stages.stage import Holding
 
 if TYPE_CHECKING:
     from unbounded.stages.windows import Windows
 
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Tails:
-    """What later windows need of each key, in arrays with one entry a key.
-
-    `keys` are sorted. A key's rows are those of `pool` from `at` on, `held` of them; `over` says how many of its next
-    rows to pass over first (where the stride is longer than the window), and `seen` the number of its last row.
-
-    The first `used` rows of the pool are never written again, so that a cursor can refer to them: new rows go behind
-    them, and into a new pool where there is no room.
-    """
-
-    keys: Array
-    at: Ints
-    held: Ints
-    over: Ints
-    seen: Ints
-    pool: Tree
-    used: int
-
-    def find(self, keys: Array) -> tuple[Ints, NDArray[np.bool_]]:
-        """Where each of `keys` is, and whether it is there at all; where it is not, the place means nothing."""
-        place = np.searchsorted(self.keys, keys)
-        place[place == len(self.keys)] = 0
-        return place, _same(self.keys[place], keys)
-
-    def only(self, which: NDArray[np.bool_]) -> Tails:
-        """Some of the keys."""
-        if which.all():
-            return self
-        keys, at, held, over, seen = (array[which] for array in (self.keys, self.at, self.held, self.over, self.seen))
-        return Tails(keys, at, held, over, seen, self.pool, self.used)
-
-    def cursor(self) -> dict[str, Any]:
-        """As part of a cursor."""
-        arrays = {"keys": self.keys, "at": self.at, "held": self.held, "over": self.over, "seen": self.seen}
-        return {**arrays, "rows": trees.cut(self.pool, 0, self.used)}
-
-
-def _tails(cursor: Mapping[str, Any] | None) -> Tails | None:
-    if cursor is None:
-        return None
-    keys, at, held, over, seen, pool = (cursor[name] for name in ("keys", "at", "held", "over", "seen", "rows"))
-    return Tails(keys, at, held, over, seen, pool, trees.count(pool))
-
-
-def _joined(before: Tails | None, after: Tails) -> Tails | None:
-    """The keys of `before` and of `after`, which share none; the pool of `after` has its own rows alone."""
-    needed = (after.held > 0) | (after.over > 0)  # any other key is in the state of a new one
-    after = after.only(needed)
-    if before is None or not len(before.keys):
-        return after if len(after.keys) else None
-    if after.used:
-        if before.used + after.used > trees.count(before.pool) or not _fits(after.pool, before.pool):
-            before = _moved(before, 2 * (int(before.held.sum()) + after.used), after.pool)
-        _write(before.pool, before.used, after.pool)
-    pairs = (
-        (before.keys, after.keys),
-        (before.at, after.at + before.used),
-        (before.held, after.held),
-        (before.over, after.over),
-        (before.seen, after.seen),
-    )
-    order = np.argsort(np.concatenate(pairs[0]), kind="stable")
-    keys, at, held, over, seen = (np.concatenate(pair)[order] for pair in pairs)
-    return Tails(keys, at, held, over, seen, before.pool, before.used + after.used)
-
-
-def _fits(rows: Tree, pool: Tree) -> bool:
-    """Whether a pool holds such values whole: text may have become wider."""
-    pairs = zip(trees.leaves(rows), trees.leaves(pool), strict=True)
-    return all(np.can_cast(leaf.dtype, wide.dtype) for (_, leaf), (_, wide) in pairs)
-
-
-def _moved(tails: Tails, size: int, others: Tree) -> Tails:
-    """The same in a new pool for `size` rows, such as `others`, and without the rows that no key needs.
-
-    Where the size is twice what is needed, a row is moved once or twice before it is not needed any more.
-    """
-    rows = trees.gather(tails.pool, _ranges(tails.at, tails.held))
-
-    def new(leaf: Array, other: Array) -> Array:
-        return trees.empty((size, *leaf.shape[1:]), np.result_type(leaf.dtype, other.dtype))
-
-    pool = trees.map_leaves(new, rows, others)
-    _write(pool, 0, rows)
-    return replace(tails, at=np.cumsum(tails.held) - tails.held, pool=pool, used=int(tails.held.sum()))
-
-
-def _write(pool: Tree, at: int, rows: Tree) -> None:
-    def write(into: Array, leaf: Array) -> None:
-        into[at : at + len(leaf)] = leaf
-
-    trees.map_leaves(write, pool, rows)
-
-
-def _same(one: Array, other: Array) -> NDArray[np.bool_]:
-    """Which keys are equal; NaN is a key like any other."""
-    same: NDArray[np.bool_] = one == other
-    return same | ((one != one) & (other != other)) if one.dtype.kind in "fcmM" else same
-
-
-def _ranges(starts: Ints, counts: Ints) -> Ints:
-    """The numbers from each of `starts` on, so many as `counts` says, one range after the other."""
-    before = np.cumsum(counts) - counts
-    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
-
 
 class KeyedWindows(Holding):
     """Windows over each key's own rows, in the order of their last rows.
 
-    The cursor carries the rows of every key that a later window needs, at most `length - 1` each: a key that
+    The cursor refers to the rows of every key that a later window needs, at most `length - 1` each: a key that
     has been silent for long would else tie the cursor to the distant past.
     """
 
-    def __init__(self, upstream: Node, windows: Windows) -> None:
+    def __init__(self, upstream: Node, windows: Windows, context: Context) -> None:
         super().__init__(upstream)
+        assert windows.by is not None
         self._windows = windows
-        self._begin(0, None)
+        self._by = windows.by
+        self._changes = Changelog(context.runtime.unique())
+        self._expired = Expired("windows", windows.by, windows.expire)
+        self._held: InputBuffer[Block] = InputBuffer(upstream)
+        self._begin(0)
 
-    def _begin(self, row: int, tails: Tails | None) -> None:
-        self._held: InputBuffer[Block] = InputBuffer(self._upstream)
-        self._row = row  # the number of the next row
-        self._tails = tails
+    def _begin(self, row: int) -> None:
+        """No key has a row yet, and the next row has this number."""
+        self._changes.begin(row)
+        self._take(row, None)
+
+    def _take(self, row: int, snapshot: Tree | None) -> None:
+        self._row = row
+        state = snapshot or {"keys": np.empty(0, np.int64), **dict.fromkeys(("held", "over", "seen"), np.empty(0, int))}
+        self._slots = Slots(state["keys"])
+        # Of the key in each slot: how many rows it holds, how many of its next ones to pass over first (where the stride
+        # is longer than the window), the number of its last row, and where its rows lie.
+        self._count: Ints = np.array(state["held"], np.int64)
+        self._over: Ints = np.array(state["over"], np.int64)
+        self._seen: Ints = np.array(state["seen"], np.int64)
+        self._rows: Ints = np.zeros((len(self._count), self._windows.length - 1), np.int64)
+        places = self._places(np.arange(len(self._count)), self._count)
+        self._rows.reshape(-1)[places] = np.arange(len(places))
+
+    def _places(self, slots: Ints, counts: Ints) -> Ints:
+        """Where in the matrix, flat, the rows of each slot are noted."""
+        return ranges(slots * (self._windows.length - 1), counts)
 
     def pull(self, timeout: float | None) -> Block | None:
         held = self._held
@@ -158,12 +74,19 @@ class KeyedWindows(Holding):
                     return None
                 continue
             block = held.peek(min(held.run, self._most()))
-            out, tails = self._windows_of(block) if block.count else (Block(None, 0), self._tails)
+            out, accept = Block(None, 0), None
+            if block.count:
+                out, accept = self._windows_of(block)
             # All that can fail is done: now the cursor moves.
+            if accept is not None:
+                accept()
             held.drop(block.count)
             held.keep(held.head)
-            self._row += block.count
-            self._tails = None if block.boundary else tails
+            if block.boundary:
+                self._begin(self._row)
+            elif self._changes.is_due:
+                with suppress(MemoryError):  # it is tried again after the next block: this one's windows must not be lost
+                    self._settle()
             if out.count or block.boundary:
                 return replace(out, boundary=block.boundary)
 
@@ -172,40 +95,42 @@ class KeyedWindows(Holding):
         rows = self._held.peek(1).rows
         return 0 if rows is None else trees.block_rows(trees.row_bytes(rows) * self._windows.length, 1)
 
-    def _windows_of(self, block: Block) -> tuple[Block, Tails | None]:
-        """The windows whose last row is in the block, and what of each key later ones need."""
-        length, stride, expire = self._windows.length, self._windows.stride, self._windows.expire
-        keys = self._keys(block.rows)
-        # The block's rows by key, each key's in their order. A stretch is a key's rows without a long silence.
-        order: Ints = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        begins = np.ones(len(keys), bool)
-        begins[1:] = ~_same(keys[1:], keys[:-1])
-        first = np.flatnonzero(begins)
-        if expire is not None:
-            begins[1:] |= np.diff(order) > expire
-        start = np.flatnonzero(begins)
-        fresh = np.diff(start, append=len(keys))  # rows in each stretch
-        keys = keys[first]
-        seen = self._row + order[np.append(first[1:], len(order)) - 1]
-        leads = np.searchsorted(start, first)  # each key's first stretch, which goes on with what was held of it
-        ends = np.append(leads[1:], len(start)) - 1  # and its last one, of which rows will be held
+    def _windows_of(self, block: Block) -> tuple[Block, Callable[[], None]]:
+        """The windows whose last row is in the block, and what to call for the block to be accepted."""
+        keys = keys_of(block.rows, self._by, "windows")
+        # Where no row is held there is no need of any but its key.
+        kept = block.rows if self._windows.length > 1 else {self._by: keys}
+        at = self._changes.put(kept, block.count)
+        index, last, advance = self._advance(keys, at)
+        rows = trees.gather(*((self._changes.rows, index) if kept is block.rows else (block.rows, index - at)))
+        times = None if block.times is None else block.times[last]
 
-        before, joined = self._tails, block.rows
-        held, over, at = (np.zeros(len(start), np.int64) for _ in range(3))
-        if before is not None:
-            place, known = before.find(keys)
-            touched = np.zeros(len(before.keys), bool)
-            touched[place[known]] = True
-            if expire is not None:
-                known &= self._row + order[first] - before.seen[place] <= expire
-            place, into = place[known], leads[known]
-            held[into], over[into], at[into] = before.held[place], before.over[place], before.at[place]
-            if held.any():
-                joined = trees.join([trees.gather(before.pool, _ranges(at, held)), block.rows])
-            before = before.only(~touched)
-            if expire is not None:
-                before = before.only(self._row + block.count - before.seen <= expire)
+        def accept() -> None:
+            self._changes.accept(block.count)
+            advance()
+
+        return Block(rows if len(last) else None, len(last), None, times), accept
+
+    def _advance(self, keys: Array, at: int) -> tuple[Ints, Ints, Callable[[], None]]:
+        """What becomes of some rows, given their keys and where the first lies in the changelog.
+
+        Returns:
+            The windows, of shape (windows, length), as numbers of rows in the changelog; the last row of each, as a
+            number of those given; and what to call to go on to after these rows.
+        """
+        length, stride, expire = self._windows.length, self._windows.stride, self._windows.expire
+        slots = self._slots.of(keys)
+        self._slots.name(keys, slots)
+        self._count, self._over, self._seen, self._rows = (
+            grown(each, len(self._slots)) for each in (self._count, self._over, self._seen, self._rows)
+        )
+        order, start, fresh, mine, first, final, leads, ends = stretches(slots, expire)
+        held, over = np.zeros(len(fresh), np.int64), np.zeros(len(fresh), np.int64)
+        had, passes = self._count[mine], self._over[mine]
+        gone_on: Any = np.ones(len(mine), bool)
+        if expire is not None:
+            gone_on = self._row + first - self._seen[mine] <= expire
+        held[leads], over[leads] = np.where(gone_on, had, 0), np.where(gone_on, passes, 0)
 
         # Of each stretch: its rows, those to pass over, and its windows.
         count = held + fresh
@@ -215,39 +140,68 @@ class KeyedWindows(Holding):
         gone = np.minimum(made * stride, count - skip)
         keep = count - skip - gone
         over += made * stride - gone - skip
-        # Where each row lies in `joined`, stretch by stretch: those held, and then those of the block.
+        # Where each row lies, stretch by stretch: those held, and then those of the block.
         lies = np.empty(int(count.sum()), np.int64)
-        lies[_ranges(base - skip, held)] = np.arange(int(held.sum()))
-        lies[_ranges(base - skip + held, fresh)] = order + int(held.sum())
+        lies[ranges(base - skip, held)] = self._rows.reshape(-1)[self._places(mine, held[leads])]
+        lies[ranges(base - skip + held, fresh)] = at + order
+        windows = np.repeat(base, made) + stride * ranges(np.zeros_like(made), made)
+        # A row is the last one of one window at most, so that in the order of their last rows needs no sorting.
+        at_last = np.full(len(keys), -1)
+        at_last[lies[windows + length - 1] - at] = windows
+        last = np.flatnonzero(at_last >= 0)
+        index = lies[at_last[last][:, None] + np.arange(length)]
 
         rest = keep[ends]
-        kept = trees.gather(joined, lies[_ranges(base[ends] + gone[ends], rest)])
-        tails = Tails(keys, np.cumsum(rest) - rest, rest, over[ends], seen, kept, int(rest.sum()))
-        windows = np.repeat(base, made) + stride * _ranges(np.zeros_like(made), made)
-        # A row is the last one of one window at most, so that in the order of their last rows needs no sorting.
-        at_last = np.full(block.count, -1)
-        at_last[lies[windows + length - 1] - int(held.sum())] = windows
-        last = np.flatnonzero(at_last >= 0)
-        rows = trees.gather(joined, lies[at_last[last][:, None] + np.arange(length)])
-        times = None if block.times is None else block.times[last]
-        return Block(rows if len(last) else None, len(last), None, times), _joined(before, tails)
+        kept = lies[ranges(base[ends] + gone[ends], rest)]
+        forgotten = mine[~gone_on & (had + passes > 0)]
+        if len(fresh) > len(mine):  # silent within these rows
+            lost = keep + over > 0
+            lost[ends] = False
+            forgotten = np.append(forgotten, slots[order[start[lost]]])
 
-    def _keys(self, rows: Tree) -> Array:
-        by = self._windows.by
-        if not isinstance(rows, dict) or by not in rows:
-            raise RowsError(
-                f"windows(by={by!r}) was given rows without that column. Expected a dict of columns with it; the rows "
-                f"have {trees.columns(rows)}."
-            )
-        keys: Array = rows[by]
-        if keys.ndim != 1:
-            raise RowsError(
-                f"windows(by={by!r}): the column has rows of shape {keys.shape[1:]}. Expected one key in each row."
-            )
-        return keys
+        def advance() -> None:
+            self._rows.reshape(-1)[self._places(mine, rest)] = kept
+            self._count[mine], self._over[mine], self._seen[mine] = rest, over[ends], self._row + final
+            self._row += len(keys)
+            if len(forgotten):
+                self._expired.add(len(forgotten), self._slots.names[forgotten[0]])
+
+        return index, last, advance
+
+    def _settle(self) -> None:
+        """Take a snapshot, without the keys that are in the state of a new one, or silent for too long."""
+        have = len(self._slots)
+        needed = self._count[:have] + self._over[:have] > 0
+        if (expire := self._windows.expire) is not None:
+            silent = needed & (self._row - self._seen[:have] > expire)
+            if silent.any():
+                self._expired.add(int(silent.sum()), self._slots.names[silent.argmax()])
+            self._count[:have][silent] = 0
+            self._over[:have][silent] = 0
+            needed &= ~silent
+        slots = np.flatnonzero(needed)
+        held = self._count[slots]
+        places = self._places(slots, held)
+        rows = trees.gather(self._changes.rows, self._rows.reshape(-1)[places]) if len(places) else None
+        state = {"keys": self._slots.names[slots], "held": held, "over": self._over[slots], "seen": self._seen[slots]}
+        self._changes.begin(self._row, state, rows, entries=len(slots) + len(places))
+        if have > 2 * len(slots) + SETTLED:
+            self._take(self._row, state)
+        else:
+            self._rows.reshape(-1)[places] = np.arange(len(places))
 
     def own(self) -> Mapping[str, Any]:
-        return {"row": self._row, "tails": None if self._tails is None else self._tails.cursor()}
+        return {**self._changes.own(), "expired": self._expired.count}
 
     def take_up(self, own: Mapping[str, Any]) -> None:
-        self._begin(own["row"], _tails(own["tails"]))
+        snapshot = self._changes.take_up(own)
+        changes = self._changes
+        self._take(changes.row, snapshot)
+        for start in range(changes.snapshot_rows, changes.used, trees.BLOCK_ROWS):
+            rows = trees.cut(changes.rows, start, min(start + trees.BLOCK_ROWS, changes.used))
+            self._advance(keys_of(rows, self._by, "windows"), start)[2]()
+        self._expired.count = own["expired"]
+
+    def counts(self) -> dict[str, int]:
+        counts = super().counts()
+        return {**counts, "expired": counts.get("expired", 0) + self._expired.count}

@@ -17,6 +17,7 @@ from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.keyed_windows import KeyedWindows
+from unbounded.stages.keys import EXPIRE
 from unbounded.stages.stage import Holding, Stage
 
 
@@ -27,18 +28,22 @@ class Windows(Stage):
     length: int
     stride: int = 1
     by: str | None = None
-    expire: int | None = None
+    expire: int | None = EXPIRE
     word = "windows"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", check.positive(self.length, "windows(length)"))
         object.__setattr__(self, "stride", check.positive(self.stride, "windows(stride=…)"))
         if self.expire is not None:
-            if self.by is None:
+            if self.by is None and self.expire != EXPIRE:
                 raise ValueError(
                     "windows(expire=…) was given without by=. Expected the column that tells the keys apart."
                 )
             check.positive(self.expire, "windows(expire=…)")
+
+    def arguments(self) -> dict[str, Any]:
+        # How long a key is remembered is shown though it was not given: it bears on what comes out.
+        return super().arguments() | ({} if self.by is None else {"expire": self.expire})
 
     def rows_per_pass(self, rows: int | None) -> int | None:
         if rows is None or self.by is not None:
@@ -46,7 +51,7 @@ class Windows(Stage):
         return max(0, (rows - self.length) // self.stride + 1)
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Windows(upstream, self) if self.by is None else KeyedWindows(upstream, self)
+        return _Windows(upstream, self) if self.by is None else KeyedWindows(upstream, self, context)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.by is not None:

@@ -1,0 +1,137 @@
+"""The state of a keyed stage as a snapshot and the rows since: what its cursors refer to, in O(1).
+
+A keyed stage changes its arrays in place, block by block, so a cursor can't refer to them. It refers to a snapshot of
+them, taken now and then, and to the rows that came after it: to restore is to take up the snapshot and to go through
+those rows again. A new snapshot falls due when there are more rows since the last one than it has entries itself, so that
+taking snapshots costs each row the same, however many keys there are. Both are pages, written once: a save writes the
+pages that came since the last save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unbounded.core import trees
+from unbounded.core.pages import Page, as_page
+from unbounded.core.trees import Array, Tree
+
+SETTLED = 256
+"""Rows that may come between two snapshots however small these are."""
+
+_PAGE_BYTES = 1 << 18
+
+
+class Changelog:
+    """A snapshot, and the rows since.
+
+    Rows lie one after the other in memory that grows and is never written twice, so that pages can be views of it. The
+    first ones may be the snapshot's own.
+
+    Args:
+        unique: begins the ids of its pages; unlike any other one's.
+    """
+
+    def __init__(self, unique: str) -> None:
+        self._unique = unique
+        self._pages_made = 0
+        self.begin(0)
+
+    def begin(self, row: int, snapshot: Tree | None = None, rows: Tree | None = None, *, entries: int = 0) -> None:
+        """Begin with a snapshot.
+
+        Args:
+            row: the number of the next row of the stream.
+            snapshot: a tree of arrays; None where there is no state.
+            rows: rows of the snapshot, which are kept at the front of the memory. They are given away.
+            entries: how many entries the snapshot has: keys and rows.
+        """
+        count = 0 if rows is None else trees.count(rows)
+        page = None if not entries else self._page({"state": snapshot, "rows": rows, "entries": entries})
+        self._start(row, page, rows, count)
+
+    def _start(self, row: int, snapshot: Page | None, rows: Tree | None, count: int) -> None:
+        self.row = row
+        self.rows = rows
+        """All rows: the snapshot's own, and then those of the log. What lies behind them is not theirs."""
+        self.snapshot_rows = count
+        self._entries = 0 if snapshot is None else int(snapshot.tree["entries"])
+        self.used = count
+        self._snapshot = snapshot
+        self._closed: tuple[Page, ...] = ()
+        self._closed_to = count
+        self._open: tuple[int, Page] | None = None  # a page of the rows that are in no closed one, and to where it goes
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new snapshot had better be taken."""
+        return self.used - self.snapshot_rows > self._entries + SETTLED
+
+    def put(self, rows: Tree, count: int) -> int:
+        """Write rows behind the last ones, and give the place of the first. They count once `accept` is called: until
+        then nothing has changed."""
+        if self.rows is None or self.used + count > trees.count(self.rows) or not _holds(rows, self.rows):
+            # A copy, since pages refer to the memory at hand.
+            size = 2 * self.used + count + SETTLED
+            before = self.rows
+
+            def grown(leaf: Array, *old: Array) -> Array:
+                wide = np.result_type(leaf.dtype, *(each.dtype for each in old))
+                out = trees.empty((size, *leaf.shape[1:]), wide)
+                for each in old:
+                    out[: self.used] = each[: self.used]
+                return out
+
+            self.rows = trees.map_leaves(grown, rows, *(() if before is None else (before,)))
+
+        def write(into: Array, leaf: Array) -> None:
+            into[self.used : self.used + count] = leaf
+
+        trees.map_leaves(write, self.rows, rows)
+        return self.used
+
+    def accept(self, count: int) -> None:
+        """The rows that were put there last are part of the log."""
+        self.used += count
+        self._open = None
+        size = trees.row_bytes(self.rows)
+        if (self.used - self._closed_to) * size >= max(_PAGE_BYTES, self.used * size // 16):
+            self._closed = (*self._closed, self._page(trees.cut(self.rows, self._closed_to, self.used)))
+            self._closed_to = self.used
+
+    def _page(self, tree: Tree) -> Page:
+        self._pages_made += 1
+        return Page(f"{self._unique}-{self._pages_made}", tree)
+
+    # -- cursors -----------------------------------------------------------------------------------------------------
+
+    def own(self) -> Mapping[str, Any]:
+        """As part of a cursor."""
+        pages = self._closed
+        if self.used > self._closed_to:
+            if self._open is None or self._open[0] != self.used:
+                self._open = (self.used, self._page(trees.cut(self.rows, self._closed_to, self.used)))
+            pages = (*pages, self._open[1])
+        return {"row": self.row, "snapshot": self._snapshot, "log": list(pages)}
+
+    def take_up(self, own: Mapping[str, Any]) -> Tree | None:
+        """Go to where `own` was taken, and give the snapshot: whoever takes that up goes on with the rows of the log,
+        which are in `rows` from `snapshot_rows` up to `used`."""
+        snapshot, log = as_page(own["snapshot"]), [Page(*page) for page in own["log"]]
+        rows = None if snapshot is None else snapshot.tree["rows"]
+        count = 0 if rows is None else trees.count(rows)
+        parts = [*([] if rows is None else [rows]), *(page.tree for page in log)]
+        self._start(own["row"], snapshot, trees.join(parts) if parts else None, count)
+        # The pages stay what they are: the next save need not write them again.
+        self._closed = tuple(log)
+        self.used += sum(trees.count(page.tree) for page in log)
+        self._closed_to = self.used
+        return None if snapshot is None else snapshot.tree["state"]
+
+
+def _holds(rows: Tree, memory: Tree) -> bool:
+    """Whether memory holds such values whole: text may have become wider."""
+    pairs = zip(trees.leaves(rows), trees.leaves(memory), strict=True)
+    return all(np.can_cast(leaf.dtype, wide.dtype) for (_, leaf), (_, wide) in pairs)
