@@ -114,4 +114,3 @@ def write_pages(store: _Store[S], pages: Mapping[str, Tree], known: Collection[S
             segment = store.add_segment(name, tree)
         segments.append(segment)
     return segments
-

@@ -79,9 +79,8 @@ class Stats:
             "age": self.age,
         }
         shown["waiting"] = self.waiting
-        shown.update(
-            {n: getattr(self, n) for n in ("bad", "dropped", "missed", "lost", "expired", "in_doubt") if getattr(self, n)}
-        )
+        rare = ("bad", "dropped", "missed", "lost", "expired", "in_doubt")
+        shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
         return {name: float(value) for name, value in shown.items() if value is not None}
 
     def __str__(self) -> str:

@@ -2,9 +2,9 @@
 
 A keyed stage changes its arrays in place, block by block, so a cursor can't refer to them. It refers to a snapshot of
 them, taken now and then, and to the rows that came after it: to restore is to take up the snapshot and to go through
-those rows again. A new snapshot falls due when there are more rows since the last one than it has entries itself, so that
-taking snapshots costs each row the same, however many keys there are. Both are pages, written once: a save writes the
-pages that came since the last save.
+those rows again. A new snapshot falls due when there are more rows since the last one than it has entries itself: what
+snapshots cost a row does not depend on how many keys there are. Both are pages, written once: a save writes the pages
+that came since the last save.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sliding windows over each key's own rows, all keys of a block at once.
 
 A key's rows that later windows need are numbers of rows in a changelog's memory, one line of a matrix for each key. A
-block is put together by key once, and its windows and what each of its keys keeps are then arithmetic on arrays: no step
-is taken key by key, and none over keys that have no row in the block.
+block is put together by key once, and its windows and what each of its keys keeps are then arithmetic on arrays: no
+step is taken key by key, and none over keys that have no row in the block.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class KeyedWindows(Holding):
         self._row = row
         state = snapshot or {"keys": np.empty(0, np.int64), **dict.fromkeys(("held", "over", "seen"), np.empty(0, int))}
         self._slots = Slots(state["keys"])
-        # Of the key in each slot: how many rows it holds, how many of its next ones to pass over first (where the stride
-        # is longer than the window), the number of its last row, and where its rows lie.
+        # Of the key in each slot: how many rows it holds, how many of its next ones to pass over first (where the
+        # stride is longer than the window), the number of its last row, and where its rows lie.
         self._count: Ints = np.array(state["held"], np.int64)
         self._over: Ints = np.array(state["over"], np.int64)
         self._seen: Ints = np.array(state["seen"], np.int64)
@@ -85,7 +85,7 @@ class KeyedWindows(Holding):
             if block.boundary:
                 self._begin(self._row)
             elif self._changes.is_due:
-                with suppress(MemoryError):  # it is tried again after the next block: this one's windows must not be lost
+                with suppress(MemoryError):  # tried again after the next block: this one's windows must not be lost
                     self._settle()
             if out.count or block.boundary:
                 return replace(out, boundary=block.boundary)
