@@ -1,6 +1,6 @@
 """`python -m benchmarks`: every benchmark, one table of figures beside their targets.
 
-Each part runs in a process of its own (and `fit` in one for each backend), so that one framework's threads
+Each part runs in a process of its own (`fit` and `saves` in one for each backend), so that one framework's threads
 and memory stay out of another's figures. They are written as JSON, with the printed Markdown beside it.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "windows", "fit", "costs")
+PARTS = ("batches", "windows", "fit", "saves", "costs")
+ON_EACH_BACKEND = ("fit", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
 
@@ -26,7 +27,7 @@ def main() -> int:
         return 0
     whole = Report()
     for name in options.parts:
-        for backend in BACKENDS if name == "fit" else ("",):
+        for backend in BACKENDS if name in ON_EACH_BACKEND else ("",):
             label = f"{name}-{backend}" if backend else name
             path = options.out / f"{label}.json"
             command = [sys.executable, "-m", "benchmarks", "--only", name, "--out", str(path)]
@@ -69,6 +70,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import fit
 
         return fit.report(quick=quick, ours_too=ours)
+    if name == "saves":
+        from benchmarks import saves
+
+        return saves.report(quick=quick)
     if name == "costs":
         from benchmarks import costs
 

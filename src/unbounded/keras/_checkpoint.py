@@ -1,7 +1,8 @@
 """Checkpoint: the callback that saves model, optimizer, randomness, callbacks and position as one, and goes on there.
 
 A `Director` tells it of the moments of a `fit`, after the other callbacks: what it saves is what all others have made
-of the moment. What goes into a checkpoint is in `_saving.py`; here is when, and what becomes of it in a `fit`.
+of the moment. What goes into a checkpoint is in `_saving.py`, how a run goes on from one in `_resuming.py`; here is
+when one is taken, and how a `fit` ends.
 """
 
 from __future__ import annotations
@@ -15,16 +16,14 @@ from typing import Any
 
 import keras
 
-from unbounded.feed.describe import RunFinished
 from unbounded.feed.epoch import Epoch
 from unbounded.keras import _model, internals
-from unbounded.keras._callbacks import CallbackStates, continue_files
 from unbounded.keras._director import Director
 from unbounded.keras._due import Due
 from unbounded.keras._feed import Feed
+from unbounded.keras._resuming import Resuming
 from unbounded.keras._saving import NotSaved, Saving
 from unbounded.keras._signals import Signals
-from unbounded.store.checkpoints import Saved
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -98,20 +97,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """The name of the signal that ended the last `fit`; None where none did."""
         self._due = Due(every)
         self._owed = False  # one fell due while another was written
-        self._accept_changes = accept_changes
         self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes, wait=wait, local=local)
+        self._resuming = Resuming(feeds[0], self._saving, accept_changes=accept_changes)
         self._director: Director | None = None  # of the fit at hand
         self._signals = Signals(self._interrupt)
-        self._states: CallbackStates | None = None
-        self._resumed: dict[str, Any] | None = None  # what is still to be put back, of a checkpoint
         self._before_round: dict[str, Any] = {}  # what a round of validation will change
         self._round_numbers: list[int] = []
         self._in_round = False
         self._aborted = False  # that round was given up
         self._stopping = False
-        self._finished = False
-        self._placed: Saved | None = None  # the feeds are where it says, and the model is not yet
-        self._is_placed = False
 
     # -- Keras's list of callbacks ---------------------------------------------------------------------------
 
@@ -129,7 +123,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def take_place(self) -> None:
         """A `fit` is about to begin: let the feeds stand where the newest checkpoint says."""
-        self._placed, self._is_placed = self._saving.take_place(), True
+        self._resuming.take_place()
 
     def begin(self, director: Director) -> None:
         """A `fit` begins: take up the newest checkpoint, where there is one."""
@@ -142,80 +136,19 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._director = director
         self._signals.put_back()
         self._signals = Signals(self._interrupt)
-        self._states, self._resumed, self.stopped_by = None, None, None
-        self._in_round = self._stopping = self._aborted = self._finished = False
-        if not self._is_placed:
-            self.take_place()
-        saved, self._placed, self._is_placed = self._placed, None, False
-        if saved is not None:
-            self._restore(saved)
-            continue_files(director.users)
-        elif feed.run != self._saving.directory and feed.core.steps:
-            # A run of its own: what the feed was trained on before it belongs to another one.
-            feed.close_epoch()
-            feed.core.progress.renumber(0)
-        if saved is None:
-            _model.begin(model)
-        feed.run = self._saving.directory
+        self.stopped_by = None
+        self._in_round = self._stopping = self._aborted = self._owed = False
+        self._resuming.begin(model, director.users, self.params["epochs"])
         self._due.saved(feed.core)
-        asked = self.params["epochs"]
-        if feed.epoch_number >= asked:
-            self._finish(f"{feed.epoch_number} epochs")
-        elif saved is not None and saved.info["keras"]["ended"] and asked <= saved.info["keras"]["epochs"]:
-            self._finish(f"{feed.epoch_number} epochs, where {saved.info['keras']['ended']} ended it,")
-        internals.begin_at_epoch(model, max(asked, 1) if self._finished else feed.epoch_number)
         self._signals.install(director)
-
-    def _restore(self, saved: Saved) -> None:
-        """Put the model back; the feeds are in their places."""
-        feed, model = self.feeds[0], self.model
-        state = saved.read_state()
-        if not (model.built and model.optimizer is not None and model.optimizer.built):
-            assert feed.fit is not None
-            _model.build(model, feed.fit.peek())
-        _model.restore_model(model, state["model"], accept_changes=self._accept_changes)
-        self._resumed = state
-
-    def _finish(self, done: str) -> None:
-        """The run is over already: `fit` has nothing to do but to tell the callbacks."""
-        self._finished = True
-        asked = self.params["epochs"]
-        more = max(asked, self.feeds[0].epoch_number) + asked
-        warnings.warn(
-            f"The run has trained {done} already, and {asked} were asked for: nothing is left to train. "
-            f"epochs={more} would go on.",
-            RunFinished,
-            stacklevel=2,
-        )
 
     def before_epoch(self, epoch: int) -> None:
         """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
-        # It stays on the model, and a later fit without this callback would begin there.
-        internals.begin_at_epoch(self.model, None)
-        # The run's number, `initial_epoch` included.
-        self.feeds[0].core.progress.renumber(epoch)
-        self._begin_states()
-
-    def _begin_states(self) -> None:
-        if self._states is None:
-            assert self._director is not None
-            hidden = keras.callbacks.ProgbarLogger
-            self._states = CallbackStates([c for c in self._director.users if not isinstance(c, hidden)])
-            if self._resumed is not None:
-                self._states.restore(self._resumed["callbacks"])
+        self._resuming.before_epoch(self.model, epoch)
 
     def before_steps(self) -> None:
         """All callbacks have begun the epoch; put back what beginning it has changed."""
-        state = self._resumed
-        if state is None:
-            return
-        self._resumed = None
-        core = self.feeds[0].core
-        if core.steps > core.progress.start.steps:
-            _model.restore_metrics(self.model, state["model"])
-            _model.restore_learning_rate(self.model, state["model"])
-            assert self._states is not None
-            self._states.restore(state["callbacks"])
+        self._resuming.before_steps(self.model)
 
     # -- on the way ------------------------------------------------------------------------------------------
 
@@ -282,15 +215,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def before_end(self) -> None:
         """A run that was over already ends with its callbacks as they were: the best weights are theirs to give."""
-        if self._finished:
-            self._begin_states()
+        if self._resuming.finished:
+            self._resuming.begin_states()
 
     def end(self) -> None:
         """`fit` ends: let go of signals and of the directory."""
         self._signals.put_back()
         _model.end(self.model)
         self._director = None
-        self._owed = False
+        self._resuming.end()
         self._saving.close()
         if self._stopping and self._signals.received is not None:
             self.stopped_by = signal.Signals(self._signals.received).name
@@ -353,8 +286,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             changed: of the model's state, what has changed since the moment that is meant.
             last: whether training ends here.
         """
-        states = {} if self._states is None else self._states.state()
         about = {"epochs": self.params["epochs"], "ended": ended}
-        self._owed = not self._saving.write(self.model, states, about, changed or {}, last=last)
+        self._owed = not self._saving.write(
+            self.model, self._resuming.callback_states(), about, changed or {}, last=last
+        )
         if not self._owed:
             self._due.saved(self.feeds[0].core)

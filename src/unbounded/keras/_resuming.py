@@ -1,0 +1,129 @@
+"""Resuming: a run that goes on when a `fit` begins, from the newest checkpoint, to the very batch.
+
+Keras begins training and an epoch before it comes to the batch in the middle of it, and resets much on the way; so do
+its callbacks. So what a checkpoint holds is put back in several moments of a beginning, each after what would undo it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from unbounded.feed.describe import RunFinished
+from unbounded.keras import _model, internals
+from unbounded.keras._callbacks import CallbackStates, continue_files
+from unbounded.keras._feed import Feed
+from unbounded.keras._saving import Saving
+from unbounded.store.saved import Saved
+
+
+class Resuming:
+    """The beginnings of a run's fits.
+
+    Args:
+        feed: what is trained on.
+        saving: the run's checkpoints.
+        accept_changes: let a learning rate that the script has changed replace the checkpoint's.
+    """
+
+    def __init__(self, feed: Feed, saving: Saving, *, accept_changes: bool) -> None:
+        self._feed = feed
+        self._saving = saving
+        self._accept_changes = accept_changes
+        self._saved: Saved | None = None  # the feeds are where it says, and the model is not yet
+        self._is_placed = False
+        self._state: dict[str, Any] | None = None  # what is still to be put back, of a checkpoint
+        self._users: Sequence[Any] = ()  # the other callbacks of the fit at hand
+        self._states: CallbackStates | None = None
+        self.finished = False
+        """Whether the run was over already: `fit` has nothing to do but to tell the callbacks."""
+
+    def take_place(self) -> None:
+        """A `fit` is about to begin: let the feeds stand where the newest checkpoint says."""
+        self._saved, self._is_placed = self._saving.take_place(), True
+
+    def begin(self, model: Any, users: Sequence[Any], epochs: int) -> None:
+        """A `fit` begins, and no other callback has heard of it.
+
+        Args:
+            model: what is trained.
+            users: the other callbacks.
+            epochs: how many are asked for, counted from the run's beginning.
+        """
+        feed = self._feed
+        self._users = users
+        self._states, self._state, self.finished = None, None, False
+        if not self._is_placed:
+            self.take_place()
+        saved, self._saved, self._is_placed = self._saved, None, False
+        if saved is not None:
+            self._restore(model, saved)
+            continue_files(users)
+        else:
+            if feed.run != self._saving.directory and feed.core.steps:
+                # A run of its own: what the feed was trained on before it belongs to another one.
+                feed.close_epoch()
+                feed.core.progress.renumber(0)
+            _model.begin(model)
+        feed.run = self._saving.directory
+        if feed.epoch_number >= epochs:
+            self._finish(f"{feed.epoch_number} epochs", epochs)
+        elif saved is not None and saved.info["keras"]["ended"] and epochs <= saved.info["keras"]["epochs"]:
+            self._finish(f"{feed.epoch_number} epochs, where {saved.info['keras']['ended']} ended it,", epochs)
+        internals.begin_at_epoch(model, max(epochs, 1) if self.finished else feed.epoch_number)
+
+    def _restore(self, model: Any, saved: Saved) -> None:
+        """Put the model back; the feeds are in their places."""
+        state = saved.read_state()
+        if not (model.built and model.optimizer is not None and model.optimizer.built):
+            assert self._feed.fit is not None
+            _model.build(model, self._feed.fit.peek())
+        _model.restore_model(model, state["model"], accept_changes=self._accept_changes)
+        self._state = state
+
+    def _finish(self, done: str, asked: int) -> None:
+        self.finished = True
+        more = max(asked, self._feed.epoch_number) + asked
+        warnings.warn(
+            f"The run has trained {done} already, and {asked} were asked for: nothing is left to train. "
+            f"epochs={more} would go on.",
+            RunFinished,
+            stacklevel=2,
+        )
+
+    def before_epoch(self, model: Any, epoch: int) -> None:
+        """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
+        # It stays on the model, and a later fit without Checkpoint would begin there.
+        internals.begin_at_epoch(model, None)
+        # The run's number, `initial_epoch` included.
+        self._feed.core.progress.renumber(epoch)
+        self.begin_states()
+
+    def begin_states(self) -> None:
+        """Put back the callbacks' states, the first time in a `fit`."""
+        if self._states is None:
+            hidden = keras.callbacks.ProgbarLogger
+            self._states = CallbackStates([c for c in self._users if not isinstance(c, hidden)])
+            if self._state is not None:
+                self._states.restore(self._state["callbacks"])
+
+    def before_steps(self, model: Any) -> None:
+        """All callbacks have begun the epoch; put back what beginning it has changed."""
+        state, self._state = self._state, None
+        core = self._feed.core
+        if state is not None and core.steps > core.progress.start.steps:
+            _model.restore_metrics(model, state["model"])
+            _model.restore_learning_rate(model, state["model"])
+            assert self._states is not None
+            self._states.restore(state["callbacks"])
+
+    def callback_states(self) -> dict[str, Any]:
+        """The states of the other callbacks, for a checkpoint; none before the first epoch of a `fit`."""
+        return {} if self._states is None else self._states.state()
+
+    def end(self) -> None:
+        """The `fit` is over: let go of its callbacks."""
+        self._users = ()
