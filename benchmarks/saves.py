@@ -23,15 +23,23 @@ EVERY = 25  # steps, of some 40 ms each: time enough to write
 
 
 class Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """When each step began and ended, as callbacks hear of it: `Checkpoint` hears last of its end."""
+    """When each step began and ended, as callbacks hear of it: `Checkpoint` hears last of its end. Half-way between two
+    saves it copies an array, so that both meet the same state of the machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
         super().__init__()
         self.begun: list[float] = []
         self.ended: list[float] = []
+        self.copied: list[float] = []
+        self._every = every
+        self._array = np.ones((SIDE, SIDE), np.float32)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """A step begins."""
+        if batch % self._every == self._every // 2:
+            begin = perf_counter()
+            self._array.copy()
+            self.copied.append(perf_counter() - begin)
         self.begun.append(perf_counter())
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -45,9 +53,8 @@ def report(*, quick: bool = False) -> Report:
     model = keras.Sequential([keras.Input((SIDE,)), keras.layers.Dense(SIDE, use_bias=False)])
     model.compile(optimizer=keras.optimizers.SGD(1e-6), loss="mse")
     fitted(model, 3, 3, wait=False)  # makes what is made once
-    apart, losses = fitted(model, saves, EVERY, wait=False)
-    waited, _ = fitted(model, saves, EVERY, wait=True)
-    copied = [copy_of(np.ones((SIDE, SIDE), np.float32)) for _ in range(saves)]
+    apart, losses, copied = fitted(model, saves, EVERY, wait=False)
+    waited, _, _ = fitted(model, saves, EVERY, wait=True)
     ratios = [stall / copy for stall, copy in zip(apart, copied, strict=True)]
     backend = keras.backend.backend()
     note = (
@@ -59,11 +66,11 @@ def report(*, quick: bool = False) -> Report:
     return Report(checks=[Check.of(what, Spread.of(ratios), 1.3, note=note)])
 
 
-def fitted(model: Any, saves: int, every: int, *, wait: bool) -> tuple[list[float], list[float]]:
-    """Seconds between two steps that each save took beyond what lies between others, and what the steps after it took
-    beyond others."""
+def fitted(model: Any, saves: int, every: int, *, wait: bool) -> tuple[list[float], list[float], list[float]]:
+    """Seconds: what each save took between two steps, beyond what lies between others; what the steps after it took,
+    beyond others; and a copy of as many bytes, made between two saves."""
     rows = np.random.default_rng(0).random((256, SIDE), np.float32)
-    clock = Clock()
+    clock = Clock(every)
     with (
         tempfile.TemporaryDirectory() as folder,
         ub.keras.Feed(ub.arrays((rows, rows)).batch(4), ub.Epoch(steps=every * (saves + 1))) as feed,
@@ -74,11 +81,6 @@ def fitted(model: Any, saves: int, every: int, *, wait: bool) -> tuple[list[floa
     steps = np.array(clock.ended) - np.array(clock.begun)
     usual, long = np.median(between), np.median(steps[-every // 2 :])
     at = [every * i for i in range(1, saves + 1)]
-    return [float(between[i - 1] - usual) for i in at], [float(np.sum(steps[i : i + every - 1] - long)) for i in at]
-
-
-def copy_of(array: Any) -> float:
-    """Seconds that a copy takes, into memory that is asked for anew."""
-    begin = perf_counter()
-    array.copy()
-    return perf_counter() - begin
+    stalls = [float(between[i - 1] - usual) for i in at]
+    losses = [float(np.sum(steps[i : i + every - 1] - long)) for i in at]
+    return stalls, losses, clock.copied[:saves]
