@@ -12,6 +12,7 @@ from helpers import wait_until
 from unbounded.core.block import Block
 from unbounded.core.node import EndOfStream
 from unbounded.core.prefetcher import Prefetcher
+from unbounded.core.runtime import SYSTEM
 from unbounded.stages.map import Workers
 from unbounded.stages.prefetch import Ahead
 
@@ -73,7 +74,7 @@ def take(pump: Prefetcher, n: int) -> list[int]:
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_mark_is_that_of_the_last_block_handed_on(threads: int) -> None:
     source = Numbers()
-    pump = Prefetcher(source, threads=threads)  # type: ignore[arg-type]
+    pump = Prefetcher(source, SYSTEM, threads=threads)  # type: ignore[arg-type]
     for i in range(50):
         assert pump.cursor() == {"at": i}
         assert take(pump, 1) == [i]
@@ -84,7 +85,7 @@ def test_the_mark_is_that_of_the_last_block_handed_on(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_error_of_the_upstream_comes_after_the_blocks_before_it_and_the_next_pull_goes_on(threads: int) -> None:
-    pump = Prefetcher(Numbers(fail=(3,)), threads=threads)  # type: ignore[arg-type]
+    pump = Prefetcher(Numbers(fail=(3,)), SYSTEM, threads=threads)  # type: ignore[arg-type]
     assert take(pump, 3) == [0, 1, 2]
     with pytest.raises(OSError, match="at 3"):
         take(pump, 1)
@@ -102,7 +103,7 @@ def test_an_error_of_the_work_leaves_the_mark_and_is_tried_again() -> None:
             raise ValueError("four")
         return block.with_rows(block.rows * 10)
 
-    pump = Workers(Numbers(), work, 3)  # type: ignore[arg-type]
+    pump = Workers(Numbers(), SYSTEM, work, 3)  # type: ignore[arg-type]
     assert take(pump, 4) == [0, 10, 20, 30]
     with pytest.raises(ValueError, match="four"):
         take(pump, 1)
@@ -112,7 +113,7 @@ def test_an_error_of_the_work_leaves_the_mark_and_is_tried_again() -> None:
 
 
 def test_the_end_comes_last_and_stays() -> None:
-    pump = Prefetcher(Numbers(end=5), threads=3)  # type: ignore[arg-type]
+    pump = Prefetcher(Numbers(end=5), SYSTEM, threads=3)  # type: ignore[arg-type]
     assert take(pump, 5) == [0, 1, 2, 3, 4]
     for _ in range(3):
         with pytest.raises(EndOfStream):
@@ -123,7 +124,7 @@ def test_the_end_comes_last_and_stays() -> None:
 
 
 def test_a_restore_throws_away_what_is_queued() -> None:
-    pump = Ahead(Numbers(), 20)  # type: ignore[arg-type]
+    pump = Ahead(Numbers(), SYSTEM, 20)  # type: ignore[arg-type]
     assert take(pump, 3) == [0, 1, 2]
     for at in (1, 100, 2):
         pump.restore({"at": at})
@@ -134,7 +135,7 @@ def test_a_restore_throws_away_what_is_queued() -> None:
 
 def test_it_works_no_further_ahead_than_asked_for_and_sleeps_until_half_is_gone() -> None:
     source = Numbers()
-    pump = Ahead(source, 10)  # type: ignore[arg-type]
+    pump = Ahead(source, SYSTEM, 10)  # type: ignore[arg-type]
     take(pump, 1)
     wait_until(lambda: pump._asleep)
     full = source.at
@@ -148,7 +149,7 @@ def test_it_works_no_further_ahead_than_asked_for_and_sleeps_until_half_is_gone(
 
 def test_a_release_is_passed_on_by_the_thread_that_pulls() -> None:
     source = Numbers()
-    pump = Ahead(source, 2)  # type: ignore[arg-type]
+    pump = Ahead(source, SYSTEM, 2)  # type: ignore[arg-type]
     take(pump, 3)
     pump.release({"at": 3})
     take(pump, 10)
@@ -164,7 +165,7 @@ def test_nothing_yet_is_none_within_the_timeout() -> None:
         def pull(self, timeout: float | None) -> Any:
             return super().pull(timeout) if gate.wait(timeout) else None
 
-    pump = Ahead(Quiet(), 2)  # type: ignore[arg-type]
+    pump = Ahead(Quiet(), SYSTEM, 2)  # type: ignore[arg-type]
     assert pump.pull(0.01) is None
     assert pump.arrivals() == {}
     gate.set()
@@ -206,7 +207,7 @@ class Gate(Numbers):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_away(threads: int) -> None:
     source = Gate(3)
-    pump = Prefetcher(source, threads=threads)  # type: ignore[arg-type]
+    pump = Prefetcher(source, SYSTEM, threads=threads)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
     pump.restore({"at": 1})
@@ -223,7 +224,7 @@ def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_awa
 def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unbounded.core.prefetcher._JOIN", 0.05)
     source = Gate(2)
-    pump = Ahead(source, 5)  # type: ignore[arg-type]
+    pump = Ahead(source, SYSTEM, 5)  # type: ignore[arg-type]
     assert take(pump, 1) == [0]
     assert source.inside.wait(10)
     pump.close()
@@ -240,7 +241,7 @@ def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull()
             super().restore(cursor)
 
     source = Lost(3)
-    pump = Prefetcher(source)  # type: ignore[arg-type]
+    pump = Prefetcher(source, SYSTEM)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
     pump.restore({"at": 99})
@@ -256,7 +257,7 @@ def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull()
 
 def test_a_release_is_never_lost_between_two_threads() -> None:
     source = Numbers()
-    pump = Prefetcher(source, threads=4)  # type: ignore[arg-type]
+    pump = Prefetcher(source, SYSTEM, threads=4)  # type: ignore[arg-type]
     for i in range(1, 200):
         take(pump, 1)
         pump.release({"at": i})
@@ -277,7 +278,7 @@ def test_a_thread_whose_pool_was_retired_while_it_restored_pulls_nothing_after_i
                 assert go_on.wait(10)
 
     source = Slow(3)
-    pump = Prefetcher(source)  # type: ignore[arg-type]
+    pump = Prefetcher(source, SYSTEM)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
     pump.restore({"at": 7})

@@ -241,7 +241,7 @@ class Chain:
             node: Node = head.open([each.top for each in opened], leaves, context.at(places.head))
         else:
             source = head.open(context)
-            sources, node = [source], Turns(source)
+            sources, node = [source], Turns(source, context.runtime)
         node = wrap(node)
         for stage, place in zip(self._stages, places.stages, strict=True):
             node = wrap(stage.open(node, context.at(place)))

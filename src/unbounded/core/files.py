@@ -121,6 +121,14 @@ class Files:
         """Whether there is something of this name."""
         return os.path.lexists(path)
 
+    def resolve(self, path: Path) -> Path:
+        """The one name among all that a file or directory has: absolute, without links."""
+        return path.resolve()
+
+    def is_link(self, path: Path) -> bool:
+        """Whether there is a symbolic link of this name."""
+        return os.path.islink(path)
+
     def is_directory(self, path: Path) -> bool:
         """Whether there is a directory of this name."""
         return os.path.isdir(path)
@@ -156,7 +164,7 @@ class Files:
     def remove(self, path: Path) -> None:
         """Remove a file, or a directory with all that is in it; one that isn't there is no error."""
         try:
-            if self.is_directory(path) and not os.path.islink(path):
+            if self.is_directory(path) and not self.is_link(path):
                 for name in self.list(path):
                     self.remove(path / name)
                 self.rmdir(path)

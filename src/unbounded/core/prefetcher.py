@@ -12,13 +12,13 @@ close) is a request, carried out by whoever uses the upstream next.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from unbounded.core.block import Block, Run
 from unbounded.core.locked import locked
 from unbounded.core.node import Cursor, EndOfStream, Node, Over
+from unbounded.core.runtime import Runtime, Thread
 from unbounded.core.turn import Turn
 
 _SLICE = 0.05  # seconds: how often a thread that waits for data looks whether it is to stop
@@ -41,14 +41,17 @@ class Prefetcher(Over):
     and once the queue is full the threads sleep until half of it is gone.
     """
 
-    def __init__(self, upstream: Node, *, work: Callable[[Any], Any] | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, upstream: Node, runtime: Runtime, *, work: Callable[[Any], Any] | None = None, threads: int = 1
+    ) -> None:
         super().__init__(upstream)
+        self._runtime = runtime
         self._work = work
         self._count = threads
-        self._threads: list[threading.Thread] = []
-        self._turn = Turn()
-        self._lock = threading.Lock()  # guards all below
-        self._state = threading.Condition(self._lock)
+        self._threads: list[Thread] = []
+        self._turn = Turn(runtime)
+        self._lock = runtime.lock()  # guards all below
+        self._state = runtime.condition(self._lock)
         self._pool: object | None = None  # the pool whose threads go on; those of any other end
         self._user: int | None = None  # the thread that uses the upstream
         self._requests: dict[str, Callable[[], None]] = {}  # in the order in which they are carried out
@@ -187,7 +190,7 @@ class Prefetcher(Over):
 
     @locked
     def _occupy(self, timeout: float) -> bool:
-        mine = threading.get_ident()
+        mine = self._runtime.ident()
         if not self._state.wait_for(lambda: self._user in (None, mine), timeout):
             return False
         self._user = mine
@@ -226,7 +229,7 @@ class Prefetcher(Over):
         self._threads = [t for t in self._threads if t.is_alive()]
         for _ in range(self._count):
             name = f"unbounded-{type(self).__name__.lower()}"
-            thread = threading.Thread(target=self._run, args=(pool,), name=name, daemon=True)
+            thread = self._runtime.thread(lambda: self._run(pool), name)
             self._threads.append(thread)
             thread.start()
         # Last: where the launch was interrupted, threads that did start find that they are of no pool, and end.
@@ -253,7 +256,7 @@ class Prefetcher(Over):
                 if self._ahead >= self.room():
                     self._asleep = True
                 elif self._user is None:
-                    self._user = threading.get_ident()
+                    self._user = self._runtime.ident()
                     return True
             self._state.wait()
         return False

@@ -6,6 +6,7 @@ thread runs next. Nothing in the core uses the modules behind it (`threading`, `
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
@@ -40,6 +41,9 @@ class Runtime:
 
     files: Files = Files()
 
+    process_lock: Any = threading.Lock()
+    """Guards what all threads of this process share, whatever they are at work on: which directories it has locked."""
+
     def time(self) -> float:
         """Seconds since 1970: for when rows arrived."""
         return time.time()
@@ -73,6 +77,14 @@ class Runtime:
     def thread(self, target: Callable[[], object], name: str) -> Thread:
         """A thread that is not started yet."""
         return threading.Thread(target=target, name=name, daemon=True)
+
+    def detach(self, target: Callable[[], object]) -> None:
+        """Have something done in a thread of its own, of which nobody hears again.
+
+        May be called where the collector runs: `threading.Thread.start` takes a lock of `threading`'s, which the
+        thread that the collector has interrupted may hold.
+        """
+        _thread.start_new_thread(target, ())
 
     def ident(self) -> int:
         """The number of the thread that asks."""

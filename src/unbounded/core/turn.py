@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from unbounded.core.runtime import Runtime
 
 _TURN = 0.05  # seconds
 
@@ -15,13 +15,16 @@ class Turn:
     thread that pulls, can look whether it is to stop, and say what it waits for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._last: float | None = None
 
     def is_due(self) -> bool:
         """Whether it is time; if so, the next one is due a while later."""
-        now = time.perf_counter()
-        if self._last is not None and now - self._last <= _TURN:
-            return False
-        first, self._last = self._last is None, now
-        return not first
+        now = self._runtime.monotonic()
+        if self._last is not None and now - self._last > _TURN:
+            self._last = None  # never twice in a row: however slow the machine is, rows come between two turns
+            return True
+        if self._last is None:
+            self._last = now
+        return False

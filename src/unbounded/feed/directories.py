@@ -7,7 +7,6 @@ What of a feed goes into a checkpoint is in `snapshot.py`; how a checkpoint is w
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ class Directories:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._run = uuid.uuid4().hex
+        self._run = feed.runtime.unique()
         self._open: dict[str, tuple[Keeper, Checkpoints]] = {}
 
     @classmethod

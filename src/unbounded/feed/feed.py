@@ -7,7 +7,6 @@ after a restart.
 
 from __future__ import annotations
 
-import _thread
 import logging
 import weakref
 from collections.abc import Mapping
@@ -126,7 +125,7 @@ class Feed(Loops):
         """Writes its checkpoints, one at a time."""
         # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.
-        self._dropped = weakref.finalize(self, _thread.start_new_thread, self._top.close, ())
+        self._dropped = weakref.finalize(self, runtime.detach, self._top.close)
         self._dropped.atexit = False  # then its threads end anyway
         sharing.opened(self)
 

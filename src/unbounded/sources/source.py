@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
 from unbounded.core.node import CannotTell, Context, Cursor, Node, Over
+from unbounded.core.runtime import Runtime
 from unbounded.core.turn import Turn
 
 
@@ -62,9 +63,9 @@ def block_rows(context: Context, row_bytes: int) -> int:
 class Turns(Over):
     """Stands after each source, and gives None when it is time: see `Turn`."""
 
-    def __init__(self, source: Node) -> None:
+    def __init__(self, source: Node, runtime: Runtime) -> None:
         super().__init__(source)
-        self._turn = Turn()
+        self._turn = Turn(runtime)
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The source's, when it is its turn."""

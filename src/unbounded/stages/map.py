@@ -12,6 +12,7 @@ from unbounded.core import check, trees
 from unbounded.core.block import Block, Run
 from unbounded.core.node import Context, Cursor, Node
 from unbounded.core.prefetcher import Prefetcher
+from unbounded.core.runtime import Runtime
 from unbounded.core.trees import RowsError, Tree
 from unbounded.stages.calls import Call, Caller
 from unbounded.stages.stage import Stage, Through, name_of, plain
@@ -61,15 +62,15 @@ class Map(_OneToOne):
     def open(self, upstream: Node, context: Context) -> Node:
         what = f"map({name_of(self.fn)})"
         if self.workers:
-            return Workers(upstream, Caller(self.fn, what), self.workers)
+            return Workers(upstream, context.runtime, Caller(self.fn, what), self.workers)
         return _Apply(upstream, self.fn, what)
 
 
 class Workers(Prefetcher):
     """`map(fn, workers=n)`: n threads that call a function, in the order of the blocks."""
 
-    def __init__(self, upstream: Node, fn: Callable[[Any], Any], workers: int) -> None:
-        super().__init__(upstream, work=fn, threads=workers)
+    def __init__(self, upstream: Node, runtime: Runtime, fn: Callable[[Any], Any], workers: int) -> None:
+        super().__init__(upstream, runtime, work=fn, threads=workers)
 
 
 @dataclass(frozen=True)

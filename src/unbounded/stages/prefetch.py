@@ -14,6 +14,7 @@ from unbounded.core.cursor import compose, input_cursors, own_part
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor, Node
 from unbounded.core.prefetcher import Entry, Prefetcher
+from unbounded.core.runtime import Runtime
 from unbounded.stages.stage import Guarantee, Stage
 
 Overflow = Literal["block", "drop_oldest"]
@@ -32,7 +33,7 @@ class Prefetch(Stage):
         object.__setattr__(self, "batches", check.positive(self.batches, "prefetch(batches)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return Ahead(upstream, self.batches)
+        return Ahead(upstream, context.runtime, self.batches)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         return upstream(ordinal)
@@ -44,8 +45,8 @@ class Prefetch(Stage):
 class Ahead(Prefetcher):
     """`prefetch(n)`: n batches, or the next block where that holds more."""
 
-    def __init__(self, upstream: Node, batches: int) -> None:
-        super().__init__(upstream)
+    def __init__(self, upstream: Node, runtime: Runtime, batches: int) -> None:
+        super().__init__(upstream, runtime)
         self._batches = batches
 
     def size(self, block: Block | Run) -> int:
@@ -80,7 +81,8 @@ class Buffer(Stage):
         return "exact" if self.overflow == "block" else "at_most_once"
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Buffer(upstream, self.rows) if self.overflow == "block" else _Dropping(upstream, self.rows)
+        kind = _Buffer if self.overflow == "block" else _Dropping
+        return kind(upstream, context.runtime, self.rows)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.overflow != "block":
@@ -96,8 +98,8 @@ class Buffer(Stage):
 class _Buffer(Prefetcher):
     """First in, first out; the source waits while it is full."""
 
-    def __init__(self, upstream: Node, rows: int) -> None:
-        super().__init__(upstream)
+    def __init__(self, upstream: Node, runtime: Runtime, rows: int) -> None:
+        super().__init__(upstream, runtime)
         self._rows = rows
 
     def size(self, block: Block | Run) -> int:
@@ -116,7 +118,7 @@ class _Dropping(_Buffer):
     the last of them lives on.
     """
 
-    def __init__(self, upstream: Node, rows: int) -> None:
+    def __init__(self, upstream: Node, runtime: Runtime, rows: int) -> None:
         self._log: list[tuple[int, int]] = []  # first row and one past the last, numbered from the stream's beginning
         self._settled = 0  # what became of the rows before this one is settled: handed on, or in the log
         self._dropped = 0
@@ -125,7 +127,7 @@ class _Dropping(_Buffer):
         self._parts: deque[tuple[Block, Cursor]] = deque()  # of a block that was pulled, cut where the log says so
         self._gap: Boundary | None = None  # the last one that was put in the place of rows
         self._passed = False  # a pass ended among the rows that are being dropped again
-        super().__init__(upstream, rows)
+        super().__init__(upstream, runtime, rows)
         self._cursor = compose([self._cursor], {"row": 0, "over": 0})
 
     def room(self) -> int:

@@ -127,7 +127,7 @@ class Log:
         Warns:
             UserWarning: lines in its middle are no records, and were passed over.
         """
-        return read_records(self.path)
+        return read_records(self.path, runtime=self._runtime)
 
     def _open(self) -> int:
         if self._closed:
@@ -181,18 +181,19 @@ class Log:
         )
 
 
-def read_records(path: Path) -> Iterator[Any]:
+def read_records(path: Path, *, runtime: Runtime = SYSTEM) -> Iterator[Any]:
     """The records of a log, whether or not somebody is writing to it; its file is not changed.
 
     Args:
         path: the log's; where there is none, there are no records.
+        runtime: what it is read with.
 
     Warns:
         UserWarning: lines in its middle are no records, and were passed over.
     """
     damaged = 0
     try:
-        file = path.open("rb")
+        file = runtime.files.open_read(path)
     except FileNotFoundError:
         return
     with file:

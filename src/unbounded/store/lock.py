@@ -7,7 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
-from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.core.runtime import Runtime
 
 
 class Lock:
@@ -26,7 +26,6 @@ class Lock:
 
     # Keyed by the process too: a forked child inherits this dictionary, but not the lock.
     _held: ClassVar[weakref.WeakValueDictionary[tuple[int, str], Lock]] = weakref.WeakValueDictionary()
-    _taking: ClassVar[Any] = SYSTEM.lock()
 
     def __init__(self, file: Path, runtime: Runtime) -> None:
         files = runtime.files
@@ -56,8 +55,8 @@ class Lock:
         Raises:
             BlockingIOError: another process has it.
         """
-        key = (runtime.process(), str(directory.resolve()))
-        with cls._taking:  # a second one, closed again, would take the first one's lock with it
+        key = (runtime.process(), str(runtime.files.resolve(directory)))
+        with runtime.process_lock:  # a second one, closed again, would take the first one's lock with it
             lock = cls._held.get(key)
             if lock is None or not lock.holds():
                 lock = cls._held[key] = cls(directory / ".lock", runtime)
@@ -68,7 +67,7 @@ class Lock:
         """Say that `user` writes no more; others may when all users have said so."""
         if self._process != self._runtime.process():  # a forked child has nothing to let go of
             return
-        with self.turn, self._taking:
+        with self.turn, self._runtime.process_lock:
             self._users.discard(user)
             if not self._users:
                 self._closed()
