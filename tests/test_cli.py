@@ -167,7 +167,7 @@ def test_a_url_is_no_directory_of_a_run(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, [*words, "gs://bucket/run"], env={"COLUMNS": "400"})
     assert result.exit_code == 2
-    assert "is a URL, and runs are written to local or mounted file systems alone" in " ".join(result.output.split())
+    assert "is a URL, and a path on a local or mounted file system is expected" in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -191,7 +191,7 @@ def test_a_url_is_no_directory_where_fsspec_is_not_installed(
         ):
             with pytest.raises(ValueError, match=r"is a URL, and without fsspec.*pip install 'unbounded\[remote\]'"):
                 go_on()
-        with pytest.raises(ValueError, match=r"is a URL, and this is written to local or mounted.*'runs/first'"):
+        with pytest.raises(ValueError, match=r"is a URL, and a path on a local or mounted.*'runs/first'"):
             Log(url)
     assert list(tmp_path.iterdir()) == []
 

@@ -55,6 +55,6 @@ def local_path(given: object) -> Path:
         path = "/" + url[2].removeprefix("localhost/")
         raise ValueError(f"{text!r} is a URL, and a path is expected: give {path!r}.")
     raise ValueError(
-        f"{text!r} is a URL, and this is written to local or mounted file systems alone. Give a path such as "
-        "'runs/first': the mount point of the bucket, or a file that you copy there afterwards."
+        f"{text!r} is a URL, and a path on a local or mounted file system is expected: give one such as 'runs/first', "
+        "or one below the mount point of the bucket."
     )
