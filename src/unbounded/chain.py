@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Self
 from unbounded.core.identity import comparable
 from unbounded.core.node import Context, Node, StreamError
 from unbounded.core.runtime import SYSTEM, Runtime
-from unbounded.core.show import words
+from unbounded.core.show import Line, call, words
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.source import Source, Turns
 from unbounded.stages.batch import Batch
 from unbounded.stages.mix import Mix
+from unbounded.stages.mixing import Mixing
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
@@ -31,6 +32,21 @@ class Opened:
     sources: list[Node]
     names: list[str]
     top: Node
+    mixes: tuple[tuple[str, Mixing], ...] = ()
+    """Each mix, and what stands before the names of its inputs."""
+
+    def waited_for(self) -> list[str]:
+        """The sources for which a mix waits."""
+        # Each mix that a source is in waits for what leads to it.
+        return [
+            name
+            for name in self.names
+            if all(
+                name[len(before) :].partition("/")[0] == mix.waits_for
+                for before, mix in self.mixes
+                if name.startswith(before)
+            )
+        ]
 
 
 class Places(NamedTuple):
@@ -63,6 +79,11 @@ class Chain:
     def branches(self) -> Mapping[str, Self]:
         """The streams that are mixed, by their names; none where the head is a source."""
         return self._head.branches if isinstance(self._head, Mix) else {}
+
+    @property
+    def all_parts(self) -> list[Source | Mix | Stage]:
+        """The parts of all branches, each before the mix that it is in, and then its own."""
+        return [part for branch in self.branches.values() for part in branch.all_parts] + list(self.parts)
 
     @property
     def leaves(self) -> dict[str, Self]:
@@ -121,6 +142,27 @@ class Chain:
         """Rows that come out of the last stage in each pass; None where that can't be said, or no pass
         ends."""
         return self._rows_at()[-1]
+
+    def lines(self, name: str = "", depth: int = 0) -> list[Line]:
+        """Each part on a line of its own, those of the streams that are mixed under the mix, with their names."""
+        head, rows, indent = self._head, self._rows_at(), "  " * depth
+        text = call(head.word, {"": "{…}", **head.settings()}) if isinstance(head, Mix) else words(head)
+        lines = [Line(f"{indent}{f'{name}: ' if name else ''}{text}", head, rows[0])]
+        for each, branch in self.branches.items():
+            lines += branch.lines(each, depth + 1)
+        parts = zip(self._stages, rows[1:], strict=True)
+        return lines + [Line(f"{indent}.{words(stage)}", stage, count) for stage, count in parts]
+
+    def input_passes(self) -> dict[str, int | None]:
+        """Rows in a pass of each source of a mix, by its name, as they come out of this chain; None where passes must
+        be counted by the rows that are trained on. Empty without a mix."""
+        # A stage after the mix that leaves rows out, or repeats them, gives a pass other rows than it had.
+        keeps = all(stage.rows_per_pass(1 << 20) == 1 << 20 for stage in self._stages)
+        found: dict[str, int | None] = {}
+        for name, branch in self.branches.items():
+            inner = branch.input_passes() or {"source": branch.rows_per_pass}
+            found |= {_below(name, leaf): rows if keeps else None for leaf, rows in inner.items()}
+        return found
 
     def _rows_at(self) -> list[int | None]:
         """Rows in a pass as the source gives them, and after each stage."""
@@ -238,14 +280,18 @@ class Chain:
             ]
             sources = [source for each in opened for source in each.sources]
             leaves = [len(each.sources) for each in opened]
-            node: Node = head.open([each.top for each in opened], leaves, context.at(places.head))
+            mixing = head.open([each.top for each in opened], leaves, context.at(places.head))
+            node: Node = mixing
+            mixes = [("", mixing)]
+            for name, each in zip(self.branches, opened, strict=True):
+                mixes += [(f"{name}/{before}", mix) for before, mix in each.mixes]
         else:
             source = head.open(context)
-            sources, node = [source], Turns(source, context.runtime)
+            sources, node, mixes = [source], Turns(source, context.runtime), []
         node = wrap(node)
         for stage, place in zip(self._stages, places.stages, strict=True):
             node = wrap(stage.open(node, context.at(place)))
-        return Opened(sources, list(self.leaves), node)
+        return Opened(sources, list(self.leaves), node, tuple(mixes))
 
 
 def _below(name: str, leaf: str) -> str:

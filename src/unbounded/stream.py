@@ -14,7 +14,6 @@ from unbounded.core.block import Run
 from unbounded.core.identity import not_compared
 from unbounded.core.node import EndOfStream, empty_stream
 from unbounded.core.runtime import SYSTEM
-from unbounded.core.show import words
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown
 from unbounded.feed.waiting import Waiting
@@ -272,7 +271,7 @@ class Stream(Lookup):
         """
         self.check_gives_rows()
         opened = self.open()
-        waiting = Waiting([(part.word, words(part)) for part in self.parts], opened.top.counts, SYSTEM)
+        waiting = Waiting(self, opened, SYSTEM)
         waiting.begin()
         passes = 0
         try:
@@ -304,9 +303,7 @@ class Stream(Lookup):
         "Known by type alone" is what a function reads and the fingerprint can't compare: a model, an open file.
         """
         lines = []
-        for part, rows in zip(self.parts, self._rows_at(), strict=True):
-            first = "" if part is self._head else "."
-            text = f"{first}{words(part)}"
+        for text, part, rows in self.lines():
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
             if part.guarantee != "exact":
                 notes.append(part.guarantee.replace("_", " "))
@@ -317,7 +314,7 @@ class Stream(Lookup):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return show.stream(self.parts, self._rows_at(), self.batch_size, self.guarantee)
+        return show.stream(self.lines(), self.batch_size, self.guarantee)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

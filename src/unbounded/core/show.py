@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unbounded.core import trees
 
 
 def words(part: Any) -> str:
     """A source or a stage as the user wrote it."""
-    return f"{part.word}({_arguments(part.arguments())})"
+    return call(part.word, part.arguments())
+
+
+def call(word: str, arguments: dict[str, Any]) -> str:
+    """A call of `word`, as it is written."""
+    return f"{word}({_arguments(arguments)})"
 
 
 def _arguments(arguments: dict[str, Any]) -> str:
@@ -38,18 +43,27 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return ", ".join(shown)
 
 
-def stream(parts: Sequence[Any], rows: Sequence[int | None], batch_rows: int | None, guarantee: str) -> str:
+class Line(NamedTuple):
+    """A part of a stream on a line of its own: as it is written, indented by the mixes that it is in; the part itself;
+    and the rows that come out of it in each pass, where that is known."""
+
+    text: str
+    part: Any
+    rows: int | None
+
+
+def stream(lines: Sequence[Line], batch_rows: int | None, guarantee: str) -> str:
     """A stream's stages as a table: rows in a pass, rows held back and their memory, and what is promised."""
-    given = getattr(parts[0], "rows", None)
+    given = getattr(lines[0].part, "rows", None)
     row_bytes = None if given is None else trees.row_bytes(given)
     body = []
-    for part, count in zip(parts, rows, strict=True):
+    for text, part, count in lines:
         held = _held(part, batch_rows)
         memory = "" if not held else f"{held:,} rows"
         if held and row_bytes is not None:
             memory += f", {size(held * row_bytes)}"
         cells = [
-            f"<code>{'' if part is parts[0] else '.'}{html.escape(words(part))}</code>",
+            f"<code>{html.escape(text).replace('  ', '&emsp;')}</code>",
             "" if count is None else f"{count:,}",
             memory,
             part.guarantee.replace("_", " "),

@@ -8,7 +8,7 @@ one points; what lies between the two is in doubt, and comes again after a resta
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 from unbounded.chain import Opened
@@ -18,15 +18,14 @@ from unbounded.core.cursor import input_cursors
 from unbounded.core.input_buffer import InputBuffer, compose_held
 from unbounded.core.node import Cursor, EndOfStream, Node, StreamError
 from unbounded.core.runtime import Runtime
-from unbounded.core.show import words
 from unbounded.core.trees import Tree
 from unbounded.feed import describe, validate
 from unbounded.feed.counters import Counters
 from unbounded.feed.describe import Position
 from unbounded.feed.epoch import Epoch
-from unbounded.feed.in_flight import Count, InFlight
+from unbounded.feed.in_flight import Count, InFlight, InputCount
 from unbounded.feed.progress import Progress
-from unbounded.feed.stats import Stats
+from unbounded.feed.stats import InputStats, Stats
 from unbounded.feed.waiting import Waiting
 from unbounded.stages.batch import BlocksAsBatches
 from unbounded.stream import Stream
@@ -59,12 +58,13 @@ class AtHand:
         self._needed: deque[Cursor] = deque()  # what the kept checkpoints need, oldest first
         # Of checkpoints that have reached the disk since, and how many are kept: left by the thread that wrote them.
         self._posted: deque[tuple[Cursor, int]] = deque()
-        self.progress = Progress(epoch, self._rows_per_pass, runtime)
+        self._input_passes = stream.input_passes()
+        self.progress = Progress(epoch, self._rows_per_pass, runtime, self._input_passes)
         """Where in its epoch the feed is."""
         self.counters = Counters(runtime)
         """What it counts of its own doing."""
         self._opened: Opened = stream.open(runtime)
-        self._waiting = Waiting([(p.word, words(p)) for p in stream.parts], self._opened.top.counts, runtime)
+        self._waiting = Waiting(stream, self._opened, runtime)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
 
@@ -72,7 +72,7 @@ class AtHand:
         """The run's beginning: nothing at hand, nothing trained."""
         self._held: InputBuffer[Run] = InputBuffer(self._top)
         self._flights: deque[InFlight] = deque()
-        self._tail = Count()  # after all lots
+        self._tail = Count(inputs=(InputCount(),) * len(self._input_passes))  # after all lots
         self._taking_in: tuple[Offset, Count] | None = None  # where it began, while a run is taken in
         self._handed = 0
         self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
@@ -97,7 +97,15 @@ class AtHand:
     def _check_epoch(self, epoch: Epoch | None) -> None:
         if epoch is not None and not isinstance(epoch, Epoch):
             raise TypeError(f"Feed(epoch={epoch!r}): expected an epoch, such as ub.Epoch(steps=1000).")
-        if epoch is not None and epoch.passes is not None and self._rows_per_pass is None:
+        if epoch is not None and isinstance(epoch.passes, Mapping):
+            validate.epoch_of_inputs(self.stream, epoch)
+        elif epoch is not None and isinstance(epoch.passes, int | float) and self._rows_per_pass is None:
+            if self.stream.branches:
+                name = next(iter(self.stream.leaves))
+                raise ValueError(
+                    f"{epoch!r} counts passes of the stream, and a mix has none of its own. Count those of its "
+                    f"sources: passes={{{name!r}: {epoch.passes}}}."
+                )
             if not self.stream.has_passes:
                 raise ValueError(
                     f"{epoch!r} counts passes, and {self.stream!r} has none. Use steps=, rows= or seconds=."
@@ -371,7 +379,14 @@ class AtHand:
         count = self.count
         counts = self._last_counts if self._closed else self._opened.top.counts()
         passes = float(self.progress.passes(count)) if self._rows_per_pass or self.stream.has_passes else None
-        return self.counters.stats(count, passes, counts)
+        return self.counters.stats(count, passes, counts, self._input_stats(count))
+
+    def _input_stats(self, count: Count) -> dict[str, InputStats]:
+        leaves = self.stream.leaves.items() if count.inputs else ()
+        return {
+            name: InputStats(each.rows, float(self.progress.passes(count, name)) if leaf.has_passes else None)
+            for (name, leaf), each in zip(leaves, count.inputs, strict=True)
+        }
 
     @property
     def epoch_stats(self) -> Stats:

@@ -10,7 +10,7 @@ from typing import Any
 from unbounded.core.block import Run
 from unbounded.core.runtime import Runtime
 from unbounded.feed.in_flight import Count
-from unbounded.feed.stats import Stats
+from unbounded.feed.stats import InputStats, Stats
 
 CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows", "bad")
 """What a state carries of it: all other stats follow from the position, or come from the nodes."""
@@ -32,12 +32,20 @@ class Counters:
         self._aged: float = state.get("aged", 0.0)
         self._aged_rows: int = state.get("aged_rows", 0)
         self._looked: float | None = None  # since when the trainer has been at work; None while it does something else
-        self._epoch = Stats(**state.get("epoch", {}))
+        epoch = dict(state.get("epoch", {}))
+        inputs = {name: InputStats(*each) for name, each in epoch.pop("inputs", {}).items()}
+        self._epoch = Stats(**epoch, inputs=inputs)
 
     def state(self) -> dict[str, Any]:
         """As plain data."""
         now = self.stats(Count(), None, {})
-        return {**{name: getattr(now, name) for name in CARRIED}, "epoch": asdict(self._epoch)}
+        return {**{name: getattr(now, name) for name in CARRIED}, "epoch": self._epoch_state()}
+
+    def _epoch_state(self) -> dict[str, Any]:
+        # Positions stay small: what is 0 is left out.
+        state = {name: value for name, value in asdict(self._epoch).items() if value}
+        inputs = {name: list(each) for name, each in state.pop("inputs", {}).items()}
+        return {**state, "inputs": inputs} if inputs else state
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -74,8 +82,14 @@ class Counters:
 
     # -- what it comes to ----------------------------------------------------------------------------------------
 
-    def stats(self, count: Count, passes: float | None, counts: Mapping[str, int]) -> Stats:
-        """All that happened up to `count`; `counts` is what the nodes say."""
+    def stats(
+        self,
+        count: Count,
+        passes: float | None,
+        counts: Mapping[str, int],
+        inputs: Mapping[str, InputStats] | None = None,
+    ) -> Stats:
+        """All that happened up to `count`, in each source of a mix as well; `counts` is what the nodes say."""
         working = 0.0 if self._looked is None else self._runtime.monotonic() - self._looked
         return Stats(
             steps=count.steps,
@@ -93,6 +107,7 @@ class Counters:
             missed=counts.get("missed", 0),
             lost=counts.get("lost", 0),
             expired=counts.get("expired", 0),
+            inputs=inputs or {},
         )
 
     def end_epoch(self, stats: Stats) -> None:

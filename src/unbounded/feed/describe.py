@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from unbounded.core.identity import CannotCompare, change, comparable, is_functi
 from unbounded.core.node import Cursor
 from unbounded.feed.in_flight import Count
 from unbounded.sources.arrays import Arrays
+from unbounded.stages.mix import Mix
 from unbounded.stream import Stream
 
 
@@ -38,7 +39,7 @@ def finished(number: int, asked: int) -> None:
 
 def weakest(stream: Stream) -> str:
     """A sentence that names the parts of a stream which promise less than `exact`."""
-    parts = [part for part in stream.parts if part.guarantee != "exact"]
+    parts = [part for part in stream.all_parts if part.guarantee != "exact" and not isinstance(part, Mix)]
     return " ".join(f"{part.word}() promises {part.guarantee!r}." for part in parts)
 
 
@@ -47,7 +48,7 @@ class Position:
     words."""
 
     def __init__(self, count: Count, words: str) -> None:
-        self.steps, self.rows, self.passes = count
+        self.steps, self.rows, self.passes, _ = count
         self._words = words
 
     def __str__(self) -> str:
@@ -65,10 +66,24 @@ def position(stream: Stream, count: Count, cursor: Cursor) -> str:
         return f"pass {passed + 1:,}, row {row:,} of {per_pass:,}"
     if stream.has_passes:
         return f"pass {count.passes + 1:,}, {count.rows:,} rows trained"
+    if count.inputs:
+        return _position_in_mix(stream, count, leaf_cursors(cursor))
     read = leaf_cursors(cursor)[0].get("row")
     return f"row {count.rows:,}" + (
         "" if read is None or read == count.rows else f", to be read again from row {read:,} of the source"
     )
+
+
+def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor]) -> str:
+    """Such as "row 4,096: old pass 11, row 24 of 100; new row 3,072", and the oldest row that must be read again."""
+    parts, oldest = [], (0, "")
+    for (name, per_pass), leaf, (rows, _) in zip(stream.input_passes().items(), leaves, count.inputs, strict=True):
+        passed, row = divmod(rows, per_pass) if per_pass else (0, rows)
+        parts.append(f"{name} pass {passed + 1:,}, row {row:,} of {per_pass:,}" if per_pass else f"{name} row {row:,}")
+        read = leaf.get("row")
+        if read is not None and rows - read > oldest[0]:
+            oldest = (rows - read, f", {name} to be read again from its row {read:,}, {rows - read:,} rows back")
+    return f"row {count.rows:,}: {'; '.join(parts)}{oldest[1]}"
 
 
 def address(stream: Stream, step: int, row: int) -> str:
@@ -162,6 +177,14 @@ def differences(was: Any, now: Any) -> tuple[list[str], list[str]]:
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             if comparable(old) == comparable(new):
+                continue
+            if word == "mix" and name == "inputs" and old and new:
+                if list(old) != list(new):
+                    found.append(f"it mixed {', '.join(old)} and mixes {', '.join(new)}")
+                for each in old if list(old) == list(new) else ():
+                    changes, open_ = differences(old[each], new[each])
+                    found += [f"of {each!r}, {change}" for change in changes]
+                    unknown += [f"Of {each!r}: {text}" for text in open_]
                 continue
             if is_function(new):
                 old_name = old["function"] if is_function(old) else old

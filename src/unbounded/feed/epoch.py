@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,8 @@ class Epoch:
         steps: this many batches.
         rows: at least this many rows.
         passes: this many passes over the rows of a finite source. Passes are carried: 25 epochs of one pass
-            are 25 passes, whether or not a pass is a whole number of batches.
+            are 25 passes, whether or not a pass is a whole number of batches. Of a mix, passes over the rows of some of
+            its sources, by their names: `passes={"old": 1}`.
         seconds: this long; time that passes while the model waits for data counts.
 
     Raises:
@@ -32,7 +35,7 @@ class Epoch:
 
     steps: int | None = None
     rows: int | None = None
-    passes: float | None = None
+    passes: float | Mapping[str, float] | None = None
     seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -40,17 +43,31 @@ class Epoch:
         if not given:
             raise ValueError("Epoch() was given no bound. Expected at least one of steps=, rows=, passes=, seconds=.")
         for name, value in given.items():
-            whole = name in ("steps", "rows")
-            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= 0 or (whole and value != int(value)):
-                raise ValueError(f"Epoch({name}={value!r}): expected a {'whole ' if whole else ''}number above 0.")
             # Plain numbers: they travel with the state as JSON.
-            object.__setattr__(self, name, int(value) if whole else value.item() if hasattr(value, "item") else value)
+            if name == "passes" and isinstance(value, Mapping):
+                if not value or not all(isinstance(source, str) for source in value):
+                    raise ValueError(
+                        f"Epoch(passes={value!r}): expected a number, or numbers by the names of sources, such as "
+                        "{'old': 1}."
+                    )
+                plain = {source: _number(f"passes={{{source!r}: {each!r}}}", each) for source, each in value.items()}
+                object.__setattr__(self, name, plain)
+            else:
+                object.__setattr__(self, name, _number(name, value, whole=name in ("steps", "rows")))
 
     def __repr__(self) -> str:
         given = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None]
         return f"Epoch({', '.join(given)})"
 
-    def identity(self) -> dict[str, float | None]:
+    def identity(self) -> dict[str, Any]:
         """As plain data."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def _number(name: str, value: Any, *, whole: bool = False) -> Any:
+    """A bound as a plain number above 0; raises ValueError for anything else."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0 or (whole and value != int(value)):
+        shown = name if "=" in name else f"{name}={value!r}"
+        raise ValueError(f"Epoch({shown}): expected a {'whole ' if whole else ''}number above 0.")
+    return int(value) if whole else value.item() if hasattr(value, "item") else value

@@ -169,7 +169,7 @@ class Feed(Loops):
             "fingerprint": self.stream.fingerprint,
             "stream": to_plain(self.stream.identity()),
             "position": to_plain(self._cursor()),
-            "count": list(self.count),
+            "count": self.count.state(),
             "epoch": self.progress.state(),
             "tally": self.counters.state(),
             "on_nan": self._on_nan,
@@ -230,7 +230,7 @@ class Feed(Loops):
         """Go to a position of this very feed, whose source still has, or can read again, what follows."""
         self._begin()
         self._held.restore(*addresses(cursor))
-        self._tail = Count(*state["count"])
+        self._tail = Count.of(state["count"])
         self._handed = self._fetched = self._trained = self._since = self._tail.steps
         self.progress.restore(state["epoch"])
         self.counters.begin(state["tally"])

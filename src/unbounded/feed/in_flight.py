@@ -7,19 +7,41 @@ stream) follows from the lot it lies in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unbounded.core.block import Offset, Run
 
 
+class InputCount(NamedTuple):
+    """How far a point in the run is from its beginning in one source of a mix: rows of it, and those of its passes that
+    ended before the last of them."""
+
+    rows: int = 0
+    passes: int = 0
+
+
 class Count(NamedTuple):
-    """How far a point in the run is from its beginning."""
+    """How far a point in the run is from its beginning; `inputs` says it for each source of a mix."""
 
     steps: int = 0
     rows: int = 0
     passes: int = 0
+    inputs: tuple[InputCount, ...] = ()
+
+    def state(self) -> list[Any]:
+        """As plain data."""
+        return [*self[:3], *([list(map(list, self.inputs))] if self.inputs else [])]
+
+    @classmethod
+    def of(cls, state: Sequence[Any]) -> Count:
+        """What `state` gave."""
+        steps, rows, passes, *inputs = state
+        return cls(steps, rows, passes, tuple(InputCount(*each) for found in inputs for each in found))
 
 
 @dataclass(slots=True)
@@ -35,6 +57,7 @@ class InFlight:
     before: Count
     bad: Mapping[int, int] | None = None
     checked: bool = False
+    _inputs: NDArray[np.int64] | None = None
 
     @property
     def end(self) -> int:
@@ -51,7 +74,16 @@ class InFlight:
         i = step - self.before.steps
         run = self.run
         passes = sum(1 for at, b in run.boundaries if at <= i and b.kind == "pass")
-        return Count(step, self.before.rows + min(i * run.size, run.total), self.before.passes + passes)
+        inputs = self.before.inputs
+        if inputs and i:
+            inputs = tuple(InputCount(*each) for each in self._counted()[i - 1].tolist())
+        return Count(step, self.before.rows + min(i * run.size, run.total), self.before.passes + passes, inputs)
+
+    def _counted(self) -> NDArray[np.int64]:
+        """Rows and passes of each source of a mix after each batch, of shape (batches, sources, 2)."""
+        if self._inputs is None:
+            self._inputs = _counted(self.run, np.array(self.before.inputs, np.int64))
+        return self._inputs
 
     def at_step(self, step: int) -> Offset:
         """The point before batch number `step`, in what the stream gave."""
@@ -75,3 +107,26 @@ class InFlight:
             if seen >= passes:
                 return self.before.steps + at
         return self.end + 1
+
+    def first_step_with_input(self, index: int, *, rows: int | None = None, passes: int = 0) -> int:
+        """The same by the rows, or by the passes, of one source of a mix."""
+        goal, which = (passes, 1) if rows is None else (rows, 0)
+        if self.before.inputs[index][which] >= goal:
+            return self.before.steps
+        at = int(np.searchsorted(self._counted()[:, index, which], goal)) if self.run.count else 0
+        return self.before.steps + at + 1
+
+
+def _counted(run: Run, before: NDArray[np.int64]) -> NDArray[np.int64]:
+    batches, sources = run.count, len(before)
+    out = np.tile(before, (batches, 1, 1))
+    if run.provenance is None or not batches:
+        return out  # a stage after the mix makes rows that are of no one source
+    leaf, passes = run.provenance & 0xFF, run.provenance >> 8
+    cell = np.arange(run.total) // run.size * sources + leaf
+    out[:, :, 0] += np.bincount(cell, minlength=batches * sources).reshape(batches, sources).cumsum(axis=0)
+    ended = np.zeros(batches * sources, np.int64)
+    np.maximum.at(ended, cell, passes)
+    ended = np.maximum.accumulate(ended.reshape(batches, sources), axis=0)
+    out[:, :, 1] = np.maximum(out[:, :, 1], ended)
+    return out

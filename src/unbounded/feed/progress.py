@@ -10,7 +10,7 @@ from typing import Any
 
 from unbounded.core.runtime import Runtime
 from unbounded.feed.epoch import Epoch
-from unbounded.feed.in_flight import Count, InFlight
+from unbounded.feed.in_flight import Count, InFlight, InputCount
 
 _BEGINNING = Count()
 
@@ -19,13 +19,13 @@ _BEGINNING = Count()
 class _Current:
     """The epoch at hand. It changes by one assignment, so that an exception between any two lines finds a whole one.
 
-    `goal` is the number of passes at which it ends, `seconds` what it took before it was last taken up, `left` says
-    that its trainer has left it before its end.
+    `goals` are the numbers of passes at which it ends, by the names of sources, "" for those of the stream; `seconds`
+    is what it took before it was last taken up; `left` says that its trainer has left it before its end.
     """
 
     number: int = 0
     start: Count = _BEGINNING
-    goal: Fraction | None = None
+    goals: Mapping[str, Fraction] | None = None
     seconds: float = 0.0
     begun: float | None = None
     left: bool = False
@@ -34,19 +34,29 @@ class _Current:
 class Progress:
     """The epoch at hand.
 
-    `epoch` says how much an epoch is, None leaving it to the trainer; `rows_per_pass` is None where passes must be
-    counted by their ends.
+    Args:
+        epoch: how much an epoch is; None leaves it to the trainer.
+        rows_per_pass: rows in a pass; None where passes must be counted by their ends.
+        runtime: the feed's.
+        inputs: the same for each source of a mix, by its name, in order.
     """
 
-    def __init__(self, epoch: Epoch | None, rows_per_pass: int | None, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        epoch: Epoch | None,
+        rows_per_pass: int | None,
+        runtime: Runtime,
+        inputs: Mapping[str, int | None] | None = None,
+    ) -> None:
         self.epoch = epoch
         self._rows_per_pass = rows_per_pass
+        self._inputs = {name: (i, rows) for i, (name, rows) in enumerate((inputs or {}).items())}
         self._runtime = runtime
         self.begin()
 
     def begin(self) -> None:
         """The run's beginning."""
-        self._now = _Current()
+        self._now = _Current(start=Count(inputs=(InputCount(),) * len(self._inputs)))
 
     @property
     def number(self) -> int:
@@ -82,17 +92,34 @@ class Progress:
 
     # -- bounds --------------------------------------------------------------------------------------------------
 
-    def passes(self, count: Count) -> Fraction:
-        """Passes up to a point: exact where it is known how many rows a pass has, else those that have ended."""
-        return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
+    def passes(self, count: Count, source: str = "") -> Fraction:
+        """Passes up to a point, of the stream or of one source of a mix: exact where it is known how many rows a pass
+        has, else those that have ended."""
+        if not source:
+            return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
+        index, per_pass = self._inputs[source]
+        rows, passes = count.inputs[index]
+        return Fraction(rows, per_pass) if per_pass else Fraction(passes)
 
-    def goal(self, passes: float) -> Fraction:
-        """The passes at which the epoch ends. They are carried: counted on from the last goal, not from where a batch
-        happened to end."""
-        if self._now.goal is None:
-            self._now = replace(self._now, goal=self.passes(self.start) + Fraction(str(passes)))
-        assert self._now.goal is not None
-        return self._now.goal
+    def goals(self) -> Mapping[str, Fraction]:
+        """The passes at which the epoch ends, by the names of sources, "" for those of the stream. They are carried:
+        counted on from the last goal, not from where a batch happened to end."""
+        passes = None if self.epoch is None else self.epoch.passes
+        if passes is None:
+            return {}
+        goals = self._now.goals
+        if goals is None or goals.keys() != (passes.keys() if isinstance(passes, Mapping) else {""}):
+            goals = {name: self.passes(self.start, name) + each for name, each in self._asked().items()}
+            self._now = replace(self._now, goals=goals)
+        return goals
+
+    def _asked(self) -> dict[str, Fraction]:
+        """The passes of an epoch, by the names of sources."""
+        passes = None if self.epoch is None else self.epoch.passes
+        if passes is None:
+            return {}
+        asked = passes if isinstance(passes, Mapping) else {"": passes}
+        return {name: Fraction(str(each)) for name, each in asked.items()}
 
     def leave(self) -> None:
         """The trainer wants no more of this epoch's batches."""
@@ -112,7 +139,7 @@ class Progress:
             self.out_of_time
             or (epoch.steps is not None and now.steps - start.steps >= epoch.steps)
             or (epoch.rows is not None and now.rows - start.rows >= epoch.rows)
-            or (epoch.passes is not None and self.passes(now) >= self.goal(epoch.passes))
+            or any(self.passes(now, name) >= goal for name, goal in self.goals().items())
         )
 
     def end_in(self, flight: InFlight) -> int:
@@ -124,9 +151,12 @@ class Progress:
             end = min(end, self.start.steps + epoch.steps)
         if epoch.rows is not None:
             end = min(end, flight.first_step_with(self.start.rows + epoch.rows))
-        if epoch.passes is not None:
-            goal = self.goal(epoch.passes)
-            if self._rows_per_pass is not None:
+        for name, goal in self.goals().items():
+            if name:
+                index, per_pass = self._inputs[name]
+                rows = math.ceil(goal * per_pass) if per_pass else None
+                end = min(end, flight.first_step_with_input(index, rows=rows, passes=math.ceil(goal)))
+            elif self._rows_per_pass is not None:
                 end = min(end, flight.first_step_with(math.ceil(goal * self._rows_per_pass)))
             else:
                 end = min(end, flight.first_step_with_passes(math.ceil(goal)))
@@ -154,9 +184,9 @@ class Progress:
                 found.append(epoch.steps)
             if epoch.rows is not None:
                 found.append(by_rows(start.rows + epoch.rows))
-            if epoch.passes is not None:
-                per_pass = self._rows_per_pass
-                found.append(None if per_pass is None else by_rows(math.ceil(self.goal(epoch.passes) * per_pass)))
+            for name, goal in self.goals().items():
+                per_pass = None if name else self._rows_per_pass
+                found.append(None if per_pass is None else by_rows(math.ceil(goal * per_pass)))
         if declared_rows is not None:
             found.append(by_rows(declared_rows))
         for each in found:
@@ -167,27 +197,29 @@ class Progress:
 
     def end(self, reached: Count) -> None:
         """It is over, where `reached` says: the next one begins there."""
-        epoch, goal = self.epoch, None
-        if epoch is not None and epoch.passes is not None and self.passes(reached) >= self.goal(epoch.passes):
-            goal = self.goal(epoch.passes) + Fraction(str(epoch.passes))
-        self._now = _Current(self.number + 1, reached, goal)
+        goals = {}
+        for name, passes in self._asked().items():
+            # Each on its own: a goal that was not reached is left behind.
+            now, goal = self.passes(reached, name), self.goals()[name]
+            goals[name] = (goal if now >= goal else now) + passes
+        self._now = _Current(self.number + 1, reached, goals or None)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """As plain data."""
         now = self._now
-        goal = None if now.goal is None else str(now.goal)
+        goals = None if now.goals is None else {name: str(goal) for name, goal in now.goals.items()}
         return {
             "number": now.number,
-            "start": list(now.start),
-            "goal": goal,
+            "start": now.start.state(),
+            "goals": goals,
             "seconds": self.seconds,
             "left": now.left,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` gave."""
-        goal = None if state["goal"] is None else Fraction(state["goal"])
-        start = Count(*state["start"])
-        self._now = _Current(state["number"], start, goal, state["seconds"], None, state.get("left", False))
+        goals = None if state["goals"] is None else {name: Fraction(goal) for name, goal in state["goals"].items()}
+        start = Count.of(state["start"])
+        self._now = _Current(state["number"], start, goals, state["seconds"], None, state.get("left", False))

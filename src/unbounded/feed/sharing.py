@@ -24,25 +24,28 @@ def opened(feed: AtHand) -> None:
 
 def others(feed: AtHand) -> list[Any]:
     """The other open feeds that call the same function."""
-    fn = _live_function(feed)
-    if fn is None:
-        return []
-    return [other for other in list(_OPEN) if other is not feed and not other.closed and _live_function(other) is fn]
+    return [other for other in list(_OPEN) if other is not feed and not other.closed and _shared(feed, other)]
 
 
 def reads(feed: AtHand) -> None:
-    """A loop over a feed begins: where it shares its source, that is said, once for each feed."""
+    """A loop over a feed begins: where it shares a source, that is said, once for each feed."""
     if feed in _READ:
         return
     _READ.add(feed)
-    if others(feed):
+    for other in others(feed)[:1]:
         _log.warning(
             "%s is read by two feeds at once, and can't go back: each calls it anew. Where both calls draw from one "
             "queue, each feed gets a part of its rows only, and what one reads is never trained on by the other.",
-            words(feed.stream.parts[0]),
+            words(_shared(feed, other)[0]),
         )
 
 
-def _live_function(feed: AtHand) -> Any:
-    source = feed.stream.parts[0]
-    return source.fn if isinstance(source, Generate) and source.guarantee != "exact" else None
+def _shared(feed: AtHand, other: AtHand) -> list[Any]:
+    """The sources of a feed that can't go back and whose function another feed calls, too."""
+    theirs = [id(source.fn) for source in _live(other)]
+    return [source for source in _live(feed) if id(source.fn) in theirs]
+
+
+def _live(feed: AtHand) -> list[Any]:
+    sources = feed.stream.sources
+    return [source for source in sources if isinstance(source, Generate) and source.guarantee != "exact"]

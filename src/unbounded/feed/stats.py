@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class InputStats(NamedTuple):
+    """What was trained on of one source of a mix: rows, and passes over its rows; None where there are none."""
+
+    rows: int
+    passes: float | None
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Stats:
         missed: rows that did not come, in the gaps that the source noticed.
         lost: rows that a killed run had read from a source that can't go back, and not saved.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence, as far as that was noticed.
+        inputs: of a mix, the rows and passes of each source, by its name.
     """
 
     steps: int = 0
@@ -45,6 +54,7 @@ class Stats:
     missed: int = 0
     lost: int = 0
     expired: int = 0
+    inputs: Mapping[str, InputStats] = field(default_factory=dict)
 
     @property
     def reuse(self) -> float | None:
@@ -67,8 +77,12 @@ class Stats:
 
         A resumed run fetches again what was fetched ahead and not trained on: that is not fewer than none.
         """
-        more = map(_minus, _values(self), _values(earlier))
-        return Stats(*(max(0, value) if name == "fetched" else value for name, value in zip(_NAMES, more, strict=True)))
+        more = dict(zip(_NAMES, map(_minus, _values(self), _values(earlier)), strict=True))
+        none = InputStats(0, 0.0)
+        inputs = {
+            name: InputStats(*map(_minus, each, earlier.inputs.get(name, none))) for name, each in self.inputs.items()
+        }
+        return Stats(**{**more, "fetched": max(0, more["fetched"])}, inputs=inputs)
 
     def logs(self) -> dict[str, float]:
         """As numbers for a trainer's logs, for a History, a CSV file or TensorBoard."""
@@ -78,6 +92,8 @@ class Stats:
             "reuse": self.reuse,
             "age": self.age,
         }
+        for name, each in self.inputs.items():
+            shown |= {f"rows/{name}": each.rows, f"passes/{name}": each.passes}
         shown["waiting"] = self.waiting
         rare = ("bad", "dropped", "missed", "lost", "expired", "in_doubt")
         shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
@@ -98,5 +114,5 @@ def _minus(a: Any, b: Any) -> Any:
     return a if b is None else None if a is None else a - b
 
 
-_NAMES = tuple(field.name for field in fields(Stats))
+_NAMES = tuple(each.name for each in fields(Stats) if each.name != "inputs")
 _values = attrgetter(*_NAMES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NoReturn
 
 from unbounded.core import finite_rows, trees
 from unbounded.core.node import Node, StreamError, empty_stream
 from unbounded.core.trees import RowsError
 from unbounded.feed import describe
+from unbounded.feed.epoch import Epoch
 from unbounded.feed.in_flight import InFlight
 from unbounded.sources.live import Live
 from unbounded.stream import Stream
@@ -43,6 +45,21 @@ def unsavable(source: Node) -> None:
                 "back travel with the checkpoint, and these can't be saved so that loading runs no code. Yield "
                 "numbers, or text: np.array(names, dtype='U')."
             )
+
+
+def epoch_of_inputs(stream: Stream, epoch: Epoch) -> None:
+    """Raise ValueError where an epoch that counts passes of sources by their names is none of this stream."""
+    assert isinstance(epoch.passes, Mapping)
+    known = stream.input_passes()
+    if not known:
+        raise ValueError(f"{epoch!r} names sources, and {stream!r} is no mix. Use passes=1, without a name.")
+    for name, passes in epoch.passes.items():
+        if name not in known:
+            raise ValueError(f"{epoch!r} names {name!r}. Expected a source of the mix: {', '.join(map(repr, known))}.")
+        if not stream.leaves[name].has_passes:
+            raise ValueError(f"{epoch!r} counts passes of {name!r}, which has none. Use steps=, rows= or seconds=.")
+        if known[name] is None and passes != int(passes):
+            raise ValueError(f"{epoch!r}: how many rows a pass of {name!r} has is not known here. Use whole passes.")
 
 
 def skipping(stream: Stream) -> Stream:

@@ -7,9 +7,11 @@ logging.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
 
+from unbounded.chain import Chain, Opened
 from unbounded.core.runtime import Runtime
+from unbounded.core.show import words
+from unbounded.stages.stage import Stage
 
 _log = logging.getLogger("unbounded")
 # Stages that take in rows and may give none.
@@ -21,16 +23,15 @@ class Waiting:
     """One feed's wait for its next batch.
 
     Args:
-        parts: the word of the source and of each stage, and each as the user wrote it.
-        counts: what the running nodes count, as `Node.counts` gives it.
+        stream: what is fed.
+        opened: the running nodes.
         runtime: the feed's.
     """
 
-    def __init__(
-        self, parts: Sequence[tuple[str, str]], counts: Callable[[], Mapping[str, int]], runtime: Runtime
-    ) -> None:
-        self._parts = parts
-        self._counts = counts
+    def __init__(self, stream: Chain, opened: Opened, runtime: Runtime) -> None:
+        self._sources = {name: words(leaf.parts[0]) for name, leaf in stream.leaves.items()}
+        self._stages = [(part.word, words(part)) for part in stream.all_parts if isinstance(part, Stage)]
+        self._opened = opened
         self._runtime = runtime
         self.end()
 
@@ -41,7 +42,7 @@ class Waiting:
         self._waited = 0.0
         self._asked = 0.0
         self._due = _FIRST
-        self._before: Mapping[str, int] | None = None
+        self._before: tuple[list[int], int] | None = None
 
     def begin(self) -> None:
         """The feed asks for a batch."""
@@ -60,17 +61,34 @@ class Waiting:
             self.sentence = self._words(self._before, self._counts())
             _log.warning("%s", self.sentence)
 
-    def _words(self, before: Mapping[str, int], now: Mapping[str, int]) -> str:
-        source = self._parts[0][1]
-        rows = now.get("fetched", 0) - before.get("fetched", 0)
+    def _counts(self) -> tuple[list[int], int]:
+        """Rows that each source has given, and rows with a value that is not finite."""
+        fetched = [source.counts().get("fetched", 0) for source in self._opened.sources]
+        return fetched, self._opened.top.counts().get("bad", 0)
+
+    def _words(self, before: tuple[list[int], int], now: tuple[list[int], int]) -> str:
+        given = [after - then for then, after in zip(before[0], now[0], strict=True)]
         text = f"Waiting for a batch for {self._waited:,.0f} seconds: "
-        if not rows:
-            return text + f"{source} has given no row in this time."
-        text += f"{source} has given {rows:,} rows in this time, and none of them completed a batch."
-        bad = now.get("bad", 0) - before.get("bad", 0)
+        silent = [self._named(name) for name, rows in zip(self._sources, given, strict=True) if not rows]
+        if silent:
+            # What a mix waits for gives nothing, and then the others are not asked.
+            waited = self._opened.waited_for()
+            silent = [self._named(name) for name in self._sources if name in waited] or silent
+            return text + f"{' and '.join(silent)} {'has' if len(silent) == 1 else 'have'} given no row in this time."
+        rows = " and ".join(
+            f"{self._named(name)} has given {each:,} rows in this time"
+            for name, each in zip(self._sources, given, strict=True)
+        )
+        text += f"{rows}, and none of them completed a batch."
+        bad = now[1] - before[1]
         if bad:
             text += f" {bad:,} rows have a NaN or an infinity."
-        holding = [f".{text}" for word, text in self._parts[1:] if word in _HOLDING]
+        holding = [f".{text}" for word, text in self._stages if word in _HOLDING]
         if holding:
             text += f" Rows are held back or left out by {', '.join(holding)}."
         return text
+
+    def _named(self, name: str) -> str:
+        """A source as the user wrote it, with its name where there are several."""
+        text = self._sources[name]
+        return text if len(self._sources) == 1 else f"{name!r}, {text},"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from unbounded.core import check
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed
+from unbounded.feed.stats import Stats
 
 
 class Due:
@@ -21,7 +25,7 @@ class Due:
         self.every = every
         self._steps = 0
         self._rows = 0
-        self._passes = 0.0
+        self._passes: dict[str, float] = {}
         self._time = 0.0
 
     @property
@@ -32,7 +36,8 @@ class Due:
     def saved(self, feed: Feed) -> None:
         """A checkpoint was written, or read, where the feed stands now."""
         stats = feed.stats
-        self._steps, self._rows, self._passes = stats.steps, stats.rows, stats.passes or 0.0
+        self._steps, self._rows = stats.steps, stats.rows
+        self._passes = self._passed(stats)
         self._time = feed.runtime.monotonic()
 
     def since(self, feed: Feed) -> int:
@@ -55,4 +60,10 @@ class Due:
         stats = feed.stats
         if every.rows is not None and stats.rows - self._rows >= every.rows:
             return True
-        return every.passes is not None and (stats.passes or 0.0) - self._passes >= every.passes
+        passed = self._passed(stats)
+        asked = every.passes if isinstance(every.passes, Mapping) else {"": every.passes or math.inf}
+        return any(passed.get(name, 0.0) - self._passes.get(name, 0.0) >= passes for name, passes in asked.items())
+
+    def _passed(self, stats: Stats) -> dict[str, float]:
+        """Passes of the stream, by "", and of each source of a mix, by its name."""
+        return {"": stats.passes or 0.0} | {name: each.passes or 0.0 for name, each in stats.inputs.items()}

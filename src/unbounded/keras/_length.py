@@ -43,7 +43,7 @@ def epoch_steps(feed: Feed, multiple: int = 1) -> tuple[int, int | None]:
     if epoch is not None and epoch.passes is not None:
         if per_pass is None:
             return done, None
-        left.append(by_rows(feed.progress.goal(epoch.passes) * per_pass))
+        left += [by_rows(goal * per_pass) for goal in feed.progress.goals().values()]
     rounded = [math.ceil(steps / multiple) * multiple for steps in left]
     if epoch is not None and epoch.steps is not None:
         rounded.append(max(0, epoch.steps - done))

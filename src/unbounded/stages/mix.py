@@ -74,8 +74,12 @@ class Mix:
     def arguments(self) -> dict[str, Any]:
         """What it was given, as the stream's repr shows it."""
         inputs = ", ".join(f"{name!r}: {branch!r}" for name, branch in self.branches.items())
+        return {"": f"{{{inputs}}}", **self.settings()}
+
+    def settings(self) -> dict[str, Any]:
+        """The same without the streams."""
         rows = [(at, self._by_name(weights)) for at, weights in self.table]
-        given: dict[str, Any] = {"": f"{{{inputs}}}", "weights": rows[0][1] if len(rows) == 1 else rows}
+        given: dict[str, Any] = {"weights": rows[0][1] if len(rows) == 1 else rows}
         defaults = {"seed": 0, "on_silence": "wait", "patience": 1.0, "ends": "first"}
         return given | {k: getattr(self, k) for k, v in defaults.items() if getattr(self, k) != v}
 
