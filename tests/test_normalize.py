@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import first, table
-from unbounded.stages.normalize import GROUP, normalized, start
+from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.node import EndOfStream
+from unbounded.stages.moments import GROUP, normalized, start
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -108,8 +115,97 @@ def test_only_the_columns_named_are_changed_and_dtypes_stay() -> None:
     assert (pair[1] != rows["b"]).any()
 
 
+def by_key(keys: list[Any], x: np.ndarray, expire: int | None) -> np.ndarray:
+    """Key by key and row by row, by the words of the docs."""
+    states: dict[Any, Any] = {}
+    last: dict[Any, int] = {}
+    out = np.empty_like(x)
+    for i, key in enumerate(keys):
+        if expire is not None and key in last and i - last[key] > expire:
+            del states[key]
+        last[key] = i
+        out[i : i + 1], states[key] = normalized(x[i : i + 1], states.get(key) or start(x.shape[1]))
+    return out
+
+
+@given(st.data(), st.sampled_from([2, 40]), st.none() | st.integers(1, 30), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_keyed_statistics_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and_wherever_it_resumes(
+    data: Any, many: int, expire: int | None, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    n = int(random.integers(1, 400))
+    keys = random.integers(0, random.integers(1, many + 1), n)
+    x = random.normal(5, 2, (n, 2))
+    x[random.integers(0, n, n // 10)] = np.nan
+    rows = {"k": keys, "x": x, "y": x[:, 0].astype(np.float32)}
+    cuts = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=4))
+    stream = ub.arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=expire)
+    got: list[Any] = []
+    cursor: Any = None
+    for turn in itertools.count():
+        # Another run goes on each time, from the cursor as plain data, with blocks of another length.
+        top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
+        if cursor is not None:
+            top.restore(from_plain(json.loads(json.dumps(to_plain(cursor)))))
+        try:
+            for _ in range(3):
+                block = top.pull(None)
+                got += [block.rows] if block is not None and block.count else []
+            cursor = top.cursor()
+        except EndOfStream:
+            break
+        finally:
+            top.close()
+    assert np.concatenate([g["x"] for g in got]).tobytes() == by_key(keys.tolist(), x, expire).tobytes()
+    expected = by_key(keys.tolist(), rows["y"][:, None].astype(np.float64), expire)[:, 0].astype(np.float32)
+    assert np.concatenate([g["y"] for g in got]).tobytes() == expected.tobytes()
+
+
+def test_keys_with_thousands_of_rows_and_keys_with_one_come_out_as_key_by_key() -> None:
+    random = np.random.default_rng(7)
+    keys = np.where(
+        random.random(9_000) < 0.4,
+        0,
+        np.where(random.random(9_000) < 0.5, 1 + random.integers(0, 60, 9_000), np.arange(9_000)),
+    )
+    x = random.normal(size=(9_000, 1)) * 10 ** random.integers(0, 6, (9_000, 1))
+    expected = by_key(keys.tolist(), x, None)
+    for size in (37, 2_000, 9_000):
+        top: Any = ub.arrays({"k": keys, "x": x}, shuffle=False, passes=1).normalize(by="k").open(block_rows=size).top
+        with contextlib.closing(top):
+            got: list[Any] = []
+            while sum(map(len, got)) < 9_000:
+                block = top.pull(None)
+                got += [block.rows["x"]] if block is not None and block.count else []
+        assert np.concatenate(got).tobytes() == expected.tobytes()
+
+
+def test_a_key_that_was_silent_for_long_begins_anew_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = {"k": np.array([1, 2, 2, 1, *[2] * 500, 1]), "x": np.arange(505.0)}
+    with ub.Feed(ub.arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=400).batch(505)) as feed:
+        (batch,) = feed.batches()
+        assert batch["x"][3] == 1.0  # one standard deviation above the mean of two
+        assert batch["x"][504] == 0.0  # the first of its statistics
+        assert feed.stats.expired == 1
+    (said,) = caplog.messages
+    assert "normalize(by='k') forgets the key 1, which had no row among 400 rows" in said
+
+
+def test_how_long_a_key_is_remembered_is_shown_and_needs_keys() -> None:
+    assert "expire=1000000" in repr(table().normalize("x", by="k"))
+    with pytest.raises(ValueError, match="without by="):
+        table().normalize("x", expire=5)
+
+
 @pytest.mark.parametrize(
-    "words", [lambda s: s.normalize("x"), lambda s: s.normalize("x", by="k"), lambda s: s.normalize().shuffle(20)]
+    "words",
+    [
+        lambda s: s.normalize("x"),
+        lambda s: s.normalize("x", by="k"),
+        lambda s: s.normalize(by="id", expire=9),
+        lambda s: s.normalize().shuffle(20),
+    ],
 )
 def test_it_resumes(words: Any) -> None:
     assert_resumes(words(table(70)).batch(7), 12)

@@ -172,7 +172,7 @@ class Stream(Lookup):
         return self._then(Windows(length, stride, by, expire))
 
     @checked(".normalize(*columns, by=None)")
-    def normalize(self, *columns: Any, by: str | None = None) -> Stream:
+    def normalize(self, *columns: Any, by: str | None = None, expire: int | None = EXPIRE) -> Stream:
         """Bring columns to mean 0 and variance 1, by the running statistics of all rows so far.
 
         NaN stays out of the statistics, is counted (`stats.bad`), and passes through.
@@ -181,8 +181,10 @@ class Stream(Lookup):
             columns: names of columns of a dict, or positions in a tuple. None given: every floating-point
                 column.
             by: the name of a column: each key has statistics of its own, which are part of the position.
+            expire: with `by`, rows of the whole stream after which a silent key is forgotten: should it come again, its
+                statistics begin anew. Keys that are forgotten are counted in `stats.expired`. None keeps keys for ever.
         """
-        return self._then(Normalize(columns, by))
+        return self._then(Normalize(columns, by, expire))
 
     @checked(".replay(capacity, reuse=4.0, half_life=None)")
     def replay(

@@ -1,0 +1,153 @@
+"""Running mean and variance: each row is normalised by those of the rows up to and including it.
+
+They are kept as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"
+(1979): deviations are summed relative to the mean at the last multiple of `GROUP` rows, so that nothing cancels however
+long the stream is. Sums run row by row from a carried state, so that they come out bit-equal however the rows are cut
+into blocks. Statistics of each key's own rows are in `keyed_moments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core.trees import Array, Tree
+
+GROUP = 1024
+
+Floats = NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """The statistics of one leaf's rows so far, each array one number for each value in a row.
+
+    `known`, `mean` and `spread` (the summed squares of deviations) are those at the last multiple of `GROUP`
+    rows; `more`, `sum` and `squares` those of the rows since, relative to that mean. `rows` counts rows, NaN
+    or not.
+    """
+
+    rows: int
+    known: Floats
+    mean: Floats
+    spread: Floats
+    more: Floats
+    sum: Floats
+    squares: Floats
+
+
+def start(width: int) -> State:
+    """No rows yet."""
+    return State(0, *(np.zeros(width) for _ in range(6)))
+
+
+def flat(leaf: Array) -> Floats:
+    """A leaf's values, of shape (rows, width)."""
+    return leaf.reshape(len(leaf), -1).astype(np.float64)
+
+
+def normalized(values: Floats, state: State) -> tuple[Floats, State]:
+    """Values of shape (rows, width), each row by the statistics up to and including it; and the state after
+    them."""
+    out = np.empty_like(values)
+    done = 0
+    while done < len(values):
+        stop = min(len(values), done + GROUP - state.rows % GROUP)
+        out[done:stop], state = _within(values[done:stop], state)
+        done = stop
+    return out, state
+
+
+def _within(values: Floats, state: State) -> tuple[Floats, State]:
+    """The same for rows that do not reach past the next multiple of `GROUP`."""
+    made = running(values, np.isfinite(values), *state[1:])
+    rows = state.rows + len(values)
+    last = [each[-1] for each in (made.more, made.sum, made.squares)]
+    if rows % GROUP:
+        return made.out, State(rows, state.known, made.mean, state.spread, *last)
+    zeros = np.zeros_like(made.mean)
+    mean, known = made.mean + made.shift[-1], state.known + last[0]
+    return made.out, State(rows, known, mean, made.spread[-1], zeros, zeros, zeros)
+
+
+class Running(NamedTuple):
+    """Values normalised, and the statistics after each row; but for `mean`, all have the values' shape."""
+
+    out: Floats
+    mean: Floats
+    more: Floats
+    sum: Floats
+    squares: Floats
+    shift: Floats
+    spread: Floats
+
+
+def running(
+    values: Floats,
+    finite: NDArray[np.bool_],
+    known: Floats,
+    mean: Floats,
+    spread: Floats,
+    more: Floats,
+    total: Floats,
+    squares: Floats,
+) -> Running:
+    """Values of shape (rows, …), given the state before them, whose arrays have the shape (…).
+
+    Args:
+        finite: which of the values count.
+    """
+    # The first value there is serves as the mean until there is one.
+    first = np.take_along_axis(values, finite.argmax(0)[None], 0)[0]
+    mean = np.where(known + more > 0, mean, np.where(finite.any(0), first, 0.0))
+    deviation = np.where(finite, values - mean, 0.0)
+
+    def summed(carry: Floats, each: NDArray[Any]) -> Floats:
+        # The carry goes first, so that the additions are the same ones in the same order whatever the cut.
+        return np.cumsum(np.concatenate([carry[None], each]), axis=0)[1:]
+
+    mores = summed(more, finite.astype(np.float64))
+    totals = summed(total, deviation)
+    squared = summed(squares, deviation * deviation)
+    count = np.maximum(known + mores, 1.0)
+    shift = totals / count
+    spreads = np.maximum(spread + squared - totals * shift, 0.0)
+    scale = np.sqrt(spreads / count)
+    out = (values - (mean + shift)) / np.where(scale > 0, scale, 1.0)
+    return Running(out, mean, mores, totals, squared, shift, spreads)
+
+
+class Moments:
+    """The statistics of all rows, leaf by leaf."""
+
+    def __init__(self) -> None:
+        # Never changed in place: cursors refer to it.
+        self._states: Mapping[str, State] = {}
+
+    def advance(self, rows: Tree, leaves: Mapping[str, Array]) -> tuple[dict[str, Floats], Callable[[], None]]:
+        """Leaves normalised, of shape (rows, width), and what to call for the statistics to go on after them."""
+        states = dict(self._states)
+        out = {}
+        for path, leaf in leaves.items():
+            values = flat(leaf)
+            out[path], states[path] = normalized(values, states.get(path) or start(values.shape[1]))
+
+        def accept() -> None:
+            self._states = states
+
+        return out, accept
+
+    def own(self) -> Mapping[str, Any]:
+        """As part of a cursor."""
+        return {"states": self._states}
+
+    def take_up(self, own: Mapping[str, Any]) -> None:
+        """Go to where `own` was taken."""
+        self._states = {path: State(*state) for path, state in own["states"].items()}
+
+    @property
+    def expired(self) -> int:
+        """Keys that were forgotten: there are none."""
+        return 0
