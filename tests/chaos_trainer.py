@@ -119,6 +119,17 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
     if kind == "state":
         return ub.generate(lambda: Numbers(ids))
 
+    if kind == "numbered":
+
+        def numbered(past: Any) -> Iterator[Any]:
+            """It can't go back, and numbers its rows on from those that were read of it."""
+            first = past.rows
+            while True:
+                yield wrapped(first, 1 + first % 7, ids)
+                first += 1 + first % 7
+
+        return ub.generate(numbered)
+
     def once() -> Iterator[Any]:
         """Asks the parent for ids; each is handed out once, whatever becomes of it."""
         with socket.socket(socket.AF_UNIX) as line:
@@ -221,7 +232,7 @@ def live(life: dict[str, Any]) -> None:
             order=np.array(km.trained_ids(model)),
             counts=np.array(km.trained_counts(model)),
             loss=np.array(history.history["loss"][-1:]),
-            stats=np.array([stats.steps, stats.rows, stats.lost, stats.fetched]),
+            stats=np.array([stats.steps, stats.rows, stats.fetched]),
             iterations=np.array(int(model.optimizer.iterations)),
             **variables,
         )

@@ -51,7 +51,7 @@ def test_a_position_at_row_10_to_the_12_is_reached_at_once() -> None:
     rows = np.array([ids(stream.batch_at(step + i)) for i in range(143)]).ravel()
     assert len(set(rows[:999].tolist())) > 600
     passed, within = divmod(step * 7, 1000)
-    order = stream.parts[0].order(passed)  # type: ignore[union-attr]
+    order = stream.parts[0].source.order(passed)  # type: ignore[union-attr]
     assert ids(stream.batch_at(step)) == order.at(np.arange(within, within + 7)).tolist()
 
 

@@ -43,7 +43,6 @@ STEP = {
     "age": 12.3,
     "waiting": 0.71,
     "missed": 0,
-    "lost": 0,
 }
 ALARM = {
     "event": "alarm",

@@ -14,9 +14,8 @@ import pytest
 
 import unbounded as ub
 from helpers import Steps, once, train_all, wait_until
-from unbounded.core.block import Block, Boundary, Offset
-from unbounded.sources.live import Live
-from unbounded.sources.spool import Spool
+from unbounded.core.block import Offset
+from unbounded.core.runtime import Runtime
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -73,7 +72,7 @@ def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
             for _ in range(trained):
                 next(batches)
                 feed.trained()
-            wait_until(lambda: feed._opened.sources[0].spool.stop == Offset(24, 1))
+            wait_until(lambda: feed._opened.sources[0].log.stop == Offset(24, 1))
             state = json.loads(json.dumps(feed.state_dict()))
             batches.close()
         # The function is not called a fourth time by the new process.
@@ -91,7 +90,7 @@ def test_passes_that_ended_are_not_made_again_by_the_next_process() -> None:
         feed.trained()
         steps.end()
         source = feed._opened.sources[0]
-        wait_until(lambda: source.spool.stop.boundaries == 1)
+        wait_until(lambda: source.log.stop.boundaries == 1)
         # All three passes are read, as the source is done at once when it is called again.
         wait_until(lambda: source._error is not None)
         state = feed.state_dict()
@@ -113,24 +112,24 @@ def test_it_reads_ahead_so_that_nothing_is_missed_and_no_further_than_it_may() -
 
     with ub.Feed(ub.generate(sensor).batch(1)) as feed:
         next(feed.batches())
-        wait_until(lambda: len(read) >= 64)
-        assert len(read) <= 66
+        wait_until(lambda: len(read) >= 4096)
+        assert len(read) <= 2 * 4096 + 64
 
 
 def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() -> None:
     with ub.Feed(ub.generate(once).batch(3)) as feed:
-        spool = feed._opened.sources[0].spool
+        log = feed.opened.sources[0].log
         for i, _ in enumerate(feed.batches()):
             if i == 2000:
                 break
-        assert spool.start.rows > 5000
-        assert len(spool._blocks) < 300
+        assert log.start.rows > 5000
+        assert len(log._blocks) < 4500
     with ub.Feed(ub.generate(once).batch(3)) as feed:
         feed.hold()  # as a checkpoint does
         for i, _ in enumerate(feed.batches()):
             if i == 300:
                 break
-        assert feed._opened.sources[0].spool.start.rows == 0
+        assert feed.opened.sources[0].log.start.rows == 0
 
 
 def test_rows_that_are_out_and_not_confirmed_are_not_let_go() -> None:
@@ -159,9 +158,9 @@ def test_a_position_that_is_no_longer_kept_is_data_loss() -> None:
 
 def test_a_failure_of_the_generator_comes_after_the_rows_before_it() -> None:
     steps = Steps()
-    steps.give(np.arange(2), OSError("the cable"))
+    steps.give(np.arange(2), RuntimeError("the cable"))
     seen: list[int] = []
-    with ub.Feed(steps.stream().batch(1)) as feed, pytest.raises(OSError, match="the cable"):
+    with ub.Feed(steps.stream().batch(1)) as feed, pytest.raises(RuntimeError, match="the cable"):
         train_all(feed, seen)
     assert seen == [0, 1]
 
@@ -263,74 +262,6 @@ def test_a_live_source_resumes_within_its_run() -> None:
     assert_resumes(ub.generate(once).filter(lambda r: r % 3 > 0).windows(4, stride=2).batch(4), 10)
 
 
-def spool_of(*parts: Block) -> Spool:
-    spool = Spool()
-    for part in parts:
-        spool.append(part)
-    return spool
-
-
-def gap(n: int = 1) -> Block:
-    return Block(None, 0, Boundary("gap", n))
-
-
-def rows(start: int, stop: int) -> Block:
-    return Block(np.arange(start, stop), stop - start, None, np.arange(start, stop) / 10)
-
-
-def all_of(spool: Spool, at: Offset) -> list[Any]:
-    found: list[Any] = []
-    while (block := spool.read(at)) is not None:
-        ends = 1 if block.boundary else 0
-        at = Offset(at.rows + block.count, ends + (0 if block.count else at.boundaries))
-        found += block.rows.tolist() if block.count else []
-        found += [block.boundary] if block.boundary else []
-    return found
-
-
-def test_a_spool_that_was_dumped_in_pieces_and_loaded_reads_the_same() -> None:
-    parts = [rows(0, 4), gap(1), rows(4, 6), gap(2), gap(3), rows(6, 9), gap(4)]
-    spool = spool_of(*parts)
-    whole = all_of(spool, Offset(0))
-    for cuts in ([], [4], [6], [4, 6], [2, 5, 7], [9], [4, 6, 9]):
-        loaded = Spool()
-        edges = [0, *cuts, 9]
-        loaded.load([spool.dump(a, b) for a, b in itertools.pairwise(edges)])
-        assert all_of(loaded, Offset(0)) == whole, cuts
-        assert loaded.stop == spool.stop
-        assert loaded.last_time == 0.8
-
-
-def test_a_break_that_came_after_a_dump_is_in_the_next_one() -> None:
-    spool = spool_of(rows(0, 4))
-    one = spool.dump(0, 4)
-    spool.append(gap(7))
-    spool.append(rows(4, 6))
-    loaded = Spool()
-    loaded.load([one, spool.dump(4, 6)])
-    assert all_of(loaded, Offset(0)) == all_of(spool, Offset(0))
-
-
-def test_reading_from_the_middle_and_letting_go_keep_the_numbers() -> None:
-    spool = spool_of(rows(0, 4), gap(), rows(4, 8))
-    assert all_of(spool, Offset(2)) == [2, 3, Boundary("gap", 1), 4, 5, 6, 7]
-    assert all_of(spool, Offset(4, 1)) == [4, 5, 6, 7]
-    spool.release(Offset(3))
-    assert spool.start == Offset(0)
-    spool.release(Offset(4))
-    assert spool.start == Offset(4)
-    assert all_of(spool, Offset(4))[0] == Boundary("gap", 1)
-
-
-def test_settling_leaves_nothing_on_its_way() -> None:
-    live = Live(lambda past, stop: iter([rows(0, 1)] * 1000))
-    assert live.pull(5.0) is not None
-    assert live.settle(5.0)
-    stop = live.spool.stop
-    assert live.spool.stop == stop
-    live.close()
-
-
 def test_a_source_that_failed_is_opened_again_by_whoever_asks_again_and_a_gap_stands_in_between() -> None:
     calls: list[int] = []
 
@@ -338,7 +269,7 @@ def test_a_source_that_failed_is_opened_again_by_whoever_asks_again_and_a_gap_st
         calls.append(len(calls))
         first = 10 * len(calls)
         yield np.arange(first, first + 4)
-        raise OSError(f"failure {len(calls)}")
+        raise RuntimeError(f"failure {len(calls)}")
 
     def train(feed: ub.Feed, seen: list[Any]) -> None:
         for batch in feed.batches():
@@ -348,7 +279,7 @@ def test_a_source_that_failed_is_opened_again_by_whoever_asks_again_and_a_gap_st
     seen: list[Any] = []
     with ub.Feed(ub.generate(sensor).windows(2).batch(3)) as feed:
         for number in (1, 2, 3):
-            with pytest.raises(OSError, match=f"failure {number}"):
+            with pytest.raises(RuntimeError, match=f"failure {number}"):
                 train(feed, seen)
         assert calls == [0, 1, 2]
     # No window has rows from before and after.
@@ -361,13 +292,69 @@ def test_a_source_that_fails_before_its_first_row_is_asked_again_without_an_end(
     def sensor() -> Iterator[Any]:
         calls.append(1)
         if len(calls) < 4:
-            raise ConnectionError("not yet")
+            raise RuntimeError("not yet")
         yield np.arange(4)
 
     with ub.Feed(ub.generate(sensor, passes=1).batch(4)) as feed:
         for _ in range(3):
-            with pytest.raises(ConnectionError):
+            with pytest.raises(RuntimeError):
                 feed.available()
         assert next(feed.batches()).tolist() == [0, 1, 2, 3]
         assert feed._opened.sources[0].counts()["missed"] == 0
-        assert len(feed._opened.sources[0].spool._blocks) <= 2
+
+
+def test_what_may_pass_is_waited_for_longer_each_time_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Rests()
+    calls: list[int] = []
+
+    def sensor() -> Iterator[Any]:
+        calls.append(len(calls))
+        if len(calls) in (2, 3, 4):
+            raise ConnectionError("not yet")
+        yield np.arange(4)
+        if len(calls) == 1:
+            raise TimeoutError("the cable")
+        yield np.arange(4, 8)
+
+    with ub.Feed(ub.generate(sensor, passes=1).batch(2), runtime=clock) as feed:
+        assert [b.tolist() for b in itertools.islice(feed.batches(), 6)] == [
+            [0, 1],
+            [2, 3],
+            *[[0, 1], [2, 3], [4, 5], [6, 7]],
+        ]
+        assert feed.opened.sources[0].counts()["retries"] == 4
+    assert clock.rests == [0.1, 0.2, 0.4, 0.8]
+    (said,) = [record.getMessage() for record in caplog.records if "opened again" in record.getMessage()]
+    assert said.startswith("sensor() failed: TimeoutError: the cable. It is opened again")
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("no such device"), PermissionError("not yours"), ValueError("a bug")]
+)
+def test_what_does_not_pass_ends_the_run_at_once(error: Exception) -> None:
+    def sensor() -> Iterator[Any]:
+        raise error
+        yield np.arange(4)
+
+    with ub.Feed(ub.generate(sensor).batch(2)) as feed, pytest.raises(type(error), match=str(error)):
+        feed.available()
+
+
+class Rests(Runtime):
+    """Notes how long the reader's thread rests after failures, and does not wait."""
+
+    def __init__(self) -> None:
+        self.rests: list[float] = []
+
+    def condition(self, lock: Any) -> Any:
+        condition = super().condition(lock)
+        wait_for = condition.wait_for
+
+        def noted(predicate: Any, timeout: float | None = None) -> Any:
+            if timeout is not None and timeout >= 0.1:
+                self.rests.append(timeout)
+                timeout = 0
+            return wait_for(predicate, timeout)
+
+        condition.wait_for = noted
+        return condition

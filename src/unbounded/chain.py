@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from unbounded.core.identity import comparable
-from unbounded.core.node import Context, Node, StreamError
+from unbounded.core.node import Context, Node, SourceNode, StreamError
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.show import Line, call, words
-from unbounded.sources.arrays import Arrays
-from unbounded.sources.source import Source, Turns
+from unbounded.sources.source import SourcePart, Turns
 from unbounded.stages.batch import Batch
 from unbounded.stages.mix import Mix
 from unbounded.stages.mixing import Mixing
@@ -29,7 +28,7 @@ from unbounded.stages.take import Take
 class Opened:
     """A stream at work: the nodes of its sources, what these are called, and the last stage's node, to pull from."""
 
-    sources: list[Node]
+    sources: list[SourceNode]
     names: list[str]
     top: Node
     mixes: tuple[tuple[str, Mixing], ...] = ()
@@ -59,10 +58,13 @@ class Places(NamedTuple):
     last: int
 
 
+_COALESCED = 4096  # rows up to which small blocks of a source are joined, where `batch` follows
+
+
 class Chain:
     """A source or a mix, and the stages after it, which never change: what a `Stream` is made of."""
 
-    def __init__(self, head: Source | Mix, stages: tuple[Stage, ...] = ()) -> None:
+    def __init__(self, head: SourcePart | Mix, stages: tuple[Stage, ...] = ()) -> None:
         self._head = head
         self._stages = stages
         self._fingerprint: str | None = None
@@ -71,7 +73,7 @@ class Chain:
         return ".".join(map(words, self.parts))
 
     @property
-    def parts(self) -> tuple[Source | Mix | Stage, ...]:
+    def parts(self) -> tuple[SourcePart | Mix | Stage, ...]:
         """The source or the mix, and the stages in order."""
         return (self._head, *self._stages)
 
@@ -81,7 +83,7 @@ class Chain:
         return self._head.branches if isinstance(self._head, Mix) else {}
 
     @property
-    def all_parts(self) -> list[Source | Mix | Stage]:
+    def all_parts(self) -> list[SourcePart | Mix | Stage]:
         """The parts of all branches, each before the mix that it is in, and then its own."""
         return [part for branch in self.branches.values() for part in branch.all_parts] + list(self.parts)
 
@@ -96,7 +98,7 @@ class Chain:
         }
 
     @property
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[SourcePart]:
         """The sources, in the order of the leaves."""
         return [leaf._head for leaf in self.leaves.values() if not isinstance(leaf._head, Mix)]
 
@@ -123,18 +125,21 @@ class Chain:
         return min([self._head.guarantee, *(s.guarantee for s in self._stages)], key=WEAKEST_FIRST.index)
 
     @property
+    def repeats(self) -> bool:
+        """Whether the same rows come in each pass."""
+        return isinstance(self._head, SourcePart) and self._head.repeats
+
+    @property
     def has_passes(self) -> bool:
         """Whether rows come in passes: a mix counts those of its inputs, and has none of its own."""
         head = self._head
-        return not isinstance(head, Mix) and (
-            head.rows_per_pass() is not None or getattr(head, "passes", None) is not None
-        )
+        return not isinstance(head, Mix) and (head.rows_per_pass() is not None or head.passes is not None)
 
     @property
     def has_end(self) -> bool:
         """Whether it has a declared end."""
         head = self._head
-        ends = head.has_end if isinstance(head, Mix) else getattr(head, "passes", None) is not None
+        ends = head.has_end if isinstance(head, Mix) else head.passes is not None
         return ends or any(isinstance(stage, Take) for stage in self._stages)
 
     @property
@@ -179,7 +184,7 @@ class Chain:
             inputs = zip(self.branches.values(), places.branches, strict=True)
             total = head.declared_rows([branch._declared_rows(place) for branch, place in inputs], places.head)
         else:
-            passes, per_pass = getattr(head, "passes", None), head.rows_per_pass()
+            passes, per_pass = head.passes, head.rows_per_pass()
             total = None if passes is None or per_pass is None else passes * per_pass
         for stage in self._stages:
             if isinstance(stage, Take):
@@ -201,7 +206,7 @@ class Chain:
 
     def refuse_without_batches(self, passes: int) -> None:
         """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
-        if isinstance(self._head, Arrays):
+        if self.repeats:
             raise StreamError(
                 f"{passes} passes over the rows have ended without a batch, and the next ones would too: {self!r} "
                 "gives none. Look at what .filter() keeps, and whether a pass is long enough for .windows()."
@@ -216,6 +221,10 @@ class Chain:
         """
         parts = [self._head, *(stage for stage in self._stages if stage.moves_rows)]
         return [[part.word, part.first_identity] for part in parts]
+
+    def source_identities(self) -> list[Any]:
+        """The part of `identity` of each source, in the order of the leaves."""
+        return [[source.word, source.first_identity] for source in self.sources]
 
     @property
     def fingerprint(self) -> str:
@@ -266,7 +275,13 @@ class Chain:
     ) -> Opened:
         """Put it to work; `wrap` may put something between any two nodes, for tests."""
         self.identity()
-        return self._open(Context(runtime, 0, block_rows, self.batch_size or 1), wrap or (lambda node: node))
+        context = Context(
+            runtime,
+            block_rows=block_rows,
+            batch_rows=self.batch_size or 1,
+            coalesce=_COALESCED if self._batched else 0,
+        )
+        return self._open(context, wrap or (lambda node: node))
 
     def _open(self, context: Context, wrap: Callable[[Node], Node]) -> Opened:
         """The same for a branch, whose first part has the context's place."""

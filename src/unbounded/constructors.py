@@ -9,8 +9,9 @@ from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.sources import given
 from unbounded.sources.arrays import Arrays
-from unbounded.sources.generator import Generate
+from unbounded.sources.generator import Generator
 from unbounded.sources.machine import Machine
+from unbounded.sources.source import SourcePart
 from unbounded.stages.mix import Ends, Silence, Weights, described
 from unbounded.stream import Stream
 
@@ -39,7 +40,7 @@ def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | Non
     >>> [leaf.shape for leaf in stream.batch_at(0)]
     [(4, 3), (4,)]
     """
-    return Stream(Arrays(given.as_arrays(rows, "ub.arrays()"), shuffle, seed, passes))
+    return Stream(SourcePart(Arrays(given.as_arrays(rows, "ub.arrays()"), shuffle, seed, passes)))
 
 
 @checked("ub.generate(fn, passes=None)")
@@ -71,7 +72,7 @@ def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> 
     >>> ub.generate(numbers).batch(4).batch_at(1000)
     array([4000, 4001, 4002, 4003])
     """
-    return Stream(Generate(fn, passes))
+    return Stream(SourcePart(Generator(fn, passes)))
 
 
 @checked("ub.samples(fn, passes=None)")
@@ -89,7 +90,7 @@ def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> S
     >>> ub.samples(squares).select(x="x", y="y").batch(3).batch_at(1)
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
-    return Stream(Generate(fn, passes, single=True))
+    return Stream(SourcePart(Generator(fn, passes, single=True)))
 
 
 @checked("ub.machine(rate=10.0)")
@@ -108,7 +109,7 @@ def machine(*, rate: float = 10.0) -> Stream:
     >>> print(ub.machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))
     machine().windows(32).replay(1000, reuse=16).batch(32)
     """
-    return Stream(Machine(rate))
+    return Stream(SourcePart(Machine(rate)))
 
 
 @checked(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Self
-
-import numpy as np
 
 from unbounded.chain import Chain
 from unbounded.core import check
@@ -15,7 +12,6 @@ from unbounded.core.node import CannotTell, Cursor
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
-from unbounded.sources.arrays import Arrays
 from unbounded.stages.map import Filter, Map, MapRows, Select
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
@@ -152,10 +148,9 @@ class Lookup(Chain):
     def numbered(self) -> Lookup:
         """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
         asked."""
-        if not isinstance(self._head, Arrays):
+        if isinstance(self._head, Mix):
             raise CannotTell(f"{self._head.word}() has no rows that are numbered beforehand")
         if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         kept = tuple(s for s in self._stages if not isinstance(s, (Map, MapRows, RandomMap, Select)))
-        source = replace(self._head, rows=np.arange(self._head.rows_per_pass()))
-        return Lookup(source, kept)
+        return Lookup(self._head.numbered(), kept)

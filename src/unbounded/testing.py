@@ -18,7 +18,7 @@ from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import SYSTEM, Event, Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
-from unbounded.sources.live import Live
+from unbounded.sources.logged import Logged
 from unbounded.stream import Stream
 
 __all__ = ["Clock", "Flaky", "assert_resumes", "assert_same_rows", "shaken"]
@@ -235,7 +235,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
 def _is_live(stream: Stream) -> bool:
     opened = stream.open()
     try:
-        return any(isinstance(source, Live) for source in opened.sources)
+        return any(isinstance(source, Logged) for source in opened.sources)
     finally:
         opened.top.close()
 

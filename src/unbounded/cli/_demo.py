@@ -125,12 +125,11 @@ class Demo:
         while clock.monotonic() < until and self._missing(before) == 0:
             self._train_for(0.2)
         twice = read_run(self._directory).rows_trained_twice()
-        lost = self._step.get("lost", 0) - before.get("lost", 0)
         words = (
             f"killed at step {before['step']:,}; on at {first:,}; {twice:,} rows trained twice; "
             f"{self._missing(before):,} readings missed while it was dead"
         )
-        self._display.say(words + (f"; {lost:,} read and not saved" if lost else ""))
+        self._display.say(words)
 
     def _end(self) -> None:
         """Stop the trainer as one should, and leave the report."""

@@ -75,6 +75,13 @@ class Node(Protocol):
         """Take up an arrival log, before `restore`."""
 
 
+class SourceNode(Node, Protocol):
+    """A source at work: the node from which a stream begins."""
+
+    def commit(self, trained: Cursor, needed: Cursor) -> None:
+        """Checkpoints on the disk need what follows `needed`; the newest has trained up to `trained`."""
+
+
 class Inner:
     """A node with inputs: the verbs that it passes on to them, and its cursor put together and taken apart.
 
@@ -174,7 +181,8 @@ class Context:
     """What a node is opened with.
 
     `place` is the node's place in the stream, which keys its random choices; `block_rows` how many rows a
-    source had best hand out at once, and `share` which part of a block, that of its input in a mix. `runtime` has the
+    source had best hand out at once, `share` which part of a block, that of its input in a mix, and
+    `coalesce` up to how many rows small blocks of it may be joined. `runtime` has the
     threads, the locks, the time and the files.
     """
 
@@ -183,6 +191,7 @@ class Context:
     block_rows: int | None = None
     batch_rows: int = 1
     share: float = 1.0
+    coalesce: int = 0
 
     def at(self, place: int) -> Context:
         """The same for another node."""

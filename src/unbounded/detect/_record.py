@@ -46,7 +46,6 @@ class Trained:
         rows: rows in the batches of all steps; each reading is in several.
         twice: rows in batches that were the same as an earlier one, which is a fault; 0 is what is promised.
         missed: readings that did not come, such as those while nobody was there to take them.
-        lost: readings that a killed run had read and not saved.
         skipped: readings that were left out because they held no number, by the first column that did not.
         time: the moment, in seconds since 1970.
     """
@@ -56,7 +55,6 @@ class Trained:
     rows: int = 0
     twice: int = 0
     missed: int = 0
-    lost: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     time: float = 0.0
 

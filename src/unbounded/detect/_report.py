@@ -160,8 +160,6 @@ def _facts(run: Run) -> str:
         ("rows trained twice", f"{run.rows_trained_twice():,}"),
         ("readings missed", f"{run.trained.missed:,}"),
     ]
-    if run.trained.lost:
-        facts.append(("readings lost by a kill", f"{run.trained.lost:,}"))
     if run.trained.skipped:
         facts.append(("readings left out", f"{sum(run.trained.skipped.values()):,}"))
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)

@@ -57,7 +57,6 @@ class Counter:
             rows=before.rows + rows,
             twice=before.twice + twice,
             missed=stats.missed,
-            lost=stats.lost,
             skipped=dict(skipped),
             time=clock.time(),
         )

@@ -179,7 +179,6 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 "age": recent.age if recent.age is not None else stats.age,
                 "waiting": recent.waiting,
                 "missed": stats.missed,
-                "lost": stats.lost,
             }
         )
         if self._stop_at is not None and step >= self._stop_at:

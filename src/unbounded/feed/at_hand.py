@@ -8,13 +8,13 @@ one points; what lies between the two is in doubt, and comes again after a resta
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Offset, Run
-from unbounded.core.cursor import input_cursors
+from unbounded.core.cursor import input_cursors, leaf_cursors
 from unbounded.core.input_buffer import InputBuffer, compose_held
 from unbounded.core.node import Cursor, EndOfStream, Node, StreamError
 from unbounded.core.runtime import Runtime
@@ -52,7 +52,6 @@ class AtHand:
         self._check_epoch(epoch)
         self._closed = False
         self._last_counts: dict[str, int] = {}  # the nodes', once it is closed
-        self._savable = False  # the source's rows were looked at
         self._interrupted = False
         self._holding = False  # what is trained is not released: checkpoints, or positions taken, may need it
         self._needed: deque[Cursor] = deque()  # what the kept checkpoints need, oldest first
@@ -137,10 +136,6 @@ class AtHand:
     def resume(self) -> None:
         """Take back `interrupt`."""
         self._interrupted = False
-        for source in self._opened.sources:
-            go_on = getattr(source, "go_on", None)  # reading may rest since the last save
-            if go_on is not None:
-                go_on()
 
     # -- the stream's side -------------------------------------------------------------------------------------------
 
@@ -311,26 +306,47 @@ class AtHand:
             self.counters.trained(self._flights.popleft().run)
         self._count_bad()
         cursor = self._cursor()
-        self._release_posted()
+        self.release_posted()
         if not self._holding:
             self._top.release(*input_cursors(cursor))
 
-    def hold(self) -> None:
-        """From here on nothing is released but by `post`: every position taken stays good in this process."""
+    @property
+    def opened(self) -> Opened:
+        """The stream's nodes at work."""
+        return self._opened
+
+    def needed(self) -> Cursor:
+        """From where the stream is to be read again, so that the first batch follows that was not trained on."""
+        (cursor,) = input_cursors(self._cursor())
+        return cursor
+
+    def hold(self, needed: Iterable[Cursor] = ()) -> None:
+        """From here on nothing is released but by `post`: every position taken stays good in this process.
+
+        Args:
+            needed: what checkpoints that are on the disk need, oldest first.
+        """
         self._holding = True
+        self._needed.extend(needed)
 
     def post(self, needed: Cursor, keep: int) -> None:
         """A checkpoint that needs `needed` is on the disk, one of `keep` that are kept: sources may forget what none
         of them needs. From any thread; done when the feed lets go of rows the next time."""
         self._posted.append((needed, keep))
 
-    def _release_posted(self) -> None:
+    def release_posted(self) -> None:
+        """Let go of what no checkpoint needs any more."""
         while self._posted:
             needed, keep = self._posted.popleft()
             self._needed.append(needed)
             while len(self._needed) > keep:
                 self._needed.popleft()
-            self._top.release(self._needed[0])
+            oldest = self._needed[0]
+            self._top.release(oldest)
+            for node, trained, kept in zip(
+                self._opened.sources, leaf_cursors(needed), leaf_cursors(oldest), strict=True
+            ):
+                node.commit(trained, kept)
 
     def _count_bad(self) -> None:
         # Once they are trained: a batch that comes again would else be counted twice, and after a resume as well.
@@ -339,10 +355,6 @@ class AtHand:
 
     def _check(self, flight: InFlight, step: int) -> None:
         """Refuse what no trainer can use, before it is handed out. The rows of a lot are looked at once."""
-        if not self._savable:
-            for source in self._opened.sources:
-                validate.unsavable(source)
-            self._savable = True
         if flight.bad is None:
             flight.bad = validate.bad_rows(flight)
         if self._on_nan == "pass":

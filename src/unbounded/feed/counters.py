@@ -105,7 +105,7 @@ class Counters:
             bad=max(counts.get("bad", 0), self.bad),
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
-            lost=counts.get("lost", 0),
+            retries=counts.get("retries", 0),
             expired=counts.get("expired", 0),
             inputs=inputs or {},
         )

@@ -13,7 +13,6 @@ from unbounded.core.cursor import leaf_cursors
 from unbounded.core.identity import CannotCompare, change, comparable, is_function
 from unbounded.core.node import Cursor
 from unbounded.feed.in_flight import Count
-from unbounded.sources.arrays import Arrays
 from unbounded.stages.mix import Mix
 from unbounded.stream import Stream
 
@@ -88,9 +87,6 @@ def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor]) -> 
 
 def address(stream: Stream, step: int, row: int) -> str:
     """Which row of the arrays it is, where the stream can tell."""
-    source = stream.parts[0]
-    if not isinstance(source, Arrays):
-        return ""
     try:
         rows = stream.numbered().batch_at(step)
         return _row_words(rows[row])
@@ -106,8 +102,6 @@ def _row_words(numbers: Any) -> str:
 
 def row_address(stream: Stream, ordinal: int) -> str:
     """The same for a row of a stream without `batch`, by its ordinal."""
-    if not isinstance(stream.parts[0], Arrays):
-        return ""
     try:
         numbers = stream.numbered()
         cursor = numbers.cursor_at(ordinal)

@@ -53,7 +53,8 @@ class Directories:
         if place not in self._open:
             kept, runtime = 3 if keep is None else keep, self._feed.runtime
             store = Checkpoints(directory, keep=kept, run=self._run, local=local, runtime=runtime)
-            self._open[place] = (Keeper(self._feed, store.local), store)
+            keeper = Keeper(self._feed, store.local, name="feed", find=lambda info: info.get("feed"))
+            self._open[place] = (keeper, store)
         keeper, store = self._open[place]
         if keep is not None:
             store.keep = keep
@@ -95,7 +96,7 @@ def save(
     if not wait:
         return feed.writer.begin(write)
     path = write()
-    feed._release_posted()
+    feed.release_posted()
     return path
 
 
@@ -107,6 +108,7 @@ def load_newest(feed: Feed, directory: Any, *, accept_changes: bool, local: Any)
     keeper, store = directories.open(directory, local=local)
     saved = store.fetch_newest()
     if saved is None:
+        keeper.begin()
         return None
     if "feed" not in saved.info:
         by = "ub.keras.Checkpoint" if "keras" in saved.info else "something else than Feed.save"
@@ -115,6 +117,6 @@ def load_newest(feed: Feed, directory: Any, *, accept_changes: bool, local: Any)
             "another directory."
         )
     state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
-    keeper.load(saved.info["feed"], saved, accept_changes=accept_changes)
+    keeper.load(saved.info["feed"], saved, store, accept_changes=accept_changes)
     directories.loaded(saved)
     return state

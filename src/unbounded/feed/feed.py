@@ -26,7 +26,6 @@ from unbounded.feed.at_hand import OnNan
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.in_flight import Count
 from unbounded.feed.loops import Loops
-from unbounded.sources.arrays import Arrays
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
 from unbounded.store.manifest import CheckpointError
 from unbounded.store.writer import Writer
@@ -114,7 +113,7 @@ class Feed(Loops):
         stream.check_gives_rows()
         torch.register(Feed)
         super().__init__(stream, epoch, confirm, on_nan, runtime)
-        if stream.batch_size is None and isinstance(stream.parts[0], Arrays):
+        if stream.batch_size is None and stream.repeats:
             _log.warning(
                 "%r has no .batch(): each batch is a block of rows as the source hands them out, some thousand rows. "
                 ".batch(n) makes batches of one size.",
@@ -159,9 +158,10 @@ class Feed(Loops):
         if loop is not None and loop.whole_epoch and loop.state == "live" and self._auto and self.length is not None:
             # Without a length, a trainer takes one batch ahead to see the end coming: that one is not trained.
             self.trained()
-        return {**self._state(), "rows": to_plain(snapshot.dump(self._opened.sources, self._cursor()))}
+        return {**self.plain_state(), "rows": to_plain(snapshot.rows_of(self))}
 
-    def _state(self) -> dict[str, Any]:
+    def plain_state(self) -> dict[str, Any]:
+        """`state_dict` without the rows of sources that can't go back."""
         self._usable()
         self._count_bad()
         return {
@@ -188,9 +188,7 @@ class Feed(Loops):
         """
         self._usable()
         describe.check_whole(state)
-        rows = state.get("rows")
-        dumps = [] if rows is None else [[] if each is None else [each] for each in from_plain(rows)]
-        self._restore(state, dumps, accept_changes=accept_changes)
+        self.restore_state(state, from_plain(state.get("rows", {})), accept_changes=accept_changes)
 
     get_state = state_dict
     """The same under the name that Grain's iterators have."""
@@ -206,9 +204,8 @@ class Feed(Loops):
             ".prefetch(n) and .map(fn, workers=n) work ahead in threads."
         )
 
-    def _restore(
-        self, state: Mapping[str, Any], dumps: list[list[Mapping[str, Any]]], *, accept_changes: bool = False
-    ) -> None:
+    def restore_state(self, state: Mapping[str, Any], rows: Mapping[str, Any], *, accept_changes: bool = False) -> None:
+        """`load_state_dict`, with the rows of sources that can't go back beside it: by the source's name."""
         from unbounded.feed import snapshot
 
         self._usable()
@@ -217,7 +214,7 @@ class Feed(Loops):
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         cursor = from_plain(state["position"])
         self._top.recall(from_plain(state["arrivals"]))
-        snapshot.load(self._opened.sources, dumps)
+        snapshot.put_rows(self, rows)
         try:
             self._go(state, cursor)
         except (KeyError, TypeError, AttributeError) as error:

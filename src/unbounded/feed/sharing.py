@@ -7,7 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from unbounded.core.show import words
-from unbounded.sources.generator import Generate
+from unbounded.sources.source import SourcePart
 
 if TYPE_CHECKING:
     from unbounded.feed.at_hand import AtHand
@@ -41,11 +41,15 @@ def reads(feed: AtHand) -> None:
 
 
 def _shared(feed: AtHand, other: AtHand) -> list[Any]:
-    """The sources of a feed that can't go back and whose function another feed calls, too."""
-    theirs = [id(source.fn) for source in _live(other)]
-    return [source for source in _live(feed) if id(source.fn) in theirs]
+    """The sources of a feed that can't go back and that another feed reads, too."""
+    theirs = [id(_read(source)) for source in _live(other)]
+    return [source for source in _live(feed) if id(_read(source)) in theirs]
 
 
-def _live(feed: AtHand) -> list[Any]:
-    sources = feed.stream.sources
-    return [source for source in sources if isinstance(source, Generate) and source.guarantee != "exact"]
+def _live(feed: AtHand) -> list[SourcePart]:
+    return [source for source in feed.stream.sources if source.guarantee != "exact"]
+
+
+def _read(part: SourcePart) -> Any:
+    # A function is told by itself; any other source by its description.
+    return getattr(part.source, "fn", part.source)

@@ -35,7 +35,7 @@ class Stats:
             `on_nan="skip"` left them out.
         dropped: rows that a full buffer let go.
         missed: rows that did not come, in the gaps that the source noticed.
-        lost: rows that a killed run had read from a source that can't go back, and not saved.
+        retries: how often a source was opened again after an error that may pass.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence, as far as that was noticed.
         inputs: of a mix, the rows and passes of each source, by its name.
     """
@@ -52,7 +52,7 @@ class Stats:
     bad: int = 0
     dropped: int = 0
     missed: int = 0
-    lost: int = 0
+    retries: int = 0
     expired: int = 0
     inputs: Mapping[str, InputStats] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class Stats:
         for name, each in self.inputs.items():
             shown |= {f"rows/{name}": each.rows, f"passes/{name}": each.passes}
         shown["waiting"] = self.waiting
-        rare = ("bad", "dropped", "missed", "lost", "expired", "in_doubt")
+        rare = ("bad", "dropped", "missed", "retries", "expired", "in_doubt")
         shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
         return {name: float(value) for name, value in shown.items() if value is not None}
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from unbounded.core import finite_rows, trees
-from unbounded.core.node import Node, StreamError, empty_stream
+from unbounded.core.node import StreamError, empty_stream
 from unbounded.core.trees import RowsError
 from unbounded.feed import describe
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.in_flight import InFlight
-from unbounded.sources.live import Live
 from unbounded.stream import Stream
 
 
@@ -30,21 +29,6 @@ def bad_rows(flight: InFlight) -> dict[int, int]:
         return {}
     counts = enumerate(map(finite_rows.non_finite_rows, run.items), flight.before.steps)
     return {step: rows for step, rows in counts if rows}
-
-
-def unsavable(source: Node) -> None:
-    """Raise RowsError where a source's rows travel with the checkpoint and can't be saved: at the first batch, and not
-    at the first save."""
-    if not isinstance(source, Live):
-        return
-    block = source.spool.read(source.spool.start)
-    for path, leaf in () if block is None or not block.count else trees.leaves(block.rows):
-        if leaf.dtype.hasobject:
-            raise RowsError(
-                f"{trees.name(path)} of the source is {leaf.dtype} (Python objects). Rows of a source that can't go "
-                "back travel with the checkpoint, and these can't be saved so that loading runs no code. Yield "
-                "numbers, or text: np.array(names, dtype='U')."
-            )
 
 
 def epoch_of_inputs(stream: Stream, epoch: Epoch) -> None:

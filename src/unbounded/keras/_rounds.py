@@ -39,7 +39,7 @@ class Rounds:
         self.number = 0
         """How many rounds have been seen to their end."""
         if each_round == "same":
-            self._state = feed._state()
+            self._state = feed.plain_state()
             # What follows its beginning is wanted again, so a source that can't go back must keep it.
             feed.hold()
 
@@ -71,7 +71,7 @@ class Rounds:
         """A round begins; says how many steps it has, where that is known."""
         length = self.length(steps, role)
         if self.each_round == "next":
-            self._state = self.feed._state()
+            self._state = self.feed.plain_state()
         self._begun = True
         self.feed.resume()
         return length
@@ -117,7 +117,7 @@ class Rounds:
     def moved(self) -> None:
         """The core feed was put somewhere else."""
         self._begun = False
-        self._state = self.feed._state()
+        self._state = self.feed.plain_state()
 
     def back(self) -> None:
         """Go back to where the round began: it has not happened."""

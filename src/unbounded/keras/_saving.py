@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from unbounded.core.packing import Packed, non_finite, owned, pack
-from unbounded.feed.snapshot import Keeper, Snapshot
+from unbounded.feed.snapshot import Keeper, Snapshot, States
 from unbounded.keras import _model
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
 
@@ -39,7 +39,6 @@ class _Cut:
 
     Args:
         step: after which step.
-        at_rest: whether sources read no more.
         packed: the model's state and those of the callbacks.
         trainable: of the model's state, what a NaN must not replace.
         about: plain data about the run.
@@ -47,7 +46,6 @@ class _Cut:
     """
 
     step: int
-    at_rest: bool
     packed: Packed
     trainable: dict[str, Any]
     about: dict[str, Any]
@@ -84,7 +82,6 @@ class Saving:
         self._writer = feeds[0].core.writer
         self._keepers: list[Keeper] = []
         self._wrote: int | None = None  # the step of the newest checkpoint
-        self._wrote_at_rest = False  # after a signal, when sources read no more
         self._not_saved: str | None = None  # why the one that was written last was left out, until that is said
 
     @property
@@ -140,7 +137,8 @@ class Saving:
             names = ["feed", *(f"feed-{i}" for i in range(1, len(self._feeds)))]
             parts = [self._feeds[0].core, *(other.rounds.feed for other in self._feeds[1:])]
             self._keepers = [
-                Keeper(core, self._store.local, name=name) for core, name in zip(parts, names, strict=True)
+                Keeper(core, self._store.local, name=name, find=_find(i))
+                for i, (core, name) in enumerate(zip(parts, names, strict=True))
             ]
             for part in parts:
                 part.writer = self._writer  # whichever of them is closed waits for what is written of all
@@ -165,7 +163,7 @@ class Saving:
                 f"{len(self._feeds)}. Give the same feeds in the same order, or use another directory."
             )
         for keeper, state in zip(self._keepers, info["feeds"], strict=True):
-            keeper.load(state, saved, accept_changes=self._accept_changes)
+            keeper.load(state, saved, self._store, accept_changes=self._accept_changes)
         for other in self._feeds[1:]:
             other.rounds.moved()
         self._feeds[0].moved()
@@ -174,9 +172,7 @@ class Saving:
 
     def is_late(self) -> bool:
         """Whether there is something that the newest checkpoint lacks."""
-        # After a signal in the middle of a write: what a source that can't go back has read since then comes along.
-        live = not self._wrote_at_rest and any(keeper.is_live for keeper in self._keepers)
-        return self._wrote != self._feeds[0].steps or live
+        return self._wrote != self._feeds[0].steps
 
     def write(
         self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any], *, last: bool
@@ -220,15 +216,13 @@ class Saving:
         state = {**_model.model_state(model, steps=step), **changed}
         for other in self._feeds[1:]:
             other.rounds.settle()
-        at_rest = last or self._feeds[0].core.interrupted
         versions = {"format": FORMAT, "keras": keras.__version__, "backend": keras.backend.backend()}
         return _Cut(
             step,
-            at_rest,
             pack({"model": state, "callbacks": owned(states)}),
             _model.trainable(model, state),
             {**versions, **about},
-            [keeper.cut(last=at_rest) for keeper in self._keepers],
+            [keeper.cut() for keeper in self._keepers],
         )
 
     def _write(self, cut: _Cut) -> None:
@@ -244,4 +238,9 @@ class Saving:
         self._store.write(cut.step, cut.packed, {"feeds": feeds, "keras": cut.about}, segments=segments)
         for snapshot in cut.snapshots:
             snapshot.posted(self._keep)
-        self._wrote, self._wrote_at_rest = cut.step, cut.at_rest
+        self._wrote = cut.step
+
+
+def _find(number: int) -> States:
+    """Finds the state of the feed with that number in a manifest's plain data."""
+    return lambda info: info["feeds"][number] if "feeds" in info and number < len(info["feeds"]) else None

@@ -1,10 +1,9 @@
-"""arrays: finite rows in memory (or mapped from a file), again and again, in a new order in each pass."""
+"""Finite rows in memory (or mapped from a file), again and again, in a new order in each pass."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Boundary
-from unbounded.core.node import CannotTell, Context, Cursor, EndOfStream, Node
+from unbounded.core.node import CannotTell, EndOfStream
 from unbounded.core.permutation import Permutation
 from unbounded.core.trees import RowsError, Tree
-from unbounded.sources.source import Source, block_rows
+from unbounded.sources.reader import JSON, Opening, Reader
 
 _AHEAD = 1 << 16  # rows whose places are computed at once
 
 
 @dataclass(frozen=True)
-class Arrays(Source):
+class Arrays:
     """See `unbounded.arrays`."""
 
     rows: Tree = field(repr=False)
@@ -29,6 +28,8 @@ class Arrays(Source):
     seed: int = 0
     passes: int | None = None
     word = "arrays"
+    replayable = True
+    any_thread = True  # see `Inline`
 
     def __post_init__(self) -> None:
         check.yes_or_no(
@@ -44,18 +45,16 @@ class Arrays(Source):
         object.__setattr__(self, "seed", check.seed(self.seed, "arrays(seed=n)"))
         object.__setattr__(self, "rows", rows)
 
-    @property
-    def guarantee(self) -> Any:
-        return "exact"
-
     def rows_per_pass(self) -> int:
+        """How many rows there are."""
         return trees.count(self.rows)
 
     def arguments(self) -> dict[str, Any]:
+        """What it was given, as the stream's repr shows it."""
         given = {"shuffle": (self.shuffle, True), "seed": (self.seed, 0), "passes": (self.passes, None)}
         return {"": f"{self.rows_per_pass():,} rows", **{k: v for k, (v, d) in given.items() if v != d}}
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Structure, length, and a checksum of rows spread over all of them."""
         n = self.rows_per_pass()
         digest = hashlib.blake2b(digest_size=8)
@@ -68,15 +67,21 @@ class Arrays(Source):
         order = {"shuffle": self.shuffle, "seed": self.seed if self.shuffle else 0}
         return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **order, "passes": self.passes}
 
-    def open(self, context: Context) -> Node:
-        return _Arrays(self, context)
+    def open(self, opening: Opening) -> Reader:
+        return _Arrays(self, opening)
 
-    def cursor_at(self, ordinal: int) -> Cursor:
-        if self.passes is not None and ordinal >= self.passes * self.rows_per_pass():
-            raise CannotTell(f"arrays(passes={self.passes}) ends before row {ordinal:,}")
-        return {"row": ordinal}
+    def numbered(self) -> Arrays:
+        """The same order over the rows' numbers."""
+        return replace(self, rows=np.arange(self.rows_per_pass()))
 
-    def ordinal_of(self, row: int, after: int) -> int:
+    def position_at(self, row: int) -> JSON:
+        """The position before row `row`, counted over all passes."""
+        if self.passes is not None and row >= self.passes * self.rows_per_pass():
+            raise CannotTell(f"arrays(passes={self.passes}) ends before row {row:,}")
+        return row
+
+    def row_after(self, row: int, after: int) -> int:
+        """Where, from place `after` on over all passes, row `row` comes next."""
         n = self.rows_per_pass()
         if not 0 <= row < n:
             raise ValueError(f"step_of(row={row}): the arrays have the rows 0 to {n - 1:,}.")
@@ -93,20 +98,21 @@ class Arrays(Source):
 
 
 class _Arrays:
-    """Its cursor is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
+    """Its position is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
 
-    def __init__(self, arrays: Arrays, context: Context) -> None:
+    def __init__(self, arrays: Arrays, opening: Opening) -> None:
         self._arrays = arrays
         self._n = arrays.rows_per_pass()
-        self._piece = block_rows(context, trees.row_bytes(arrays.rows))
-        self._batch = context.batch_rows
+        handy = trees.block_rows(trees.row_bytes(arrays.rows), opening.batch_rows)
+        self._piece = opening.block_rows or max(1, int(handy * opening.share))
+        self._batch = opening.batch_rows
         self._end = None if arrays.passes is None else arrays.passes * self._n
         self._row = 0
         self._order: tuple[int, Permutation] | None = None  # of the pass with that number
         # The first of some positions in it, and the rows there.
         self._ahead = (0, np.empty(0, np.int64))
 
-    def pull(self, timeout: float | None) -> Block:
+    def read(self, timeout: float) -> Block:
         if self._row == self._end:
             raise EndOfStream
         number, start = divmod(self._row, self._n)
@@ -136,23 +142,11 @@ class _Arrays:
             self._ahead = first, ahead = start, self._order[1].span(start, min(start + length, self._n))
         return ahead[start - first : stop - first]
 
-    def cursor(self) -> Cursor:
-        return {"row": self._row}
+    def position(self) -> JSON:
+        return self._row
 
-    def restore(self, cursor: Cursor) -> None:
-        self._row = cursor["row"]
-
-    def release(self, cursor: Cursor) -> None:
-        """Nothing is kept: the rows are there as long as the arrays are."""
+    def seek(self, position: JSON) -> None:
+        self._row = position
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-    def counts(self) -> dict[str, int]:
-        return {"fetched": self._row}
-
-    def arrivals(self) -> dict[str, Any]:
-        return {}
-
-    def recall(self, arrivals: Mapping[str, Any]) -> None:
-        """There is none."""

@@ -1,4 +1,4 @@
-"""Reading: what a user's function yields, as blocks: copied, checked, stamped with the time, single samples stacked.
+"""Iteration: what a user's function yields, as blocks: copied, checked, stamped with the time, single samples stacked.
 
 What was yielded is copied at once, so a generator may fill the same memory again, and nothing that becomes of the
 rows reaches the user's own arrays.
@@ -6,7 +6,6 @@ rows reaches the user's own arrays.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -78,16 +77,17 @@ class Made:
             close()
 
 
-class Reading:
+class Iteration:
     """Blocks of what a call of the function made.
 
     Args:
         made: what it returned.
         form: what its rows must be.
         row: the number of its first row, for messages.
+        stack: how many single samples a block has at most.
     """
 
-    def __init__(self, made: Made, form: Form, row: int) -> None:
+    def __init__(self, made: Made, form: Form, row: int, *, stack: int = _MOST_SAMPLES) -> None:
         self.made = made
         self._form = form
         self._row = row
@@ -95,7 +95,8 @@ class Reading:
         self._left: Any = None  # a sample that fits no block with those before it
         self._failure: Exception | None = None  # it came after samples that are rows all the same
         self._ended = False
-        self._lock = threading.Lock()  # guards the three below
+        self._stack = stack
+        self._lock = form.runtime.lock()  # guards the three below
         self._asking = False
         self._closing = False
         self._closed = False
@@ -127,7 +128,7 @@ class Reading:
             samples, self._left = [self._left], None
         runtime = self._form.runtime
         asked = runtime.monotonic()
-        while len(samples) < _MOST_SAMPLES:
+        while len(samples) < self._stack:
             try:
                 if self._failure is not None:
                     raise self._failure

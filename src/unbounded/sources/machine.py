@@ -1,55 +1,83 @@
-"""machine: this computer's own vitals, live, some readings a second."""
+"""This computer's own vitals, live, some readings a second."""
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from unbounded.core.block import Block, Boundary
-from unbounded.core.node import Context, Node
 from unbounded.core.runtime import Runtime
-from unbounded.sources.live import Live, Past
-from unbounded.sources.source import Source
+from unbounded.sources.reader import JSON, Opening, Reader
 from unbounded.sources.vitals import read_vitals
 
 
 @dataclass(frozen=True)
-class Machine(Source):
+class Machine:
     """See `unbounded.machine`."""
 
     rate: float = 10.0
     word = "machine"
+    replayable = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.rate, (int, float)) and math.isfinite(self.rate) and self.rate > 0):
             raise ValueError(f"machine(rate={self.rate!r}): expected readings a second, a number above 0, such as 10.")
 
-    @property
-    def guarantee(self) -> Any:
-        return "at_most_once"
-
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         return {"rate": self.rate}
 
-    def open(self, context: Context) -> Node:
-        return Live(lambda past, stop: self._readings(context.runtime, past, stop))
+    def arguments(self) -> dict[str, Any]:
+        """What it was given, as the stream's repr shows it."""
+        return {} if self.rate == 10.0 else {"rate": self.rate}
 
-    def _readings(self, runtime: Runtime, past: Past, stop: threading.Event) -> Iterator[Block]:
-        _, counters = read_vitals(None, runtime.time)
-        if past.last is not None:
-            # Readings fall due whether or not anybody takes them: those of the time between were missed.
-            due = round((runtime.time() - past.last) * self.rate)
-            yield Block(None, 0, Boundary("gap", max(0, due - past.lost)))
-        start, tick = runtime.monotonic(), 1
-        while not runtime.wait(stop, start + tick / self.rate - runtime.monotonic()):
-            rows, counters = read_vitals(counters, runtime.time)
-            if len(rows["time"]):
-                yield Block(rows, 1, None, rows["time"])
-            tick += 1
-            late = int((runtime.monotonic() - start) * self.rate) - tick
-            if late > 0:
-                yield Block(None, 0, Boundary("gap", late))
-                tick += late
+    def open(self, opening: Opening) -> Reader:
+        return _Vitals(self.rate, opening)
+
+
+class _Vitals:
+    """A reading falls due `rate` times a second, whether or not anybody takes it; those not taken are a gap."""
+
+    def __init__(self, rate: float, opening: Opening) -> None:
+        self._rate = rate
+        self._runtime: Runtime = opening.runtime
+        self._woken = opening.runtime.event()
+        self._last = opening.last
+        self._counters: Any = None
+        self._start = 0.0
+        self._tick = 0  # the next reading that is due
+
+    def position(self) -> JSON:
+        return None
+
+    def seek(self, position: JSON) -> None:
+        """The time can't be put back."""
+
+    def read(self, timeout: float) -> Block | None:
+        runtime = self._runtime
+        if not self._tick:
+            return self._begin()
+        late = int((runtime.monotonic() - self._start) * self._rate) - self._tick
+        if late > 0:
+            self._tick += late
+            return Block(None, 0, Boundary("gap", late))
+        due = self._start + self._tick / self._rate - runtime.monotonic()
+        if runtime.wait(self._woken, due):
+            return None  # the node is about to stop
+        rows, self._counters = read_vitals(self._counters, runtime.time)
+        self._tick += 1
+        return Block(rows, 1, None, rows["time"]) if len(rows["time"]) else None
+
+    def _begin(self) -> Block | None:
+        _, self._counters = read_vitals(None, self._runtime.time)
+        self._start, self._tick = self._runtime.monotonic(), 1
+        if self._last is None:
+            return None
+        missed = round((self._runtime.time() - self._last) * self._rate)
+        return Block(None, 0, Boundary("gap", max(0, missed)))
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,63 +1,122 @@
-"""What the sources share: how one is described. At work, a source is a `Node` like any other."""
+"""A source as a part of a stream: what is known of it beforehand, and which node it is put to work in."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, TypeAlias
 
-from unbounded.core import trees
 from unbounded.core.block import Block, Run
-from unbounded.core.node import CannotTell, Context, Cursor, Node, Over
+from unbounded.core.node import CannotTell, Context, Cursor, Node, Over, SourceNode
 from unbounded.core.runtime import Runtime
 from unbounded.core.turn import Turn
+from unbounded.sources.as_block import AsBlock
+from unbounded.sources.inline import Inline
+from unbounded.sources.logged import Logged
+from unbounded.sources.reader import JSON, Source
+from unbounded.sources.replayed import Replayed
+
+Guarantee: TypeAlias = Literal["exact", "at_least_once", "at_most_once"]
 
 
 @dataclass(frozen=True)
-class Source(ABC):
-    """Where rows come from, described; nothing runs yet."""
+class SourcePart:
+    """A source at the beginning of a stream.
 
-    word: ClassVar[str]
+    Args:
+        source: what keeps the public protocol.
+        log: whether its rows go through the row log though it can seek.
+    """
+
+    source: Source
+    log: bool = False
 
     @property
-    @abstractmethod
-    def guarantee(self) -> Literal["exact", "at_least_once", "at_most_once"]:
-        """What it promises of each row."""
+    def word(self) -> str:
+        """What the user wrote."""
+        return getattr(self.source, "word", "from_source")
 
-    @abstractmethod
-    def open(self, context: Context) -> Node:
-        """Put it to work."""
+    @property
+    def name(self) -> str:
+        """What it is called in messages, such as `sensor()`."""
+        fn = getattr(self.source, "fn", None)
+        if fn is not None:
+            from unbounded.core.identity import name_of
 
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """What tells it from another source, as plain data for the fingerprint: never a host or a path."""
+            return f"{name_of(fn)}()"
+        return f"{self.word}()" if hasattr(self.source, "word") else type(self.source).__name__
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether rows are kept in the row log, from the oldest that a checkpoint needs."""
+        return self.log or not self.source.replayable
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What is promised of each row at the door: before it is in the row log, where there is one."""
+        if self.source.replayable:
+            return "exact"
+        return "at_least_once" if getattr(self.source, "redelivers", False) else "at_most_once"
+
+    @property
+    def passes(self) -> int | None:
+        """How many passes come before a declared end; None where that is not said."""
+        return getattr(self.source, "passes", None)
+
+    def identity(self) -> JSON:
+        """What tells it from another source, as plain data for the fingerprint."""
+        return self.source.identity()
 
     @cached_property
-    def first_identity(self) -> dict[str, Any]:
+    def first_identity(self) -> JSON:
         """What `identity` gave when it was first asked for: what functions hold may change once they run."""
         return self.identity()
 
     def arguments(self) -> dict[str, Any]:
         """What it was given, as the stream's repr shows it."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        arguments = getattr(self.source, "arguments", None)
+        return arguments() if arguments is not None else {"": type(self.source).__name__}
 
     def rows_per_pass(self) -> int | None:
         """How many rows a pass has; None where there are no passes."""
-        return None
+        count = getattr(self.source, "rows_per_pass", None)
+        return None if count is None else count()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same rows come in each pass, so that whole passes without a batch will not give one later."""
+        return self.rows_per_pass() is not None
+
+    def numbered(self) -> SourcePart:
+        """The same source over its rows' numbers in place of the rows."""
+        numbered = getattr(self.source, "numbered", None)
+        if numbered is None:
+            raise CannotTell(f"{self.word}() does not know its rows beforehand")
+        return SourcePart(numbered())
 
     def cursor_at(self, ordinal: int) -> Cursor:
         """The cursor before row `ordinal`."""
-        raise CannotTell(f"{self.word}() can't go to a row without running up to it")
+        position_at = getattr(self.source, "position_at", None)
+        if position_at is None or (self.is_logged and not hasattr(self.source, "fn")):
+            raise CannotTell(f"{self.word}() can't go to a row without running up to it")
+        position = position_at(ordinal)
+        return {"row": ordinal} if position == ordinal else {"position": position, "row": ordinal}
 
     def ordinal_of(self, row: int, after: int) -> int:
         """The ordinal, at least `after`, at which row `row` comes next."""
-        raise CannotTell(f"{self.word}() does not know its rows beforehand")
+        row_after = getattr(self.source, "row_after", None)
+        if row_after is None:
+            raise CannotTell(f"{self.word}() does not know its rows beforehand")
+        found: int = row_after(row, after)
+        return found
 
-
-def block_rows(context: Context, row_bytes: int) -> int:
-    """How many rows to hand out at once."""
-    return context.block_rows or max(1, int(trees.block_rows(row_bytes, context.batch_rows) * context.share))
+    def open(self, context: Context) -> SourceNode:
+        """Put it to work."""
+        if getattr(self.source, "any_thread", False) and not self.log:
+            return Inline(self.source, context)
+        if self.is_logged:
+            return Logged(self.source, context, AsBlock(self.name, context.runtime))
+        return Replayed(self.source, context, self.name)
 
 
 class Turns(Over):

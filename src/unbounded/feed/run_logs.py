@@ -1,0 +1,155 @@
+"""A run's logs in its directory: opened with the run, moved there from memory, and set aside where they are another's.
+
+runs/first/log/feed/
+  origin.json             each source's identity, the position at which it was opened, and its log
+  source/                 the row log of a source that can't go back
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbounded.core.block import Offset
+from unbounded.core.identity import comparable
+from unbounded.core.node import Node
+from unbounded.sources.logged import Logged
+from unbounded.sources.replayed import Replayed
+from unbounded.sources.row_log import RowLog
+from unbounded.store.checkpoints import CheckpointError
+from unbounded.store.origin import SourceOrigin, read_origin, set_aside, write_origin
+
+if TYPE_CHECKING:
+    from unbounded.feed.feed import Feed
+
+_log = logging.getLogger("unbounded")
+
+
+class RunLogs:
+    """The logs of one feed in one directory.
+
+    Args:
+        feed: whose sources they are of.
+        directory: the run's.
+        name: tells the feed from others whose logs lie there.
+    """
+
+    def __init__(self, feed: Feed, directory: Path, name: str) -> None:
+        self._feed = weakref.proxy(feed)
+        self._runtime = feed.runtime
+        self._run = directory
+        self._directory = directory / "log" / name
+        self._is_written = False  # the origin
+
+    def _nodes(self) -> Iterator[tuple[str, Node, Any]]:
+        """Name, node and identity of each source that is not simply there."""
+        opened = self._feed.opened
+        for name, node, identity in zip(
+            opened.names, opened.sources, self._feed.stream.source_identities(), strict=True
+        ):
+            if not getattr(node, "is_inline", False):
+                yield name, node, json.loads(json.dumps(comparable(identity)))
+
+    def here(self) -> list[RowLog]:
+        """The row logs that lie here."""
+        logs = [node.log for _, node, _ in self._nodes() if isinstance(node, Logged)]
+        return [log for log in logs if isinstance(log, RowLog) and Path(log.where).is_relative_to(self._directory)]
+
+    def begin(self) -> None:
+        """A run begins here that has no checkpoint: anew, or with all that a process that was killed had read.
+
+        Raises:
+            CheckpointError: the logs can't be opened.
+        """
+        origins = self._sentence(lambda: read_origin(self._directory, self._runtime)) or {}
+        for name, node, identity in self._nodes():
+            origin = origins.get(name)
+            if origin is not None and origin.identity != identity:
+                self._set_aside(name, "another source's")
+                origin = None
+            if isinstance(node, Logged):
+                self._sentence(lambda node=node, name=name, origin=origin: self._begin_log(node, name, origin))
+            elif origin is not None and not node.counts()["fetched"]:
+                node.restore({"position": origin.position, "row": 0, "missed": 0})
+        self._sentence(self._write_origin)
+        self._feed.hold()  # a run that is killed before its first checkpoint begins again with the first row
+
+    def _begin_log(self, node: Logged, name: str, origin: SourceOrigin | None) -> None:
+        if isinstance(node.log, RowLog):
+            return
+        path = self._directory / name
+        log = self._open(path)
+        foreign = log.stop > Offset(0) and (node.has_begun or origin is None or origin.log != log.id)
+        if foreign:
+            log.close()
+            self._set_aside(name, "another run's")
+            log = self._open(path)
+        node.move_log(log)
+        if log.stop > Offset(0) and not node.has_read:
+            _log.warning(
+                "The run in %s was ended before its first checkpoint. It begins again with the first row of %s; %s "
+                "rows of it are in the row log.",
+                self._run,
+                node.name,
+                f"{log.stop.rows - log.start.rows:,}",
+            )
+
+    def attach(self) -> None:
+        """Open the logs of a run that is gone on with, or is saved for the first time.
+
+        Raises:
+            CheckpointError: they can't be opened.
+        """
+        for name, node, _ in self._nodes():
+            if isinstance(node, Logged) and not isinstance(node.log, RowLog):
+                self._sentence(lambda node=node, name=name: self._attach(node, name))
+        self._sentence(self._write_origin)
+
+    def _attach(self, node: Logged, name: str) -> None:
+        path = self._directory / name
+        log = self._open(path)
+        if log.stop > Offset(0) and node.has_begun:
+            log.close()
+            self._set_aside(name, "another run's")
+            log = self._open(path)
+        node.move_log(log)
+
+    def _write_origin(self) -> None:
+        if self._is_written:
+            return
+        known = read_origin(self._directory, self._runtime) or {}
+        origins: dict[str, SourceOrigin] = {}
+        for name, node, identity in self._nodes():
+            if isinstance(node, Logged):
+                here = isinstance(node.log, RowLog) and Path(node.log.where).is_relative_to(self._directory)
+                origins[name] = SourceOrigin(identity, None, node.log.id if here else None)
+            elif name in known and known[name].identity == identity:
+                origins[name] = known[name]
+            else:
+                position = node.opening_position() if isinstance(node, Replayed) else None
+                origins[name] = SourceOrigin(identity, position)
+        if origins and origins != known:
+            write_origin(self._directory, origins, self._runtime)
+        self._is_written = True
+
+    def _open(self, path: Path) -> RowLog:
+        return RowLog(path, self._runtime)
+
+    def _set_aside(self, name: str, whose: str) -> None:
+        path = self._directory / name
+        if self._runtime.files.exists(path):
+            there = set_aside(path, self._runtime)
+            _log.warning("The row log in %s is %s. It was set aside, as %s, and a new one begins.", path, whose, there)
+
+    def _sentence(self, action: Any) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            raise CheckpointError(
+                f"Nothing can be saved in {self._run}: its row log, of a source that can't go back, can't be opened: "
+                f"{error.strerror or error}. Make room there, or use another directory."
+            ) from error

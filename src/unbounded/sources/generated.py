@@ -1,0 +1,193 @@
+"""The readers over a user's function: one that can go back by `start` or by a state, and one that can't."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unbounded.core import user_code
+from unbounded.core.block import Block, Boundary
+from unbounded.core.node import EndOfStream
+from unbounded.sources.iteration import Form, Iteration, Made
+from unbounded.sources.reader import JSON, Opening
+
+if TYPE_CHECKING:
+    from unbounded.sources.generator import Generator
+
+_SHARE = 20  # a state is taken at most once in so many times as long as taking it took
+
+
+class Past(NamedTuple):
+    """What a function with a parameter `past` is given: how many rows of it were read before, in this run and in the
+    processes before this one, and when the last of them arrived (seconds since 1970; None where there is none)."""
+
+    rows: int
+    last: float | None
+
+
+class Calls:
+    """Calls the function, once for each pass; what was made to be looked at is the first of them."""
+
+    def __init__(self, source: Generator, form: Form, looked_at: Made | None) -> None:
+        self.source = source
+        self.runtime = form.runtime
+        self._form = form
+        self._looked_at = looked_at
+
+    def iteration(self, row: int, **given: Any) -> Iteration:
+        """Call the function with what is given; its first row has number `row`."""
+        return Iteration(self._made(**given), self._form, row)
+
+    def one_by_one(self, row: int, **given: Any) -> Iteration:
+        """The same, where each single sample is a block: it can be kept before the next one is asked for."""
+        return Iteration(self._made(**given), self._form, row, stack=1)
+
+    def _made(self, **given: Any) -> Made:
+        made, self._looked_at = self._looked_at, None
+        return made or Made(self.source.fn, self._form, **given)
+
+    def close(self) -> None:
+        """Let go of what was looked at and never read."""
+        made, self._looked_at = self._looked_at, None
+        if made is not None:
+            made.close()
+
+
+class GeneratedOnce:
+    """A function that can't go back. A read waits for as long as the function takes."""
+
+    def __init__(self, calls: Calls, opening: Opening) -> None:
+        self._calls = calls
+        self._source = calls.source
+        self._row = opening.rows
+        self._passed = opening.passes
+        self._past = Past(opening.rows, opening.last)
+        self._iteration: Iteration | None = None
+
+    def position(self) -> JSON:
+        return None
+
+    def seek(self, position: JSON) -> None:
+        """The function can't go back."""
+
+    def read(self, timeout: float) -> Block | None:
+        source = self._source
+        if source.passes is not None and self._passed >= source.passes:
+            raise EndOfStream
+        if self._iteration is None:
+            self._iteration = self._calls.one_by_one(self._row, **({"past": self._past} if source.takes_past else {}))
+        block = self._iteration.next()
+        if block is not None:
+            self._row += block.count
+            return block
+        self._iteration.close()
+        self._iteration = None
+        self._passed += 1
+        if source.passes is None:
+            raise source.undeclared_end(self._row)
+        return Block(None, 0, Boundary("pass"))
+
+    def close(self) -> None:
+        iteration, self._iteration = self._iteration, None
+        if iteration is not None:
+            iteration.close()
+        self._calls.close()
+
+
+class _Place(NamedTuple):
+    """Where a function is read: rows from the beginning, passes that ended, and rows in the pass at hand."""
+
+    row: int
+    passed: int
+    in_pass: int
+
+
+class Generated:
+    """A function that can be asked for rows from a given one on, or whose iterator can be put back."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._source = calls.source
+        self._monotonic: Callable[[], float] = calls.runtime.monotonic
+        self._by_state = self._source.grade == "state"
+        self._iteration: Iteration | None = None
+        self._go({"row": 0, "passed": 0, "in_pass": 0, "state": None, "skip": 0})
+
+    def _go(self, position: JSON) -> None:
+        self._place = _Place(position["row"], position["passed"], position["in_pass"])
+        # A state of the iterator, and how many rows of the pass it had given then.
+        self._taken: tuple[Any, int] = (position["state"], position["in_pass"] - position["skip"])
+        self._todo = 0  # rows that the iteration has to pass over
+        self._worked = 0.0  # seconds spent in the iterator since the state was taken
+        self._cost = 0.0
+
+    def read(self, timeout: float) -> Block | None:
+        place = self._place
+        if self._source.passes is not None and place.passed >= self._source.passes:
+            raise EndOfStream
+        begun = self._monotonic()
+        try:
+            iteration = self._iteration or self._open()
+            block = iteration.next()
+        except BaseException:
+            # A generator that raised is dead: the next read opens it again where this one stood.
+            failed, self._iteration = self._iteration, None
+            if failed is not None:
+                failed.abandon()
+            raise
+        self._worked += self._monotonic() - begun
+        if block is None:
+            return self._end_of_pass()
+        over = min(self._todo, block.count)
+        self._todo -= over
+        block = block.part(over, block.count)
+        if not block.count:
+            return None
+        self._place = _Place(place.row + block.count, place.passed, place.in_pass + block.count)
+        return block
+
+    def _open(self) -> Iteration:
+        place, (state, given) = self._place, self._taken
+        if self._by_state:
+            self._todo = place.in_pass - given
+            self._iteration = iteration = self._calls.iteration(place.row - self._todo)
+            if state is not None:
+                user_code.call(iteration.made.value.load_state_dict, copy.deepcopy(state))
+        else:
+            self._todo = 0
+            self._iteration = iteration = self._calls.iteration(place.row, start=place.in_pass)
+        return iteration
+
+    def _end_of_pass(self) -> Block:
+        self._close_iteration()
+        place = self._place
+        if self._source.passes is None:
+            raise self._source.undeclared_end(place.row)
+        self._go({"row": place.row, "passed": place.passed + 1, "in_pass": 0, "state": None, "skip": 0})
+        return Block(None, 0, Boundary("pass"))
+
+    def position(self) -> JSON:
+        place, iteration = self._place, self._iteration
+        skip = place.in_pass - self._taken[1] if self._by_state else 0
+        due = skip and iteration is not None and not self._todo and not iteration.is_ahead
+        if due and self._worked >= _SHARE * self._cost:
+            assert iteration is not None
+            begun = self._monotonic()
+            state = copy.deepcopy(user_code.call(iteration.made.value.state_dict))
+            self._taken, skip = (state, place.in_pass), 0
+            self._cost, self._worked = self._monotonic() - begun, 0.0
+        return {**place._asdict(), "state": self._taken[0] if self._by_state else None, "skip": skip}
+
+    def seek(self, position: JSON) -> None:
+        self._close_iteration()
+        self._go(position)
+
+    def close(self) -> None:
+        self._close_iteration()
+        self._calls.close()
+
+    def _close_iteration(self) -> None:
+        iteration, self._iteration = self._iteration, None
+        if iteration is not None:
+            iteration.close()

@@ -1,0 +1,63 @@
+"""The node over a reader that may be read from any thread: in the thread of whoever pulls, without a hand-over.
+
+For our own readers of rows that are there, or are made on the spot. Beyond the protocol, they give blocks; and a read
+that raises, whatever and wherever, leaves `position()` where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from unbounded.core.block import Block
+from unbounded.core.node import Context, Cursor
+from unbounded.sources.reader import Opening, Source, open_reader
+
+
+class Inline:
+    """A pull is a read."""
+
+    is_inline = True
+
+    def __init__(self, source: Source, context: Context) -> None:
+        opening = Opening(
+            block_rows=context.block_rows,
+            batch_rows=context.batch_rows,
+            share=context.share,
+            runtime=context.runtime,
+        )
+        self._reader = open_reader(source, opening)
+        self._row = 0
+
+    def pull(self, timeout: float | None) -> Block | None:
+        block = cast(Block | None, self._reader.read(0.0))
+        if block is not None:
+            self._row += block.count
+        return block
+
+    def cursor(self) -> Cursor:
+        position = self._reader.position()
+        # Of arrays, the position is the row.
+        return {"row": self._row} if position == self._row else {"position": position, "row": self._row}
+
+    def restore(self, cursor: Cursor) -> None:
+        self._reader.seek(cursor.get("position", cursor["row"]))
+        self._row = cursor["row"]
+
+    def release(self, cursor: Cursor) -> None:
+        """The reader makes the rows again."""
+
+    def commit(self, trained: Cursor, needed: Cursor) -> None:
+        """Nobody waits for it."""
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def counts(self) -> dict[str, int]:
+        return {"fetched": self._row}
+
+    def arrivals(self) -> Mapping[str, Any]:
+        return {}
+
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
+        """There is none."""

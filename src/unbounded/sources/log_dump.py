@@ -1,0 +1,90 @@
+"""Rows of a log as plain data and arrays, for a state or a checkpoint that lies elsewhere, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from unbounded.core.block import Block, Boundary, Offset
+from unbounded.core.block import join as join_blocks
+from unbounded.core.node import Cursor, StreamError
+from unbounded.core.runtime import Runtime
+from unbounded.sources.logged import Logged
+from unbounded.sources.memory_log import MemoryLog
+
+
+def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
+    """What a cursor needs of a node's log: the rows from there on, their times, and the boundaries among them."""
+    log = node.log
+    start = at = Offset(cursor["row"], cursor["boundaries"])
+    stop = log.stop
+    parts: list[Block] = []
+    boundaries: list[list[Any]] = []
+    cuts: list[list[int]] = []  # rows in a block, and how many such blocks follow each other
+    while at < stop and (found := log.read(at)) is not None:
+        block, at = found
+        if block.count:
+            parts.append(replace(block, boundary=None))
+            if cuts and cuts[-1][0] == block.count:
+                cuts[-1][1] += 1
+            else:
+                cuts.append([block.count, 1])
+        if block.boundary is not None:
+            boundaries.append([sum(part.count for part in parts), *block.boundary])
+    whole = join_blocks(parts) if parts else Block(None, 0)
+    return {
+        "log": log.id,
+        "start": list(start),
+        "count": whole.count,
+        "rows": whole.rows,
+        "times": whole.times,
+        "boundaries": boundaries,
+        # Without `batch`, the blocks are the batches: they come back as they were.
+        "cuts": cuts,
+        "passed": log.passed,
+        "missed": log.missed,
+        "last_time": log.last_time,
+        "position": log.position,
+    }
+
+
+def load_rows(node: Logged, dump: Mapping[str, Any], runtime: Runtime) -> None:
+    """Give a node the rows that were saved with a position, unless its own log has them.
+
+    Raises:
+        StreamError: it reads already, and its log is another one.
+    """
+    start = Offset(*dump["start"])
+    log = node.log
+    if log.id == dump["log"] and log.start <= start:
+        return
+    if node.has_begun:
+        raise StreamError(
+            "A source that can't go back is being read already, and can't be put to another place. Load the "
+            "state into a new feed, "
+            "before its first batch."
+        )
+    node.put(_as_log(dump, start, runtime))
+
+
+def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime) -> MemoryLog:
+    log = MemoryLog(runtime)
+    log.begin_at(start)
+    seams: dict[int, list[Boundary]] = {}
+    for row, kind, missed in dump["boundaries"]:
+        seams.setdefault(row, []).append(Boundary(kind, missed))
+    whole = Block(dump["rows"], dump["count"], None, dump["times"])
+    row = 0
+    for ends in seams.get(0, []):
+        log.append(Block(None, 0, ends))
+    for rows in (rows for rows, many in dump["cuts"] for _ in range(many)):
+        after = seams.get(row + rows, [])
+        log.append(replace(whole.part(row, row + rows), boundary=after[0] if after else None), dump["position"])
+        for ends in after[1:]:
+            log.append(Block(None, 0, ends), dump["position"])
+        row += rows
+    # What was let go of is counted, too; and the state may be of a moment after the last row that is kept.
+    log.passed, log.missed, log.last_time = dump["passed"], dump["missed"], dump["last_time"]
+    log.position = dump["position"]
+    return log

@@ -1,0 +1,66 @@
+"""Syncs a row log a second after rows were appended to it: what a loss of power may take is bounded.
+
+In a thread of its own, since the one that reads may sit in a user's function for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from unbounded.core.runtime import Runtime
+
+_log = logging.getLogger("unbounded")
+_SECONDS = 1.0
+
+
+class _Synced(Protocol):
+    @property
+    def where(self) -> str: ...
+    def sync(self) -> None: ...
+
+
+class LogSync:
+    """One log's thread, which begins with the first row.
+
+    A log that is not synced is whole all the same after the process was killed: the kernel has what was written.
+    """
+
+    def __init__(self, log: _Synced, runtime: Runtime) -> None:
+        self._log = log
+        self._runtime = runtime
+        self._appended = runtime.event()
+        self._closed = runtime.event()
+        self._thread: Any = None
+        self._said = False
+
+    def appended(self) -> None:
+        """Rows were appended. Called by one thread at a time."""
+        if not self._appended.is_set():
+            self._appended.set()
+            if self._thread is None:
+                self._thread = self._runtime.thread(self._run, name="unbounded-log-sync")
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._appended.wait()
+            self._closed.wait(_SECONDS)
+            self._appended.clear()  # before the sync: what is appended during it is for the next one
+            try:
+                self._log.sync()
+                self._said = False
+            except OSError as error:
+                # The next checkpoint raises it, if the disk refuses then as well.
+                if not self._said:
+                    _log.warning("The row log in %s could not be synced: %s.", self._log.where, error)
+                self._said = True
+            if self._closed.is_set():
+                return
+
+    def close(self) -> None:
+        """Sync once more, and end the thread."""
+        self._closed.set()
+        self._appended.set()
+        if self._thread is not None:
+            self._thread.join(5.0)

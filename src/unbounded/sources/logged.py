@@ -1,0 +1,313 @@
+"""The node over a reader that can't go back: a thread reads, and what it read is in the row log before it is handed on.
+
+So waiting for data can be interrupted at any moment, nothing is missed while the model trains, and a cursor is the
+number of a row in the log. Once the log is on the disk, memory holds only what was not pulled yet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from unbounded.core import trees, user_code
+from unbounded.core.block import Block, Boundary, Offset
+from unbounded.core.block import join as join_blocks
+from unbounded.core.locked import locked
+from unbounded.core.node import Context, Cursor, DataLoss, StreamError
+from unbounded.core.trees import RowsError
+from unbounded.sources.as_block import AsBlock
+from unbounded.sources.log_sync import LogSync
+from unbounded.sources.memory_log import MemoryLog
+from unbounded.sources.reader import JSON, Opening, Reader, Source
+from unbounded.sources.reader_thread import ReaderThread
+from unbounded.sources.row_log import RowLog
+
+# How far the thread reads ahead of what is pulled: so many blocks and so many rows, or so many bytes in two blocks.
+_BLOCKS = 64
+_ROWS = 4096
+_BYTES = 1 << 26
+_SOON = 0.01  # seconds after which, at the latest, a source that waits for it hears that its rows are on the disk
+
+
+class _Read(NamedTuple):
+    first: Offset  # where it begins
+    block: Block
+    size: int
+
+
+class Logged(ReaderThread):
+    """A node over a reader of its own thread, with a row log between them.
+
+    Args:
+        source: what is read; it need not be able to seek.
+        context: what nodes are opened with.
+        as_block: makes blocks of what the reader gives.
+    """
+
+    def __init__(self, source: Source, context: Context, as_block: AsBlock) -> None:
+        super().__init__(source, context.runtime, as_block)
+        self._coalesce = context.coalesce
+        self._log: RowLog | MemoryLog = MemoryLog(context.runtime)
+        self._changing = context.runtime.lock()  # held while the log is appended to, or another takes its place
+        self._sync: LogSync | None = None  # of a log on the disk
+        self._at = Offset(0)
+        self._read_ahead: deque[_Read] = deque()  # read, and not pulled
+        self._rows = self._bytes = 0  # of these
+        self._full = False
+        self._stop_at = Offset(0)  # the end of the log
+        self._refusal: OSError | None = None  # of the disk, for the block that waits
+        self._unlogged: float | None = None  # since when the source waits to hear of rows
+        self._position: JSON = None  # the reader's, after the last row in the log
+
+    # -- the thread's side ---------------------------------------------------------------------------------------------
+
+    def _opening(self) -> Opening:
+        log = self._log
+        return Opening(log.stop.rows, log.last_time, log.passed, runtime=self._runtime)
+
+    def _has_room(self) -> bool:
+        # Once it is full, until half of it is gone: waking a thread is slow.
+        share = 2 if self._full else 1
+        n = len(self._read_ahead)
+        many = n * share >= _BLOCKS and self._rows * share >= _ROWS
+        self._full = many or (n > 1 and self._bytes * share >= _BYTES)
+        return not self._full
+
+    def _reopened(self) -> None:
+        stop = self._log.stop
+        if stop.rows and not stop.boundaries and not self._source.replayable:
+            # Rows may have come while nobody listened.
+            self._accept(Block(None, 0, Boundary("gap")), self._position, self._generation)
+
+    def _accept(self, block: Block, position: JSON, generation: int) -> None:
+        if not (block.count or block.boundary):
+            return
+        while True:
+            try:
+                self._append(block, position)
+                return
+            except OSError as error:
+                # Rows that are in the log are handed on. This block waits here, and nothing is read meanwhile; the pull
+                # that finds no other rows raises, and the one after it has the block tried again.
+                if not self._await_retry(error):
+                    return
+
+    def _append(self, block: Block, position: JSON) -> None:
+        if block.count and not self._log.stop.rows:
+            _refuse_objects(block)  # at the first row, and not when it is to be written
+        with self._changing:
+            first = self._log.stop
+            self._log.append(block, position)
+            self._position = self._seek = position
+            self._keep(first, block)
+            if self._sync is not None:
+                self._sync.appended()
+        if self._unlogged is None:
+            self._unlogged = self._runtime.monotonic()
+
+    @locked
+    def _keep(self, first: Offset, block: Block) -> None:
+        size = block.count * trees.row_bytes(block.rows) if block.count else 0
+        if block.count:
+            block = block.with_rows(trees.read_only(block.rows))  # it may be read again, whatever was done to it
+        self._read_ahead.append(_Read(first, block, size))
+        self._rows += block.count
+        self._bytes += size
+        self._stop_at = first.after(block)
+        self._state.notify_all()
+
+    @locked
+    def _await_retry(self, error: OSError) -> bool:
+        """Wait until a pull asks again; False where the node is closed."""
+        token = self._token
+        self._refusal = error
+        self._state.notify_all()
+        self._state.wait_for(lambda: self._refusal is None or self._token is not token)
+        return self._token is token
+
+    def _after_read(self, reader: Reader, *, nothing: bool) -> None:
+        logged = getattr(reader, "logged", None)
+        if logged is None or self._unlogged is None:
+            return
+        if self._sync is None or nothing or self._runtime.monotonic() - self._unlogged >= _SOON:
+            try:
+                self._log.sync()
+            except OSError:
+                return  # the source is not told, and the next sync, soon, is another attempt
+            self._unlogged = None
+            user_code.call(logged, self._position)
+
+    # -- the node's side -----------------------------------------------------------------------------------------------
+
+    def pull(self, timeout: float | None) -> Block | None:
+        if self._token is None:
+            self._launch()
+        found = self._next(timeout)
+        if found is _IN_LOG:
+            found = self._log.read(self._at, self._coalesce)
+        if found is None:
+            return None
+        block, end = found
+        self._pulled(end)
+        return block
+
+    @locked
+    def _next(self, timeout: float | None) -> tuple[Block, Offset] | None:
+        """What was read ahead, and where it ends; `_IN_LOG` where it lies there alone; None where there is none."""
+        if self._stop_at <= self._at:
+            self._state.wait_for(
+                lambda: self._stop_at > self._at or self._error is not None or self._refusal is not None, timeout
+            )
+        if self._stop_at > self._at:
+            return self._joined()
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self._state.notify_all()
+            raise StreamError(
+                f"Rows of {self._as_block.name} can't be written to the row log in {self._log.where}: "
+                f"{refusal.strerror or refusal}. All rows in the log were handed on, and nothing more is read. Make "
+                "room there; the next attempt to read goes on with the next row."
+            ) from refusal
+        error = self._taken_error()
+        if error is not None:
+            raise error
+        return None
+
+    def _joined(self) -> tuple[Block, Offset]:
+        at, ahead = self._at, self._read_ahead
+        if not ahead or at < ahead[0].first:
+            return _IN_LOG
+        parts: list[Block] = []
+        rows, end = 0, at
+        for first, block, _ in ahead:
+            if first.after(block) <= at:
+                continue  # read from the log before, after a restore
+            end = first.after(block)
+            part = block.part(max(0, at.rows - first.rows), block.count)
+            parts.append(part)
+            rows += part.count
+            if rows >= self._coalesce or part.boundary is not None:
+                break
+        return (join_blocks(parts) if len(parts) > 1 else parts[0]), end
+
+    @locked
+    def _pulled(self, at: Offset) -> None:
+        self._at = at
+        while self._read_ahead and self._read_ahead[0].first.after(self._read_ahead[0].block) <= at:
+            _, gone, size = self._read_ahead.popleft()
+            self._rows -= gone.count
+            self._bytes -= size
+        if self._full and self._has_room():
+            self._state.notify_all()
+
+    def cursor(self) -> Cursor:
+        return {"row": self._at.rows, "boundaries": self._at.boundaries}
+
+    @locked
+    def restore(self, cursor: Cursor) -> None:
+        at = Offset(cursor["row"], cursor["boundaries"])
+        start, stop = self._log.start, self._log.stop
+        if at.rows == stop.rows:
+            at = min(at, stop)  # a boundary that was passed already may be gone with the rows before it
+        if not start <= at <= stop:
+            raise DataLoss(
+                f"The stream is to go on at row {at.rows:,} of {self._as_block.name}, and the row log in "
+                f"{self._log.where} has rows {start.rows:,} to {stop.rows:,} of a source that can't go back. Put the "
+                "run's directory back as it was, with its log; or begin a new run in another directory."
+            )
+        self._at = at
+
+    def release(self, cursor: Cursor) -> None:
+        self._log.release(Offset(cursor["row"], cursor["boundaries"]))
+
+    def commit(self, trained: Cursor, needed: Cursor) -> None:
+        """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
+        if hasattr(self._reader, "commit"):
+            positions = [self._log.position_at(Offset(c["row"], c["boundaries"])) for c in (trained, needed)]
+            if None not in positions:
+                self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._stop()
+        forget = getattr(self._source, "forget", None)
+        if forget is not None and not self.has_read:
+            forget()
+        if self._sync is not None:
+            self._sync.close()
+        self._log.close()
+
+    def counts(self) -> dict[str, int]:
+        return {"fetched": self._stop_at.rows, "missed": self._log.missed, "retries": self._retries}
+
+    def arrivals(self) -> Mapping[str, Any]:
+        return {}
+
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
+        """There is none."""
+
+    # -- the log -------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What the source is called in messages."""
+        return self._as_block.name
+
+    @property
+    def has_read(self) -> bool:
+        """Whether it reads, or has read, in this process."""
+        return self._thread is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has rows, of this process or saved by another."""
+        return self.has_read or self._log.stop > Offset(0)
+
+    @property
+    def log(self) -> RowLog | MemoryLog:
+        """Where its rows are."""
+        return self._log
+
+    def move_log(self, log: RowLog) -> None:
+        """Keep the rows on the disk from now on: those in memory go there first. Where nothing was read yet, what the
+        log holds is read first."""
+        with self._changing: self._move(log)  # fmt: skip  # noqa: E701 - see `locked`
+        assert self._sync is not None
+        self._sync.appended()
+
+    def _move(self, log: RowLog) -> None:
+        memory = self._log
+        if not isinstance(memory, MemoryLog):
+            raise ValueError(f"The rows lie in {memory.where} already.")
+        if memory.stop > Offset(0):
+            memory.spill(log)
+        else:
+            self._begin(log)
+        self._log, self._sync = log, LogSync(log, self._runtime)
+
+    @locked
+    def _begin(self, log: RowLog | MemoryLog) -> None:
+        self._at, self._stop_at = log.start, log.stop
+        self._position = self._seek = log.position_at(log.stop)
+        self._as_block.row = log.stop.rows
+
+    def put(self, log: MemoryLog) -> None:
+        """Begin with rows that were saved with a position, before anything was read."""
+        with self._changing: self._put(log)  # fmt: skip  # noqa: E701 - see `locked`
+
+    def _put(self, log: MemoryLog) -> None:
+        self._begin(log)
+        self._log = log
+
+
+def _refuse_objects(block: Block) -> None:
+    for path, leaf in trees.leaves(block.rows):
+        if leaf.dtype.hasobject:
+            raise RowsError(
+                f"{trees.name(path)} of the source is {leaf.dtype} (Python objects). Rows of a source that can't go "
+                "back are kept in the row log, and these can't be written so that reading them runs no code. Yield "
+                "numbers, or text: np.array(names, dtype='U')."
+            )
+
+
+_IN_LOG = (Block(None, 0), Offset(0))

@@ -1,0 +1,115 @@
+"""The row log of a run without a directory: in memory, from the oldest row that is still needed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+from unbounded.core import trees
+from unbounded.core.block import Block, Offset
+from unbounded.core.block import join as join_blocks
+from unbounded.core.locked import locked
+from unbounded.core.runtime import Runtime
+from unbounded.sources.row_log import RowLog
+
+
+class MemoryLog:
+    """Rows in memory, numbered from the beginning of the stream; the same words as `RowLog`. Safe between threads."""
+
+    where = "memory"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.id = runtime.unique()
+        self._lock = runtime.lock()
+        self._blocks: list[Block] = []
+        self._firsts: list[Offset] = []  # where each of them begins
+        self._positions: list[Any] = []  # the reader's after each
+        self._gone = 0  # how many of them, from the front, are let go: removed when they are the greater part
+        self.start = self.stop = Offset(0)
+        self.position: Any = None
+        self.passed = self.missed = 0
+        self.last_time: float | None = None
+
+    @locked
+    def append(self, block: Block, position: Any = None) -> None:
+        """Keep a block; `position` is the reader's after it."""
+        self._blocks.append(block.with_rows(trees.read_only(block.rows)) if block.count else block)
+        self._firsts.append(self.stop)
+        self._positions.append(position)
+        self.position = position
+        self.stop = self.stop.after(block)
+        if block.count and block.times is not None:
+            self.last_time = float(block.times[-1])
+        if block.boundary is not None:
+            self.passed += block.boundary.kind == "pass"
+            self.missed += block.boundary.missed if block.boundary.kind == "gap" else 0
+
+    @locked
+    def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
+        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on."""
+        parts: list[Block] = []
+        end = at
+        count = 0
+        # The first block that ends after `at`: the last that begins at or before it, or one that follows.
+        for i in range(max(self._gone, bisect_right(self._firsts, at) - 1), len(self._blocks)):
+            first, block = self._firsts[i], self._blocks[i]
+            if first.after(block) <= at:
+                continue
+            part = block.part(max(0, at.rows - first.rows), block.count)
+            parts.append(part)
+            end = first.after(block)
+            count += part.count
+            if count >= rows or part.boundary is not None:
+                break
+        return (join_blocks(parts), end) if parts else None
+
+    @locked
+    def release(self, at: Offset) -> None:
+        """Forget what lies before `at`."""
+        while self._gone < len(self._blocks):
+            end = self._firsts[self._gone].after(self._blocks[self._gone])
+            if end > at:
+                break
+            self.start = end
+            self._gone += 1
+            self._blocks[self._gone - 1] = _NOTHING
+        if self._gone > 64 and self._gone > len(self._blocks) // 2:
+            gone, self._gone = self._gone, 0
+            del self._blocks[:gone], self._firsts[:gone], self._positions[:gone]
+
+    @locked
+    def position_at(self, at: Offset) -> Any:
+        """The reader's position at `at`, where a block ends there; None where that is not known."""
+        if at == self.stop:
+            return self.position
+        i = bisect_right(self._firsts, at)
+        return self._positions[i - 2] if i > self._gone + 1 and self._firsts[i - 1] == at else None
+
+    @locked
+    def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0, last_time: float | None = None) -> None:
+        """Begin, empty, after rows that were let go of."""
+        self.start = self.stop = at
+        self.passed, self.missed, self.last_time = passed, missed, last_time
+
+    def spill(self, to: RowLog) -> None:
+        """Write all that is here to an empty log on the disk.
+
+        Raises:
+            OSError: it could not be written. What is here stays.
+        """
+        to.begin_at(self.start, passed=self.passed, missed=self.missed)
+        for block, position in self._all():
+            to.append(block, position)
+
+    @locked
+    def _all(self) -> list[tuple[Block, Any]]:
+        return list(zip(self._blocks[self._gone :], self._positions[self._gone :], strict=True))
+
+    def sync(self) -> None:
+        """There is no disk."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+_NOTHING = Block(None, 0)

@@ -1,0 +1,302 @@
+"""A reader at work in a thread of its own: opened, read, woken, closed, and opened again after what may pass.
+
+The thread makes all calls to the reader but `wake`, as the protocol has it. What becomes of the rows is left to the
+node that builds on it: `Replayed` queues them, `Logged` writes them to the row log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from unbounded.core import user_code
+from unbounded.core.block import Block
+from unbounded.core.locked import locked
+from unbounded.core.node import EndOfStream
+from unbounded.core.runtime import Runtime
+from unbounded.sources.as_block import AsBlock
+from unbounded.sources.reader import JSON, Opening, Reader, Source, open_reader
+
+_log = logging.getLogger("unbounded")
+
+_SLICE = 0.05  # seconds: how often a reader that can't be woken is asked, so that the thread can look whether to stop
+_LONG_SLICE = 1.0  # seconds: how long one that can be woken may wait
+_BACK_OFF = (0.1, 30.0)  # seconds before the first attempt after a failure, and at most; doubled each time
+_JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
+# What does not pass by waiting, where nothing was ever read: a wrong path, most likely.
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class ReaderThread:
+    """The thread side of a node over a reader. `_lock` guards all that the thread and the node share.
+
+    Args:
+        source: what is read.
+        runtime: threads, locks and the time.
+        as_block: makes blocks of what the reader gives.
+    """
+
+    def __init__(self, source: Source, runtime: Runtime, as_block: AsBlock) -> None:
+        self._source = source
+        self._runtime = runtime
+        self._as_block = as_block
+        self._transient = (OSError, *getattr(source, "transient", ()))
+        self._lock = runtime.lock()
+        self._state = runtime.condition(self._lock)
+        self._thread: Any = None
+        self._token: object | None = None  # of the thread that reads; any other leaves
+        self._reader: Reader | None = None
+        self._generation = 0  # counts the places that the reader was put to; what was read before the last is dropped
+        self._seek: JSON = None  # where to read on, once it is opened or put to another place
+        self._to_seek = False
+        self._requests: deque[Callable[[Reader], None]] = deque()
+        self._error: BaseException | None = None
+        self._opening_position: JSON = None
+        self._is_open = False
+        self._retries = 0
+        self._has_read = False
+        self._failed = False  # the last reader
+
+    # -- what a node decides -------------------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether more may be read; called with the lock held."""
+        raise NotImplementedError
+
+    def _accept(self, block: Block, position: JSON, generation: int) -> None:
+        """Take what was read, in the reader's thread, without the lock; `position` is the reader's after it."""
+        raise NotImplementedError
+
+    def _opening(self) -> Opening:
+        """What the source may want to know when it is opened; called with the lock held."""
+        return Opening(runtime=self._runtime)
+
+    def _reopened(self) -> None:
+        """The reader had failed and is open again; called in its thread, without the lock."""
+
+    def _after_read(self, reader: Reader, *, nothing: bool) -> None:
+        """Called in the reader's thread after each read; `nothing` says that there were no rows."""
+
+    # -- the thread's side ---------------------------------------------------------------------------------------------
+
+    def _run(self, token: object) -> None:
+        reader: Reader | None = None
+        failures = 0
+        try:
+            while (turn := self._await_turn(token)) is not None:
+                generation, seek, position = turn
+                try:
+                    if reader is None:
+                        reader = self._open(token)
+                        if self._failed:
+                            self._failed = False
+                            self._reopened()
+                    elif seek:
+                        user_code.call(reader.seek, position)
+                    self._carry_out(reader)
+                    asked = self._runtime.monotonic()
+                    rows = self._read(reader)
+                    after = None if rows is None else self._ask_position(reader)
+                except EndOfStream as end:
+                    self._fail(token, end)
+                    return
+                except Exception as error:
+                    self._abandon(reader)
+                    reader, self._failed = None, True
+                    if not self._passes(error):
+                        self._fail(token, error)
+                        return
+                    failures += 1
+                    self._back_off(token, error, failures)
+                    continue
+                if rows is None:
+                    # It may have returned at once: the framework waits, not the reader.
+                    self._rest(token, generation, _SLICE - (self._runtime.monotonic() - asked))
+                else:
+                    failures = 0
+                    self._has_read = True
+                    self._accept(self._as_block(rows), after, generation)
+                self._after_read(reader, nothing=rows is None)
+        except BaseException as error:
+            self._fail(token, error)
+        finally:
+            self._abandon(reader)
+
+    @locked
+    def _await_turn(self, token: object) -> tuple[int, bool, JSON] | None:
+        """Wait until more may be read; None where this thread is to end. Gives the place to read from, if it is a new
+        one."""
+        self._state.wait_for(lambda: self._token is not token or self._has_room())
+        if self._token is not token:
+            return None
+        seek, self._to_seek = self._to_seek, False
+        return self._generation, seek, self._seek
+
+    def _open(self, token: object) -> Reader:
+        reader: Reader = user_code.call(open_reader, self._source, self._opening_now())
+        try:
+            if self._seek is not None and self._source.replayable:
+                user_code.call(reader.seek, self._seek)
+            position = self._ask_position(reader)
+        except BaseException:
+            self._abandon(reader)
+            raise
+        self._opened(token, reader, position)
+        return reader
+
+    @locked
+    def _opening_now(self) -> Opening:
+        return self._opening()
+
+    @locked
+    def _opened(self, token: object, reader: Reader, position: JSON) -> None:
+        if self._token is token:
+            self._reader = reader
+        if not self._is_open:
+            self._opening_position, self._is_open = position, True
+            if self._seek is None:
+                # Known from here on: opened again after a failure, "the newest row" would be another one.
+                self._seek = position
+            self._state.notify_all()
+
+    def _ask_position(self, reader: Reader) -> JSON:
+        return user_code.call(reader.position)
+
+    def _read(self, reader: Reader) -> Any:
+        return user_code.call(reader.read, _LONG_SLICE if hasattr(reader, "wake") else _SLICE)
+
+    def _carry_out(self, reader: Reader) -> None:
+        while (request := self._next_request()) is not None:
+            request(reader)
+
+    @locked
+    def _next_request(self) -> Callable[[Reader], None] | None:
+        return self._requests.popleft() if self._requests else None
+
+    def _passes(self, error: Exception) -> bool:
+        if isinstance(error, _LASTING) and not self._has_read:
+            return False
+        return isinstance(error, self._transient)
+
+    def _back_off(self, token: object, error: Exception, failures: int) -> None:
+        self._retries += 1
+        first, most = _BACK_OFF
+        seconds = min(most, first * 2 ** (failures - 1))
+        if failures == 1:
+            _log.warning(
+                "%s failed: %s: %s. It is opened again, the first time after %.1f s, until it works.",
+                self._as_block.name,
+                type(error).__name__,
+                error,
+                seconds,
+            )
+        self._rest(token, None, seconds)
+
+    def _rest(self, token: object, generation: int | None, seconds: float) -> None:
+        if seconds > 0:
+            self._wait(token, generation, seconds)
+
+    @locked
+    def _wait(self, token: object, generation: int | None, seconds: float) -> None:
+        self._state.wait_for(
+            lambda: self._token is not token or self._requests or generation not in (None, self._generation), seconds
+        )
+
+    def _abandon(self, reader: Reader | None) -> None:
+        """Close the reader; what it raises then is not what matters."""
+        self._forget_reader()
+        if reader is not None:
+            with suppress(Exception):
+                user_code.call(reader.close)
+
+    @locked
+    def _forget_reader(self) -> None:
+        self._reader = None
+
+    @locked
+    def _fail(self, token: object, error: BaseException) -> None:
+        if self._token is token:
+            self._error = error
+            self._state.notify_all()
+
+    # -- the node's side -----------------------------------------------------------------------------------------------
+
+    @locked
+    def _launch(self) -> None:
+        """Start the thread, where none reads."""
+        if self._token is not None:
+            return
+        token = object()
+        self._error = None
+        self._thread = self._runtime.thread(lambda: self._run(token), name="unbounded-reader")
+        # Before the start: the thread looks for it first. Where the start is interrupted, the next pull starts another.
+        self._token = token
+        try:
+            self._thread.start()
+        except BaseException:
+            self._token = None
+            raise
+
+    def opening_position(self) -> JSON:
+        """The position at which the source begins, which is known once it is open: it is opened now.
+
+        Raises:
+            Exception: whatever the source raised.
+        """
+        self._launch()
+        return self._await_opening()
+
+    @locked
+    def _await_opening(self) -> JSON:
+        while not self._state.wait_for(lambda: self._is_open or self._error is not None, _SLICE):
+            pass
+        if not self._is_open:
+            error = self._taken_error()
+            if error is not None:
+                raise error
+        return self._opening_position
+
+    def _taken_error(self) -> BaseException | None:
+        """What ended the thread, which the next pull starts anew: a pull after an error is a new attempt. After the
+        declared end there is none. Called with the lock held."""
+        error = self._error
+        if error is not None and not isinstance(error, EndOfStream):
+            self._error, self._token = None, None
+        return error
+
+    def _go_to(self, position: JSON) -> None:
+        """Read on from another place; called with the lock held."""
+        self._generation += 1
+        self._seek, self._to_seek = position, True
+        if isinstance(self._error, EndOfStream):
+            self._error, self._token = None, None  # the thread has ended with the stream
+        self._wake()
+
+    @locked
+    def _request(self, action: Callable[[Reader], None]) -> None:
+        """Have something done with the reader, between two reads."""
+        self._requests.append(action)
+        self._wake()
+
+    def _wake(self) -> None:
+        """End whatever the thread waits for; called with the lock held."""
+        self._state.notify_all()
+        wake = getattr(self._reader, "wake", None)
+        if wake is not None:
+            with suppress(Exception):
+                wake()
+
+    def _stop(self) -> None:
+        """End the thread; one that sits in somebody else's code ends when it comes back."""
+        self._retire()
+        thread = self._thread
+        if thread is not None and thread.ident is not None:
+            thread.join(_JOIN)
+
+    @locked
+    def _retire(self) -> None:
+        self._token = None
+        self._wake()

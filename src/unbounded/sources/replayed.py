@@ -1,0 +1,133 @@
+"""The node over a reader that can seek: a thread reads a little ahead, and a cursor is the reader's own position.
+
+What is queued was given to nobody: after a restore it is read again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from unbounded.core import trees
+from unbounded.core.block import Block
+from unbounded.core.locked import locked
+from unbounded.core.node import Context, Cursor
+from unbounded.sources.as_block import AsBlock
+from unbounded.sources.reader import JSON, Opening, Reader, Source
+from unbounded.sources.reader_thread import ReaderThread
+
+_BLOCKS = 8
+_BYTES = 1 << 26
+
+
+class _Queued(NamedTuple):
+    block: Block
+    position: JSON  # the reader's after it
+    size: int
+
+
+class Replayed(ReaderThread):
+    """A node over a reader of its own thread, which can be put to any position that it gave."""
+
+    def __init__(self, source: Source, context: Context, name: str) -> None:
+        super().__init__(source, context.runtime, AsBlock(name, context.runtime))
+        self._context = context
+        self._queue: deque[_Queued] = deque()
+        self._size = 0  # bytes in the queue
+        self._full = False
+        self._position: JSON = None  # of the next row to hand on; None before it is known
+        self._row = 0
+        self._missed = 0
+
+    # -- the thread's side ---------------------------------------------------------------------------------------------
+
+    def _opening(self) -> Opening:
+        context = self._context
+        return Opening(
+            rows=self._row, block_rows=context.block_rows, batch_rows=context.batch_rows, runtime=context.runtime
+        )
+
+    def _has_room(self) -> bool:
+        # Once it is full, until half of it is gone: waking a thread is slow.
+        n, size = len(self._queue), self._size
+        if self._full:
+            self._full = n > _BLOCKS // 2 or (n > 1 and size > _BYTES // 2)
+        else:
+            self._full = n >= _BLOCKS or (n > 1 and size >= _BYTES)
+        return not self._full
+
+    @locked
+    def _accept(self, block: Block, position: JSON, generation: int) -> None:
+        if generation != self._generation:
+            return  # it was put to another place while it read
+        self._seek = position  # where it goes on, should it have to be opened again
+        if not (block.count or block.boundary):
+            return
+        size = block.count * trees.row_bytes(block.rows) if block.count else 0
+        self._queue.append(_Queued(block, position, size))
+        self._size += size
+        self._state.notify_all()
+
+    # -- the node's side -----------------------------------------------------------------------------------------------
+
+    def pull(self, timeout: float | None) -> Block | None:
+        if self._token is None:
+            self._launch()
+        return self._next(timeout)
+
+    @locked
+    def _next(self, timeout: float | None) -> Block | None:
+        if not self._queue:
+            self._state.wait_for(lambda: self._queue or self._error is not None, timeout)
+        if self._queue:
+            block, position, size = self._queue.popleft()
+            self._size -= size
+            if self._full and self._has_room():
+                self._state.notify_all()
+            self._position = position
+            self._row += block.count
+            if block.boundary is not None and block.boundary.kind == "gap":
+                self._missed += block.boundary.missed
+            return block
+        error = self._taken_error()
+        if error is not None:
+            raise error
+        return None
+
+    def cursor(self) -> Cursor:
+        position = self._opening_position if self._position is None else self._position
+        return {"position": position, "row": self._row, "missed": self._missed}
+
+    @locked
+    def restore(self, cursor: Cursor) -> None:
+        self._queue.clear()
+        self._size, self._full = 0, False
+        self._position, self._row, self._missed = cursor["position"], cursor["row"], cursor["missed"]
+        self._as_block.row = self._row
+        # A position of None is that of the beginning, where nobody has opened the source yet.
+        self._go_to(self._opening_position if self._position is None else self._position)
+
+    def release(self, cursor: Cursor) -> None:
+        """The source keeps the rows."""
+
+    def commit(self, trained: Cursor, needed: Cursor) -> None:
+        """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
+        if hasattr(self._reader, "commit"):
+            self._request(lambda reader: _commit(reader, trained["position"], needed["position"]))
+
+    def close(self) -> None:
+        self._stop()
+
+    def counts(self) -> dict[str, int]:
+        return {"fetched": self._row, "missed": self._missed, "retries": self._retries}
+
+    def arrivals(self) -> Mapping[str, Any]:
+        return {}
+
+    def recall(self, arrivals: Mapping[str, Any]) -> None:
+        """There is none."""
+
+
+def _commit(reader: Reader, trained: JSON, needed: JSON) -> None:
+    reader.commit(trained, needed)  # type: ignore[attr-defined]
