@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "windows", "fit", "saves", "costs")
+PARTS = ("batches", "mixes", "windows", "fit", "saves", "costs")
 ON_EACH_BACKEND = ("fit", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -62,6 +62,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import batches
 
         return batches.report(quick=quick, ours=ours)
+    if name == "mixes":
+        from benchmarks import mixes
+
+        return mixes.report(quick=quick)
     if name == "windows":
         from benchmarks import windows
 

@@ -116,6 +116,9 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
                 start += 1 + start % 7
 
         return ub.generate(from_start)
+    if kind == "mix":
+        sources = {"old": source("arrays", ids, counter), "new": source("start", ids, counter)}
+        return ub.mix(sources, weights={"old": 1, "new": 3}, seed=4)
     if kind == "state":
         return ub.generate(lambda: Numbers(ids))
 

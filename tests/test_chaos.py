@@ -43,8 +43,9 @@ PATIENCE = 60.0  # seconds, for anything that a process is waited for
 # Of each 20 kills, so many go to a source on a backend.
 SHARES = {
     ("jax", "arrays"): 5,
-    ("jax", "start"): 4,
-    ("jax", "state"): 4,
+    ("jax", "start"): 3,
+    ("jax", "state"): 3,
+    ("jax", "mix"): 2,
     ("torch", "arrays"): 2,
     ("tensorflow", "start"): 2,
     ("jax", "once"): 3,

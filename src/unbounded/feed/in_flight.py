@@ -123,10 +123,13 @@ def _counted(run: Run, before: NDArray[np.int64]) -> NDArray[np.int64]:
     if run.provenance is None or not batches:
         return out  # a stage after the mix makes rows that are of no one source
     leaf, passes = run.provenance & 0xFF, run.provenance >> 8
-    cell = np.arange(run.total) // run.size * sources + leaf
-    out[:, :, 0] += np.bincount(cell, minlength=batches * sources).reshape(batches, sources).cumsum(axis=0)
-    ended = np.zeros(batches * sources, np.int64)
-    np.maximum.at(ended, cell, passes)
-    ended = np.maximum.accumulate(ended.reshape(batches, sources), axis=0)
-    out[:, :, 1] = np.maximum(out[:, :, 1], ended)
+    ends = np.minimum(np.arange(1, batches + 1) * run.size, run.total)
+    for source in range(sources):
+        rows = np.flatnonzero(leaf == source)
+        count = np.searchsorted(rows, ends)
+        out[:, source, 0] += count
+        ended = passes[rows]
+        if len(rows) and ended.max() > before[source, 1]:
+            most = np.maximum.accumulate(np.concatenate([before[source, 1:], ended]))
+            out[:, source, 1] = most[count]
     return out
