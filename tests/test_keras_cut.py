@@ -19,6 +19,7 @@ from helpers import wait_until
 from unbounded.keras import Checkpoint, Feed
 from unbounded.keras._model import model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
+from unbounded.store.writer import Writer
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
@@ -224,13 +225,26 @@ def test_what_is_being_written_is_on_the_disk_before_a_fit_is_over(
         assert numbers(tmp_path)[-1] == last == feed.steps
 
 
-def test_a_second_signal_does_not_wait_for_the_disk(slow_disk: Disk, tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait_for_the_disk(
+    slow_disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, signalled = Writer.finish, threading.Event()
+
+    def finish_until_signalled(writer: Writer) -> None:
+        if signalled.is_set():  # by the first signal: it waits for the disk now
+            signalled.clear()
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        elif slow_disk.reached.is_set():  # closing the feed waits as well
+            slow_disk.open.set()
+        finish(writer)
+
+    monkeypatch.setattr(Writer, "finish", finish_until_signalled)
+
     def step(number: int) -> None:
         if number == 4:
             assert slow_disk.reached.wait(20)
+            signalled.set()
             os.kill(os.getpid(), signal.SIGINT)
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-            threading.Timer(0.6, slow_disk.open.set).start()
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, Each(step), 2, epochs=1)

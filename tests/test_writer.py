@@ -5,6 +5,7 @@ it can't be written.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,46 @@ def test_what_is_trained_meanwhile_is_not_in_the_checkpoint(
         if feed.stream.guarantee == "exact":
             assert train(feed, 7) == following
     assert len(seen) == 1
+
+
+def jax_training() -> tuple[Any, Callable[[Any], Any]]:
+    jax = pytest.importorskip("jax")
+    step = jax.jit(lambda weights: weights + 1, donate_argnums=0)  # which writes to the memory that it is given
+    return jax.numpy.zeros(100_000), step
+
+
+def torch_training() -> tuple[Any, Callable[[Any], Any]]:
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(300, 300)
+    with torch.no_grad():
+        layer.weight.zero_()
+
+    def step(weights: Any) -> Any:
+        with torch.no_grad():
+            weights += 1
+        return weights
+
+    return layer.weight, step
+
+
+@pytest.mark.parametrize("training", [jax_training, torch_training])
+def test_frameworks_that_train_in_place_change_nothing_of_a_checkpoint(
+    training: Callable[[], tuple[Any, Callable[[Any], Any]]], gate: Gate, tmp_path: Path
+) -> None:
+    weights, step = training()
+    with ub.Feed(table().batch(4)) as feed:
+        train(feed, 1)
+        saving = feed.save(tmp_path, state={"model": [{"w": weights}]}, wait=False)
+        for _ in range(3):
+            weights = step(weights)
+        gate.open.set()
+        saving.wait()
+        saved = Checkpoints(tmp_path).newest()
+        assert saved is not None
+        back = saved.read_state()["model"][0]["w"]
+        assert type(back).__module__.startswith(type(weights).__module__.split(".")[0])
+        assert float(abs(back).max()) == 0
+        assert float(weights.min()) == 3
 
 
 def test_a_state_that_cannot_be_saved_is_refused_at_once(gate: Gate, tmp_path: Path) -> None:
@@ -196,11 +237,20 @@ def test_what_a_process_could_not_write_is_said_when_it_ends(tmp_path: Path) -> 
 
 
 def test_an_interrupt_ends_the_wait_and_not_the_write() -> None:
-    open_, writer = threading.Event(), Writer(SYSTEM)
-    pending = writer.begin(lambda: open_.wait(WAIT))
-    threading.Timer(0.05, os.kill, (os.getpid(), 2)).start()
-    with pytest.raises(KeyboardInterrupt):
+    waits, open_, writer = threading.Event(), threading.Event(), Writer(SYSTEM)
+
+    def work() -> bool:
+        assert waits.wait(WAIT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return open_.wait(WAIT)
+
+    def wait() -> None:
+        waits.set()
         writer.finish()
+
+    pending = writer.begin(work)
+    with pytest.raises(KeyboardInterrupt):
+        wait()
     assert writer.busy
     open_.set()
     writer.finish()
