@@ -101,7 +101,7 @@ def torch_training() -> tuple[Any, Callable[[Any], Any]]:
             weights += 1
         return weights
 
-    return layer.weight, step
+    return layer.weight.detach(), step
 
 
 @pytest.mark.parametrize("training", [jax_training, torch_training])
