@@ -4,13 +4,15 @@ PYTHON ?= python3
 BACKENDS = jax torch tensorflow
 CHAOS_KILLS ?= 20
 STATE_WALKS ?= 2000
+SEEDS ?= 10000
+FIRST ?= 0
 WALKS = $(wildcard tests/test_states.py tests/test_keras_states.py tests/test_keras_interrupts.py)
 PYTEST = .venv/bin/python -m pytest -q
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
 OLDEST = .venv-oldest/bin/python
 
-.PHONY: demo test lint core backends oldest chaos-short chaos bench
+.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench
 
 demo: .venv/.demo
 	@.venv/bin/unbounded demo
@@ -40,6 +42,10 @@ chaos-short: .venv/.test
 chaos: .venv/.test
 	CHAOS_KILLS=200 $(PYTEST) tests/test_chaos.py --durations=10
 	STATE_WALKS=$(STATE_WALKS) KERAS_BACKEND=jax $(PYTEST) -n 2 $(WALKS) --durations=10
+
+# Training under simulated schedules, faults and crashes: `make simulate SEEDS=10000 FIRST=0`. A seed that fails is named.
+simulate: .venv/.test
+	SIMULATED_SEEDS=$(SEEDS) SIMULATED_FIRST=$(FIRST) $(PYTEST) -n 2 tests/test_simulation.py -k whatever_the_schedule
 
 # What it costs, beside what people use today: some minutes, and better on a quiet machine.
 bench: .venv/.bench

@@ -1,5 +1,5 @@
 """Tools to test streams with, ours and yours: the assertion that a stream resumes exactly, a clock that tests
-move, and streams that stall, fail and cut their blocks in other places on purpose."""
+move, a simulated machine, and streams that stall, fail and cut their blocks in other places on purpose."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import SYSTEM, Event, Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
+from unbounded.simulation.files import Faults
+from unbounded.simulation.simulation import Simulation
 from unbounded.sources.logged import Logged
 from unbounded.stream import Stream
 
-__all__ = ["Clock", "Flaky", "assert_resumes", "assert_same_rows", "shaken"]
+__all__ = ["Clock", "Faults", "Flaky", "Simulation", "assert_resumes", "assert_same_rows", "shaken"]
 
 
 class Clock(Runtime):

@@ -1,0 +1,228 @@
+"""Scheduler: real threads of which one at a time runs, and a seed decides which.
+
+Each thread of a simulated process is a task. A task runs until it reaches a switch: a lock, a wait, the clock, a file
+call. There the seed decides whether it goes on or another task that could. Time moves on its own when all tasks wait.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_MOST_SWITCHES = 2_000_000
+_MOST_SECONDS = 1e6
+
+
+class Killed(BaseException):
+    """Ends the threads of a simulated process that was killed, each where it stands."""
+
+
+@dataclass(eq=False)
+class Task:
+    """A thread of a simulated process.
+
+    Args:
+        number: in the order of their starts.
+        name: for messages.
+        weight: how often it is chosen beside others.
+    """
+
+    number: int
+    name: str
+    weight: float = 1.0
+    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_ready: Callable[[], bool] | None = None  # None: it could go on
+    until: float | None = None  # when it goes on in any case
+    waits_for: str = ""
+    done: bool = False
+    thread: threading.Thread | None = None  # None of the main task, which runs in the test's own
+
+
+class Scheduler:
+    """The tasks of one simulated process, from its start to its end.
+
+    Args:
+        rng: decides; the same one gives the same schedule.
+        now: seconds at which the process starts.
+        kill_at: the number of the switch at which it is killed; None: it is not.
+    """
+
+    def __init__(self, rng: random.Random, now: float, kill_at: int | None) -> None:
+        self._rng = rng
+        # Some schedules switch at each turn and some seldom; in some, one thread hardly gets on.
+        self._staying = rng.choice((0.0, 0.5, 0.95))
+        self._weights = rng.choice(((1.0,), (1.0, 1.0, 0.02), (1.0, 30.0)))
+        self._tick = rng.choice((1e-6, 1e-4, 2e-3))
+        self._kill_at = kill_at
+        self._here = threading.local()
+        self._tasks: list[Task] = []
+        self._started = 0
+        self.main = self.add("main")
+        self.now = now
+        self.switches = 0
+        self.trace = 0
+        """What tells this schedule from others."""
+        self.dead = False
+        self.failure: AssertionError | None = None
+        self.power_cut = False
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def add(self, name: str) -> Task:
+        """A task that may run from now on; its thread must wait for its baton first."""
+        task = Task(self._started, name, self._rng.choice(self._weights))
+        self._started += 1
+        self._tasks.append(task)
+        return task
+
+    def enter(self, task: Task) -> None:
+        """This thread is the task's; returns when it is its turn.
+
+        Raises:
+            Killed: it never will be.
+        """
+        self._here.task = task
+        task.baton.acquire()
+        if self.dead:
+            raise Killed
+
+    def leave(self, task: Task) -> None:
+        """The task's thread ends, and another has its turn."""
+        task.done = True
+        self._tasks.remove(task)
+        if not self.dead:
+            try:
+                self._choose().baton.release()
+                return
+            except Killed:
+                pass
+        # The process is gone: its main thread ends the others, one after the other.
+        self.main.baton.release()
+
+    def task(self) -> Task | None:
+        """The task of the thread that asks; None for any other thread."""
+        task: Task | None = getattr(self._here, "task", None)
+        return task
+
+    def begin(self) -> None:
+        """The thread that calls is the main one."""
+        self._here.task = self.main
+
+    def end(self) -> None:
+        """The main thread ends, and with it all others: one after the other, so that no two of them run at once."""
+        self.dead = True
+        for task in [task for task in self._tasks if task is not self.main]:
+            task.baton.release()
+            assert task.thread is not None
+            task.thread.join(10)
+            if task.thread.is_alive():
+                raise AssertionError(f"{task.name} goes on though its process was killed: it waits for something real.")
+        self._here.task = None
+
+    # -- switches ------------------------------------------------------------------------------------------------------
+
+    def switch(self, what: str) -> None:
+        """Another task may have its turn here.
+
+        Raises:
+            Killed: the process is killed here, or was.
+        """
+        task = self.task()
+        if task is None:
+            return
+        if self.dead:
+            raise Killed
+        self._count()
+        if len(self._tasks) > 1 and self._rng.random() >= self._staying:
+            task.waits_for = what
+            self._pass_on(task)
+
+    def wait(self, what: str, is_ready: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Others have their turn until `is_ready()`, for `seconds` at most; says whether it is.
+
+        Raises:
+            Killed: the process is killed here, or was.
+        """
+        task = self.task()
+        if task is None:
+            if not is_ready():
+                raise AssertionError(f"A thread that is none of the simulation's would wait for ever: for {what}.")
+            return True
+        if self.dead:
+            raise Killed
+        self._count()
+        task.waits_for, task.is_ready = what, is_ready
+        task.until = None if seconds is None else self.now + max(0.0, seconds)
+        try:
+            self._pass_on(task)
+        finally:
+            task.is_ready, task.until = None, None
+        return is_ready()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wait(f"{seconds:g} s to pass", lambda: False, seconds)
+
+    def look(self) -> float:
+        """The time. Of a process that was killed it goes on, so that what waits for it ends."""
+        if self.dead:
+            self.now += 1.0
+        else:
+            self.switch("the time")
+        return self.now
+
+    def _count(self) -> None:
+        self.switches += 1
+        self.now += self._tick
+        if self._kill_at is not None and self.switches >= self._kill_at:
+            self.kill()
+        if self.switches > _MOST_SWITCHES or self.now > _MOST_SECONDS:
+            self._fail(f"No end after {self.switches:,} switches and {self.now:,.0f} seconds of its time")
+
+    def _pass_on(self, task: Task) -> None:
+        chosen = self._choose()
+        if chosen is not task:
+            chosen.baton.release()
+            task.baton.acquire()
+            if self.dead:
+                raise Killed
+
+    def _choose(self) -> Task:
+        while True:
+            ready = [
+                task
+                for task in self._tasks
+                if task.is_ready is None or task.is_ready() or (task.until is not None and task.until <= self.now)
+            ]
+            if len(ready) == 1:
+                chosen = ready[0]
+            elif ready:
+                chosen = self._rng.choices(ready, [task.weight for task in ready])[0]
+            else:
+                untils = [task.until for task in self._tasks if task.until is not None]
+                if not untils:
+                    self._fail("Each thread waits for another")
+                self.now = min(untils)
+                continue
+            self.trace = (self.trace * 1_000_003 ^ (chosen.number + 1)) & 0xFFFF_FFFF_FFFF_FFFF
+            return chosen
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """The process ends here: no thread of it goes on.
+
+        Raises:
+            Killed: always.
+        """
+        self.dead = True
+        raise Killed
+
+    def _fail(self, what: str) -> None:
+        waiting = "; ".join(
+            f"{task.name} ({task.number}) waits for {task.waits_for or 'its turn'}" for task in self._tasks
+        )
+        self.failure = AssertionError(f"{what}: {waiting}.")
+        self.kill()

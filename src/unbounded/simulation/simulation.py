@@ -1,0 +1,201 @@
+"""Simulation: a machine whose threads, time, files and crashes a seed decides."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from unbounded.core.runtime import Event, Runtime, Thread
+from unbounded.simulation.disk import Disk
+from unbounded.simulation.files import Faults, SimulatedFiles
+from unbounded.simulation.primitives import SimulatedCondition, SimulatedEvent, SimulatedLock, SimulatedThread
+from unbounded.simulation.scheduler import Killed, Scheduler
+
+_EPOCH = 1_700_000_000.0  # seconds since 1970 at which a simulation begins
+
+
+class Simulation(Runtime):
+    """A runtime under which a test runs a process, its crash, and the process after it, as a seed decides.
+
+    The threads are real, and one at a time runs. At each lock, wait, look at the clock and file call the seed decides
+    which. Time moves when all wait. Threads that wait for each other are an AssertionError that says who waits for
+    what. Files are in memory, and outlive a process as `Faults` says. The same seed gives the same run, call by call,
+    as long as what runs under it uses no other threads, locks or clocks.
+
+    Args:
+        seed: decides.
+        faults: what goes wrong, and how often.
+        lines: ends of names of modules (`"core/prefetcher.py"`) in which each line is a switch, too: what is shared
+            between threads without a lock is found so. Slow.
+
+    Example:
+        >>> import numpy as np, unbounded as ub
+        >>> simulation = Simulation(seed=7)
+        >>> seen = []
+        >>> def process():
+        ...     stream = ub.arrays(np.arange(6), passes=1).map(lambda rows: rows * 2, workers=2).batch(3)
+        ...     with ub.Feed(stream, runtime=simulation) as feed:
+        ...         seen.extend(batch.tolist() for batch in feed.batches())
+        >>> simulation.run(process)
+        True
+        >>> sorted(sum(seen, [])) == [0, 2, 4, 6, 8, 10]
+        True
+    """
+
+    files: SimulatedFiles
+
+    def __init__(self, seed: int, faults: Faults | None = None, *, lines: Sequence[str] = ()) -> None:
+        self.seed = seed
+        self.faults = Faults() if faults is None else faults
+        self._rng = random.Random(seed)
+        self._lines = tuple(lines)
+        self._disk = Disk()
+        self._locks: dict[int, SimulatedFiles] = {}
+        self._numbers = itertools.count(1000)
+        self._lives = 0
+        self._trace = 0
+        self._running = False
+        self._failure: str | None = None
+        self._begin(0.0, None)
+
+    def _begin(self, now: float, kill_at: int | None) -> None:
+        """A new process on the same machine."""
+        self._lives += 1
+        self._locks.clear()
+        self._scheduler: Scheduler = Scheduler(self._rng, now, kill_at)
+        self.files = SimulatedFiles(
+            self._disk, self._scheduler, self._rng, self.faults, self._locks, lambda: next(self._numbers)
+        )
+        self.process_lock = self.lock()
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def run(self, process: Callable[[], object]) -> bool:
+        """Run a process to its end; False where it was killed before. Only its files are left for the next one.
+
+        Raises:
+            AssertionError: its threads wait for each other, do not end, or one of them raised something.
+            Exception: what `process` raised.
+        """
+        if self._running:
+            raise RuntimeError("A simulation runs one process at a time.")
+        kills = self.faults.kills
+        self._begin(self._scheduler.now + 1.0, 1 + int(self._rng.expovariate(1 / kills)) if kills else None)
+        scheduler = self._scheduler
+        self._running, self._failure = True, None
+        # What is let go of by the collector is let go of at another switch each time.
+        collects = gc.isenabled()
+        gc.disable()
+        tracer, hook = sys.gettrace(), sys.unraisablehook
+        # A generator that ends in a killed process is closed as its frame goes: there, too, nothing goes on.
+        sys.unraisablehook = lambda one: None if isinstance(one.exc_value, Killed) else hook(one)
+        killed = False
+        try:
+            scheduler.begin()
+            self._settle()
+            process()
+        except Killed:
+            killed = True
+        finally:
+            sys.settrace(tracer)
+            sys.unraisablehook = hook
+            killed = killed or scheduler.dead
+            scheduler.end()
+            self._trace = (self._trace * 31 + scheduler.trace * 7 + scheduler.switches) & 0xFFFF_FFFF_FFFF_FFFF
+            self._running = False
+            if collects:
+                gc.enable()
+        if scheduler.failure is not None:
+            raise scheduler.failure
+        if self._failure is not None:
+            raise AssertionError(self._failure)
+        if killed and self._rng.random() < self.faults.power_cuts:
+            self.cut_power()
+        return not killed
+
+    def cut_power(self) -> None:
+        """What was written and not synced is lost, any part of it. Between two processes."""
+        self._disk.crash(self._rng)
+
+    def kill(self) -> None:
+        """Kill the process, in one of its threads."""
+        self._scheduler.kill()
+
+    @property
+    def trace(self) -> str:
+        """Tells which thread had its turn when: the same for the same seed."""
+        return f"{self._trace:016x}"
+
+    @property
+    def switches(self) -> int:
+        """At how many points the process that runs, or ran last, could have switched threads."""
+        return self._scheduler.switches
+
+    def switch(self) -> None:
+        """Another thread may have its turn here: for functions of a test."""
+        self._scheduler.switch("its turn")
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, in the thread that asks."""
+        self._scheduler.sleep(seconds)
+
+    def _settle(self) -> None:
+        if self._lines:
+            sys.settrace(self._on_call)
+
+    def _on_call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        return self._on_line if frame.f_code.co_filename.endswith(self._lines) else None
+
+    def _on_line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "line" and not self._scheduler.dead:
+            self._scheduler.switch("its turn")
+        return self._on_line
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = f"The thread {name} raised {type(error).__name__}: {error}"
+
+    # -- the runtime ---------------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        return _EPOCH + self.monotonic()
+
+    def monotonic(self) -> float:
+        return self._scheduler.look()
+
+    def wait(self, event: Event, timeout: float | None) -> bool:
+        return event.wait(timeout)
+
+    def lock(self) -> Any:
+        return SimulatedLock(self._scheduler)
+
+    def rlock(self) -> Any:
+        return SimulatedLock(self._scheduler, reentrant=True)
+
+    def condition(self, lock: Any) -> Any:
+        return SimulatedCondition(self._scheduler, lock)
+
+    def event(self) -> Event:
+        return SimulatedEvent(self._scheduler)
+
+    def thread(self, target: Callable[[], object], name: str) -> Thread:
+        return SimulatedThread(self._scheduler, target, name, self._failed, self._settle)
+
+    def detach(self, target: Callable[[], object]) -> None:
+        if self._running:
+            self.thread(target, "detached").start()
+
+    def ident(self) -> int:
+        task = self._scheduler.task()
+        return 0 if task is None else task.number + 1
+
+    def process(self) -> int:
+        return 10_000 + self._lives
+
+    def unique(self) -> str:
+        return f"{self._rng.getrandbits(128):032x}"
