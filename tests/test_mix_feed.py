@@ -187,6 +187,17 @@ def test_random_choices_of_two_branches_are_unrelated() -> None:
     assert orders[0] != orders[1]
 
 
+def test_a_row_that_is_not_finite_is_named_with_its_source() -> None:
+    x = np.ones(50)
+    x[17] = np.nan
+    stream = ub.mix({"good": ub.arrays(np.ones(40)), "bad": ub.arrays(x, seed=3).map(abs).shuffle(20)}).shuffle(30)
+    step = stream.batch(8).step_of(17, source="bad")
+    with ub.Feed(stream.batch(8)) as feed, pytest.raises(ValueError, match=rf"batch {step:,} .*, row 17 of 'bad'\)"):
+        list(feed.batches())
+    with ub.Feed(stream.batch(8), on_nan="skip") as feed, pytest.warns(ub.NonFiniteRows, match="row 17 of 'bad'"):
+        list(itertools.islice(feed.batches(), 20))
+
+
 def test_a_feed_says_for_which_source_of_a_mix_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     steps, clock = Steps(), Clock()
     stream = ub.mix({"a": ub.mix({"old": tagged(0), "new": steps.stream()}), "b": tagged(2)}).batch(512)

@@ -260,3 +260,12 @@ def test_a_word_that_is_not_there_is_an_attribute_error_for_whoever_asks() -> No
     assert not hasattr(stream, "repeat")
     assert getattr(stream, "__dlpack__", None) is None
     assert getattr(stream, "cache", 3) == 3
+
+
+def test_the_number_of_a_row_is_told_behind_functions_that_change_rows() -> None:
+    x = np.arange(100.0)
+    x[17] = np.nan
+    stream = ub.arrays(x, seed=5).map(np.abs).shuffle(30).batch(10)
+    step = stream.step_of(17)
+    with ub.Feed(stream) as feed, pytest.raises(ValueError, match=rf"of batch {step} .*, row 17 of the arrays\)"):
+        list(feed.batches())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 from unbounded.chain import Chain
@@ -35,18 +36,22 @@ class Lookup(Chain):
         >>> ub.arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
         array([0, 1, 2, 3])
         """
+        return self.run_at(check.at_least(0, step, "batch_at(step)")).items[0]
+
+    def run_at(self, step: int) -> Run:
+        """The run that begins with batch number `step`, with what is known of its rows beside their values."""
         if not self._batched:
             raise CannotTell(
                 "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
             )
-        cursor = self.cursor_at(check.at_least(0, step, "batch_at(step)"))
+        cursor = self.cursor_at(step)
         opened = self.open(SYSTEM)
         try:
             opened.top.restore(cursor)
             while not ((run := opened.top.pull(None)) and run.count):
                 pass
             assert isinstance(run, Run)
-            return run.items[0]
+            return run
         finally:
             opened.top.close()
 
@@ -146,11 +151,18 @@ class Lookup(Chain):
         return list(self.branches).index(own), self.branches[own], rest or "source"
 
     def numbered(self) -> Lookup:
-        """The same stream over arrays' row numbers in place of the rows: as far as no function has to be
+        """The same stream over the numbers of its sources' rows in place of the rows, as far as no function has to be
         asked."""
-        if isinstance(self._head, Mix):
-            raise CannotTell(f"{self._head.word}() has no rows that are numbered beforehand")
         if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
-        kept = tuple(s for s in self._stages if not isinstance(s, (Map, MapRows, RandomMap, Select)))
-        return Lookup(self._head.numbered(), kept)
+        # A stage that changes rows keeps its place: the random choices of those after it are keyed by theirs.
+        changes = (Map, MapRows, RandomMap, Select)
+        kept = tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
+        head = self._head
+        if isinstance(head, Mix):
+            return Lookup(replace(head, branches={name: each.numbered() for name, each in self.branches.items()}), kept)
+        return Lookup(head.numbered(), kept)
+
+
+def _same(rows: Tree) -> Tree:
+    return rows

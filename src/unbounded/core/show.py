@@ -54,7 +54,8 @@ class Line(NamedTuple):
 
 def stream(lines: Sequence[Line], batch_rows: int | None, guarantee: str) -> str:
     """A stream's stages as a table: rows in a pass, rows held back and their memory, and what is promised."""
-    given = getattr(lines[0].part, "rows", None)
+    sources = [part.source for _, part, _ in lines if hasattr(part, "source")]
+    given = next((source.rows for source in sources if hasattr(source, "rows")), None)
     row_bytes = None if given is None else trees.row_bytes(given)
     body = []
     for text, part, count in lines:

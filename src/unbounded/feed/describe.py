@@ -12,6 +12,7 @@ from unbounded.core.block import Block
 from unbounded.core.cursor import leaf_cursors
 from unbounded.core.identity import CannotCompare, change, comparable, is_function
 from unbounded.core.node import Cursor
+from unbounded.core.trees import RowsError
 from unbounded.feed.in_flight import Count
 from unbounded.stages.mix import Mix
 from unbounded.stream import Stream
@@ -86,18 +87,23 @@ def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor]) -> 
 
 
 def address(stream: Stream, step: int, row: int) -> str:
-    """Which row of the arrays it is, where the stream can tell."""
+    """Which row of its source it is, where the stream can tell."""
     try:
-        rows = stream.numbered().batch_at(step)
-        return _row_words(rows[row])
-    except (LookupError, IndexError):
+        run = stream.numbered().run_at(step)
+        return _row_words(run.items[0][row], _source_of(stream, run.provenance, row))
+    except (LookupError, IndexError, RowsError):
         return ""
 
 
-def _row_words(numbers: Any) -> str:
+def _source_of(stream: Stream, provenance: Any, row: int) -> str:
+    """The name of a row's source."""
+    return "the arrays" if provenance is None else repr(list(stream.leaves)[int(provenance[row]) & 0xFF])
+
+
+def _row_words(numbers: Any, source: str) -> str:
     """The number of a row; of a window, those of its rows."""
     first, last = int(np.min(numbers)), int(np.max(numbers))
-    return f", row {first:,} of the arrays" if first == last else f", rows {first:,} to {last:,} of the arrays"
+    return f", row {first:,} of {source}" if first == last else f", rows {first:,} to {last:,} of {source}"
 
 
 def row_address(stream: Stream, ordinal: int) -> str:
@@ -113,7 +119,9 @@ def row_address(stream: Stream, ordinal: int) -> str:
         while not ((block := opened.top.pull(None)) and block.count):
             pass
         assert isinstance(block, Block)
-        return _row_words(block.rows[0])
+        return _row_words(block.rows[0], _source_of(stream, block.provenance, 0))
+    except RowsError:  # branches whose rows are alike have numbers that are not: windows of rows, and rows as long
+        return ""
     finally:
         opened.top.close()
 
