@@ -38,8 +38,11 @@ class Pending(Generic[T]):
         self._work: Callable[[], T] | None = work
         self._result: T | None = None
         self._error: BaseException | None = None
-        # Not joined: a signal that comes while CPython 3.11 joins a thread makes it take that thread for ended.
+        # The thread is neither joined nor asked whether it is alive: a signal whose handler raises in the middle of
+        # that makes CPython 3.11 take it for ended.
         self._ended = runtime.event()
+        self._runtime = runtime
+        self._process = runtime.process()
         self.heard = False
         """Whether `wait` has said what became of it."""
         # A daemon: the interpreter waits for it in `_finish`, where Ctrl-C can end the wait, and not for ever.
@@ -86,7 +89,7 @@ class Pending(Generic[T]):
     @property
     def forked(self) -> bool:
         """Whether it belongs to the process from which this one was forked: threads don't come along."""
-        return not self._thread.is_alive() and not self.done
+        return not self.done and self._process != self._runtime.process()
 
 
 class Writer:
