@@ -24,6 +24,7 @@ from tests.helpers import from_start
 
 import unbounded as ub
 from unbounded.core import trees
+from unbounded.simulation.scheduler import Killed
 from unbounded.store.writer import Pending
 from unbounded.testing import Faults, Simulation
 
@@ -183,7 +184,7 @@ class Walk:
             if pending.done:
                 try:
                     pending.wait()
-                except (ub.CheckpointError, OSError):
+                except (ub.CheckpointError, OSError, Killed):
                     continue
                 self.durable = max(self.durable, step)
 

@@ -17,6 +17,8 @@ _log = logging.getLogger("unbounded")
 
 T = TypeVar("T")
 
+_LOOK = 0.2  # seconds
+
 # Those whose outcome nobody has asked for: also what keeps them, and what they write, until they are done.
 _open: set[Pending[object]] = set()
 
@@ -38,9 +40,13 @@ class Pending(Generic[T]):
         self._work: Callable[[], T] | None = work
         self._result: T | None = None
         self._error: BaseException | None = None
-        # The thread is neither joined nor asked whether it is alive: a signal whose handler raises in the middle of
-        # that makes CPython 3.11 take it for ended.
-        self._ended = runtime.event()
+        # A signal's handler may raise in the thread that waits, at any line. In the middle of joining a thread, or of
+        # asking whether it is alive, that makes CPython 3.11 take it for ended; in the middle of waiting for an event,
+        # it can leave the event's lock held. So the truth is a flag; a bare lock, held until the end, wakes who waits.
+        self.done = False
+        """Whether it is over, well or not."""
+        self._latch = runtime.lock()
+        self._latch.acquire()
         self._runtime = runtime
         self._process = runtime.process()
         self.heard = False
@@ -64,12 +70,8 @@ class Pending(Generic[T]):
             self._result = work()
         except BaseException as error:
             self._error = error
-        self._ended.set()
-
-    @property
-    def done(self) -> bool:
-        """Whether it is over, well or not."""
-        return self._ended.is_set()
+        self.done = True
+        self._latch.release()
 
     def wait(self) -> T:
         """Until it is on the disk; gives what `feed.save` gives, the checkpoint's path.
@@ -79,7 +81,10 @@ class Pending(Generic[T]):
         """
         if self.forked:
             raise RuntimeError("The process was forked while a checkpoint was written: its parent writes it.")
-        self._ended.wait()
+        while not self.done:
+            # Not for ever: a signal that the kernel hands to another thread wakes nobody here.
+            if self._latch.acquire(timeout=_LOOK):
+                self._latch.release()
         self.heard = True
         _open.discard(cast("Pending[object]", self))
         if self._error is not None:
