@@ -68,7 +68,7 @@ def plan(rng: random.Random) -> Plan:
 
     rows = rng.randint(5, 400)
     seed = rng.randint(0, 9)
-    source = rng.choice(("arrays", "arrays in order", "generator"))
+    source = rng.choice(("arrays", "arrays in order", "generator", "mix"))
     for _ in range(rng.randint(0, 4)):
         n, workers = rng.randint(1, 60), rng.randint(0, 3)
         choice = rng.choice(
@@ -102,7 +102,9 @@ def plan(rng: random.Random) -> Plan:
         if source == "generator":
             stream = ub.generate(from_start)
         else:
-            stream = ub.arrays(np.arange(rows), shuffle=source == "arrays", seed=seed)
+            stream = ub.arrays(np.arange(rows), shuffle=source != "arrays in order", seed=seed)
+        if source == "mix":
+            stream = ub.mix([stream.map(touch), ub.generate(from_start).prefetch(2)], weights=[1, 1 + seed], seed=seed)
         for stage in stages:
             stream = stage(stream, touch)
         return stream

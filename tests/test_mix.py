@@ -216,8 +216,9 @@ def test_a_silent_input_is_left_out_from_the_edge_of_a_group_and_comes_back_at_o
         assert sum(pull(top, 2048)[:2048]) == 0
         steps.give(rows_of(1, 100))
         steps.await_taken(2)
-        state = json.loads(json.dumps([top.cursor(), top.arrivals()]))
+        cursor = json.loads(json.dumps(top.cursor()))
         assert sum(pull(top, 1024)) == 0  # it has not its share of a group yet
+        arrivals = json.loads(json.dumps(top.arrivals()))
         steps.give(rows_of(1, 1000))
         steps.await_taken(3)
         got = []
@@ -225,8 +226,8 @@ def test_a_silent_input_is_left_out_from_the_edge_of_a_group_and_comes_back_at_o
             got = pull(top, 1024)
         assert sum(got) == 512  # and no more: what it did not give is not owed
         # Another process does the same as far as was decided.
-        top.recall(state[1])
-        top.restore(state[0])
+        top.recall(arrivals)
+        top.restore(cursor)
         assert sum(pull(top, 1024)) == 0
     finally:
         steps.end()

@@ -73,6 +73,7 @@ class Mixing(Inner):
         self._quotas = Quotas(self._table, self._since, self._out)
         # Up to here it is decided who is left out: to the end of a group that has begun.
         self._until = _edge_after(self._given) if self._given % GROUP else self._given
+        self._returned: set[int] = set()  # at the edge that was settled last, after they were left out
         self._silent_since: float | None = None  # when the edge of a group was reached, and somebody had no rows
         for each, passes in zip(self._inputs, own.get("passes", [0] * len(self._inputs)), strict=True):
             each.begin(passes)
@@ -224,14 +225,19 @@ class Mixing(Inner):
             if self._silent_since is None:
                 self._silent_since = runtime.monotonic()
             staying = set(present).difference(lacking) or {i for i in present if self._inputs[i].count}
-            if runtime.monotonic() - self._silent_since < (self._patience or 0.0) or not staying:
+            # Who was left out a moment ago, and is too slow for its share, is not waited for in each group anew.
+            patient = runtime.monotonic() - self._silent_since < (self._patience or 0.0)
+            if not staying or (patient and not self._returned.issuperset(lacking)):
                 self.waits_for = self._inputs[lacking[0]].name
                 self._inputs[lacking[0]].read(timeout)
                 return None
             out |= set(present) - staying
+        self._returned = set(self._out) - out
         changed = out != set(self._out)
         self._leave_out(out, group)
-        until = group + max(1, self._piece() // GROUP)
+        # As far as all have rows; but group by group while somebody is left out, who may come back.
+        silent = any(not self._inputs[i].ended for i in self._out)
+        until = group + (1 if silent else max(1, self._piece() // GROUP))
         if until > group + 1:
             ahead = [b - a for a, b in zip(self._quotas.taken(group), self._quotas.taken(until), strict=True)]
             if not all(each.has(rows) for each, rows in zip(self._inputs, ahead, strict=True)):
