@@ -22,6 +22,7 @@ from unbounded.stages.mixing import Mixing
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
+from unbounded.stages.tap import NewRows, Numbered, Tap, place_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Opened:
     top: Node
     mixes: tuple[tuple[str, Mixing], ...] = ()
     """Each mix, and what stands before the names of its inputs."""
+    new_rows: tuple[NewRows, ...] = ()
+    """The rows of each source that were read and not trained on, where somebody asks for them."""
 
     def waited_for(self) -> list[str]:
         """The sources for which a mix waits."""
@@ -294,6 +297,7 @@ class Chain:
                 )
             ]
             sources = [source for each in opened for source in each.sources]
+            new_rows = [rows for each in opened for rows in each.new_rows]
             leaves = [len(each.sources) for each in opened]
             mixing = head.open([each.top for each in opened], leaves, context.at(places.head))
             node: Node = mixing
@@ -302,11 +306,22 @@ class Chain:
                 mixes += [(f"{name}/{before}", mix) for before, mix in each.mixes]
         else:
             source = head.open(context)
-            sources, node, mixes = [source], Turns(source, context.runtime), []
+            new_rows = [NewRows(context.runtime)]
+            sources, node, mixes = [source], Numbered(Turns(source, context.runtime), new_rows[0]), []
         node = wrap(node)
-        for stage, place in zip(self._stages, places.stages, strict=True):
-            node = wrap(stage.open(node, context.at(place)))
-        return Opened(sources, list(self.leaves), node, tuple(mixes))
+        tap = -1 if isinstance(head, Mix) else place_of(self._stages)
+        for i, (stage, place) in enumerate(zip(self._stages, places.stages, strict=True)):
+            node = wrap(stage.open(Tap(node, new_rows[0]) if i == tap else node, context.at(place)))
+        if tap == len(self._stages):
+            node = Tap(node, new_rows[0])
+        return Opened(sources, list(self.leaves), node, tuple(mixes), tuple(new_rows))
+
+    def after_tap(self, name: str) -> list[Stage]:
+        """The stages between the tap of a source, by its name among `leaves`, and the end."""
+        if not isinstance(self._head, Mix):
+            return list(self._stages[place_of(self._stages) :])
+        first, _, rest = name.partition("/")
+        return [*self.branches[first].after_tap(rest or "source"), *self._stages]
 
 
 def _below(name: str, leaf: str) -> str:

@@ -7,7 +7,7 @@ carries no meaning; where a break falls does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -45,7 +45,9 @@ class Block:
     that was noticed late. `boundary` is the seam after the last row. `times` says when each row arrived (float64,
     seconds since 1970; NaN for a row that did not arrive but was there), or is None where none of them did.
     `provenance` says of which input of a mix each row is, and in which of its passes (see `provenance_of`), or is None
-    where there is no mix.
+    where there is no mix. `seen` says of each row how many rows of its source had come when it was settled which row this
+    is: with the row itself, or with its shuffle buffer, or with the newest row that `replay` could have drawn in its
+    place. It is there where somebody has asked for new rows (see `Tap`); 0 for a row of another source.
     """
 
     rows: Tree
@@ -53,6 +55,7 @@ class Block:
     boundary: Boundary | None = None
     times: NDArray[np.float64] | None = None
     provenance: NDArray[np.int64] | None = None
+    seen: NDArray[np.int64] | None = None
 
     def with_rows(self, rows: Tree) -> Block:
         """The same stretch of the stream with other values: as many rows, the same times and break."""
@@ -72,10 +75,9 @@ class Block:
         """The rows that `index` names, in its order, without the boundary."""
         return Block(trees.gather(self.rows, index), len(index), None, *self._of_rows(index))
 
-    def _of_rows(self, index: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
-        """`times` and `provenance` of some rows."""
-        times, provenance = self.times, self.provenance
-        return None if times is None else times[index], None if provenance is None else provenance[index]
+    def _of_rows(self, index: Any) -> Iterator[Any]:
+        """`times`, `provenance` and `seen` of some rows."""
+        return (None if each is None else each[index] for each in (self.times, self.provenance, self.seen))
 
     def only(self, mask: NDArray[np.bool_]) -> Block | None:
         """The rows that a mask of shape (count,) names, and the boundary; None where neither is left."""
@@ -92,9 +94,9 @@ def join(blocks: Sequence[Block]) -> Block:
         return Block(None, 0, blocks[-1].boundary)
     if len(full) == 1:
         return replace(full[0], boundary=blocks[-1].boundary)
-    times, provenance = _joined([b.times for b in full]), _joined([b.provenance for b in full])
+    beside = (_joined([getattr(b, name) for b in full]) for name in ("times", "provenance", "seen"))
     rows = trees.join([b.rows for b in full])
-    return Block(rows, sum(b.count for b in full), blocks[-1].boundary, times, provenance)
+    return Block(rows, sum(b.count for b in full), blocks[-1].boundary, *beside)
 
 
 def _joined(parts: Sequence[Array | None]) -> Any:
@@ -116,6 +118,7 @@ class Run:
     `total` counts their rows. `breaks` says after how many of the items a break falls (0: before the first),
     `parts` are the larger trees that the items are views of (what is true of all parts is true of all items),
     `arrived` is the mean arrival time of their rows; `provenance` is that of their rows, one after the other.
+    `seen` is that of each batch: the greatest of its rows'.
     """
 
     items: list[Tree]
@@ -125,6 +128,7 @@ class Run:
     parts: tuple[Tree, ...] = ()
     arrived: float | None = None
     provenance: NDArray[np.int64] | None = None
+    seen: NDArray[np.int64] | None = None
 
     # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can
     # take the other.
@@ -147,5 +151,6 @@ class Run:
         first, last = min(start * self.size, self.total), min(stop * self.size, self.total)
         items = self.items[start:stop]
         provenance = None if self.provenance is None else self.provenance[first:last]
+        seen = None if self.seen is None else self.seen[start:stop]
         # The larger trees hold other batches as well; of these, each is its own part.
-        return Run(items, self.size, last - first, boundaries, tuple(items), self.arrived, provenance)
+        return Run(items, self.size, last - first, boundaries, tuple(items), self.arrived, provenance, seen)

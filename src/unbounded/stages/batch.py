@@ -86,7 +86,7 @@ class _Batch(Holding):
         parts: list[Tree] = []
         boundaries: list[tuple[int, Boundary]] = []
         used = 0
-        times, provenance = [], []
+        times, provenance, seen = [], [], []
         if self._rest:
             used = size - self._count
             first = join_blocks([*self._rest, block.part(0, used)])
@@ -94,6 +94,7 @@ class _Batch(Holding):
             parts.append(first.rows)
             times.append(first.times)
             provenance.append(first.provenance)
+            seen.append(first.seen)
             boundaries += [(1, b.boundary) for b in self._rest if b.boundary]
         stop = used + (block.count - used) // size * size
         if stop > used:
@@ -102,10 +103,12 @@ class _Batch(Holding):
             parts.append(whole.rows)
             times.append(whole.times)
             provenance.append(whole.provenance)
+            seen.append(whole.seen)
         rest = block.part(stop, block.count)
         if block.boundary and not rest.count:
             boundaries.append((len(items), block.boundary))
-        run = Run(items, size, len(items) * size, tuple(boundaries), tuple(parts), _mean(times), _joined(provenance))
+        beside = (_mean(times), _joined(provenance), _greatest(_joined(seen), size))
+        run = Run(items, size, len(items) * size, tuple(boundaries), tuple(parts), *beside)
         self._rest = [rest] if rest.count else []
         self._count = rest.count
         self._pending = None
@@ -117,7 +120,8 @@ class _Batch(Holding):
         """What is left at a declared end: a short batch, neither padded nor mixed with other rows."""
         last = join_blocks(self._rest)
         boundaries = tuple((1, b.boundary) for b in self._rest if b.boundary)
-        run = Run([last.rows], self._size, last.count, boundaries, (last.rows,), _mean([last.times]), last.provenance)
+        beside = (_mean([last.times]), last.provenance, _greatest(last.seen, last.count))
+        run = Run([last.rows], self._size, last.count, boundaries, (last.rows,), *beside)
         self._rest, self._count = [], 0
         self._at = self._held.tail
         return run
@@ -141,10 +145,15 @@ def _mean(times: list[Any]) -> float | None:
     return None if mean != mean else mean
 
 
-def _joined(provenance: list[Any]) -> Any:
-    if any(p is None for p in provenance):
+def _joined(parts: list[Any]) -> Any:
+    if any(part is None for part in parts):
         return None
-    return provenance[0] if len(provenance) == 1 else np.concatenate(provenance)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _greatest(seen: Any, size: int) -> Any:
+    """The greatest of each batch's rows."""
+    return None if seen is None else np.maximum.reduceat(seen, np.arange(0, len(seen), size))
 
 
 class BlocksAsBatches(Through):
@@ -153,8 +162,8 @@ class BlocksAsBatches(Through):
     def apply(self, block: Block | Run) -> Run:
         assert isinstance(block, Block)
         boundaries = ((1, block.boundary),) if block.boundary else ()
-        arrived = _mean([block.times])
-        return Run([block.rows], block.count, block.count, boundaries, (block.rows,), arrived, block.provenance)
+        beside = (_mean([block.times]), block.provenance, _greatest(block.seen, block.count))
+        return Run([block.rows], block.count, block.count, boundaries, (block.rows,), *beside)
 
     def pull(self, timeout: float | None) -> Run | None:
         out = super().pull(timeout)

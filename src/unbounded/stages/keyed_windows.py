@@ -104,12 +104,13 @@ class KeyedWindows(Holding):
         index, last, advance = self._advance(keys, at)
         rows = trees.gather(*((self._changes.rows, index) if kept is block.rows else (block.rows, index - at)))
         times = None if block.times is None else block.times[last]
+        seen = None if block.seen is None else block.seen[last]
 
         def accept() -> None:
             self._changes.accept(block.count)
             advance()
 
-        return Block(rows if len(last) else None, len(last), None, times), accept
+        return Block(rows if len(last) else None, len(last), None, times, seen=seen), accept
 
     def _advance(self, keys: Array, at: int) -> tuple[Ints, Ints, Callable[[], None]]:
         """What becomes of some rows, given their keys and where the first lies in the changelog.

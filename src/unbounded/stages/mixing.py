@@ -161,7 +161,7 @@ class Mixing(Inner):
                 parts.append((here, block))
                 at += block.count
         self._check_structure()
-        rows, times = parts[0][1].rows, None
+        rows, times, seen = parts[0][1].rows, None, None
         if len(parts) > 1:
             rows = trees.map_leaves(lambda *leaves: _scatter(count, parts, leaves), *(b.rows for _, b in parts))
         self._timed = self._timed or any(block.times is not None for _, block in parts)
@@ -170,9 +170,14 @@ class Mixing(Inner):
             for here, block in parts:
                 if block.times is not None:
                     times[here] = block.times
+        if any(block.seen is not None for _, block in parts):
+            seen = np.zeros(count, np.int64)
+            for here, block in parts:
+                if block.seen is not None:
+                    seen[here] = block.seen
         for each, place in zip(self._inputs, places, strict=True):
             each.drop(len(place))
-        return Block(rows, count, None, times, provenance)
+        return Block(rows, count, None, times, provenance, seen)
 
     def _check_structure(self) -> None:
         known = [each for each in self._inputs if each.rows is not None]

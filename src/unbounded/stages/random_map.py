@@ -139,9 +139,7 @@ class _PerGroup(Holding):
         out = parts[0]
         if len(parts) > 1:
             count = sum(p.count for p in parts)
-            times = None if view.times is None else view.times[view.count - count :]
-            provenance = None if view.provenance is None else view.provenance[view.count - count :]
-            out = Block(trees.join([p.rows for p in parts]), count, view.boundary, times, provenance)
+            out = replace(view.part(view.count - count, view.count), rows=trees.join([p.rows for p in parts]))
         held.drop(whole)
         held.keep(held.head)
         self._number, self._given = number, 0

@@ -96,8 +96,10 @@ class Draw:
         return ((ordinal + 1) * self._q - 1) // self._p + self._before
 
     def oldest(self, ordinal: int) -> int:
-        """The oldest row that output row `ordinal`, or any after it, may be."""
-        return max(0, int(self.newest(ordinal)) - self.capacity + 1)
+        """The oldest row that output row `ordinal`, or any after it, may be; or the first after all that the rows before
+        were drawn from: where few rows come out, some are never drawn, and are tested all the same."""
+        newest, before = int(self.newest(ordinal)), int(self.newest(ordinal - 1)) if ordinal else -1
+        return max(0, min(newest - self.capacity, before) + 1)
 
     def rows(self, start: int, stop: int) -> NDArray[np.int64]:
         """The rows that the output rows from `start` up to `stop` are."""
@@ -144,6 +146,8 @@ class _Replay(Holding):
         self._ring: Tree = None
         self._times: NDArray[np.float64] | None = None
         self._provenance: NDArray[np.int64] | None = None
+        self._seen: NDArray[np.int64] | None = None
+        self._most = 0  # the greatest `seen` so far
 
     def pull(self, timeout: float | None) -> Block | None:
         while True:
@@ -178,6 +182,7 @@ class _Replay(Holding):
         else:
             self._ring = trees.map_leaves(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), block.rows)
             self._provenance = None if block.provenance is None else np.empty(size, np.int64)
+            self._seen = None if block.seen is None else np.zeros(size, np.int64)
         if self._times is None and block.times is not None:
             self._times = np.full(size, np.nan)  # of the rows of a mix, those before may have been there
         start = self._next.rows % size
@@ -192,6 +197,10 @@ class _Replay(Holding):
             write(self._times, block.times)
         if self._provenance is not None and block.provenance is not None:
             write(self._provenance, block.provenance)
+        if self._seen is not None and block.seen is not None:
+            # Of a mix, rows of other sources have none: up to each row, that of the newest that has one.
+            write(self._seen, np.maximum(np.maximum.accumulate(block.seen), self._most))
+            self._most = max(self._most, int(block.seen.max()))
         self._next = Offset(self._next.rows + block.count)
 
     def _out(self, stop: int) -> Block:
@@ -199,7 +208,10 @@ class _Replay(Holding):
         index = self._draw.rows(self._given, stop) % size
         times = None if self._times is None else self._times[index]
         provenance = None if self._provenance is None else self._provenance[index]
-        out = Block(trees.gather(self._ring, index), stop - self._given, None, times, provenance)
+        seen = None
+        if self._seen is not None:
+            seen = self._seen[self._draw.newest(np.arange(self._given, stop)) % size]
+        out = Block(trees.gather(self._ring, index), stop - self._given, None, times, provenance, seen)
         self._given = stop
         self._held.keep(Offset(max(0, self._draw.oldest(stop) - self._first)))
         return out

@@ -103,6 +103,9 @@ class _Shuffle(Holding):
         buffer = held.peek(min(self._rows, held.run))
         if buffer.count:
             self._order = Permutation(buffer.count, (*self._key, self._number)).span(0, buffer.count)
+        if buffer.seen is not None:
+            # The whole buffer has to be there before its first row is known.
+            buffer = replace(buffer, seen=np.full(buffer.count, buffer.seen.max()))
         self._buffer = buffer
         return True
 

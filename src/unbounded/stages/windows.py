@@ -99,8 +99,10 @@ class _Windows(Holding):
                 block = held.peek(held.run)
                 made = (block.count - length) // stride + 1
                 rows = slide(block.rows, length, stride)
-                times = None if block.times is None else block.times[length - 1 :: stride]
-                out = Block(rows, made, block.boundary, times)
+                last = slice(length - 1, None, stride)
+                times = None if block.times is None else block.times[last]
+                seen = None if block.seen is None else block.seen[last]
+                out = Block(rows, made, block.boundary, times, seen=seen)
                 if block.boundary:
                     held.drop(block.count)
                 else:
