@@ -28,6 +28,7 @@ from unbounded.feed.progress import Progress
 from unbounded.feed.stats import InputStats, Stats
 from unbounded.feed.waiting import Waiting
 from unbounded.stages.batch import BlocksAsBatches
+from unbounded.stages.tap import NewRows
 from unbounded.stream import Stream
 
 OnNan: TypeAlias = Literal["raise", "pass", "skip"]
@@ -63,6 +64,7 @@ class AtHand:
         self.counters = Counters(runtime)
         """What it counts of its own doing."""
         self._opened: Opened = stream.open(runtime)
+        self._new_rows: NewRows | None = None  # those of one source, where somebody asks for them
         self._waiting = Waiting(stream, self._opened, runtime)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self._begin()
@@ -303,12 +305,39 @@ class AtHand:
     def _settle(self) -> None:
         """Let go of what was trained."""
         while self._flights and self._flights[0].end <= self._trained:
-            self.counters.trained(self._flights.popleft().run)
+            run = self._flights.popleft().run
+            self.counters.trained(run)
+            if self._new_rows is not None and run.seen is not None:
+                self._new_rows.forget(int(run.seen.max()))
         self._count_bad()
         cursor = self._cursor()
         self.release_posted()
         if not self._holding:
             self._top.release(*input_cursors(cursor))
+
+    def keep_new_rows(self, index: int) -> NewRows:
+        """From here on, keep the rows of a source, by its number among the leaves, until they are trained on."""
+        rows = self._opened.new_rows[index]
+        if self._new_rows is not None and self._new_rows is not rows:
+            raise ValueError("The new rows of another source of this feed are kept already; expected those of one.")
+        if rows.wanted:
+            return rows
+        if self.outstanding:
+            raise StreamError(
+                f"{self.outstanding} batches are out and not confirmed, and the rows before them are gone. Ask for new "
+                "rows before the loop begins."
+            )
+        self._new_rows, rows.wanted = rows, True
+        if self._flights or self._tail.steps or self._held.tail != Offset(0):
+            self._forget_flights()  # what was read so far was not kept: it is read again
+        return rows
+
+    def seen_at(self, step: int) -> int:
+        """How many rows of the source had been read for batch number `step`, which is at hand; 0 where none were."""
+        flight = self._flight_of(step)
+        if flight is None or flight.run.seen is None:
+            raise StreamError(f"Batch {step:,} is not at hand, or new rows are not kept.")
+        return int(flight.run.seen[step - flight.before.steps])
 
     @property
     def opened(self) -> Opened:

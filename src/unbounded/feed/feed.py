@@ -226,6 +226,8 @@ class Feed(Loops):
     def _go(self, state: Mapping[str, Any], cursor: Cursor) -> None:
         """Go to a position of this very feed, whose source still has, or can read again, what follows."""
         self._begin()
+        for rows in self._opened.new_rows:
+            rows.forget_all()
         self._held.restore(*addresses(cursor))
         self._tail = Count.of(state["count"])
         self._handed = self._fetched = self._trained = self._since = self._tail.steps

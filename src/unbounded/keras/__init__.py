@@ -6,5 +6,6 @@ from unbounded.keras import _backend as _backend  # isort: skip - first: it says
 from unbounded.keras._checkpoint import Checkpoint
 from unbounded.keras._feed import Feed
 from unbounded.keras._weights import load_model_state
+from unbounded.keras.prequential import Prequential
 
-__all__ = ["Checkpoint", "Feed", "load_model_state"]
+__all__ = ["Checkpoint", "Feed", "Prequential", "load_model_state"]

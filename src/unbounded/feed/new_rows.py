@@ -1,0 +1,116 @@
+"""New rows: the rows of a feed as they came, before `shuffle` and `replay`, in the form that its batches have.
+
+For tests before training. The stages after a source's tap that change one row at a time are applied to its rows; those
+that move rows are left out, and so are changes by chance. A stage whose output depends on the rows before it, in the
+order in which they come there, can't be applied to others: a stream that has one after its tap is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core import finite_rows
+from unbounded.core.block import Block, join
+from unbounded.core.node import Context, Node
+from unbounded.core.trees import Tree
+from unbounded.feed.feed import Feed
+from unbounded.stages.batch import Batch
+from unbounded.stages.map import Filter, Map, MapRows, Select
+from unbounded.stages.prefetch import Buffer, Prefetch
+from unbounded.stages.random_map import RandomMap
+from unbounded.stages.replay import Replay
+from unbounded.stages.shuffle import Shuffle
+from unbounded.stages.skip_non_finite import Finite
+from unbounded.stages.stage import Through
+from unbounded.stages.take import Take
+
+
+class Rows(NamedTuple):
+    """Rows in the order in which they came.
+
+    Args:
+        numbers: which row of the source each is, counted from the run's beginning; of a window, its last. int64, [rows].
+        rows: a tree of arrays, [rows, …], as batches are.
+    """
+
+    numbers: NDArray[np.int64]
+    rows: Tree
+
+
+class NewRowsOf:
+    """The new rows of one source of a feed, each until it was trained on.
+
+    Args:
+        feed: the core feed. It reads again what it has read and not handed out.
+        source: of a mix, the name of the stream whose rows are meant; None where there is no mix.
+
+    Raises:
+        ValueError: there is no such source, or a stage after the tap can't be applied to its rows.
+        StreamError: batches are out and not confirmed.
+    """
+
+    def __init__(self, feed: Feed, source: str | None = None) -> None:
+        names = list(feed.stream.leaves)
+        if source is None and len(names) == 1:
+            source = names[0]
+        if source not in names:
+            raise ValueError(
+                f"source={source!r}: expected the name of the stream whose new rows are meant, one of "
+                f"{', '.join(map(repr, names))}."
+            )
+        self._feed = feed
+        self._steps = list(self._changes(source))
+        self._kept = feed.keep_new_rows(names.index(source))
+
+    def _changes(self, source: str) -> Iterator[Through | None]:
+        """The nodes that change rows one at a time; None stands for leaving out rows that are not finite."""
+        for stage in self._feed.stream.after_tap(source):
+            if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap):
+                continue
+            if isinstance(stage, Finite):
+                yield None
+            elif isinstance(stage, Map | MapRows | Filter | Select):
+                one = replace(stage, workers=0) if isinstance(stage, Map) else stage
+                node = one.open(_Nothing(), Context(self._feed.runtime))
+                assert isinstance(node, Through)
+                yield node
+            else:
+                raise ValueError(
+                    f".{stage.word}() stands after a .shuffle(), a .replay() or a mix, and what it makes of a row depends "
+                    f"on the rows before it there: a row can't be tested before it comes out. Put .{stage.word}() before "
+                    "them."
+                )
+
+    def upto(self, start: int, stop: int) -> int:
+        """How many rows of the source had been read for the batches from number `start` up to `stop`, all at hand."""
+        return max((self._feed.seen_at(step) for step in range(start, stop)), default=0)
+
+    def between(self, first: int, stop: int) -> Rows | None:
+        """The rows of the source from number `first` up to `stop` that batches may have; None where there are none."""
+        blocks = [changed for block in self._kept.between(first, stop) if (changed := self._changed(block)) is not None]
+        if not blocks:
+            return None
+        whole = join(blocks)
+        assert whole.seen is not None
+        return Rows(whole.seen - 1, whole.rows)
+
+    def _changed(self, block: Block) -> Block | None:
+        out: Any = block
+        for node in self._steps:
+            if node is None:
+                bad = finite_rows.non_finite_mask(out.rows)
+                out = out if bad is None else out.only(~bad)
+            else:
+                out = node.apply(out)
+            if out is None or not out.count:
+                return None
+        return out  # type: ignore[no-any-return]
+
+
+class _Nothing(Node):
+    """What stands over stages that are only asked to change rows."""

@@ -1,0 +1,150 @@
+"""Running metrics: over all rows that were tested, and over the last n of them.
+
+Keras's metrics add up what they are given, so a figure depends, in its last bits, on how many rows came at once. Here
+rows are folded in by groups of fixed size, counted from the first row: the figures are a function of the rows alone.
+What is left of a group, and the last n rows, are folded in when a figure is asked for, in pieces whose sizes are powers
+of two, so that a backend which compiles each shape has few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from unbounded.core import trees
+from unbounded.core.trees import Tree
+from unbounded.keras._arrays import read
+
+_GROUP = 1024  # rows
+
+
+class Running:
+    """Metrics over the rows that were tested.
+
+    Args:
+        metrics: Keras's metrics, or what names one, such as "mae".
+        last: how many of the newest rows count for the second figure of each.
+    """
+
+    def __init__(self, metrics: Sequence[Any], last: int) -> None:
+        self._names = [given if isinstance(given, str) else None for given in metrics]
+        self.metrics = [_metric(given) for given in metrics]
+        """Keras's, one for each that was given."""
+        self._last = last
+        self._kept = max(last, _GROUP)
+        self.clear()
+
+    def clear(self) -> None:
+        """No row was tested yet."""
+        self.rows = 0
+        """Rows that were tested."""
+        self._folded = 0  # of these, the rows in the metrics' variables: whole groups
+        self._newest: list[Tree] = []  # targets, predictions and weights of the newest rows, `_held` of them
+        self._held = 0
+        for metric in self.metrics:
+            metric.reset_state()
+
+    def add(self, y: Tree, predictions: Tree, weight: Any, rows: int) -> None:
+        """Take in rows that were tested.
+
+        Args:
+            y: targets, [rows, …]; or a tree of such.
+            predictions: the same.
+            weight: [rows], or None.
+            rows: how many there are.
+        """
+        self.rows += rows
+        if not self.metrics:
+            return
+        self._newest.append((y, predictions, weight))
+        self._held += rows
+        while self.rows - self._folded >= _GROUP:
+            self._fold(self._folded, self._folded + _GROUP)
+            self._folded += _GROUP
+        if self._held > 2 * self._kept:
+            self._trim()
+
+    def results(self) -> dict[str, float]:
+        """Each metric over all rows, by its name, and over the last ones, as "…_last"; none before the first row."""
+        if not self.rows or not self.metrics:
+            return {}
+        before = self._variables()
+        try:
+            self._fold(self._folded, self.rows)
+            over_all = self._named("")
+            for metric in self.metrics:
+                metric.reset_state()
+            self._fold(max(0, self.rows - self._last), self.rows)
+            return over_all | self._named("_last")
+        finally:
+            self._assign(before)
+
+    def state(self) -> dict[str, Any]:
+        """What was counted, as arrays and plain data."""
+        self._trim()
+        variables = [[np.array(value) for value in each] for each in self._variables()]
+        return {"rows": self.rows, "folded": self._folded, "newest": list(self._newest), "variables": variables}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        if [len(each) for each in state["variables"]] != [len(metric.variables) for metric in self.metrics]:
+            raise ValueError(
+                "The checkpoint holds the figures of other metrics than those that Prequential was given. Give the same, "
+                "or begin a new run in another directory."
+            )
+        self.clear()
+        self.rows, self._folded = int(state["rows"]), int(state["folded"])
+        self._newest = [tuple(part) for part in state["newest"]]
+        self._held = sum(trees.count(part) for part in self._newest)
+        self._assign(state["variables"])
+
+    # -- folding -----------------------------------------------------------------------------------------------------
+
+    def _trim(self) -> None:
+        kept = min(self._held, max(self._last, self.rows - self._folded))
+        self._newest = [self._part(self.rows - kept, self.rows)] if kept else []
+        self._held = kept
+
+    def _part(self, start: int, stop: int) -> Tree:
+        """The rows from number `start` up to `stop`, counted over all."""
+        first = self.rows - self._held
+        whole = self._newest[0] if len(self._newest) == 1 else trees.join(self._newest)
+        self._newest = [whole]
+        return trees.cut(whole, start - first, stop - first)
+
+    def _fold(self, start: int, stop: int) -> None:
+        while start < stop:
+            rows = min(_GROUP, 1 << (stop - start).bit_length() - 1)
+            y, predictions, weight = self._part(start, start + rows)
+            given = {} if weight is None else {"sample_weight": weight}
+            for metric in self.metrics:
+                metric.update_state(y, predictions, **given)
+            start += rows
+
+    def _named(self, suffix: str) -> dict[str, float]:
+        figures = {}
+        for metric, name in zip(self.metrics, self._names, strict=True):
+            result = metric.result()
+            several = result if isinstance(result, Mapping) else {name or metric.name: result}
+            figures.update({f"{key}{suffix}": float(keras.ops.convert_to_numpy(v)) for key, v in several.items()})
+        return figures
+
+    def _variables(self) -> list[list[Any]]:
+        return [[np.array(read(variable)) for variable in metric.variables] for metric in self.metrics]
+
+    def _assign(self, values: Sequence[Sequence[Any]]) -> None:
+        for metric, of_metric in zip(self.metrics, values, strict=True):
+            for variable, value in zip(metric.variables, of_metric, strict=True):
+                variable.assign(value)
+
+
+def _metric(given: Any) -> Any:
+    if isinstance(given, keras.metrics.Metric):
+        return given
+    found = keras.metrics.get(given)
+    if isinstance(found, keras.metrics.Metric):
+        return found
+    return keras.metrics.MeanMetricWrapper(found, name=found.__name__)

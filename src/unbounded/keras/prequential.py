@@ -1,0 +1,264 @@
+"""Prequential: a Keras callback that tests each new row before it is trained on (Dawid 1984; Gama, Sebastião, Rodrigues
+2013, "On evaluating stream learning algorithms").
+
+A row is tested right before the first step whose batches may contain it, with the weights after the step before. Which
+step that is follows from the stream alone: each batch knows how many rows of the source had been read when its own rows
+were settled (`Block.seen`), and rows up to there that were not tested yet are tested then, in order, in chunks. So
+predictions do not depend on what a prefetch thread has read ahead, and a run that was killed and resumed has those of one
+that never was: its state is one number, the rows tested, beside the metrics and the length of the table.
+
+The rows come from a tap in the stream (`unbounded.stages.tap`), in the thread that trains, by the model's public
+`predict_on_batch`, in `on_train_batch_begin`: there Keras's variables are the model's own on each backend.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unbounded.core import check, trees
+from unbounded.core.trees import Tree
+from unbounded.feed.new_rows import NewRowsOf
+from unbounded.keras._feed import Feed
+from unbounded.keras._running import Running
+from unbounded.store.table import Table
+
+_ROW_BYTES = 1 << 12
+_CHUNK = 32
+
+OnPredictions = Callable[[Any, Tree, Tree], object]
+
+
+class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tests each new row of a feed before it is trained on.
+
+    The rows are those of the stream before `shuffle` and `replay`: each is tested once, in the order in which it came,
+    changed by the stages after them that change one row at a time. What such a stage does by chance (`random_map`) is
+    left out, and a function after `batch` is given chunks of rows in place of batches.
+
+    At the end of each epoch the metrics are in its logs, so that `History` and other callbacks see them:
+    `prequential_mae` over all rows that were tested, and `prequential_mae_last` over the newest `last` of them.
+
+    Beside `Checkpoint` in the same `fit`, each row tested is in `prequential.npy` in its directory, from where
+    `numpy.load` reads it: columns `row` (its number in the source, from 0), `step` (steps trained before it was tested),
+    `prediction` and `target`, as in `prediction.a` where the model has several outputs. A resume cuts it back to the
+    checkpoint, and goes on.
+
+    Args:
+        feed: what `fit` trains on. Make the callback before its first batch is read, else that is read again.
+        metrics: Keras's metrics or their names, for models with one output: each is given the targets of rows, the
+            predictions, and the weights where the batches have some.
+        last: how many of the newest rows tested count for the second figure of each metric.
+        source: of a feed over a mix, the name of the stream whose rows are tested.
+        on_predictions: is called with the numbers of rows (int64, [rows]), the rows as batches have them, and the
+            predictions, once they are made.
+        table: whether rows tested are written; or the path of the file, for a `fit` without `Checkpoint` too.
+        chunk: how many rows are predicted at once, at most; None takes the batch's size. What is less is filled up to a
+            power of two.
+
+    Raises:
+        ValueError: a stage after `shuffle`, `replay` or a mix makes rows that can't be known before they come out.
+
+    Example:
+        >>> import keras, numpy as np, unbounded as ub
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile(optimizer="sgd", loss="mse")
+        >>> x = np.random.default_rng(0).random((100, 3), "float32")
+        >>> stream = ub.arrays((x, x.sum(1, keepdims=True))).shuffle(50).batch(10)
+        >>> with ub.keras.Feed(stream, epoch=ub.Epoch(steps=10)) as feed:
+        ...     tested = ub.keras.Prequential(feed, metrics=["mae"], last=20)
+        ...     history = model.fit(feed, epochs=2, verbose=0, callbacks=[tested])
+        ...     print(tested.rows, sorted(name for name in history.history if "mae" in name))
+        200 ['prequential_mae', 'prequential_mae_last']
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        metrics: Sequence[Any] = (),
+        *,
+        last: int = 1000,
+        source: str | None = None,
+        on_predictions: OnPredictions | None = None,
+        table: bool | str | os.PathLike[str] = True,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(feed, Feed):
+            raise TypeError(f"Prequential() was given {type(feed).__name__}. Expected the ub.keras.Feed of fit.")
+        if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+            raise TypeError(f"Prequential(metrics={metrics!r}): expected a list of metrics, such as ['mae'].")
+        self._feed = feed
+        self._running = Running(metrics, check.positive(last, "Prequential(last=n)"))
+        self._on_predictions = on_predictions
+        self._chunk = check.positive(chunk or feed.stream.batch_size or _CHUNK, "Prequential(chunk=n)")
+        self._new = NewRowsOf(feed.core, source)
+        self._wants_table = table
+        self._table: Table | None = None
+        self._upto = 0  # rows of the source that were tested, or came before this callback
+        self._knows = False  # that number
+        self._begun = False  # a step was announced in the fit at hand
+        self._base = 0  # steps trained before the epoch that Keras counts its steps in
+
+    # -- what a user asks of it --------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """How many rows were tested."""
+        return self._running.rows
+
+    def results(self) -> dict[str, float]:
+        """The metrics over all rows tested, and over the last ones, by the names that they have in the logs."""
+        return {f"prequential_{name}": value for name, value in self._running.results().items()}
+
+    # -- in the training ---------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """A `fit` begins."""
+        fit = self._feed.fit
+        if fit is None or fit.model is not self.model:
+            raise ValueError(
+                "Prequential(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
+                "callbacks=[ub.keras.Prequential(feed, …)])."
+            )
+        if fit.in_threads:
+            raise ValueError(
+                "A strategy of TensorFlow's takes batches in threads, ahead of what is trained: which weights a row would "
+                "be tested with can't be known. Train without a strategy, or without Prequential."
+            )
+        self._begun = False
+        path: Path | None = None
+        if self._wants_table is True:
+            path = self._feed.run / "prequential.npy" if fit.directed and self._feed.run is not None else None
+        elif self._wants_table:
+            path = Path(os.fspath(self._wants_table))
+        if path is None or self._table is None or self._table.path != path:
+            self._close_table()
+            self._table = None if path is None else Table(path, runtime=self._feed.core.runtime)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Keras counts its steps from here."""
+        self._base = self._feed.core.steps
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Test the rows that this step's batches may contain, and no step before could."""
+        fit, core = self._feed.fit, self._feed.core
+        assert fit is not None
+        # With a director, steps are counted when they end, and `batch` counts those of an earlier fit as well.
+        start = core.steps if fit.directed else self._base + batch
+        stop = start + fit.multiple
+        if core.handed + core.ready < stop:
+            fit.fetch(stop - core.handed)
+        stop = min(stop, core.handed + core.ready)
+        if stop <= start:
+            return
+        upto = self._new.upto(start, stop)
+        if not self._begun:
+            self._begin(start, upto)
+        if upto > self._upto:
+            self._test(start, upto)
+
+    def _begin(self, step: int, upto: int) -> None:
+        """The first step of a fit: everything that was restored is in its place."""
+        self._begun = True
+        if not self._knows:
+            # Of a run that was begun without this callback, the rows that came before may have been trained on.
+            self._upto, self._knows = upto if step else 0, True
+        if self._table is not None:
+            self._table.cut(self._running.rows)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """The metrics go into the epoch's logs."""
+        if logs is not None:
+            logs.update(self.results())
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """A `fit` ends."""
+        self._close_table()
+
+    def _close_table(self) -> None:
+        if self._table is not None:
+            self._table.close()
+
+    # -- testing -----------------------------------------------------------------------------------------------------
+
+    def _test(self, step: int, upto: int) -> None:
+        new = self._new.between(self._upto, upto)
+        count = 0 if new is None else len(new.numbers)
+        for at in range(0, count, self._chunk):
+            assert new is not None
+            numbers = new.numbers[at : at + self._chunk]
+            rows = trees.cut(new.rows, at, at + self._chunk)
+            self._test_chunk(step, numbers, rows)
+            # After each chunk: should the next fail, these were tested.
+            self._upto = int(numbers[-1]) + 1
+        self._upto = upto
+
+    def _test_chunk(self, step: int, numbers: Any, rows: Tree) -> None:
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(rows)
+        if y is None and self._running.metrics:
+            raise ValueError(
+                "Prequential(metrics=…) was given metrics, and the rows have no targets. Give batches of (x, y), or "
+                "metrics of your own in on_predictions."
+            )
+        count = len(numbers)
+        predictions = self._predict(x, count)
+        if self._table is not None:
+            self._table.append(_columns(step, numbers, predictions, y))
+        self._running.add(_numbers(y), predictions, weight, count)
+        if self._on_predictions is not None:
+            self._on_predictions(numbers, rows, predictions)
+
+    def _predict(self, x: Tree, count: int) -> Tree:
+        # A backend that compiles each shape is given few of them; each row's prediction is its own.
+        full = min(self._chunk, 1 << (count - 1).bit_length())
+        if full > count:
+            x = trees.map_leaves(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], full - count, axis=0)]), x)
+        made = self.model.predict_on_batch(x)
+        return trees.map_leaves(lambda leaf: np.asarray(leaf)[:count], made)
+
+    # -- in the checkpoint -------------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """What belongs to this moment, for a checkpoint: the rows tested, and the metrics over them."""
+        if self._table is not None:
+            self._table.sync()
+        return {"upto": self._upto, "knows": self._knows, "running": self._running.state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a moment; what was tested after it never was."""
+        self._upto, self._knows = int(state["upto"]), bool(state["knows"])
+        self._running.restore(state["running"])
+
+
+def _numbers(tree: Tree) -> Tree:
+    return None if tree is None else trees.map_leaves(np.asarray, tree)
+
+
+def _columns(step: int, numbers: Any, predictions: Tree, y: Tree) -> Any:
+    """Rows for the table; text is left out, whose width may change."""
+    columns = [("row", numbers), ("step", np.full(len(numbers), step, np.int64))]
+    for what, tree in (("prediction", predictions), ("target", y)):
+        for path, leaf in trees.leaves(tree):
+            if np.asarray(leaf).dtype.kind in "biufc":
+                columns.append((what + _dotted(path), np.asarray(leaf)))
+    dtype = np.dtype([(name, leaf.dtype.newbyteorder("<"), leaf.shape[1:]) for name, leaf in columns])
+    if dtype.itemsize > _ROW_BYTES:
+        raise ValueError(
+            f"A row tested has {dtype.itemsize:,} bytes of predictions and targets, too many for a table that keeps all of "
+            "them. Give Prequential(table=False), and keep what you need in on_predictions."
+        )
+    out = np.empty(len(numbers), dtype)
+    for name, leaf in columns:
+        out[name] = leaf
+    return out
+
+
+def _dotted(path: str) -> str:
+    """``['a'][0]`` as ``.a.0``."""
+    return "".join(f".{part.strip(chr(39))}" for part in path.replace("]", "").split("[")[1:])

@@ -1,0 +1,176 @@
+"""Table: rows of fixed columns in one `.npy` file that grows, which `numpy.load` opens at any time.
+
+A checkpoint notes how many rows it has; on resume it is cut back to that. The header has room for any number of rows and
+is written after them: what a kill leaves behind the rows that it counts is cut off before the next ones are written.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.store.manifest import CheckpointError
+from unbounded.store.paths import local_path
+
+_MAGIC = b"\x93NUMPY\x02\x00"  # version 2.0 of the format, whose header may be long: numpy.lib.format
+_ALIGNED = 64
+
+
+class Table:
+    """An append-only table.
+
+    Args:
+        path: made where there is none, with the directories above it, when the first rows come; one that is there is
+            continued.
+        runtime: the files.
+
+    Raises:
+        CheckpointError: it can't be opened or written; or it has other columns.
+        ValueError: the path is a URL.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/scores.npy"
+        >>> rows = np.array([(1, 0.5), (2, 0.7)], [("row", "<i8"), ("score", "<f4")])
+        >>> table = Table(path)
+        >>> table.append(rows)
+        >>> table.cut(1)
+        >>> table.close()
+        >>> np.load(path)["score"]
+        array([0.5], dtype=float32)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, runtime: Runtime = SYSTEM) -> None:
+        self.path: Path = local_path(path)
+        self._files = runtime.files
+        self._fd: int | None = None
+        self._dtype: Any = None  # once the file is open
+        self._room = 0  # bytes of its header
+        self._rows = 0
+
+    def __len__(self) -> int:
+        """Rows in the file."""
+        return self._rows
+
+    def append(self, rows: np.ndarray[Any, Any]) -> None:
+        """Add rows: one-dimensional, of the same columns each time. Other processes see them at once.
+
+        Raises:
+            CheckpointError: they can't be written. None of them is counted then; those before are.
+        """
+        rows = np.ascontiguousarray(rows)
+        try:
+            self._open(rows.dtype)
+            assert self._fd is not None
+            if rows.dtype != self._dtype:
+                raise CheckpointError(
+                    f"{self.path} has the columns {self._dtype}, and rows of {rows.dtype} came. Give another path, or "
+                    "move it away."
+                )
+            at, data = self._room + self._rows * self._dtype.itemsize, rows.tobytes()
+            while data:
+                written = self._files.pwrite(self._fd, data, at)
+                data, at = data[written:], at + written
+            self._count(self._rows + len(rows))
+        except OSError as error:
+            raise self._problem("Rows were not written", error) from error
+
+    def sync(self) -> None:
+        """What was added is on the disk when this returns."""
+        if self._fd is not None:
+            try:
+                self._files.fsync(self._fd)
+            except OSError as error:
+                raise self._problem("It could not be put on the disk", error) from error
+
+    def cut(self, rows: int) -> None:
+        """Cut it back to its first `rows` rows.
+
+        Warns:
+            UserWarning: it has fewer, so someone else has changed it; it goes on from its end.
+        """
+        try:
+            if not self._files.exists(self.path):
+                self.close()
+            if self._fd is None and self._files.exists(self.path):
+                self._open(None)
+            if self._fd is not None and self._rows > rows:
+                self._count(rows)
+                self._files.truncate(self._fd, self._room + rows * self._dtype.itemsize)
+        except OSError as error:
+            raise self._problem("It could not be cut back", error) from error
+        if self._rows < rows:
+            warnings.warn(
+                f"{self.path} has {self._rows:,} rows, and had {rows:,} when the checkpoint was written: rows are lost.",
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Close the file; the next rows open it again."""
+        if self._fd is not None:
+            self._files.close(self._fd)
+        self._fd, self._dtype, self._room, self._rows = None, None, 0, 0
+
+    # -- the file ----------------------------------------------------------------------------------------------------
+
+    def _open(self, dtype: Any) -> None:
+        if self._fd is not None:
+            return
+        self._files.make_directory(self.path.parent)
+        is_new = not self._files.exists(self.path)
+        self._fd = self._files.open_write(self.path)
+        if is_new:
+            self._files.sync_directory(self.path.parent)
+        size = self._files.size(self._fd)
+        if self._files.pread(self._fd, len(_MAGIC), 0) != _MAGIC:
+            # A kill may have left the beginning of the first header, or a loss of power NULs.
+            head = self._files.pread(self._fd, 12, 0)
+            if size and not (_MAGIC.startswith(head) or not head.strip(b"\0")):
+                raise self._foreign()
+            if dtype is None:
+                return
+            self._dtype, self._room = dtype, len(_header(dtype, 0))
+            self._count(0)
+            return
+        try:
+            (length,) = struct.unpack("<I", self._files.pread(self._fd, 4, len(_MAGIC)))
+            header = ast.literal_eval(self._files.pread(self._fd, length, 12).decode("latin-1"))
+            self._dtype, (rows,) = np.dtype(header["descr"]), header["shape"]
+        except (struct.error, ValueError, SyntaxError, KeyError, TypeError):
+            raise self._foreign() from None
+        self._room = 12 + length
+        # Never more than there are: a loss of power may have kept the header and not the rows.
+        self._rows = min(rows, (size - self._room) // self._dtype.itemsize)
+
+    def _count(self, rows: int) -> None:
+        """Say in the header how many rows there are; after they were written, so that it never says too many."""
+        assert self._fd is not None
+        self._files.pwrite(self._fd, _header(self._dtype, rows), 0)
+        self._rows = rows
+
+    def _foreign(self) -> CheckpointError:
+        self.close()
+        return CheckpointError(
+            f"{self.path} is no table of this library. Nothing was changed; give another path, or move it away."
+        )
+
+    def _problem(self, what: str, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"{what} in {self.path}: {error.strerror or error}. The rows before are whole; make room or give access, and "
+            "run it again."
+        )
+
+
+def _header(dtype: Any, rows: int) -> bytes:
+    """The header, of the same length for any number of rows."""
+    text = f"{{'descr': {np.lib.format.dtype_to_descr(dtype)!r}, 'fortran_order': False, 'shape': ({rows},), }}"
+    longest = len(text) - len(str(rows)) + 20
+    length = -(-(12 + longest + 1) // _ALIGNED) * _ALIGNED - 12
+    return _MAGIC + struct.pack("<I", length) + text.ljust(length - 1).encode("latin-1") + b"\n"

@@ -1,0 +1,253 @@
+"""Test-then-train: each new row is tested once, with the weights before the first update that could contain it."""
+
+import keras
+import numpy as np
+import pytest
+from keras_models import KERAS_NOISE
+
+import unbounded as ub
+
+pytestmark = pytest.mark.filterwarnings(KERAS_NOISE)
+
+ROWS = 300
+X = np.random.default_rng(0).random((ROWS, 3), "float32")
+Y = (X.sum(1, keepdims=True) + np.arange(ROWS)[:, None] / ROWS).astype("float32")
+
+
+def rows(start=0):
+    for i in range(start, 10**9, 7):
+        at = np.arange(i, i + 7) % ROWS
+        yield {"x": X[at], "y": Y[at], "i": np.arange(i, i + 7)}
+
+
+def stream(*words):
+    made = ub.generate(rows)
+    for word in words:
+        made = word(made)
+    return made
+
+
+def to_xy(rows):
+    return rows["x"], rows["y"]
+
+
+STREAMS = {
+    "plain": lambda s: s.select("x", "y").batch(8),
+    "shuffle": lambda s: s.shuffle(30).select("x", "y").batch(8),
+    "replay": lambda s: s.replay(40, reuse=3).batch(8).map(to_xy),
+    "rare replay": lambda s: s.select("x", "y").replay(2, reuse=0.25).batch(8),
+    "filter": lambda s: s.shuffle(20).filter(lambda r: r["i"] % 3 != 0).map(to_xy).batch(8),
+    "both": lambda s: s.select("x", "y").shuffle(20).replay(50, reuse=2, half_life=20.0).batch(8),
+}
+
+
+def model(multiple=1):
+    keras.utils.set_random_seed(0)
+    made = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dropout(0.2, seed=1),
+            keras.layers.Dense(1),
+        ]
+    )
+    made.compile("sgd", "mse", steps_per_execution=multiple)
+    return made
+
+
+class Stop(Exception):
+    pass
+
+
+class StopsAt(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise Stop
+
+
+def run(described, folder, *, steps=12, epochs=3, multiple=1, stop=None, every=None, tested=True, made=None, **given):
+    """One `fit`: the table, the predictions that the callback was given, the history and the weights."""
+    seen = []
+    made = made or model(multiple)
+    with ub.keras.Feed(described, epoch=ub.Epoch(steps=steps)) as feed:
+        on = (lambda n, r, p: seen.append((n, r, p))) if tested else None
+        callbacks = []
+        if tested:
+            callbacks = [ub.keras.Prequential(feed, ["mae"], last=50, on_predictions=on, **given)]
+        if every is not None:
+            callbacks.append(ub.keras.Checkpoint(feed, folder, every=every))
+        if stop:
+            callbacks.append(StopsAt(stop))
+        history = {}
+        try:
+            history = made.fit(feed, epochs=epochs, verbose=0, callbacks=callbacks).history
+        except Stop:
+            pass
+    found = folder / "prequential.npy"
+    return np.load(found) if found.exists() else None, seen, history, made.get_weights()
+
+
+def numbers(seen):
+    return np.concatenate([n for n, _, _ in seen])
+
+
+def arrived(described, steps):
+    """For each of some batches, the rows that had come by then, told by the rows themselves."""
+    return [described.batch_at(step) for step in range(steps)]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_each_row_is_tested_once_before_a_batch_contains_it(tmp_path, name):
+    described = STREAMS[name](stream())
+    table, seen, _, _ = run(described, tmp_path, every=100)
+    kept = numbers(seen)
+    expected = np.arange(kept[-1] + 1)
+    if name == "filter":
+        expected = expected[expected % 3 != 0]
+    assert (kept == expected).all()
+    assert (table["row"] == kept).all()
+    x = np.concatenate([r[0] for _, r, _ in seen])
+    assert (x == X[kept % ROWS]).all()
+    tested_at = dict(zip(table["row"].tolist(), table["step"].tolist(), strict=True))
+    with ub.Feed(described, epoch=ub.Epoch(steps=36)) as feed:
+        for step, (inputs, _) in enumerate(feed.batches()):
+            if step == 36:
+                break
+            for row in inputs:
+                (found,) = np.flatnonzero((X == row).all(1))
+                assert tested_at[int(found)] <= step
+
+
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_predictions_are_those_of_the_weights_after_the_last_acknowledged_step(tmp_path, multiple):
+    table, _, _, weights = run(STREAMS["shuffle"](stream()), tmp_path, every=100, multiple=multiple)
+    by_hand = model()
+    done, steps = [], 0
+    with ub.Feed(STREAMS["shuffle"](stream())) as feed:
+        batches = feed.batches()
+        while steps < 36:
+            new = table[table["step"] == steps]
+            done += [np.asarray(by_hand.predict_on_batch(X[new["row"] % ROWS]))] if len(new) else []
+            for _ in range(multiple):
+                by_hand.train_on_batch(*next(batches))
+                steps += 1
+        batches.close()
+    np.testing.assert_allclose(np.concatenate(done), table["prediction"], rtol=1e-5)
+    assert (table["target"] == Y[table["row"] % ROWS]).all()
+
+
+@pytest.mark.parametrize("name", ["plain", "shuffle", "replay"])
+@pytest.mark.parametrize("every", [None, 5])
+def test_nothing_depends_on_what_was_read_ahead(tmp_path, name, every):
+    described = STREAMS[name](stream())
+    one = run(described, tmp_path / "a", every=every, table=tmp_path / "a/prequential.npy")
+    two = run(described.prefetch(20), tmp_path / "b", every=every, table=tmp_path / "b/prequential.npy")
+    assert one[0].tobytes() == two[0].tobytes()
+    ours = [name for name in one[2] if "prequential" in name]
+    assert len(ours) == 2 and all(one[2][name] == two[2][name] for name in ours)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_killed_and_resumed_equals_never_killed(tmp_path, name):
+    described = STREAMS[name](stream()).prefetch(4)
+    whole = run(described, tmp_path / "whole", every=4)
+    run(described, tmp_path / "cut", every=4, stop=7)
+    run(described, tmp_path / "cut", every=4, stop=15)
+    cut = run(described, tmp_path / "cut", every=4)
+    assert whole[0].tobytes() == cut[0].tobytes()
+    ours = [name for name in whole[2] if "prequential" in name]
+    assert len(ours) == 2 and all(whole[2][name] == cut[2][name] for name in ours)
+    assert all((a == b).all() for a, b in zip(whole[3], cut[3], strict=True))
+
+
+@pytest.mark.parametrize("every", [None, 5])
+def test_training_is_bit_equal_with_and_without_it(tmp_path, every):
+    described = STREAMS["replay"](stream())
+    with_it = run(described, tmp_path / "a", every=every)
+    without = run(described, tmp_path / "b", every=every, tested=False)
+    assert all((a == b).all() for a, b in zip(with_it[3], without[3], strict=True))
+    assert with_it[2]["loss"] == without[2]["loss"]
+
+
+def test_metrics_are_over_all_rows_and_over_the_last_ones(tmp_path):
+    table, _, history, _ = run(STREAMS["plain"](stream()), tmp_path, steps=50, epochs=4, every=1000)
+    errors = np.abs(table["prediction"] - table["target"]).astype("float64").mean(1)
+    assert len(errors) == 1600
+    for epoch in range(4):
+        rows = (epoch + 1) * 400
+        assert history["prequential_mae"][epoch] == pytest.approx(errors[:rows].mean(), rel=1e-5)
+        assert history["prequential_mae_last"][epoch] == pytest.approx(errors[rows - 50 : rows].mean(), rel=1e-5)
+
+
+def test_a_run_begun_without_it_tests_what_comes_after(tmp_path):
+    described = STREAMS["shuffle"](stream())
+    run(described, tmp_path, epochs=1, every=100, tested=False)
+    table, _, _, _ = run(described, tmp_path, epochs=2, every=100)
+    # 96 rows were trained, of buffers of 30: the fourth one was read.
+    assert table["row"].tolist() == list(range(120, 210))
+    assert table["step"].min() == 15
+
+
+def test_one_made_after_a_fit_on_the_same_feed_reads_again_what_was_read_ahead(tmp_path):
+    made = model()
+    with ub.keras.Feed(STREAMS["plain"](stream()).prefetch(30), epoch=ub.Epoch(steps=10)) as feed:
+        made.fit(feed, epochs=1, verbose=0)
+        tested = ub.keras.Prequential(feed, table=tmp_path / "t.npy")
+        made.fit(feed, epochs=2, verbose=0, callbacks=[tested])
+    assert np.load(tmp_path / "t.npy")["row"].tolist() == list(range(88, 240))
+
+
+def test_the_rows_of_one_input_of_a_mix_are_tested(tmp_path):
+    new = ub.generate(rows).select("x", "y")
+    old = ub.arrays((X, Y), seed=3)
+    mixed = ub.mix({"old": old, "new": new}, weights={"old": 3, "new": 1}).batch(8)
+    with ub.keras.Feed(mixed) as feed, pytest.raises(ValueError, match="'old', 'new'"):
+        ub.keras.Prequential(feed)
+    table, _, _, _ = run(mixed.prefetch(3), tmp_path / "a", every=100, source="new")
+    assert (table["row"] == np.arange(len(table))).all() and 60 <= len(table) <= 84
+    run(mixed, tmp_path / "b", every=5, source="new", stop=8)
+    cut, _, _, _ = run(mixed, tmp_path / "b", every=5, source="new")
+    assert table.tobytes() == cut.tobytes()
+
+
+def test_what_can_not_be_applied_to_a_row_alone_is_refused():
+    with ub.keras.Feed(stream().shuffle(30).normalize("x").select("x", "y").batch(8)) as feed:
+        with pytest.raises(ValueError, match=r"Put \.normalize\(\) before"):
+            ub.keras.Prequential(feed)
+
+
+def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
+    def bad(rows):
+        return np.where(rows["i"][:, None] % 10 == 3, np.nan, rows["x"]), rows["y"]
+
+    described = stream().shuffle(20).map(bad).batch(8)
+    seen = []
+    with ub.keras.Feed(described, epoch=ub.Epoch(steps=10), on_nan="skip") as feed:
+        tested = ub.keras.Prequential(feed, on_predictions=lambda n, r, p: seen.append((n, r, p)))
+        with pytest.warns(ub.NonFiniteRows):
+            model().fit(feed, epochs=1, verbose=0, callbacks=[tested])
+    kept = numbers(seen)
+    assert len(kept) > 80 and not (kept % 10 == 3).any()
+
+
+def test_several_outputs_have_columns_of_their_own(tmp_path):
+    inputs = keras.Input((3,))
+    made = keras.Model(inputs, {"a": keras.layers.Dense(1)(inputs), "b": keras.layers.Dense(2)(inputs)})
+    made.compile("sgd", {"a": "mse", "b": "mse"})
+    described = ub.arrays((X, {"a": Y, "b": np.concatenate([Y, Y], 1)})).batch(10)
+    with ub.keras.Feed(described, epoch=ub.Epoch(steps=3)) as feed:
+        tested = ub.keras.Prequential(feed, table=tmp_path / "t.npy")
+        made.fit(feed, epochs=1, verbose=0, callbacks=[tested])
+    assert np.load(tmp_path / "t.npy").dtype.names == (
+        "row",
+        "step",
+        "prediction.a",
+        "prediction.b",
+        "target.a",
+        "target.b",
+    )
