@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from keras_models import KERAS_NOISE
 
 import unbounded as ub
+from keras_models import KERAS_NOISE
 
 pytestmark = pytest.mark.filterwarnings(KERAS_NOISE)
 
@@ -96,11 +96,6 @@ def numbers(seen):
     return np.concatenate([n for n, _, _ in seen])
 
 
-def arrived(described, steps):
-    """For each of some batches, the rows that had come by then, told by the rows themselves."""
-    return [described.batch_at(step) for step in range(steps)]
-
-
 @pytest.mark.parametrize("name", STREAMS)
 def test_each_row_is_tested_once_before_a_batch_contains_it(tmp_path, name):
     described = STREAMS[name](stream())
@@ -119,13 +114,13 @@ def test_each_row_is_tested_once_before_a_batch_contains_it(tmp_path, name):
             if step == 36:
                 break
             for row in inputs:
-                (found,) = np.flatnonzero((X == row).all(1))
+                (found,) = np.flatnonzero((row == X).all(1))
                 assert tested_at[int(found)] <= step
 
 
-@pytest.mark.parametrize("multiple", [1, 3])
+@pytest.mark.parametrize("multiple", [1] if keras.backend.backend() == "torch" else [1, 3])
 def test_predictions_are_those_of_the_weights_after_the_last_acknowledged_step(tmp_path, multiple):
-    table, _, _, weights = run(STREAMS["shuffle"](stream()), tmp_path, every=100, multiple=multiple)
+    table, _, _, _weights = run(STREAMS["shuffle"](stream()), tmp_path, every=100, multiple=multiple)
     by_hand = model()
     done, steps = [], 0
     with ub.Feed(STREAMS["shuffle"](stream())) as feed:
@@ -149,7 +144,8 @@ def test_nothing_depends_on_what_was_read_ahead(tmp_path, name, every):
     two = run(described.prefetch(20), tmp_path / "b", every=every, table=tmp_path / "b/prequential.npy")
     assert one[0].tobytes() == two[0].tobytes()
     ours = [name for name in one[2] if "prequential" in name]
-    assert len(ours) == 2 and all(one[2][name] == two[2][name] for name in ours)
+    assert len(ours) == 2
+    assert all(one[2][name] == two[2][name] for name in ours)
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -161,7 +157,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, name):
     cut = run(described, tmp_path / "cut", every=4)
     assert whole[0].tobytes() == cut[0].tobytes()
     ours = [name for name in whole[2] if "prequential" in name]
-    assert len(ours) == 2 and all(whole[2][name] == cut[2][name] for name in ours)
+    assert len(ours) == 2
+    assert all(whole[2][name] == cut[2][name] for name in ours)
     assert all((a == b).all() for a, b in zip(whole[3], cut[3], strict=True))
 
 
@@ -209,16 +206,17 @@ def test_the_rows_of_one_input_of_a_mix_are_tested(tmp_path):
     with ub.keras.Feed(mixed) as feed, pytest.raises(ValueError, match="'old', 'new'"):
         ub.keras.Prequential(feed)
     table, _, _, _ = run(mixed.prefetch(3), tmp_path / "a", every=100, source="new")
-    assert (table["row"] == np.arange(len(table))).all() and 60 <= len(table) <= 84
+    assert (table["row"] == np.arange(len(table))).all()
+    assert 60 <= len(table) <= 84
     run(mixed, tmp_path / "b", every=5, source="new", stop=8)
     cut, _, _, _ = run(mixed, tmp_path / "b", every=5, source="new")
     assert table.tobytes() == cut.tobytes()
 
 
 def test_what_can_not_be_applied_to_a_row_alone_is_refused():
-    with ub.keras.Feed(stream().shuffle(30).normalize("x").select("x", "y").batch(8)) as feed:
-        with pytest.raises(ValueError, match=r"Put \.normalize\(\) before"):
-            ub.keras.Prequential(feed)
+    described = stream().shuffle(30).normalize("x").select("x", "y").batch(8)
+    with ub.keras.Feed(described) as feed, pytest.raises(ValueError, match=r"Put \.normalize\(\) before"):
+        ub.keras.Prequential(feed)
 
 
 def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
@@ -232,7 +230,8 @@ def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
         with pytest.warns(ub.NonFiniteRows):
             model().fit(feed, epochs=1, verbose=0, callbacks=[tested])
     kept = numbers(seen)
-    assert len(kept) > 80 and not (kept % 10 == 3).any()
+    assert len(kept) > 80
+    assert not (kept % 10 == 3).any()
 
 
 def test_several_outputs_have_columns_of_their_own(tmp_path):

@@ -45,8 +45,8 @@ class Block:
     that was noticed late. `boundary` is the seam after the last row. `times` says when each row arrived (float64,
     seconds since 1970; NaN for a row that did not arrive but was there), or is None where none of them did.
     `provenance` says of which input of a mix each row is, and in which of its passes (see `provenance_of`), or is None
-    where there is no mix. `seen` says of each row how many rows of its source had come when it was settled which row this
-    is: with the row itself, or with its shuffle buffer, or with the newest row that `replay` could have drawn in its
+    where there is no mix. `seen` says how many rows of its source had come when it was settled that this row is the one
+    here: with the row itself, or with its shuffle buffer, or with the newest row that `replay` could have drawn in its
     place. It is there where somebody has asked for new rows (see `Tap`); 0 for a row of another source.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ class Rows(NamedTuple):
     """Rows in the order in which they came.
 
     Args:
-        numbers: which row of the source each is, counted from the run's beginning; of a window, its last. int64, [rows].
+        numbers: which row of the source each is, counted from the run's beginning; of a window, that of its last row.
+            int64, [rows].
         rows: a tree of arrays, [rows, …], as batches are.
     """
 
@@ -76,14 +77,15 @@ class NewRowsOf:
                 yield None
             elif isinstance(stage, Map | MapRows | Filter | Select):
                 one = replace(stage, workers=0) if isinstance(stage, Map) else stage
-                node = one.open(_Nothing(), Context(self._feed.runtime))
+                # It is only asked to change rows, and pulls none.
+                node = one.open(cast(Node, None), Context(self._feed.runtime))
                 assert isinstance(node, Through)
                 yield node
             else:
                 raise ValueError(
-                    f".{stage.word}() stands after a .shuffle(), a .replay() or a mix, and what it makes of a row depends "
-                    f"on the rows before it there: a row can't be tested before it comes out. Put .{stage.word}() before "
-                    "them."
+                    f".{stage.word}() stands after a .shuffle(), a .replay() or a mix, and what it makes of a row "
+                    "depends on the rows before it there: a row can't be tested before it comes out. Put "
+                    f".{stage.word}() before them."
                 )
 
     def upto(self, start: int, stop: int) -> int:
@@ -110,7 +112,3 @@ class NewRowsOf:
             if out is None or not out.count:
                 return None
         return out  # type: ignore[no-any-return]
-
-
-class _Nothing(Node):
-    """What stands over stages that are only asked to change rows."""

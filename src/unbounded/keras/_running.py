@@ -92,8 +92,8 @@ class Running:
         """Go on from there."""
         if [len(each) for each in state["variables"]] != [len(metric.variables) for metric in self.metrics]:
             raise ValueError(
-                "The checkpoint holds the figures of other metrics than those that Prequential was given. Give the same, "
-                "or begin a new run in another directory."
+                "The checkpoint holds the figures of other metrics than those that Prequential was given. Give the "
+                "same, or begin a new run in another directory."
             )
         self.clear()
         self.rows, self._folded = int(state["rows"]), int(state["folded"])

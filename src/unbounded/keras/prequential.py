@@ -4,8 +4,8 @@
 A row is tested right before the first step whose batches may contain it, with the weights after the step before. Which
 step that is follows from the stream alone: each batch knows how many rows of the source had been read when its own rows
 were settled (`Block.seen`), and rows up to there that were not tested yet are tested then, in order, in chunks. So
-predictions do not depend on what a prefetch thread has read ahead, and a run that was killed and resumed has those of one
-that never was: its state is one number, the rows tested, beside the metrics and the length of the table.
+predictions do not depend on what a prefetch thread has read ahead, and a run that was killed and resumed has those of
+one that never was: its state is one number, the rows tested, beside the metrics and the length of the table.
 
 The rows come from a tap in the stream (`unbounded.stages.tap`), in the thread that trains, by the model's public
 `predict_on_batch`, in `on_train_batch_begin`: there Keras's variables are the model's own on each backend.
@@ -45,9 +45,9 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     `prequential_mae` over all rows that were tested, and `prequential_mae_last` over the newest `last` of them.
 
     Beside `Checkpoint` in the same `fit`, each row tested is in `prequential.npy` in its directory, from where
-    `numpy.load` reads it: columns `row` (its number in the source, from 0), `step` (steps trained before it was tested),
-    `prediction` and `target`, as in `prediction.a` where the model has several outputs. A resume cuts it back to the
-    checkpoint, and goes on.
+    `numpy.load` reads it: columns `row` (its number in the source, from 0), `step` (steps trained before it was
+    tested), `prediction` and `target`, as in `prediction.a` where the model has several outputs. A resume cuts it back
+    to the checkpoint, and goes on. In a remote directory there is none, unless `table` says where.
 
     Args:
         feed: what `fit` trains on. Make the callback before its first batch is read, else that is read again.
@@ -128,13 +128,14 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             )
         if fit.in_threads:
             raise ValueError(
-                "A strategy of TensorFlow's takes batches in threads, ahead of what is trained: which weights a row would "
-                "be tested with can't be known. Train without a strategy, or without Prequential."
+                "A strategy of TensorFlow's takes batches in threads, ahead of what is trained: which weights a row "
+                "would be tested with can't be known. Train without a strategy, or without Prequential."
             )
         self._begun = False
         path: Path | None = None
         if self._wants_table is True:
-            path = self._feed.run / "prequential.npy" if fit.directed and self._feed.run is not None else None
+            run = self._feed.run if fit.directed else None
+            path = run / "prequential.npy" if isinstance(run, Path) else None
         elif self._wants_table:
             path = Path(os.fspath(self._wants_table))
         if path is None or self._table is None or self._table.path != path:
@@ -250,8 +251,8 @@ def _columns(step: int, numbers: Any, predictions: Tree, y: Tree) -> Any:
     dtype = np.dtype([(name, leaf.dtype.newbyteorder("<"), leaf.shape[1:]) for name, leaf in columns])
     if dtype.itemsize > _ROW_BYTES:
         raise ValueError(
-            f"A row tested has {dtype.itemsize:,} bytes of predictions and targets, too many for a table that keeps all of "
-            "them. Give Prequential(table=False), and keep what you need in on_predictions."
+            f"A row tested has {dtype.itemsize:,} bytes of predictions and targets, too many for a table that keeps "
+            "all of them. Give Prequential(table=False), and keep what you need in on_predictions."
         )
     out = np.empty(len(numbers), dtype)
     for name, leaf in columns:

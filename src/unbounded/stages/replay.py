@@ -96,8 +96,8 @@ class Draw:
         return ((ordinal + 1) * self._q - 1) // self._p + self._before
 
     def oldest(self, ordinal: int) -> int:
-        """The oldest row that output row `ordinal`, or any after it, may be; or the first after all that the rows before
-        were drawn from: where few rows come out, some are never drawn, and are tested all the same."""
+        """The oldest row that output row `ordinal`, or any after it, may be; or the first after all that the rows
+        before were drawn from: where few rows come out, some are never drawn, and are tested all the same."""
         newest, before = int(self.newest(ordinal)), int(self.newest(ordinal - 1)) if ordinal else -1
         return max(0, min(newest - self.capacity, before) + 1)
 

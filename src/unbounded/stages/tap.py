@@ -29,8 +29,8 @@ from unbounded.stages.stage import Stage
 
 
 class NewRows:
-    """The rows that a tap has seen and nobody has forgotten yet. The thread that reads adds to them; the one that trains
-    takes them."""
+    """The rows that a tap has seen and nobody has forgotten yet. The thread that reads adds to them; the one that
+    trains takes them."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._lock = runtime.lock()

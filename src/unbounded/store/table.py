@@ -1,7 +1,7 @@
 """Table: rows of fixed columns in one `.npy` file that grows, which `numpy.load` opens at any time.
 
-A checkpoint notes how many rows it has; on resume it is cut back to that. The header has room for any number of rows and
-is written after them: what a kill leaves behind the rows that it counts is cut off before the next ones are written.
+A checkpoint notes how many rows it has; on resume it is cut back to that. The header has room for any number of rows
+and is written after them: what a kill leaves behind the rows that it counts is written over by the next ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from unbounded.store.manifest import CheckpointError
 from unbounded.store.paths import local_path
 
 _MAGIC = b"\x93NUMPY\x02\x00"  # version 2.0 of the format, whose header may be long: numpy.lib.format
+_FIXED = len(_MAGIC) + 4  # bytes before the header's text: its length follows
 _ALIGNED = 64
 
 
@@ -108,7 +109,8 @@ class Table:
             raise self._problem("It could not be cut back", error) from error
         if self._rows < rows:
             warnings.warn(
-                f"{self.path} has {self._rows:,} rows, and had {rows:,} when the checkpoint was written: rows are lost.",
+                f"{self.path} has {self._rows:,} rows, and had {rows:,} when the checkpoint was written: the others "
+                "are lost.",
                 stacklevel=2,
             )
 
@@ -129,25 +131,39 @@ class Table:
         if is_new:
             self._files.sync_directory(self.path.parent)
         size = self._files.size(self._fd)
-        if self._files.pread(self._fd, len(_MAGIC), 0) != _MAGIC:
-            # A kill may have left the beginning of the first header, or a loss of power NULs.
-            head = self._files.pread(self._fd, 12, 0)
-            if size and not (_MAGIC.startswith(head) or not head.strip(b"\0")):
-                raise self._foreign()
-            if dtype is None:
-                return
+        found = self._read_header(size)
+        if found is not None:
+            self._dtype, self._room, rows = found
+            # Never more than there are: a loss of power may have kept the header and not the rows.
+            self._rows = min(rows, (size - self._room) // self._dtype.itemsize)
+        elif dtype is None:
+            self.close()
+        else:
             self._dtype, self._room = dtype, len(_header(dtype, 0))
+            self._files.truncate(self._fd, 0)
             self._count(0)
-            return
+
+    def _read_header(self, size: int) -> tuple[Any, int, int] | None:
+        """The columns, the bytes of the header, and how many rows it counts; None where there is nothing but what a
+        kill, or a loss of power, leaves of a first header."""
+        assert self._fd is not None
+        head = self._files.pread(self._fd, _FIXED, 0)
+        if not head.strip(b"\0") or (size < _FIXED and _MAGIC.startswith(head[: len(_MAGIC)])):
+            return None
         try:
-            (length,) = struct.unpack("<I", self._files.pread(self._fd, 4, len(_MAGIC)))
-            header = ast.literal_eval(self._files.pread(self._fd, length, 12).decode("latin-1"))
-            self._dtype, (rows,) = np.dtype(header["descr"]), header["shape"]
+            if not head.startswith(_MAGIC):
+                raise ValueError
+            (length,) = struct.unpack("<I", head[len(_MAGIC) :])
+            if size < _FIXED + length:
+                return None
+            header = ast.literal_eval(self._files.pread(self._fd, length, _FIXED).decode("latin-1"))
+            (rows,) = header["shape"]
+            return np.dtype(header["descr"]), _FIXED + length, rows
         except (struct.error, ValueError, SyntaxError, KeyError, TypeError):
-            raise self._foreign() from None
-        self._room = 12 + length
-        # Never more than there are: a loss of power may have kept the header and not the rows.
-        self._rows = min(rows, (size - self._room) // self._dtype.itemsize)
+            self.close()
+            raise CheckpointError(
+                f"{self.path} is no table of this library. Nothing was changed; give another path, or move it away."
+            ) from None
 
     def _count(self, rows: int) -> None:
         """Say in the header how many rows there are; after they were written, so that it never says too many."""
@@ -155,16 +171,10 @@ class Table:
         self._files.pwrite(self._fd, _header(self._dtype, rows), 0)
         self._rows = rows
 
-    def _foreign(self) -> CheckpointError:
-        self.close()
-        return CheckpointError(
-            f"{self.path} is no table of this library. Nothing was changed; give another path, or move it away."
-        )
-
     def _problem(self, what: str, error: OSError) -> CheckpointError:
         return CheckpointError(
-            f"{what} in {self.path}: {error.strerror or error}. The rows before are whole; make room or give access, and "
-            "run it again."
+            f"{what} in {self.path}: {error.strerror or error}. The rows before are whole; make room or give access, "
+            "and run it again."
         )
 
 
@@ -172,5 +182,5 @@ def _header(dtype: Any, rows: int) -> bytes:
     """The header, of the same length for any number of rows."""
     text = f"{{'descr': {np.lib.format.dtype_to_descr(dtype)!r}, 'fortran_order': False, 'shape': ({rows},), }}"
     longest = len(text) - len(str(rows)) + 20
-    length = -(-(12 + longest + 1) // _ALIGNED) * _ALIGNED - 12
+    length = -(-(_FIXED + longest + 1) // _ALIGNED) * _ALIGNED - _FIXED
     return _MAGIC + struct.pack("<I", length) + text.ljust(length - 1).encode("latin-1") + b"\n"
