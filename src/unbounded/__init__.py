@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unbounded import keras as keras
     from unbounded import testing as testing
-    from unbounded.constructors import arrays, generate, machine, mix, samples
-    from unbounded.core.node import CannotTell, DataLoss, StreamError
+    from unbounded.constructors import arrays, from_source, generate, machine, mix, samples
+    from unbounded.core.block import Boundary
+    from unbounded.core.node import CannotTell, DataLoss, EndOfStream, StreamError
     from unbounded.core.trees import RowsError
     from unbounded.feed.describe import Position, RunFinished
     from unbounded.feed.epoch import Epoch
     from unbounded.feed.epoch_run import EpochRun
     from unbounded.feed.feed import Feed
     from unbounded.feed.stats import Stats
+    from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.stages.skip_non_finite import NonFiniteRows
     from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint
     from unbounded.stream import Stream
@@ -31,6 +33,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "generate",
     "samples",
     "machine",
+    "from_source",
     "mix",
     "Stream",
     "Epoch",
@@ -38,6 +41,12 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "EpochRun",
     "Position",
     "Stats",
+    "Source",
+    "Reader",
+    "Rows",
+    "Boundary",
+    "Opening",
+    "EndOfStream",
     "RowsError",
     "StreamError",
     "DataLoss",
@@ -49,14 +58,16 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
 ]
 
 _HOME = {
-    "constructors": ("arrays", "generate", "samples", "machine", "mix"),
+    "constructors": ("arrays", "generate", "samples", "machine", "from_source", "mix"),
     "stream": ("Stream",),
     "feed.epoch": ("Epoch",),
     "feed.feed": ("Feed",),
     "feed.epoch_run": ("EpochRun",),
     "feed.stats": ("Stats",),
     "core.trees": ("RowsError",),
-    "core.node": ("StreamError", "DataLoss", "CannotTell"),
+    "core.block": ("Boundary",),
+    "core.node": ("EndOfStream", "StreamError", "DataLoss", "CannotTell"),
+    "sources.reader": ("Source", "Reader", "Rows", "Opening"),
     "store.checkpoints": ("CheckpointError", "DamagedCheckpoint"),
     "feed.describe": ("Position", "RunFinished"),
     "stages.skip_non_finite": ("NonFiniteRows",),

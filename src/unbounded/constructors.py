@@ -11,6 +11,7 @@ from unbounded.sources import given
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.generator import Generator
 from unbounded.sources.machine import Machine
+from unbounded.sources.reader import Source, check_source
 from unbounded.sources.source import SourcePart
 from unbounded.stages.mix import Ends, Silence, Weights, described
 from unbounded.stream import Stream
@@ -157,3 +158,46 @@ def mix(
     [256, 768]
     """
     return Stream(described(streams, weights, seed, on_silence, patience, ends))
+
+
+@checked("ub.from_source(source)")
+def from_source(source: Source) -> Stream:
+    """Rows of a source of your own.
+
+    Where the source is `replayable`, it is read in a thread of its own and put back to a stored position after a crash.
+    Where it is not, all that it gives is in the row log first: on the disk, once the run has a directory.
+
+    Args:
+        source: an object with `open()`, `identity()` and `replayable`, as `Source` says. `ub.testing.assert_reads`
+            tests one.
+
+    Raises:
+        TypeError: it lacks something of that, or its identity is not what JSON can hold.
+
+    >>> import numpy as np, unbounded as ub
+    >>> class Squares:
+    ...     replayable = True
+    ...     def identity(self):
+    ...         return {"squares": 1}
+    ...     def open(self):
+    ...         return SquaresReader()
+    >>> class SquaresReader:
+    ...     def __init__(self):
+    ...         self.at = 0
+    ...     def position(self):
+    ...         return self.at
+    ...     def seek(self, position):
+    ...         self.at = position
+    ...     def read(self, timeout):
+    ...         self.at += 4
+    ...         return np.arange(self.at - 4, self.at) ** 2
+    ...     def close(self):
+    ...         pass
+    >>> with ub.Feed(ub.from_source(Squares()).batch(3)) as feed:
+    ...     batches = feed.batches()
+    ...     print(next(batches), next(batches))
+    ...     batches.close()
+    [0 1 4] [ 9 16 25]
+    """
+    check_source(source)
+    return Stream(SourcePart(source))

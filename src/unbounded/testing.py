@@ -20,10 +20,11 @@ from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
 from unbounded.simulation.files import Faults
 from unbounded.simulation.simulation import Simulation
+from unbounded.sources.assert_reads import assert_reads
 from unbounded.sources.logged import Logged
 from unbounded.stream import Stream
 
-__all__ = ["Clock", "Faults", "Flaky", "Simulation", "assert_resumes", "assert_same_rows", "shaken"]
+__all__ = ["Clock", "Faults", "Flaky", "Simulation", "assert_reads", "assert_resumes", "assert_same_rows", "shaken"]
 
 
 class Clock(Runtime):
@@ -73,6 +74,12 @@ class Clock(Runtime):
                 raise AssertionError(
                     f"{self._waiting} threads wait for the clock after {timeout} s, and {threads} should."
                 )
+
+
+class _EveryState(Runtime):
+    """An iterator's state is taken for each position: one that is taken rarely hides what it lacks."""
+
+    every_state = True
 
 
 class Flaky(RuntimeError):
@@ -202,7 +209,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
     >>> assert_resumes(ub.arrays(np.arange(50)).shuffle(20).batch(8), steps=10)
     """
     live = _is_live(stream)
-    with Feed(stream, on_nan="pass") as feed:
+    with Feed(stream, on_nan="pass", runtime=_EveryState()) as feed:
         feed.hold()
         expected, states = _run(feed, steps + ahead)
         if live:
@@ -243,7 +250,7 @@ def _is_live(stream: Stream) -> bool:
 
 
 def _collect(stream: Stream, steps: int) -> tuple[list[Tree], list[dict[str, Any]]]:
-    with Feed(stream, on_nan="pass") as feed:
+    with Feed(stream, on_nan="pass", runtime=_EveryState()) as feed:
         return _run(feed, steps)
 
 

@@ -40,6 +40,8 @@ class Runtime:
     """The machine's own threads, locks, time and files."""
 
     files: Files = Files()
+    every_state = False
+    """Whether a source takes its iterator's state for each position: for tests of states that may lack something."""
 
     process_lock: Any = threading.Lock()
     """Guards what all threads of this process share, whatever they are at work on: which directories it has locked."""

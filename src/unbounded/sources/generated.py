@@ -110,6 +110,7 @@ class Generated:
         self._calls = calls
         self._source = calls.source
         self._monotonic: Callable[[], float] = calls.runtime.monotonic
+        self._every_state = calls.runtime.every_state
         self._by_state = self._source.grade == "state"
         self._iteration: Iteration | None = None
         self._go({"row": 0, "passed": 0, "in_pass": 0, "state": None, "skip": 0})
@@ -171,7 +172,7 @@ class Generated:
         place, iteration = self._place, self._iteration
         skip = place.in_pass - self._taken[1] if self._by_state else 0
         due = skip and iteration is not None and not self._todo and not iteration.is_ahead
-        if due and self._worked >= _SHARE * self._cost:
+        if due and (self._every_state or self._worked >= _SHARE * self._cost):
             assert iteration is not None
             begun = self._monotonic()
             state = copy.deepcopy(user_code.call(iteration.made.value.state_dict))

@@ -74,6 +74,10 @@ class ReaderThread:
         """What the source may want to know when it is opened; called with the lock held."""
         return Opening(runtime=self._runtime)
 
+    def _wrapped(self, reader: Reader) -> Reader:
+        """The reader, or one around it."""
+        return reader
+
     def _reopened(self) -> None:
         """The reader had failed and is open again; called in its thread, without the lock."""
 
@@ -138,6 +142,7 @@ class ReaderThread:
     def _open(self, token: object) -> Reader:
         reader: Reader = user_code.call(open_reader, self._source, self._opening_now())
         try:
+            reader = self._wrapped(reader)
             if self._seek is not None and self._source.replayable:
                 user_code.call(reader.seek, self._seek)
             position = self._ask_position(reader)

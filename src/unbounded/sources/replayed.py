@@ -14,6 +14,7 @@ from unbounded.core.block import Block
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor
 from unbounded.sources.as_block import AsBlock
+from unbounded.sources.partitions import PartitionedReader, ReadOrder
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
 
@@ -39,6 +40,7 @@ class Replayed(ReaderThread):
         self._position: JSON = None  # of the next row to hand on; None before it is known
         self._row = 0
         self._missed = 0
+        self._order = ReadOrder(context.runtime) if getattr(source, "partitions", False) else None
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -47,6 +49,9 @@ class Replayed(ReaderThread):
         return Opening(
             rows=self._row, block_rows=context.block_rows, batch_rows=context.batch_rows, runtime=context.runtime
         )
+
+    def _wrapped(self, reader: Reader) -> Reader:
+        return reader if self._order is None else PartitionedReader(reader, self._order)
 
     def _has_room(self) -> bool:
         # Once it is full, until half of it is gone: waking a thread is slow.
@@ -109,7 +114,9 @@ class Replayed(ReaderThread):
         self._go_to(self._opening_position if self._position is None else self._position)
 
     def release(self, cursor: Cursor) -> None:
-        """The source keeps the rows."""
+        """The source keeps the rows; in which order they were read before is forgotten."""
+        if self._order is not None and cursor["position"] is not None:
+            self._order.drop_before(cursor["position"]["row"])
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
@@ -123,10 +130,11 @@ class Replayed(ReaderThread):
         return {"fetched": self._row, "missed": self._missed, "retries": self._retries}
 
     def arrivals(self) -> Mapping[str, Any]:
-        return {}
+        return {} if self._order is None else self._order.state()
 
     def recall(self, arrivals: Mapping[str, Any]) -> None:
-        """There is none."""
+        if self._order is not None:
+            self._order.restore(arrivals)
 
 
 def _commit(reader: Reader, trained: JSON, needed: JSON) -> None:
