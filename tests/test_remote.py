@@ -21,7 +21,7 @@ import pytest
 fsspec = pytest.importorskip("fsspec")
 
 import unbounded as ub  # noqa: E402
-from helpers import table, train  # noqa: E402
+from helpers import Steps, table, train  # noqa: E402
 from unbounded.core.runtime import SYSTEM  # noqa: E402
 from unbounded.store import log_copies, paths, remote  # noqa: E402
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError  # noqa: E402
@@ -310,6 +310,29 @@ def test_a_keras_run_goes_on_from_a_url(url: str) -> None:
     (ids, weights), (others, found) = results
     assert ids == others
     assert all(np.array_equal(a, b) for a, b in zip(weights, found, strict=True))
+
+
+@pytest.mark.parametrize("machine", ["the same one", "another one"])
+def test_rows_that_come_once_are_trained_once_wherever_the_run_goes_on(machine: str, url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    first, second = Steps(), Steps()
+    first.give(*(np.array([i]) for i in range(8)))
+    feed = ub.Feed(first.stream().batch(1))
+    assert train(feed, 2) == [[0], [1]]
+    first.await_taken(8)
+    feed.save(url, local=here)
+    assert train(feed, 2) == [[2], [3]]
+    first.end()
+    feed.close()
+    second.give(*(np.array([i]) for i in range(8, 12)))
+    for _ in range(2):  # and once more, from what is there by then
+        with ub.Feed(second.stream().batch(1)) as feed:
+            feed.load(url, local=here if machine == "the same one" else there)
+            assert train(feed, 6) == [[2], [3], [4], [5], [6], [7]]
+            if machine == "the same one":
+                assert train(feed, 2) == [[8], [9]]
+                break
+    second.end()
 
 
 # -- logs ----------------------------------------------------------------------------------------------------------
