@@ -192,7 +192,7 @@ def our_side(data: Rows, size: int) -> Side:
     """Ours, through a feed that counts what was trained."""
     import unbounded as ub
 
-    feed = ub.Feed(ub.arrays(data, seed=0).batch(size), epoch=ub.Epoch(steps=1000))
+    feed = ub.Feed(ub.from_arrays(data, seed=0).batch(size), epoch=ub.Epoch(steps=1000))
     return Side(OURS, drained(chain.from_iterable(feed.epochs(10**12))))
 
 

@@ -38,7 +38,7 @@ def counting(quick: bool) -> Report:
 
     random = np.random.default_rng(0)
     rows = random.random((100_000, 10), dtype=np.float32), random.random((100_000, 1), dtype=np.float32)
-    stream = ub.arrays(rows, seed=0).batch(32)
+    stream = ub.from_arrays(rows, seed=0).batch(32)
     feed = ub.Feed(stream, epoch=ub.Epoch(steps=1000))
     counted = chain.from_iterable(feed.epochs(FAR))
     top = stream.open().top
@@ -68,7 +68,7 @@ def counting(quick: bool) -> Report:
 def resuming(quick: bool) -> Report:
     """Taking up a position, up to and with the first batch, at row 0 and at row 10**12."""
     rows = np.arange(1_000_000, dtype=np.float32), np.arange(1_000_000, dtype=np.float32)
-    stream = ub.arrays(rows, seed=0).map(lambda r: r).batch(32).prefetch(4)
+    stream = ub.from_arrays(rows, seed=0).map(lambda r: r).batch(32).prefetch(4)
 
     def resumed(row: int) -> Side:
         state = _state_at(stream, row)
@@ -120,7 +120,7 @@ def position() -> Check:
             start += 64
 
     stream = (
-        ub.generate(readings)
+        ub.from_generator(readings)
         .map(lambda r: {**r, "x": r["x"] * 2})
         .filter(lambda r: r["y"] > -0.9)
         .shuffle(10_000, seed=1)
@@ -128,7 +128,7 @@ def position() -> Check:
         .windows(16, stride=2)
         .normalize()
         .replay(5_000, reuse=4.0)
-        .select(x="x", y="y")
+        .columns(x="x", y="y")
         .batch(32)
         .prefetch(4)
     )
@@ -161,10 +161,10 @@ def copies() -> list[Check]:
             return {}, state
 
     rows = np.ones((4_000_000, 10), np.float32)
-    in_order = ub.arrays(rows, shuffle=False)
+    in_order = ub.from_arrays(rows, shuffle=False)
     checks = []
     # A generator may fill the same memory again: what it yields is copied, once.
-    for name, source, most in (("a generator's", ub.generate(large), 6), ("arrays' in their order", in_order, 0)):
+    for name, source, most in (("a generator's", ub.from_generator(large), 6), ("arrays' in their order", in_order, 0)):
         given.append(rows)
         seen.clear()
         model = Looking()
@@ -179,7 +179,7 @@ def copies() -> list[Check]:
 
 def importing(rounds: int) -> Report:
     """`import unbounded` beside `import numpy`, each timed inside of a new process, by turns."""
-    statements = ["import numpy", "import unbounded", "from unbounded import Epoch, Feed, arrays"]
+    statements = ["import numpy", "import unbounded", "from unbounded import Epoch, Feed, from_arrays"]
     seconds: dict[str, list[float]] = {statement: [] for statement in statements}
     for _ in range(rounds):
         for statement, taken in seconds.items():

@@ -144,7 +144,7 @@ def ours(x: Any, y: Any, checkpoints: str | None = None) -> Callable[[int], dict
     """
     import unbounded as ub
 
-    stream = ub.arrays((x, y), seed=0).batch(SIZE)
+    stream = ub.from_arrays((x, y), seed=0).batch(SIZE)
 
     def given(steps: int) -> dict[str, Any]:
         feed = ub.keras.Feed(stream, epoch=ub.Epoch(steps=steps))

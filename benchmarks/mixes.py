@@ -42,9 +42,9 @@ def report(*, quick: bool = False) -> Report:
     for width in (10, 250):
         rows = table(width)
         old, new = ({"x": part} for part in np.split(rows["x"], [OLD]))
-        two = {"old": ub.arrays(old), "new": ub.arrays(new)}
+        two = {"old": ub.from_arrays(old), "new": ub.from_arrays(new)}
         sides = [
-            side(ONE, ub.arrays(rows)),
+            side(ONE, ub.from_arrays(rows)),
             side(MIXED, ub.mix(two, weights={"old": 1, "new": 3})),
             side(RARE, ub.mix(two, weights={"old": 999, "new": 1})),
         ]

@@ -73,7 +73,7 @@ def fitted(model: Any, saves: int, every: int, *, wait: bool) -> tuple[list[floa
     clock = Clock(every)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ub.keras.Feed(ub.arrays((rows, rows)).batch(4), ub.Epoch(steps=every * (saves + 1))) as feed,
+        ub.keras.Feed(ub.from_arrays((rows, rows)).batch(4), ub.Epoch(steps=every * (saves + 1))) as feed,
     ):
         callbacks = [clock, ub.keras.Checkpoint(feed, folder, every=every, keep=1, wait=wait)]
         model.fit(feed, verbose=0, callbacks=callbacks)

@@ -78,12 +78,12 @@ def report(*, quick: bool = False) -> Report:
 
     sides = [
         Side(LOOP, timed(looped)),
-        Side(OURS, timed(ours(windows(ub.arrays(rows, shuffle=False, passes=1)), expected))),
-        Side(CHUNKED, timed(ours(windows(ub.generate(chunks, passes=1)), expected))),
+        Side(OURS, timed(ours(windows(ub.from_arrays(rows, shuffle=False, passes=1)), expected))),
+        Side(CHUNKED, timed(ours(windows(ub.from_generator(chunks, passes=1)), expected))),
     ]
     rounds, seconds = (5, 0.05) if quick else (15, 0.2)
     timings = measure(f"Windows of {LENGTH} rows, µs a pass", sides, rounds=rounds, slice_seconds=seconds)
-    alone = Side("single rows", timed(ours(ub.generate(singles, passes=1).batch(32), ROWS)))
+    alone = Side("single rows", timed(ours(ub.from_generator(singles, passes=1).batch(32), ROWS)))
     single = measure(f"{ROWS:,} rows, one at a time, µs in all", [alone], rounds=rounds, slice_seconds=seconds)
     checks = []
     for side in (OURS, CHUNKED):
@@ -92,6 +92,6 @@ def report(*, quick: bool = False) -> Report:
         checks.append(Check.of(what, timings.ratio(side, LOOP), 3.0, note=note))
     each = single.spread(alone.name)
     low, middle, high = (value / ROWS for value in (each.low, each.median, each.high))
-    what = "generate of single rows, into batches of 32: a row"
+    what = "from_generator of single rows, into batches of 32: a row"
     checks.append(Check(what, middle, 20.0, unit=" µs", spread=(low, high)))
     return Report([(timings, LOOP)], checks)

@@ -20,6 +20,6 @@ model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
 model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse")
 
 # Without .batch() each block that the generator yields is a batch.
-with ub.keras.Feed(ub.generate(batches)) as feed:
+with ub.keras.Feed(ub.from_generator(batches)) as feed:
     history = model.fit(feed, steps_per_epoch=1000, epochs=2)
     print(f"trained on {feed.stats}; the loss fell to {history.history['loss'][-1]:.4f}")

@@ -20,7 +20,7 @@ def sensor():
 model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
 model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse")
 
-stream = ub.generate(sensor).buffer(10_000).batch(32)
+stream = ub.from_generator(sensor).buffer(10_000).batch(32)
 with ub.keras.Feed(stream, epoch=ub.Epoch(steps=1000)) as feed:
     history = model.fit(feed, epochs=2)
     print(f"trained on {feed.stats}, {feed.stats.waiting:.1%} of the time waiting for data")

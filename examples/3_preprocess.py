@@ -24,7 +24,7 @@ def centred(rows):
 model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
 model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse")
 
-stream = ub.generate(sensor).buffer(10_000).map(centred).select(x="x", y="y").batch(32)
+stream = ub.from_generator(sensor).buffer(10_000).map(centred).columns(x="x", y="y").batch(32)
 with ub.keras.Feed(stream, epoch=ub.Epoch(steps=1000)) as feed:
     history = model.fit(feed, epochs=2)
     print(f"trained on {feed.stats}; the loss fell to {history.history['loss'][-1]:.4f}")

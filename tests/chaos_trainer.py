@@ -107,7 +107,7 @@ def wrapped(first: int, count: int, ids: int) -> Any:
 def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
     """The source of a run."""
     if kind == "arrays":
-        return ub.arrays(rows(0, ids), seed=5)
+        return ub.from_arrays(rows(0, ids), seed=5)
     if kind == "start":
 
         def from_start(start: int = 0) -> Iterator[Any]:
@@ -115,12 +115,12 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
                 yield wrapped(start, 1 + start % 7, ids)
                 start += 1 + start % 7
 
-        return ub.generate(from_start)
+        return ub.from_generator(from_start)
     if kind == "mix":
         sources = {"old": source("arrays", ids, counter), "new": source("start", ids, counter)}
         return ub.mix(sources, weights={"old": 1, "new": 3}, seed=4)
     if kind == "state":
-        return ub.generate(lambda: Numbers(ids))
+        return ub.from_generator(lambda: Numbers(ids))
 
     if kind == "numbered":
 
@@ -131,7 +131,7 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
                 yield wrapped(first, 1 + first % 7, ids)
                 first += 1 + first % 7
 
-        return ub.generate(numbered)
+        return ub.from_generator(numbered)
 
     def once() -> Iterator[Any]:
         """Asks the parent for ids; each is handed out once, whatever becomes of it."""
@@ -142,7 +142,7 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
                 first, count = struct.unpack("<qq", line.recv(16, socket.MSG_WAITALL))
                 yield rows(first, count)
 
-    return ub.generate(once)
+    return ub.from_generator(once)
 
 
 def noise(batch: Any, rng: np.random.Generator) -> Any:

@@ -18,7 +18,7 @@ from unbounded.core.node import EndOfStream
 def table(n: int = 100, **given: Any) -> ub.Stream:
     """n rows with an id, a key and a float."""
     ids = np.arange(n)
-    return ub.arrays({"id": ids, "k": ids % 3, "x": np.sin(ids) * 5 + ids / 10}, **given)
+    return ub.from_arrays({"id": ids, "k": ids % 3, "x": np.sin(ids) * 5 + ids / 10}, **given)
 
 
 def ids(batch: Any) -> list[int]:
@@ -118,7 +118,7 @@ class Steps:
                     raise item
                 yield item
 
-        return ub.generate(sensor, **given)
+        return ub.from_generator(sensor, **given)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:

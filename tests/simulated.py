@@ -100,11 +100,13 @@ def plan(rng: random.Random) -> Plan:
 
     def make(touch: Callable[[Any], Any]) -> ub.Stream:
         if source == "generator":
-            stream = ub.generate(from_start)
+            stream = ub.from_generator(from_start)
         else:
-            stream = ub.arrays(np.arange(rows), shuffle=source != "arrays in order", seed=seed)
+            stream = ub.from_arrays(np.arange(rows), shuffle=source != "arrays in order", seed=seed)
         if source == "mix":
-            stream = ub.mix([stream.map(touch), ub.generate(from_start).prefetch(2)], weights=[1, 1 + seed], seed=seed)
+            stream = ub.mix(
+                [stream.map(touch), ub.from_generator(from_start).prefetch(2)], weights=[1, 1 + seed], seed=seed
+            )
         for stage in stages:
             stream = stage(stream, touch)
         return stream

@@ -40,7 +40,7 @@ def test_a_declared_end_gives_a_short_last_batch_neither_padded_nor_mixed() -> N
 
 def test_columns_of_a_row_stay_together() -> None:
     x = np.arange(50)
-    for batch in first(ub.arrays({"x": x, "y": (x * 2, [x * 3])}).batch(16), 10):
+    for batch in first(ub.from_arrays({"x": x, "y": (x * 2, [x * 3])}).batch(16), 10):
         assert (batch["y"][0] == batch["x"] * 2).all()
         assert (batch["y"][1][0] == batch["x"] * 3).all()
 
@@ -63,7 +63,7 @@ def test_the_end_of_a_pass_is_a_break() -> None:
 def test_a_memmap_is_read_where_it_lies(tmp_path: object) -> None:
     mapped = np.lib.format.open_memmap(f"{tmp_path}/x.npy", "w+", np.int64, (40,))
     mapped[:] = np.arange(40)
-    assert sorted(first_ids(ub.arrays(mapped).batch(10), 4)) == list(range(40))
+    assert sorted(first_ids(ub.from_arrays(mapped).batch(10), 4)) == list(range(40))
 
 
 @pytest.mark.parametrize("given", [{}, {"shuffle": False}, {"passes": 2}, {"shuffle": False, "passes": 2}])
@@ -79,7 +79,7 @@ def test_without_batch_its_own_blocks_are_the_batches_and_resume() -> None:
 @pytest.mark.parametrize(("n", "size"), [(10_000, 32), (1_000, 32), (50_001, 16), (40, 32)])
 def test_batches_begin_on_a_boundary_of_64_bytes_where_their_length_allows_it(n: int, size: int) -> None:
     rows = np.arange(n * 4, dtype=np.float32).reshape(n, 4)  # 16 bytes a row
-    batches = first(ub.arrays(rows).batch(size), 3 * n // size)
+    batches = first(ub.from_arrays(rows).batch(size), 3 * n // size)
     assert all(batch.ctypes.data % 64 == 0 for batch in batches)
     seen = np.concatenate(batches)[: n * 2, 0].astype(np.int64) // 4
     assert sorted(seen[:n].tolist()) == sorted(seen[n:].tolist()) == list(range(n))

@@ -18,18 +18,18 @@ def _yields(*values: Any) -> ub.Stream:
     def sensor() -> Iterator[Any]:
         yield from values
 
-    return ub.generate(sensor, passes=1)
+    return ub.from_generator(sensor, passes=1)
 
 
 BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "unequal first dimensions": (
-        lambda: ub.arrays({"x": np.zeros(3), "y": np.zeros(4)}),
+        lambda: ub.from_arrays({"x": np.zeros(3), "y": np.zeros(4)}),
         ub.RowsError,
         r"leaf \['x'\] has 3 rows and leaf \['y'\] has 4.*cut the longer one",
     ),
-    "zero rows": (lambda: ub.arrays(np.zeros((0, 2))), ub.RowsError, "zero rows.*at least one"),
-    "no rows at all": (lambda: ub.arrays(np.float32(3)), ub.RowsError, "has no rows.*first dimension"),
-    "an empty tree": (lambda: ub.arrays({}), ub.RowsError, "no array in it"),
+    "zero rows": (lambda: ub.from_arrays(np.zeros((0, 2))), ub.RowsError, "zero rows.*at least one"),
+    "no rows at all": (lambda: ub.from_arrays(np.float32(3)), ub.RowsError, "has no rows.*first dimension"),
+    "an empty tree": (lambda: ub.from_arrays({}), ub.RowsError, "no array in it"),
     "an epoch without a bound": (lambda: ub.Epoch(), ValueError, "no bound.*steps=, rows=, passes=, seconds="),
     "an epoch of zero steps": (lambda: ub.Epoch(steps=0), ValueError, "steps=0.*above 0"),
     "an epoch of half a step": (lambda: ub.Epoch(steps=1.5), ValueError, "whole number"),  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a take of zero": (lambda: table().take(0), ValueError, "take"),
     "a prefetch of zero": (lambda: table().batch(3).prefetch(0), ValueError, "prefetch"),
     "a negative seed": (lambda: table().shuffle(3, seed=-1), ValueError, r"shuffle\(seed=n\) was given -1"),
-    "a seed of arrays that is no number": (lambda: table(seed="x"), TypeError, r"arrays\(seed=n\).*'x'"),
+    "a seed of arrays that is no number": (lambda: table(seed="x"), TypeError, r"from_arrays\(seed=n\).*'x'"),
     "a negative seed of replay": (lambda: table().replay(3, seed=-1), ValueError, "at least 0"),
     "a negative seed of random_map": (lambda: table().random_map(print, seed=-1), ValueError, "at least 0"),  # type: ignore[arg-type]
     "a buffer as the shuffle of arrays": (lambda: table(shuffle=100), TypeError, r"shuffle=100.*\.shuffle\(rows\)"),
@@ -62,15 +62,15 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "half a step": (lambda: table().batch(3).batch_at(1.5), TypeError, r"batch_at\(step\).*1.5"),  # type: ignore[arg-type]
     "half a row": (lambda: table().batch(3).step_of(1.5), TypeError, r"step_of\(row\).*1.5"),  # type: ignore[arg-type]
     "a search from before the first step": (lambda: table().batch(3).step_of(1, after=-1), ValueError, "after"),
-    "no column at all": (lambda: table().select([]), TypeError, "name of a column"),
-    "a function as a column": (lambda: table().select(lambda rows: rows), TypeError, "name of a column"),
+    "no column at all": (lambda: table().columns([]), TypeError, "name of a column"),
+    "a function as a column": (lambda: table().columns(lambda rows: rows), TypeError, "name of a column"),
     "a size of batches given to the source": (
-        lambda: ub.arrays(np.arange(3), batch_size=3),  # type: ignore[call-arg]
+        lambda: ub.from_arrays(np.arange(3), batch_size=3),  # type: ignore[call-arg]
         TypeError,
         "unexpected keyword argument 'batch_size'.$",
     ),
     "passes of zero": (lambda: table(passes=0), ValueError, "passes"),
-    "a rate of zero": (lambda: ub.machine(rate=0), ValueError, "rate=0"),
+    "a rate of zero": (lambda: ub.from_machine(rate=0), ValueError, "rate=0"),
     "a batch larger than a declared end": (
         lambda: table(10, passes=2).batch(21),
         ValueError,
@@ -94,10 +94,10 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "less than is required": (
         lambda: ub.Feed(_endless(), require="exact"),
         ValueError,
-        "promises 'at_most_once'.*generate",
+        "promises 'at_most_once'.*from_generator",
     ),
-    "select without x": (lambda: table().select(None), ValueError, "no x"),
-    "weight without y": (lambda: table().select("x", weight="k"), ValueError, "without y"),
+    "select without x": (lambda: table().columns(None), ValueError, "no x"),
+    "weight without y": (lambda: table().columns("x", sample_weight="k"), ValueError, "without y"),
 }
 
 
@@ -110,8 +110,8 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         )
         for word, hint in {
             "repeat": "passes=n",
-            "cache": r"ub\.arrays",
-            "zip": r"ub\.arrays\(\(x, y\)\)",
+            "cache": r"ub\.from_arrays",
+            "zip": r"ub\.from_arrays\(\(x, y\)\)",
             "interleave": r"ub\.mix\(\{",
             "padded_batch": r"\.map\(\)",
             "shard": "x\\[rank::n\\]",
@@ -119,14 +119,33 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             "enumerate": r"enumerate\(feed",
             "with_options": r"\.prefetch\(n\)",
             "skip": r"\.filter\(fn\)",
+            "select": r"\.columns\(x=",
             "as_numpy_iterator": r"ub\.Feed\(stream\)\.batches\(\)",
             "fit": r"model\.fit\(ub\.keras\.Feed",
             "state_dict": r"ub\.Feed\(stream",
             "suffle": "Did you mean 'shuffle'",
         }.items()
     },
-    "a package's word": (lambda: ub.from_generator, AttributeError, r"ub\.generate\(fn\)"),
-    "a package's misspelt word": (lambda: ub.array, AttributeError, "Did you mean 'arrays'"),
+    "a package's word": (lambda: ub.from_tensor_slices, AttributeError, r"ub\.from_arrays\(\(x, y\)\)"),
+    **{
+        f"ub.{word}": (
+            lambda word=word: getattr(ub, word),
+            AttributeError,
+            rf"no '{word}'\. Write ub\.from_{instead}\(",
+        )
+        for word, instead in {
+            "arrays": "arrays",
+            "generate": "generator",
+            "samples": "samples",
+            "machine": "machine",
+        }.items()
+    },
+    "columns(weight=)": (
+        lambda: table().columns(**{"x": "x", "y": "k", "weight": "id"}),
+        TypeError,
+        "weight is called sample_weight",
+    ),
+    "a package's misspelt word": (lambda: ub.array, AttributeError, "Did you mean 'from_arrays'"),
     "batch(batch_size=)": (
         lambda: table().batch(batch_size=4),
         TypeError,
@@ -136,9 +155,13 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "shuffle(buffer_size=)": (lambda: table().shuffle(buffer_size=4), TypeError, "buffer_size is called rows"),  # type: ignore[call-arg]
     "map(num_parallel_calls=)": (lambda: table().map(_same, num_parallel_calls=4), TypeError, "called workers here"),  # type: ignore[call-arg]
     "windows(shift=)": (lambda: table().windows(4, shift=2), TypeError, "shift is called stride"),  # type: ignore[call-arg]
-    "arrays(x, y)": (lambda: ub.arrays(np.ones(3), np.ones(3)), TypeError, r"one tree: ub\.arrays\(\(x, y\)\)"),  # type: ignore[misc]
-    "arrays(x=, y=)": (lambda: ub.arrays(x=np.ones(3), y=np.ones(3)), TypeError, r"ub\.arrays\(rows"),  # type: ignore[call-arg]
-    "generate(fn, 3)": (lambda: ub.generate(_endless, 3), TypeError, r"ub\.generate\(fn"),  # type: ignore[misc, arg-type]
+    "from_arrays(x, y)": (
+        lambda: ub.from_arrays(np.ones(3), np.ones(3)),
+        TypeError,
+        r"one tree: ub\.from_arrays\(\(x, y\)\)",
+    ),  # type: ignore[misc]
+    "from_arrays(x=, y=)": (lambda: ub.from_arrays(x=np.ones(3), y=np.ones(3)), TypeError, r"ub\.from_arrays\(rows"),  # type: ignore[call-arg]
+    "from_generator(fn, 3)": (lambda: ub.from_generator(_endless, 3), TypeError, r"ub\.from_generator\(fn"),  # type: ignore[misc, arg-type]
     "Feed(stream, epoch)": (lambda: ub.Feed(table(), ub.Epoch(steps=3)), TypeError, r"epoch=ub\.Epoch"),  # type: ignore[misc]
     "for batch in stream": (lambda: list(table()), TypeError, r"for batch in ub\.Feed\(stream.*stream\.peek\(\)"),
     "len(stream)": (lambda: len(table()), TypeError, r"rows_per_pass.*len\(feed\)"),
@@ -173,7 +196,7 @@ def _endless() -> ub.Stream:
         while True:
             yield np.zeros(3)
 
-    return ub.generate(sensor)
+    return ub.from_generator(sensor)
 
 
 @pytest.mark.parametrize("what", BAD_WHEN_SAID)
@@ -196,12 +219,12 @@ BAD_ROWS: dict[str, tuple[ub.Stream, type[Exception], str]] = {
     "object dtype at the trainer": (
         table().map(_object).batch(4),
         ub.RowsError,
-        r"leaf \['name'\] reaches the trainer as object.*\.select\(\)",
+        r"leaf \['name'\] reaches the trainer as object.*\.columns\(\)",
     ),
     "another number of rows from map": (table().map(lambda r: r["id"][:1]), ub.RowsError, "100 rows and returned 1"),
     "a mask of another kind": (table().filter(lambda r: r["id"]), ub.RowsError, r"Expected bool of shape \(100,\)"),
-    "a column that is not there": (table().select("z"), ub.RowsError, "'z'.*'id', 'k', 'x'"),
-    "select of a tuple": (ub.arrays((np.zeros(3),)).select("x"), ub.RowsError, "a tuple. Expected a dict"),
+    "a column that is not there": (table().columns("z"), ub.RowsError, "'z'.*'id', 'k', 'x'"),
+    "select of a tuple": (ub.from_arrays((np.zeros(3),)).columns("x"), ub.RowsError, "a tuple. Expected a dict"),
     "windows by a column that is not there": (table().windows(3, by="z"), ub.RowsError, "by='z'.*without that column"),
     "normalize by a column that is not there": (table().normalize("x", by="z"), ub.RowsError, "by='z'"),
     "normalize of integers": (table().normalize("id"), ub.RowsError, "normalize.*int64.*floating"),
@@ -226,7 +249,7 @@ BAD_ROWS: dict[str, tuple[ub.Stream, type[Exception], str]] = {
         r"Row 3 of sensor\(\): leaf \['x'\] has rows of shape \(4,\) and they had \(2,\)",
     ),
     "a NaN at the feed": (
-        ub.arrays({"x": np.array([0.0, 1.0, np.nan, 3.0])}, shuffle=False).batch(2),
+        ub.from_arrays({"x": np.array([0.0, 1.0, np.nan, 3.0])}, shuffle=False).batch(2),
         ValueError,
         r"leaf \['x'\] has a NaN or an infinity in row 0 of batch 1 \(row 2 of the run, row 2 of the arrays\)",
     ),
@@ -248,7 +271,7 @@ def test_rows_that_no_stage_can_use_are_refused_with_their_address(what: str) ->
 def test_a_bad_row_loses_nothing_of_those_before_it() -> None:
     x = np.arange(10.0)
     x[7] = np.nan
-    with ub.Feed(ub.arrays(x, shuffle=False).batch(2)) as feed:
+    with ub.Feed(ub.from_arrays(x, shuffle=False).batch(2)) as feed:
         seen = []
         with pytest.raises(ValueError, match="row 7 of the run"):
             seen.extend(batch.tolist() for batch in feed.batches())
@@ -261,7 +284,7 @@ def test_a_bad_row_loses_nothing_of_those_before_it() -> None:
 def test_a_non_finite_value_passes_where_that_was_asked_for_and_is_counted() -> None:
     x = np.arange(10.0)
     x[7] = np.nan
-    with ub.Feed(ub.arrays(x, shuffle=False, passes=1).batch(2), on_nan="pass") as feed:
+    with ub.Feed(ub.from_arrays(x, shuffle=False, passes=1).batch(2), on_nan="pass") as feed:
         assert len(list(feed.batches())) == 5
         assert feed.stats.bad == 1
 
@@ -295,7 +318,7 @@ def test_another_streams_state_names_what_differs() -> None:
         other.load_state_dict(state)
     with (
         ub.Feed(table().batch(4)) as other,
-        pytest.raises(ValueError, match=r"it was arrays.shuffle.batch and is arrays.batch"),
+        pytest.raises(ValueError, match=r"it was from_arrays.shuffle.batch and is from_arrays.batch"),
     ):
         other.load_state_dict(state)
     with (
@@ -320,7 +343,7 @@ def test_a_position_that_fits_no_stage_of_the_stream_is_refused_even_where_chang
             yield np.arange(start, start + 5)
             start += 5
 
-    with ub.Feed(ub.generate(numbers).batch(4)) as feed:
+    with ub.Feed(ub.from_generator(numbers).batch(4)) as feed:
         state = feed.state_dict()
     with (
         pytest.warns(UserWarning, match="of another stream"),
@@ -347,15 +370,15 @@ class _TensorDataset(_DataSet):
 
 NO_ARRAYS: dict[str, tuple[Callable[[], Any], str]] = {
     "a TensorDataset": (
-        lambda: ub.arrays(_TensorDataset()),
-        r"_TensorDataset in place.*ub\.arrays\(dataset\.tensors\)",
+        lambda: ub.from_arrays(_TensorDataset()),
+        r"_TensorDataset in place.*ub\.from_arrays\(dataset\.tensors\)",
     ),
-    "a data set": (lambda: ub.arrays(_DataSet()), r"read one by one.*parameter start.*ub\.samples"),
-    "a data set in a tuple": (lambda: ub.arrays((_DataSet(), np.zeros(3))), r"at \[0\] in place of an array"),
-    "a path": (lambda: ub.arrays("x.npy"), r"'x\.npy'.*np\.load\(path, mmap_mode='r'\)"),
-    "a generator": (lambda: ub.arrays(i for i in range(3)), r"generator.*ub\.generate\(fn\)"),
-    "a function": (lambda: ub.arrays({"x": _endless}), r"at \['x'\].*ub\.samples"),
-    "a stream": (lambda: ub.arrays(table()), "a Stream in place of an array"),
+    "a data set": (lambda: ub.from_arrays(_DataSet()), r"read one by one.*parameter start.*ub\.from_samples"),
+    "a data set in a tuple": (lambda: ub.from_arrays((_DataSet(), np.zeros(3))), r"at \[0\] in place of an array"),
+    "a path": (lambda: ub.from_arrays("x.npy"), r"'x\.npy'.*np\.load\(path, mmap_mode='r'\)"),
+    "a generator": (lambda: ub.from_arrays(i for i in range(3)), r"generator.*ub\.from_generator\(fn\)"),
+    "a function": (lambda: ub.from_arrays({"x": _endless}), r"at \['x'\].*ub\.from_samples"),
+    "a stream": (lambda: ub.from_arrays(table()), "a Stream in place of an array"),
 }
 
 
@@ -367,16 +390,16 @@ def test_what_is_no_array_is_told_with_what_to_write(what: str) -> None:
 
 
 def test_lists_of_plain_numbers_and_texts_are_arrays() -> None:
-    stream = ub.arrays(([[1, 2], [3, 4], [5, 6]], [1.5, 2, 3], {"n": ["a", "bc", "d"]}), shuffle=False).batch(3)
+    stream = ub.from_arrays(([[1, 2], [3, 4], [5, 6]], [1.5, 2, 3], {"n": ["a", "bc", "d"]}), shuffle=False).batch(3)
     x, y, more = stream.peek()
     assert x.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert y.tolist() == [1.5, 2, 3]
     assert more["n"].tolist() == ["a", "bc", "d"]
-    assert ub.arrays([1, 2, 3], shuffle=False).batch(3).peek().tolist() == [1, 2, 3]
-    both = ub.arrays([np.zeros(3), np.ones(3)]).batch(3).peek()  # a list of arrays is a tree, as before
+    assert ub.from_arrays([1, 2, 3], shuffle=False).batch(3).peek().tolist() == [1, 2, 3]
+    both = ub.from_arrays([np.zeros(3), np.ones(3)]).batch(3).peek()  # a list of arrays is a tree, as before
     assert [leaf.shape for leaf in both] == [(3,), (3,)]
     with pytest.raises(ub.RowsError, match=r"a list at \['x'\] whose parts have unequal lengths"):
-        ub.arrays({"x": [[1, 2], [3]]})
+        ub.from_arrays({"x": [[1, 2], [3]]})
 
 
 FUNCTIONS: dict[str, tuple[Callable[[], Any], str]] = {
@@ -406,7 +429,7 @@ def test_functions_that_fit_are_taken_whatever_they_are() -> None:
             return rows * by
 
     for fn in (np.negative, abs, Doubled(), lambda *all_of_them: all_of_them[0], lambda rows, k=3: rows):
-        assert len(ub.arrays(np.arange(4.0)).map(fn).batch(4).peek()) == 4
+        assert len(ub.from_arrays(np.arange(4.0)).map(fn).batch(4).peek()) == 4
 
 
 def test_batch_after_batch_says_that_it_was_written_twice() -> None:
@@ -420,7 +443,7 @@ def test_batch_after_batch_says_that_it_was_written_twice() -> None:
         (table(5).windows(7).batch(2), r"\.windows\(7\) gives nothing of a pass of 5 rows.*\.windows\(5\)"),
         (table(5).shuffle(3).windows(7).map(lambda r: r).batch(2).prefetch(2), r"\.windows\(7\)"),
         (table(20).windows(4).windows(18).batch(2), r"\.windows\(18\) gives nothing of a pass of 17 rows"),
-        (ub.generate(_endless).take(3).windows(7), "no row before its declared end"),
+        (ub.from_generator(_endless).take(3).windows(7), "no row before its declared end"),
     ],
 )
 def test_what_can_never_give_a_batch_is_refused_at_once(stream: ub.Stream, sentence: str) -> None:
@@ -433,10 +456,10 @@ def test_what_can_never_give_a_batch_is_refused_at_once(stream: ub.Stream, sente
 def test_a_column_to_normalize_that_is_not_there_is_named_with_those_that_are() -> None:
     rows = {"a": np.zeros(3), "b": np.zeros(3)}
     for stream, sentence in (
-        (ub.arrays(rows).normalize("zz"), r"column 'zz', and the rows have 'a', 'b'"),
-        (ub.arrays(rows).normalize("a", "zz"), r"column 'zz'"),
-        (ub.arrays((np.zeros(3), np.ones(3))).normalize(5), "column 5, and the rows have positions 0 to 1"),
-        (ub.arrays(np.zeros(3)).normalize("x"), "no columns: they are one array"),
+        (ub.from_arrays(rows).normalize("zz"), r"column 'zz', and the rows have 'a', 'b'"),
+        (ub.from_arrays(rows).normalize("a", "zz"), r"column 'zz'"),
+        (ub.from_arrays((np.zeros(3), np.ones(3))).normalize(5), "column 5, and the rows have positions 0 to 1"),
+        (ub.from_arrays(np.zeros(3)).normalize("x"), "no columns: they are one array"),
     ):
         with pytest.raises(ub.RowsError, match=sentence):
             stream.batch(2).peek()
@@ -444,7 +467,7 @@ def test_a_column_to_normalize_that_is_not_there_is_named_with_those_that_are() 
 
 def test_batch_at_of_a_plain_generator_says_what_would_let_it_tell() -> None:
     with pytest.raises(ub.CannotTell, match=r"give numbers\(\) a parameter `start`"):
-        ub.generate(numbers).batch(4).batch_at(3)
+        ub.from_generator(numbers).batch(4).batch_at(3)
 
 
 def numbers() -> Iterator[Any]:
@@ -457,7 +480,7 @@ def test_a_forgotten_batch_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert r".batch(n) makes batches of one size" in caplog.text
     caplog.clear()
     ub.Feed(table().batch(4)).close()
-    ub.Feed(ub.generate(numbers)).close()  # whole batches may be what it yields
+    ub.Feed(ub.from_generator(numbers)).close()  # whole batches may be what it yields
     assert not caplog.records
 
 
@@ -467,9 +490,9 @@ def test_a_forgotten_batch_is_said(caplog: pytest.LogCaptureFixture) -> None:
 def test_none_holds_the_place_of_what_is_not_there(words: Any) -> None:
     rows = (np.arange(10.0), None, {"w": np.ones(10), "none": (None, None)})
     for stream in (
-        ub.arrays(rows, shuffle=False),
-        ub.arrays(np.arange(10.0)).map(lambda x: (x, None, {"w": np.ones(len(x)), "none": (None, None)})),
-        ub.generate(lambda start=0: iter([rows] * 9), passes=3),
+        ub.from_arrays(rows, shuffle=False),
+        ub.from_arrays(np.arange(10.0)).map(lambda x: (x, None, {"w": np.ones(len(x)), "none": (None, None)})),
+        ub.from_generator(lambda start=0: iter([rows] * 9), passes=3),
     ):
         with ub.Feed(words(stream)) as feed:
             for _ in range(5):
@@ -485,14 +508,14 @@ def test_none_holds_the_place_of_what_is_not_there(words: Any) -> None:
 
 def test_columns_of_text_reach_the_trainer_and_python_objects_do_not() -> None:
     names = np.array(["a", "bcd", "e" * 40])
-    with ub.Feed(ub.arrays({"n": names}, shuffle=False).batch(3)) as feed:
+    with ub.Feed(ub.from_arrays({"n": names}, shuffle=False).batch(3)) as feed:
         assert next(feed.batches())["n"].tolist() == names.tolist()
 
 
 def test_a_value_that_was_mended_where_it_lies_is_no_longer_refused() -> None:
     rows = np.arange(12.0)
     rows[7] = np.nan
-    feed = ub.Feed(ub.arrays(rows, shuffle=False).batch(4), epoch=ub.Epoch(steps=3))
+    feed = ub.Feed(ub.from_arrays(rows, shuffle=False).batch(4), epoch=ub.Epoch(steps=3))
     with pytest.raises(ValueError, match="row 3 of batch 1"):
         list(feed)
     rows[7] = 7.0
@@ -564,8 +587,11 @@ def test_a_function_of_single_rows_may_fill_one_memory_again_and_again() -> None
 def test_a_record_with_a_nan_in_a_field_is_refused() -> None:
     rows = np.zeros(20, dtype=[("a", "f4"), ("n", "i4"), ("b", "f8", (2,))])
     rows["b"][13, 1] = np.nan
-    with ub.Feed(ub.arrays(rows, shuffle=False).batch(4)) as feed, pytest.raises(ValueError, match="row 1 of batch 3"):
+    with (
+        ub.Feed(ub.from_arrays(rows, shuffle=False).batch(4)) as feed,
+        pytest.raises(ValueError, match="row 1 of batch 3"),
+    ):
         list(feed.batches())
-    with ub.Feed(ub.arrays(rows, shuffle=False, passes=1).batch(4), on_nan="pass") as feed:
+    with ub.Feed(ub.from_arrays(rows, shuffle=False, passes=1).batch(4), on_nan="pass") as feed:
         list(feed.batches())
         assert feed.stats.bad == 1

@@ -40,13 +40,13 @@ def test_a_break_after_the_last_row_of_a_batch_that_is_gone_follows_alone() -> N
     def some() -> object:
         yield np.arange(4)
 
-    runs = list(blocks(ub.generate(some, passes=2).batch(4)))
+    runs = list(blocks(ub.from_generator(some, passes=2).batch(4)))
     assert [(r.count, len(r.boundaries)) for r in runs if isinstance(r, Run)] == [(1, 0), (0, 1), (1, 0), (0, 1)]
 
 
 def test_a_large_batch_of_contiguous_rows_is_a_view() -> None:
     x = np.arange(1000.0)
-    (batch,) = first(ub.arrays(x, shuffle=False).batch(500), 1)
+    (batch,) = first(ub.from_arrays(x, shuffle=False).batch(500), 1)
     assert np.shares_memory(batch, x)
 
 

@@ -68,8 +68,8 @@ def _named(rows: Any) -> Any:
 SIMPLE: st.SearchStrategy[ub.Stream] = st.one_of(
     st.builds(table, st.integers(30, 120), seed=seeds),
     st.builds(table, st.integers(30, 120), shuffle=st.just(False), passes=st.integers(4, 6)),
-    st.just(ub.generate(from_start).map(_named)),
-    st.just(ub.generate(Counter).map(_named)),
+    st.just(ub.from_generator(from_start).map(_named)),
+    st.just(ub.from_generator(Counter).map(_named)),
 )
 
 
@@ -161,7 +161,7 @@ def test_memory_that_was_handed_out_is_never_written_again() -> None:
         base.windows(5, by="k"),
         base.normalize("x"),
         base.filter(_most),
-        ub.samples(lambda: ({"id": i, "k": i % 3} for i in itertools.count())),
+        ub.from_samples(lambda: ({"id": i, "k": i % 3} for i in itertools.count())),
     ):
         with ub.Feed(stream.batch(7)) as feed:
             batches = list(itertools.islice(feed.batches(), 200))

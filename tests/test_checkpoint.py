@@ -732,7 +732,7 @@ def numbers():
 counter = _Counter(pathlib.Path(sys.argv[1], "feed.rows"))
 counter.write(7)
 print(counter.problem.strerror + ".")
-with ub.Feed(ub.generate(numbers).batch(4)) as feed:
+with ub.Feed(ub.from_generator(numbers).batch(4)) as feed:
     for number in range(3):
         for batch in itertools.islice(feed.batches(), 5):
             feed.trained()

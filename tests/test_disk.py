@@ -183,7 +183,7 @@ def test_a_url_is_no_directory_where_fsspec_is_not_installed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with ub.Feed(ub.arrays(np.arange(8)).batch(4)) as feed:
+    with ub.Feed(ub.from_arrays(np.arange(8)).batch(4)) as feed:
         for go_on in (
             lambda: Checkpoints(url),
             lambda: feed.save(url),

@@ -29,10 +29,10 @@ def endless() -> Iterator[Any]:
 
 
 CHAINS = {
-    "live": lambda: ub.generate(endless).batch(4),
-    "prefetch": lambda: ub.generate(from_start).batch(4).prefetch(2),
-    "workers": lambda: ub.arrays(np.arange(99)).map(lambda r: r, workers=3).shuffle(9).batch(4).prefetch(2),
-    "buffer": lambda: ub.generate(endless).buffer(10).buffer(10, overflow="drop_oldest").batch(2).prefetch(2),
+    "live": lambda: ub.from_generator(endless).batch(4),
+    "prefetch": lambda: ub.from_generator(from_start).batch(4).prefetch(2),
+    "workers": lambda: ub.from_arrays(np.arange(99)).map(lambda r: r, workers=3).shuffle(9).batch(4).prefetch(2),
+    "buffer": lambda: ub.from_generator(endless).buffer(10).buffer(10, overflow="drop_oldest").batch(2).prefetch(2),
 }
 
 
@@ -69,7 +69,7 @@ def test_a_dropped_feed_closes_what_it_reads() -> None:
         finally:
             closed.set()
 
-    feed = ub.Feed(ub.generate(sensor).batch(4).prefetch(2))
+    feed = ub.Feed(ub.from_generator(sensor).batch(4).prefetch(2))
     assert feed.available()
     del feed
     gc.collect()
@@ -77,7 +77,7 @@ def test_a_dropped_feed_closes_what_it_reads() -> None:
 
 
 def test_a_feed_is_held_by_the_loop_over_it() -> None:
-    batches = ub.Feed(ub.generate(from_start).batch(4).prefetch(2)).batches()
+    batches = ub.Feed(ub.from_generator(from_start).batch(4).prefetch(2)).batches()
     gc.collect()
     assert [int(b[0]) for b in itertools.islice(batches, 20)] == list(range(0, 80, 4))
     batches.close()  # type: ignore[attr-defined]

@@ -183,7 +183,7 @@ def test_the_position_of_other_streams_says_what_is_known() -> None:
             yield np.arange(start, start + 10)
             start += 10
 
-    with ub.Feed(ub.generate(numbers).shuffle(50).batch(4)) as feed:
+    with ub.Feed(ub.from_generator(numbers).shuffle(50).batch(4)) as feed:
         for _ in itertools.islice(feed.batches(), 5):
             feed.trained()
         assert str(feed.position) == "row 20, to be read again from row 0 of the source"
@@ -231,7 +231,7 @@ def test_waiting_and_working_are_told_apart() -> None:
             yield np.arange(start, start + 4)
             start += 4
 
-    with ub.Feed(ub.generate(numbers).map(wait).batch(4), epoch=ub.Epoch(steps=5), runtime=clock) as feed:
+    with ub.Feed(ub.from_generator(numbers).map(wait).batch(4), epoch=ub.Epoch(steps=5), runtime=clock) as feed:
         for run in feed.epochs(1):
             for _ in run:
                 clock.advance(1.0)
@@ -263,7 +263,7 @@ def test_the_age_of_the_rows_is_that_when_they_were_trained() -> None:
 def test_a_value_that_is_not_finite_is_refused_with_its_rows_address_before_it_is_handed_out() -> None:
     x = np.zeros((100, 3), np.float32)
     x[77, 1] = np.nan
-    stream = ub.arrays({"x": x, "id": np.arange(100)}, seed=1).batch(8)
+    stream = ub.from_arrays({"x": x, "id": np.arange(100)}, seed=1).batch(8)
     step = stream.step_of(77)
     with ub.Feed(stream) as feed:
         with pytest.raises(
@@ -285,7 +285,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_rows_address_before_it_i
 def test_two_bad_batches_of_one_block_are_both_refused() -> None:
     x = np.zeros(100)
     x[[30, 60]] = np.inf
-    with ub.Feed(ub.arrays(x, shuffle=False).batch(10)) as feed:
+    with ub.Feed(ub.from_arrays(x, shuffle=False).batch(10)) as feed:
         for step, row in ((3, 30), (6, 60)):
             with pytest.raises(ValueError, match=f"row 0 of batch {step} .*row {row} of the arrays"):
                 for _ in feed.batches():
@@ -309,12 +309,12 @@ def test_two_bad_batches_of_one_block_are_both_refused() -> None:
 def test_the_guard_against_nan_is_on_in_a_run_that_goes_on(words: Any, steps: int) -> None:
     x = np.zeros((100, 3), np.float32)
     x[:] = np.arange(100)[:, None]
-    stream = words(ub.arrays({"x": x.copy()}, shuffle=False))
+    stream = words(ub.from_arrays({"x": x.copy()}, shuffle=False))
     with ub.Feed(stream) as feed:
         bad = next(i for i, batch in enumerate(feed.batches()) if (batch["x"] == 83).any())
     sick = x.copy()
     sick[83, 1] = np.inf
-    stream = words(ub.arrays({"x": sick}, shuffle=False))
+    stream = words(ub.from_arrays({"x": sick}, shuffle=False))
     assert bad >= 7
     with ub.Feed(stream) as feed:
         for _ in itertools.islice(feed.batches(), steps if steps < bad else bad):
@@ -338,7 +338,7 @@ def test_the_guard_against_nan_is_on_in_a_run_that_goes_on(words: Any, steps: in
 
 def test_python_objects_are_refused_in_a_run_that_goes_on() -> None:
     names = np.array([f"n{i}" for i in range(40)], object)
-    stream = ub.arrays({"n": names}, shuffle=False).batch(4)
+    stream = ub.from_arrays({"n": names}, shuffle=False).batch(4)
     with ub.Feed(stream) as feed:
         state = feed.state_dict()
         state["position"] = compose_held([Address(stream.cursor_at(3))], {})
@@ -351,7 +351,7 @@ def test_python_objects_are_refused_in_a_run_that_goes_on() -> None:
 def test_bad_rows_that_pass_are_counted_once_however_often_their_batch_comes() -> None:
     x = np.arange(40.0)
     x[[3, 12, 13]] = np.nan
-    stream = ub.arrays(x, shuffle=False).batch(4)
+    stream = ub.from_arrays(x, shuffle=False).batch(4)
     with ub.Feed(stream, on_nan="pass") as feed:
         for _ in range(3):
             next(feed.batches())  # and is left
@@ -377,17 +377,17 @@ def test_bad_rows_that_pass_are_counted_once_however_often_their_batch_comes() -
 def test_python_objects_are_refused_at_the_trainer() -> None:
     rows = {"x": np.arange(3.0), "name": np.array(["a", "b", None], dtype=object)}
     with (
-        ub.Feed(ub.arrays(rows).batch(2)) as feed,
-        pytest.raises(ub.RowsError, match=r"leaf \['name'\] reaches the trainer as object.*select"),
+        ub.Feed(ub.from_arrays(rows).batch(2)) as feed,
+        pytest.raises(ub.RowsError, match=r"leaf \['name'\] reaches the trainer as object.*columns"),
     ):
         next(feed.batches())
-    assert first(ub.arrays(rows).select(x="x").batch(3), 1)[0].shape == (3,)
+    assert first(ub.from_arrays(rows).columns(x="x").batch(3), 1)[0].shape == (3,)
 
 
 def test_require_refuses_less_and_names_the_part() -> None:
     steps = Steps()
     stream = steps.stream()
-    with pytest.raises(ValueError, match=r"promises 'at_most_once'\. generate\(\) promises"):
+    with pytest.raises(ValueError, match=r"promises 'at_most_once'\. from_generator\(\) promises"):
         ub.Feed(stream, require="exact")
     with pytest.raises(ValueError, match=r"buffer\(\) promises 'at_most_once'"):
         ub.Feed(table(10).buffer(5, overflow="drop_oldest").batch(2), require="at_least_once")
@@ -440,10 +440,10 @@ def test_the_state_of_another_stream_is_refused_in_words() -> None:
     with ub.Feed(table(100, seed=1).shuffle(10).batch(4)) as feed:
         state = feed.state_dict()
     for other, words in (
-        (table(100, seed=2).shuffle(10).batch(4), r"arrays\(seed\) was 1 and is 2"),
+        (table(100, seed=2).shuffle(10).batch(4), r"from_arrays\(seed\) was 1 and is 2"),
         (table(100, seed=1).shuffle(20).batch(4), r"shuffle\(rows\) was 10 and is 20"),
-        (table(100, seed=1).batch(4), r"it was arrays\.shuffle\.batch and is arrays\.batch"),
-        (table(99, seed=1).shuffle(10).batch(4), r"arrays\(rows\) was 100 and is 99"),
+        (table(100, seed=1).batch(4), r"it was from_arrays\.shuffle\.batch and is from_arrays\.batch"),
+        (table(99, seed=1).shuffle(10).batch(4), r"from_arrays\(rows\) was 100 and is 99"),
     ):
         with ub.Feed(other) as feed, pytest.raises(ValueError, match=rf"another stream: .*{words}.*accept_changes"):
             feed.load_state_dict(state)
@@ -460,7 +460,7 @@ def test_changes_that_are_accepted_are_named() -> None:
             feed.trained()
         state = feed.state_dict()
     with ub.Feed(table(100, seed=2).batch(4)) as feed:
-        with pytest.warns(UserWarning, match=r"another stream: arrays\(seed\) was 1 and is 2"):
+        with pytest.warns(UserWarning, match=r"another stream: from_arrays\(seed\) was 1 and is 2"):
             feed.load_state_dict(state, accept_changes=True)
         assert feed.steps == 5
         assert (next(feed.batches())["id"] == table(100, seed=2).batch(4).batch_at(5)["id"]).all()
@@ -561,7 +561,7 @@ def test_objects_of_a_source_that_can_not_go_back_are_refused_at_the_first_batch
     steps = Steps()
     steps.give({"x": np.zeros(4), "name": np.array(["a", "b", "c", None], object)})
     # They don't reach the trainer, but they would have to be saved.
-    with ub.Feed(steps.stream().select("x").batch(2)) as feed:
+    with ub.Feed(steps.stream().columns("x").batch(2)) as feed:
         for _ in range(2):
             with pytest.raises(ub.RowsError, match=r"leaf \['name'\] of the source is object.*dtype='U'"):
                 next(feed.batches())

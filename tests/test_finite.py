@@ -28,7 +28,7 @@ def sick(n: int = 100, **given: Any) -> ub.Stream:
     x = np.zeros((n, 3), np.float32)
     x[[7, 99], 1] = np.nan
     x[8, 0], x[30, 2] = np.inf, -np.inf
-    return ub.arrays({"id": np.arange(n), "x": x}, **given)
+    return ub.from_arrays({"id": np.arange(n), "x": x}, **given)
 
 
 def skipped(stream: ub.Stream, steps: int | None = None, **given: Any) -> list[Tree]:
@@ -75,7 +75,7 @@ def test_the_first_is_named_once_with_its_row_and_its_column_and_the_rest_are_co
 def test_a_row_that_was_named_is_the_row_of_the_arrays(recwarn: pytest.WarningsRecorder) -> None:
     x = np.arange(50.0)
     x[33] = np.inf
-    with ub.Feed(ub.arrays(x, seed=5).batch(10), on_nan="skip") as feed:
+    with ub.Feed(ub.from_arrays(x, seed=5).batch(10), on_nan="skip") as feed:
         list(itertools.islice(feed.batches(), 5))
     assert "row 33 of the arrays" in str(recwarn.pop(ub.NonFiniteRows).message)
 
@@ -148,7 +148,7 @@ def test_it_is_part_of_what_a_state_is_of() -> None:
         state = feed.state_dict()
     with (
         ub.Feed(sick().batch(5)) as feed,
-        pytest.raises(ValueError, match=r"it was arrays\.on_nan\.batch and is arrays\.batch"),
+        pytest.raises(ValueError, match=r"it was from_arrays\.on_nan\.batch and is from_arrays\.batch"),
     ):
         feed.load_state_dict(state)
 
@@ -181,7 +181,7 @@ def test_it_changes_no_random_choice() -> None:
     def noisy(rows: Tree, rng: np.random.Generator) -> Tree:
         return {**rows, "n": rng.normal(size=len(rows["id"]))}
 
-    stream = ub.arrays({"id": np.arange(40)}, seed=2).shuffle(20).batch(8).random_map(noisy)
+    stream = ub.from_arrays({"id": np.arange(40)}, seed=2).shuffle(20).batch(8).random_map(noisy)
     with ub.Feed(stream) as feed:
         plain = list(itertools.islice(feed.batches(), 10))
     for one, other in zip(plain, skipped(stream, 10), strict=True):
@@ -218,7 +218,7 @@ def test_what_becomes_non_finite_after_batch_is_refused() -> None:
         with np.errstate(divide="ignore"):
             return {"id": rows["id"], "y": 1 / (rows["id"] - 3.0)}
 
-    stream = ub.arrays({"id": np.arange(20)}, shuffle=False).batch(5).map(divide)
+    stream = ub.from_arrays({"id": np.arange(20)}, shuffle=False).batch(5).map(divide)
     with (
         ub.Feed(stream, on_nan="skip") as feed,
         pytest.raises(ValueError, match=r"\['y'\] has .* row 3 of batch 0 .*a function after \.batch\(\) has made it"),
@@ -235,7 +235,7 @@ def test_a_pass_of_bad_rows_only_is_an_error(passes: int | None, late: bool) -> 
         for i in range(0, 30, 7):
             yield rows[i : i + 7]
 
-    stream = ub.generate(chunks, passes=passes or 10**9) if late else ub.arrays(rows, passes=passes)
+    stream = ub.from_generator(chunks, passes=passes or 10**9) if late else ub.from_arrays(rows, passes=passes)
     with pytest.warns(ub.NonFiniteRows), ub.Feed(stream.batch(4), on_nan="skip") as feed:  # noqa: PT031
         for _ in range(2):  # and it is said again
             with pytest.raises(ub.StreamError, match=r"Each of the 30 rows of a pass.*\.map\(\)"):
@@ -262,7 +262,7 @@ def test_an_epoch_of_passes_ends_where_a_pass_does() -> None:
 
 def test_numbers_that_are_no_floats_and_large_sums_are_no_fault() -> None:
     big = np.full(1000, 1e38, np.float32)  # its sum is infinite, it is not
-    stream = ub.arrays({"id": np.arange(1000), "x": big, "s": np.array(["a"] * 1000)}, shuffle=False, passes=1)
+    stream = ub.from_arrays({"id": np.arange(1000), "x": big, "s": np.array(["a"] * 1000)}, shuffle=False, passes=1)
     assert column(skipped(stream.batch(100))) == list(range(1000))
 
 
@@ -271,6 +271,9 @@ def test_bfloat16_has_nan_too() -> None:
     x = np.arange(8, dtype=np.float32)
     x[3] = np.nan
     rows = {"id": np.arange(8), "x": x.astype(ml_dtypes.bfloat16)}
-    assert column(skipped(ub.arrays(rows, shuffle=False, passes=1).batch(7))) == [0, 1, 2, 4, 5, 6, 7]
-    with ub.Feed(ub.arrays(rows, shuffle=False).batch(8)) as feed, pytest.raises(ValueError, match="row 3 of batch 0"):
+    assert column(skipped(ub.from_arrays(rows, shuffle=False, passes=1).batch(7))) == [0, 1, 2, 4, 5, 6, 7]
+    with (
+        ub.Feed(ub.from_arrays(rows, shuffle=False).batch(8)) as feed,
+        pytest.raises(ValueError, match="row 3 of batch 0"),
+    ):
         next(feed.batches())

@@ -373,7 +373,7 @@ def test_what_cannot_be_compared_is_named_and_counts_by_its_type(tmp_path: Path)
         assert known(fn) == before
         fn.__globals__.update(rng=np.random.RandomState(1))
         assert known(fn) != before
-    stream = ub.arrays(np.arange(4)).map(fn).batch(2)
+    stream = ub.from_arrays(np.arange(4)).map(fn).batch(2)
     (line,) = (line for line in stream.describe().splitlines() if ".map(" in line)
     assert "known by type alone: file (TextIOWrapper), rng (RandomState)" in line
 
@@ -389,7 +389,7 @@ def test_an_object_that_raises_when_it_is_looked_at_fails_nothing() -> None:
     bad = Bad()
     identity = identity_of(lambda rows: bad.k)
     assert identity["function"] == "<lambda>"
-    assert ub.arrays(np.arange(4)).map(lambda rows: (rows, bad)[0]).batch(2).fingerprint
+    assert ub.from_arrays(np.arange(4)).map(lambda rows: (rows, bad)[0]).batch(2).fingerprint
 
 
 def test_large_values_are_looked_at_here_and_there() -> None:
@@ -432,7 +432,7 @@ def rows(start=0):
         yield {"id": np.arange(start, start + 4), "x": np.ones(4)}
         start += 4
 def keep(rows): return np.array([i in TABLE for i in rows["id"]]) | (rows["id"] >= 0)
-stream = ub.generate(rows).filter(keep).map(Scale(2.0)).map(lambda r: (r["id"], r["x"])).batch(4)
+stream = ub.from_generator(rows).filter(keep).map(Scale(2.0)).map(lambda r: (r["id"], r["x"])).batch(4)
 if __name__ == "__main__":
     print(stream.fingerprint)
 """
@@ -490,8 +490,8 @@ def scaled(by: float) -> Callable[[Any], Any]:
         ),
         (table().batch(4).map(scaled(1.0)), table().batch(4).map(scaled(2.0)), r"map\(scale\) has changed"),
         (
-            ub.arrays(np.arange(9)).map(functools.partial(np.multiply, 2)).batch(4),
-            ub.arrays(np.arange(9)).map(functools.partial(np.multiply, 3)).batch(4),
+            ub.from_arrays(np.arange(9)).map(functools.partial(np.multiply, 2)).batch(4),
+            ub.from_arrays(np.arange(9)).map(functools.partial(np.multiply, 3)).batch(4),
             r"map\(multiply\) has changed: what it reads as args",
         ),
         (
@@ -505,19 +505,19 @@ def scaled(by: float) -> Callable[[Any], Any]:
             r"map_rows\(<lambda>\) has changed",
         ),
         (
-            ub.generate(made("def f(start=0):\n while True: yield np.arange(4)")).batch(4),
-            ub.generate(made("def f(start=0):\n while True: yield np.arange(4) + 1")).batch(4),
-            r"generate\(f\) has changed: its code",
+            ub.from_generator(made("def f(start=0):\n while True: yield np.arange(4)")).batch(4),
+            ub.from_generator(made("def f(start=0):\n while True: yield np.arange(4) + 1")).batch(4),
+            r"from_generator\(f\) has changed: its code",
         ),
         (
-            ub.generate(made("def f():\n while True: yield np.arange(4)")).batch(4),
-            ub.generate(made("def f():\n while True: yield np.arange(4) + 1")).batch(4),
-            r"generate\(f\) has changed: its code",
+            ub.from_generator(made("def f():\n while True: yield np.arange(4)")).batch(4),
+            ub.from_generator(made("def f():\n while True: yield np.arange(4) + 1")).batch(4),
+            r"from_generator\(f\) has changed: its code",
         ),
         (
-            ub.samples(made("k = 1\ndef f(start=0):\n while True: yield k")).batch(4),
-            ub.samples(made("k = 2\ndef f(start=0):\n while True: yield k")).batch(4),
-            r"samples\(f\) has changed: what it reads as k",
+            ub.from_samples(made("k = 1\ndef f(start=0):\n while True: yield k")).batch(4),
+            ub.from_samples(made("k = 2\ndef f(start=0):\n while True: yield k")).batch(4),
+            r"from_samples\(f\) has changed: what it reads as k",
         ),
     ],
 )
@@ -565,9 +565,9 @@ def test_what_another_python_compiled_is_not_compared_and_gone_on_with() -> None
 
 def test_a_source_that_cannot_go_back_is_known_by_its_code(tmp_path: Path) -> None:
     text = "import itertools\ndef f():\n for i in itertools.count(begin): yield np.arange(3) + i"
-    with ub.Feed(ub.generate(made(text, begin=0)).batch(1)) as feed:
+    with ub.Feed(ub.from_generator(made(text, begin=0)).batch(1)) as feed:
         feed.save(tmp_path)
-    with ub.Feed(ub.generate(made(text, begin=7)).batch(1)) as feed:
+    with ub.Feed(ub.from_generator(made(text, begin=7)).batch(1)) as feed:
         feed.load(tmp_path)
 
 

@@ -53,18 +53,25 @@ def _kept(r: Any) -> Any:
 
 
 CHAINS: dict[str, Callable[[], ub.Stream]] = {
-    "arrays": lambda: ub.arrays(np.arange(30), seed=1).shuffle(10).batch(4),
+    "arrays": lambda: ub.from_arrays(np.arange(30), seed=1).shuffle(10).batch(4),
     "start": lambda: (
-        ub.generate(from_start).map(lambda r: r).filter(_kept).random_map(lambda r, rng: r, group=5).shuffle(7).batch(4)
+        ub.from_generator(from_start)
+        .map(lambda r: r)
+        .filter(_kept)
+        .random_map(lambda r, rng: r, group=5)
+        .shuffle(7)
+        .batch(4)
     ),
-    "state": lambda: ub.generate(Sixteen).map(_with_float).normalize("x").take(40).batch(4).map(lambda r: r),
-    "samples": lambda: ub.samples(_counted, passes=2).batch(4).random_map(lambda r, rng: r),
-    "windows": lambda: ub.arrays(np.arange(30), shuffle=False).windows(3, stride=2).replay(12, reuse=2).batch(4),
-    "keys": lambda: ub.arrays({"id": np.arange(60), "k": np.arange(60) % 4}, shuffle=False).windows(2, by="k").batch(4),
-    "ahead": lambda: ub.arrays(np.arange(30), seed=1).map(lambda r: r, workers=2).shuffle(9).batch(4).prefetch(2),
-    "buffer": lambda: ub.generate(from_start).buffer(8).batch(4),
-    "live": lambda: ub.generate(once).shuffle(10).batch(4),
-    "live ahead": lambda: ub.generate(once).batch(4).prefetch(1),
+    "state": lambda: ub.from_generator(Sixteen).map(_with_float).normalize("x").take(40).batch(4).map(lambda r: r),
+    "samples": lambda: ub.from_samples(_counted, passes=2).batch(4).random_map(lambda r, rng: r),
+    "windows": lambda: ub.from_arrays(np.arange(30), shuffle=False).windows(3, stride=2).replay(12, reuse=2).batch(4),
+    "keys": lambda: (
+        ub.from_arrays({"id": np.arange(60), "k": np.arange(60) % 4}, shuffle=False).windows(2, by="k").batch(4)
+    ),
+    "ahead": lambda: ub.from_arrays(np.arange(30), seed=1).map(lambda r: r, workers=2).shuffle(9).batch(4).prefetch(2),
+    "buffer": lambda: ub.from_generator(from_start).buffer(8).batch(4),
+    "live": lambda: ub.from_generator(once).shuffle(10).batch(4),
+    "live ahead": lambda: ub.from_generator(once).batch(4).prefetch(1),
 }
 
 

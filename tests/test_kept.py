@@ -32,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("no_threads_left")
     [
         table(100).shuffle(30).batch(7),
         table(100).replay(30).batch(7).prefetch(3),
-        ub.generate(from_start).shuffle(20).batch(4),
-        ub.generate(Counter).shuffle(20).batch(4),
+        ub.from_generator(from_start).shuffle(20).batch(4),
+        ub.from_generator(Counter).shuffle(20).batch(4),
     ],
     ids=["arrays", "replay", "start", "state"],
 )
@@ -59,7 +59,7 @@ def live(numbers: Any, size: int = 3) -> ub.Stream:
         while True:
             yield np.array([next(numbers) for _ in range(size)])
 
-    return ub.generate(sensor)
+    return ub.from_generator(sensor)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_position_with_no_row_left_goes_on_with_the_next_one(tmp_path: Path) -
 
 
 def test_the_source_keeps_the_rows_of_the_oldest_kept_checkpoint(tmp_path: Path) -> None:
-    with ub.Feed(ub.generate(once).batch(3)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         train(feed, 10)
         states = []
         for _ in range(4):
@@ -157,9 +157,9 @@ def test_the_checkpoint_of_another_stream_is_refused_in_words_and_changes_can_be
         train(feed, 3)
         feed.save(tmp_path, state={"w": np.ones(2)})
     with ub.Feed(table(100, seed=5).batch(4)) as feed:
-        with pytest.raises(ValueError, match=r"another stream: arrays\(seed\) was 0 and is 5"):
+        with pytest.raises(ValueError, match=r"another stream: from_arrays\(seed\) was 0 and is 5"):
             feed.load(tmp_path)
-        with pytest.warns(UserWarning, match=r"arrays\(seed\) was 0 and is 5"):
+        with pytest.warns(UserWarning, match=r"from_arrays\(seed\) was 0 and is 5"):
             state = feed.load(tmp_path, accept_changes=True)
         assert state["w"].tolist() == [1, 1]
         assert feed.steps == 3
@@ -189,7 +189,7 @@ SCRIPT = """
         threading.Event().wait()
 
     quiet = threading.Event()
-    feed = ub.Feed(ub.generate(sensor).batch(1))
+    feed = ub.Feed(ub.from_generator(sensor).batch(1))
     feed.load(directory)
     for batch in itertools.islice(feed.batches(), train):
         feed.trained()
@@ -325,7 +325,7 @@ def test_what_was_trained_before_the_source_failed_is_saved_where_the_loop_asks_
 
     broken, seen = [7], list[Any]()
     for _ in range(2):
-        with ub.Feed(ub.generate(numbers).map(checked).batch(2), epoch=ub.Epoch(steps=5)) as feed:
+        with ub.Feed(ub.from_generator(numbers).map(checked).batch(2), epoch=ub.Epoch(steps=5)) as feed:
             weights = feed.load(tmp_path) or 0
             assert weights == len(seen)
             try:

@@ -162,7 +162,7 @@ def test_the_state_survives_a_checkpoint_on_the_disk(tmp_path: Path) -> None:
             keras.callbacks.ReduceLROnPlateau("loss", patience=9),
             keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="loss", save_best_only=True),
         ]
-        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=5)) as feed:
+        with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=5)) as feed:
             model = km.ready_model()
             model.fit(feed, epochs=epochs, verbose=0, callbacks=[Checkpoint(feed, tmp_path / "run"), *callbacks])
         return [(c.best, getattr(c, "wait", None)) for c in callbacks] + [model.history.history["loss"]]
@@ -192,7 +192,7 @@ def test_the_examples_run() -> None:
 def test_a_resumed_run_goes_on_with_its_log_and_a_finished_one_keeps_it(tmp_path: Path) -> None:
     def fit(epochs: int) -> list[str]:
         model = km.ready_model()
-        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=3)) as feed:
+        with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=3)) as feed:
             log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
             model.fit(feed, epochs=epochs, verbose=0, callbacks=[log, Checkpoint(feed, tmp_path / "run")])
         return [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().split()]

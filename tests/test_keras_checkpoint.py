@@ -35,7 +35,7 @@ def noisy(rows: Any, rng: np.random.Generator) -> Any:
 
 def all_stages() -> ub.Stream:
     """A stream with everything that has to come back: chance, buffers, reuse, a thread."""
-    return ub.arrays(km.rows(N), seed=5).random_map(noisy).shuffle(12).replay(16, reuse=2.0).batch(4).prefetch(3)
+    return ub.from_arrays(km.rows(N), seed=5).random_map(noisy).shuffle(12).replay(16, reuse=2.0).batch(4).prefetch(3)
 
 
 class At(keras.callbacks.Callback):
@@ -81,7 +81,7 @@ class Run:
         stream: Callable[[], ub.Stream] = all_stages,
         every: Any = None,
         executions: int = 1,
-        each_round: Any = "next",
+        validation: Any = "next",
         patience: int = 50,
         epoch: ub.Epoch | None = None,
         wait: bool = False,
@@ -92,7 +92,7 @@ class Run:
             "stream": stream,
             "every": every,
             "executions": executions,
-            "each_round": each_round,
+            "validation": validation,
             "patience": patience,
             "epoch": epoch,
         }
@@ -102,10 +102,10 @@ class Run:
         # As a script would have it: other weights, other random states, whatever came before.
         keras.utils.set_random_seed(np.random.default_rng().integers(1, 10**6).item())
         self.model = km.ready_model(dropout=0.5, steps_per_execution=executions)
-        extra_feed = ub.arrays(km.rows(24), shuffle=False).batch(3)
+        extra_feed = ub.from_arrays(km.rows(24), shuffle=False).batch(3)
         with (
             Feed(given["stream"](), epoch or ub.Epoch(steps=given["steps"])) as feed,
-            Feed(extra_feed, ub.Epoch(steps=2 * executions), each_round=given["each_round"]) as val,
+            Feed(extra_feed, ub.Epoch(steps=2 * executions), validation=given["validation"]) as val,
         ):
             self.checkpoint = Checkpoint([feed, val], self.directory, given["every"], wait=wait)
             callbacks = [
@@ -252,7 +252,7 @@ def test_the_same_rounds_of_a_source_that_cannot_go_back_are_the_same_rows_in_th
         model = km.ready_model(ids=512, records_rounds=True)
         with (
             Feed(small(), ub.Epoch(steps=4)) as feed,
-            Feed(ub.generate(lambda: sensor()).batch(4), ub.Epoch(steps=3)) as val,
+            Feed(ub.from_generator(lambda: sensor()).batch(4), ub.Epoch(steps=3)) as val,
         ):
             callbacks = [Checkpoint([feed, val], tmp_path), *([] if first else [At(epoch=2, do=stop)])]
             model.fit(feed, epochs=4, verbose=0, callbacks=callbacks, validation_data=val)
@@ -268,7 +268,7 @@ def numbers(directory: Path) -> list[int]:
 
 
 def small(batches: int = 10) -> ub.Stream:
-    return ub.arrays(km.rows(4 * batches), shuffle=False).batch(4)
+    return ub.from_arrays(km.rows(4 * batches), shuffle=False).batch(4)
 
 
 def fit(
@@ -322,7 +322,7 @@ def test_with_several_steps_per_execution_it_is_saved_between_executions(tmp_pat
 
 @pytest.mark.parametrize("executions", EXECUTIONS)
 def test_a_declared_end_in_the_middle_of_an_execution_is_counted_to_the_step(executions: int, tmp_path: Path) -> None:
-    stream = ub.arrays(km.rows(42), shuffle=False, passes=1).batch(4)
+    stream = ub.from_arrays(km.rows(42), shuffle=False, passes=1).batch(4)
     model, feed = fit(tmp_path, steps=8, stream=stream, model=km.ready_model(steps_per_execution=executions))
     assert (feed.steps, km.trained_ids(model)) == (11, list(range(42)))
     assert numbers(tmp_path) == [8, 11]
@@ -378,7 +378,7 @@ def test_a_run_that_a_callback_ended_stays_ended_unless_more_epochs_are_asked_fo
 
 def test_a_run_whose_stream_has_ended_says_so(tmp_path: Path) -> None:
     def ending() -> ub.Stream:
-        return ub.arrays(km.rows(40), shuffle=False, passes=1).batch(4)
+        return ub.from_arrays(km.rows(40), shuffle=False, passes=1).batch(4)
 
     model, feed = fit(tmp_path, epochs=5, stream=ending())
     assert (feed.steps, km.trained_ids(model)) == (10, list(range(40)))
@@ -505,7 +505,7 @@ def test_another_model_another_stream_and_another_number_of_feeds_are_refused(tm
     with pytest.raises(ValueError, match="The checkpoint is of another model"):
         fit(tmp_path, epochs=3, model=km.ready_model(dropout=0.5))
     with pytest.raises(ValueError, match=r"The state is of another stream: batch\(rows\) was 4 and is 5"):
-        fit(tmp_path, epochs=3, stream=ub.arrays(km.rows(40), shuffle=False).batch(5))
+        fit(tmp_path, epochs=3, stream=ub.from_arrays(km.rows(40), shuffle=False).batch(5))
     model = km.ready_model()
     with Feed(small(), ub.Epoch(steps=2)) as feed, pytest.raises(CheckpointError, match="of 1 feeds"):
         model.fit(feed, epochs=3, verbose=0, callbacks=[Checkpoint([feed, feed], tmp_path)])
@@ -514,7 +514,9 @@ def test_another_model_another_stream_and_another_number_of_feeds_are_refused(tm
 def test_accepted_changes_go_on_all_the_same(tmp_path: Path) -> None:
     fit(tmp_path, epochs=1)
     with pytest.warns(UserWarning, match=r"another stream: batch\(rows\) was 4 and is 5"):
-        _, feed = fit(tmp_path, epochs=2, stream=ub.arrays(km.rows(40), shuffle=False).batch(5), accept_changes=True)
+        _, feed = fit(
+            tmp_path, epochs=2, stream=ub.from_arrays(km.rows(40), shuffle=False).batch(5), accept_changes=True
+        )
     assert feed.steps == 12
 
 

@@ -129,7 +129,7 @@ def numbers(directory: Path) -> list[int]:
 
 def train(directory: Path, each: Any, every: int | None, *, epochs: int = 2, **given: Any) -> tuple[Any, Feed]:
     made = km.ready_model()
-    with Feed(ub.arrays(km.rows(64), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+    with Feed(ub.from_arrays(km.rows(64), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
         callbacks = [each, Checkpoint(feed, directory, every, keep=20, **given)]
         made.fit(feed, epochs=epochs, verbose=0, callbacks=callbacks)
         return made, feed
@@ -148,7 +148,7 @@ def test_a_save_that_falls_due_while_another_is_written_is_taken_at_the_next_ste
             wait_until(lambda: not feeds[0].core.writer.busy)
 
     made = km.ready_model()
-    with Feed(ub.arrays(km.rows(64), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+    with Feed(ub.from_arrays(km.rows(64), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
         feeds.append(feed)
         made.fit(feed, epochs=2, verbose=0, callbacks=[Each(step), Checkpoint(feed, tmp_path, 2, keep=20)])
     assert numbers(tmp_path) == [2, 5, 6, 8, 10, 12]
@@ -185,7 +185,7 @@ def test_a_write_that_fails_ends_fit_with_the_model_whole_and_the_next_fit_goes_
             wait_until(lambda: all(not t.name.startswith("unbounded-writer") for t in threading.enumerate()))
 
     made = km.ready_model()
-    with Feed(ub.arrays(km.rows(64), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+    with Feed(ub.from_arrays(km.rows(64), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
         callbacks = [Each(step, at_epochs=at_epochs), Checkpoint(feed, tmp_path, 2, keep=20)]
         with pytest.raises(CheckpointError, match="Step 8 was not saved"):
             made.fit(feed, epochs=3, verbose=0, callbacks=callbacks)

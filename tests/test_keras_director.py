@@ -65,7 +65,7 @@ def test_each_checkpoint_holds_the_rows_of_its_steps_in_whatever_form_fit_is_giv
     form: str, tmp_path: Path
 ) -> None:
     model = km.ready_model()
-    stream = ub.arrays(km.rows(64), shuffle=False).batch(BATCH)
+    stream = ub.from_arrays(km.rows(64), shuffle=False).batch(BATCH)
     validation = (km.rows(16)[0], km.rows(16)[1])
     with Feed(stream, ub.Epoch(steps=STEPS)) as feed:
         callbacks = GIVEN[form](Checkpoint(feed, tmp_path, every=1, keep=100, wait=True), model)
@@ -78,7 +78,7 @@ def test_each_checkpoint_holds_the_rows_of_its_steps_in_whatever_form_fit_is_giv
 
 @pytest.mark.parametrize("form", ["one callback", "a dict", "a CallbackList of one callback"])
 def test_a_run_goes_on_exactly_in_whatever_form_fit_is_given_callbacks(form: str, tmp_path: Path) -> None:
-    stream = ub.arrays(km.rows(64), seed=3).batch(BATCH)
+    stream = ub.from_arrays(km.rows(64), seed=3).batch(BATCH)
     results = []
     for parts in ((2,), (1, 2)):
         folder = tmp_path / str(len(parts))
@@ -97,7 +97,7 @@ def test_a_run_goes_on_exactly_in_whatever_form_fit_is_given_callbacks(form: str
 
 def test_callbacks_beside_a_checkpoint_hear_of_steps_in_the_training_thread(tmp_path: Path) -> None:
     model, notes = km.ready_model(), Threads()
-    with Feed(ub.arrays(km.rows(64)).batch(BATCH), ub.Epoch(steps=STEPS)) as feed:
+    with Feed(ub.from_arrays(km.rows(64)).batch(BATCH), ub.Epoch(steps=STEPS)) as feed:
         callbacks = {"saves": Checkpoint(feed, tmp_path), "notes": notes}
         model.fit(feed, verbose=0, callbacks=callbacks, validation_data=km.rows(8))
     assert notes.seen == {threading.current_thread()}
@@ -105,7 +105,7 @@ def test_callbacks_beside_a_checkpoint_hear_of_steps_in_the_training_thread(tmp_
 
 def test_a_callback_list_that_tells_its_callbacks_nothing_of_the_fit_is_refused(tmp_path: Path) -> None:
     model = km.ready_model()
-    with Feed(ub.arrays(km.rows(64)).batch(BATCH), ub.Epoch(steps=STEPS)) as feed:
+    with Feed(ub.from_arrays(km.rows(64)).batch(BATCH), ub.Epoch(steps=STEPS)) as feed:
         bare = keras.callbacks.CallbackList([Checkpoint(feed, tmp_path)], add_history=True, model=model)
         with pytest.raises(ValueError, match=r"was made without parameters.* the list of callbacks itself"):
             model.fit(feed, verbose=0, callbacks=bare)

@@ -25,7 +25,7 @@ EXECUTIONS = [1] if km.BACKEND == "torch" else [1, 4]  # Keras refuses more on t
 
 
 def stream(n: int = 64, batch: int = 4, **kwargs: Any) -> ub.Stream:
-    return ub.arrays(km.rows(n), shuffle=False, **kwargs).batch(batch)
+    return ub.from_arrays(km.rows(n), shuffle=False, **kwargs).batch(batch)
 
 
 def blocks(*sizes: int) -> ub.Stream:
@@ -37,7 +37,7 @@ def blocks(*sizes: int) -> ub.Stream:
             yield km.rows(size, start=start)
             start += size
 
-    return ub.generate(make, passes=1)
+    return ub.from_generator(make, passes=1)
 
 
 # -- what is trained on ------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_a_fit_that_is_interrupted_trains_none_of_the_batches_that_are_at_hand(
 
 def test_shuffled_prefetched_and_mapped_rows_are_trained_on_once_in_each_pass() -> None:
     model = km.ready_model()
-    rows = ub.arrays(km.rows(64), seed=3).shuffle(10).map(lambda r: r, workers=2).batch(4).prefetch(8)
+    rows = ub.from_arrays(km.rows(64), seed=3).shuffle(10).map(lambda r: r, workers=2).batch(4).prefetch(8)
     with Feed(rows, ub.Epoch(passes=1)) as feed:
         model.fit(feed, epochs=2, verbose=0)
     ids = km.trained_ids(model)
@@ -99,7 +99,7 @@ def test_a_generator_that_ends_is_an_error_and_not_the_first_two_batches_again()
 
     model = km.ready_model()
     with (
-        Feed(ub.generate(five), ub.Epoch(steps=4)) as feed,
+        Feed(ub.from_generator(five), ub.Epoch(steps=4)) as feed,
         pytest.raises(ub.StreamError, match="ended after 20 rows"),
     ):
         model.fit(feed, epochs=3, verbose=0)
@@ -161,7 +161,7 @@ def test_a_source_that_falls_silent_does_not_hold_up_the_end_of_an_epoch() -> No
         assert silence.wait(60), "the epoch waited for a batch that it does not need"
 
     model = km.ready_model()
-    feed = Feed(ub.generate(sensor), ub.Epoch(steps=8))
+    feed = Feed(ub.from_generator(sensor), ub.Epoch(steps=8))
     model.fit(feed, verbose=0)
     assert km.trained_ids(model) == list(range(32))
     silence.set()
@@ -240,16 +240,16 @@ def test_steps_that_have_run_are_counted_before_the_epoch_is_over_though_batches
 # -- rounds ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("each_round", ["same", "next"])
-def test_each_round_of_validation_sees_the_same_batches_or_the_next_ones(each_round: Any) -> None:
+@pytest.mark.parametrize("validation", ["same", "next"])
+def test_each_round_of_validation_sees_the_same_batches_or_the_next_ones(validation: Any) -> None:
     model = km.ready_model(records_rounds=True)
     with (
         Feed(stream(40), ub.Epoch(steps=3)) as feed,
-        Feed(stream(32), ub.Epoch(steps=2), each_round=each_round) as val,
+        Feed(stream(32), ub.Epoch(steps=2), validation=validation) as val,
     ):
         model.fit(feed, epochs=3, verbose=0, validation_data=val)
     assert km.trained_ids(model) == list(range(36))
-    assert km.evaluated_ids(model) == [*range(8)] * 3 if each_round == "same" else [*range(24)]
+    assert km.evaluated_ids(model) == [*range(8)] * 3 if validation == "same" else [*range(24)]
 
 
 @pytest.mark.parametrize("executions", EXECUTIONS)
@@ -267,7 +267,7 @@ def test_the_same_rounds_of_a_source_that_cannot_go_back_are_the_same_rows() -> 
             yield km.rows(4, start=4 * i)
 
     model = km.ready_model(ids=512, records_rounds=True)
-    with Feed(stream(40), ub.Epoch(steps=2)) as feed, Feed(ub.generate(sensor), ub.Epoch(steps=2)) as val:
+    with Feed(stream(40), ub.Epoch(steps=2)) as feed, Feed(ub.from_generator(sensor), ub.Epoch(steps=2)) as val:
         model.fit(feed, epochs=3, verbose=0, validation_data=val)
     assert km.evaluated_ids(model) == [*range(8)] * 3
 
@@ -376,7 +376,9 @@ def test_weights_and_several_inputs_reach_the_model_as_keras_wants_them() -> Non
     model = keras.Model({"a": a, "b": b}, keras.layers.Dense(1)(keras.layers.Concatenate()([a, b])))
     model.compile(optimizer="sgd", loss="mse", weighted_metrics=["mae"])
     columns = {name: np.arange(8, dtype=np.float32)[:, None] for name in ("p", "q", "t")}
-    rows = ub.arrays({**columns, "w": np.zeros(8, np.float32)}).select(x={"a": "p", "b": "q"}, y="t", weight="w")
+    rows = ub.from_arrays({**columns, "w": np.zeros(8, np.float32)}).columns(
+        x={"a": "p", "b": "q"}, y="t", sample_weight="w"
+    )
     with Feed(rows.batch(4), ub.Epoch(steps=2)) as feed:
         assert model.fit(feed, verbose=0).history["loss"] == [0.0]
 
@@ -466,7 +468,7 @@ def test_no_thread_is_left_after_the_with() -> None:
 
     before = set(threading.enumerate())
     model = km.ready_model()
-    rows = ub.generate(sensor).shuffle(16).map(lambda r: r, workers=2).batch(4).prefetch(4)
+    rows = ub.from_generator(sensor).shuffle(16).map(lambda r: r, workers=2).batch(4).prefetch(4)
     with Feed(rows, ub.Epoch(steps=4)) as feed, pytest.raises(RuntimeError):
         model.fit(feed, verbose=0, validation_data=feed, callbacks=[Raise(3)])
     ours = [thread for thread in set(threading.enumerate()) - before if "unbounded" in thread.name]
@@ -509,7 +511,7 @@ def test_memory_that_was_handed_out_is_never_written_again() -> None:
         [km.Recorder(1024, 4096), keras.layers.Dense(1500), keras.layers.Dense(1500), keras.layers.Dense(1)]
     )
     model.compile(optimizer="sgd", loss="mse")
-    rows = ub.arrays(km.rows(1024, columns=16), seed=1).shuffle(64).batch(16).prefetch(4)
+    rows = ub.from_arrays(km.rows(1024, columns=16), seed=1).shuffle(64).batch(16).prefetch(4)
     with Feed(rows, ub.Epoch(steps=64)) as feed:
         model.fit(feed, epochs=1, verbose=0)
     assert km.trained_counts(model) == [1] * 1024

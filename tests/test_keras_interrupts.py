@@ -29,7 +29,7 @@ WHOLE_CALL = bool(os.environ.get("STATE_WALKS"))
 
 
 def stream() -> ub.Stream:
-    return ub.arrays(km.rows(64), seed=1).map(lambda r: r).shuffle(8).batch(BATCH)
+    return ub.from_arrays(km.rows(64), seed=1).map(lambda r: r).shuffle(8).batch(BATCH)
 
 
 def fit(model: Any, directory: Path, lines: Lines) -> Checkpoint:

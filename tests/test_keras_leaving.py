@@ -62,7 +62,7 @@ def test_a_batch_that_cant_be_had_leaves_the_model_alive_and_the_next_fit_goes_o
 ) -> None:
     model = km.ready_model(ids=256, steps_per_execution=executions)
     val = km.rows(4)
-    with Feed(ub.generate(rows_but(bad, how)).batch(BATCH), ub.Epoch(steps=8)) as feed:
+    with Feed(ub.from_generator(rows_but(bad, how)).batch(BATCH), ub.Epoch(steps=8)) as feed:
 
         def fit(epochs: int) -> None:
             callbacks = [keras.callbacks.History(), *([Checkpoint(feed, tmp_path)] if counted else [])]
@@ -100,7 +100,7 @@ def test_a_batch_that_is_taken_ahead_and_cant_be_had_is_no_failure_of_the_step_b
 
     model = km.ready_model(ids=256, steps_per_execution=executions)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    with Feed(ub.generate(rows_but(bad, "raises")).batch(BATCH), ub.Epoch(steps=8)) as feed:
+    with Feed(ub.from_generator(rows_but(bad, "raises")).batch(BATCH), ub.Epoch(steps=8)) as feed:
         callbacks = [keras.callbacks.History(), *([Checkpoint(feed, tmp_path)] if counted else [])]
         with pytest.raises(Broken):
             model.fit(feed, epochs=2, verbose=0, callbacks=callbacks)
@@ -118,7 +118,7 @@ def test_a_batch_that_is_taken_ahead_and_cant_be_had_is_no_failure_of_the_step_b
 @pytest.mark.parametrize("bad", [0, 2])
 def test_a_round_that_fails_leaves_the_model_alive(verb: str, bad: int, how: str) -> None:
     model = km.ready_model(records_rounds=True)
-    with Feed(ub.generate(rows_but(bad, how)).batch(BATCH), ub.Epoch(steps=4), each_round="next") as feed:
+    with Feed(ub.from_generator(rows_but(bad, how)).batch(BATCH), ub.Epoch(steps=4), validation="next") as feed:
         with pytest.raises((Broken, ValueError), match=f"down|row 0 of batch {bad}"):
             getattr(model, verb)(feed, verbose=0)
         assert alive(model)
@@ -133,7 +133,7 @@ def test_a_column_of_objects_is_refused_by_name_before_a_model_is_built_or_a_ste
 ) -> None:
     columns = {"id": np.arange(8.0), "name": np.array(["a", None] * 4, object)}
     for model in (km.ready_model(), km.recording_model()):
-        stream = ub.arrays((columns["id"][:, None].repeat(3, 1), columns["name"])).batch(4)
+        stream = ub.from_arrays((columns["id"][:, None].repeat(3, 1), columns["name"])).batch(4)
         with (
             Feed(stream, ub.Epoch(steps=2)) as feed,
             pytest.raises(ub.RowsError, match=r"leaf \[1\].*object"),
@@ -201,7 +201,7 @@ def test_a_plain_fit_that_is_left_in_mid_epoch_has_trained_what_the_model_says(
 ) -> None:
     how, left_by = WAYS[way]
     model = km.ready_model(ids=256, steps_per_execution=executions)
-    with Feed(ub.arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=4 * executions)) as feed:
+    with Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=4 * executions)) as feed:
         _fit(model, feed, [Leave(3, how, begin=begin)], left_by, epochs=2)
         trained = len(km.trained_ids(model)) // BATCH
         assert trained == (2 if begin and left_by else 3) * executions
@@ -222,7 +222,7 @@ def test_a_run_that_is_left_in_mid_epoch_goes_on_by_the_same_call(
 ) -> None:
     how, left_by = WAYS[way]
     model = km.ready_model(ids=256, steps_per_execution=executions)
-    with Feed(ub.arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=4 * executions)) as feed:
+    with Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=4 * executions)) as feed:
         checkpoint = Checkpoint(feed, tmp_path, every=executions)
         # A callback of the user's stands before ours, and one after it.
         _fit(model, feed, [Leave(3, how, begin=begin), checkpoint, keras.callbacks.History()], left_by, epochs=2)
@@ -238,7 +238,7 @@ def test_a_run_that_is_left_in_mid_epoch_goes_on_by_the_same_call(
 
 def test_two_models_in_turn_train_each_batch_once_between_them(tmp_path: Path) -> None:
     models = [km.recording_model(), km.recording_model(seed=1)]
-    with Feed(ub.arrays(km.rows(64), shuffle=False).batch(BATCH), ub.Epoch(steps=2)) as feed:
+    with Feed(ub.from_arrays(km.rows(64), shuffle=False).batch(BATCH), ub.Epoch(steps=2)) as feed:
         for turn in range(4):
             models[turn % 2].fit(feed, verbose=0, callbacks=[keras.callbacks.History()])
         assert feed.steps == 8
@@ -253,7 +253,7 @@ def test_a_fit_that_another_one_takes_the_feed_from_says_so() -> None:
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             other.fit(feed, verbose=0)
 
-    with Feed(ub.arrays(km.rows(64), shuffle=False).batch(BATCH), ub.Epoch(steps=2)) as feed:
+    with Feed(ub.from_arrays(km.rows(64), shuffle=False).batch(BATCH), ub.Epoch(steps=2)) as feed:
         with pytest.raises(ub.StreamError, match="already at work for another fit"):
             model.fit(feed, verbose=0, callbacks=[Inner()])
         assert alive(model)
@@ -267,13 +267,13 @@ def test_what_was_trained_is_saved_before_an_error_of_the_data_is_raised(how: st
     model = km.ready_model(ids=256)
     source = rows_but(13, how)
     with (
-        Feed(ub.generate(source).batch(BATCH), ub.Epoch(steps=10)) as feed,
+        Feed(ub.from_generator(source).batch(BATCH), ub.Epoch(steps=10)) as feed,
         pytest.raises((Broken, ValueError), match=r"down|NaN"),
     ):
         model.fit(feed, epochs=2, verbose=0, callbacks=[Checkpoint(feed, tmp_path)])
     assert [saved.number for saved in Checkpoints(tmp_path).all()] == [10, 13]
     again = km.ready_model(ids=256)
-    with Feed(ub.generate(source).batch(BATCH), ub.Epoch(steps=10)) as feed:
+    with Feed(ub.from_generator(source).batch(BATCH), ub.Epoch(steps=10)) as feed:
         again.fit(feed, epochs=2, verbose=0, callbacks=[Checkpoint(feed, tmp_path)])
         assert feed.steps == 20
     assert km.trained_ids(again) == list(range(80))
@@ -285,7 +285,7 @@ def test_a_run_that_is_left_before_its_first_checkpoint_trains_nothing_twice(
 ) -> None:
     model = km.ready_model(ids=256)
     for epochs in (1, 1):
-        with Feed(ub.arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=20)) as feed:
+        with Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=20)) as feed:
             left = Leave(13, _raise(kind)) if not km.trained_ids(model) else keras.callbacks.History()
             _fit(
                 model,
@@ -302,7 +302,7 @@ def test_a_run_that_is_left_before_its_first_checkpoint_trains_nothing_twice(
 
 def _run(directory: Path, **given: Any) -> tuple[Any, Feed]:
     model = km.ready_model(ids=256)
-    with Feed(ub.arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5)) as feed:
+    with Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5)) as feed:
         callbacks = [Checkpoint(feed, directory), *given.pop("callbacks", [])]
         model.fit(feed, verbose=0, callbacks=callbacks, **given)
         return model, feed
@@ -326,7 +326,7 @@ def test_a_run_with_an_initial_epoch_that_is_stopped_goes_on_in_that_epoch(tmp_p
 
 def test_a_run_of_its_own_counts_its_own_epochs_whatever_the_feed_was_trained_on_before(tmp_path: Path) -> None:
     model = km.ready_model(ids=256)
-    with Feed(ub.arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5)) as feed:
+    with Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5)) as feed:
         model.fit(feed, epochs=2, verbose=0)  # a warm-up
         for phase in ("first", "second"):
             history = model.fit(feed, epochs=3, verbose=0, callbacks=[Checkpoint(feed, tmp_path / phase)])
@@ -358,7 +358,7 @@ def test_an_optimizer_of_another_kind_goes_on_bit_equal(rate: str, counted: bool
         return made
 
     def feed() -> Feed:
-        return Feed(ub.arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5))
+        return Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5))
 
     whole = model()
     with feed() as fed:
@@ -401,7 +401,7 @@ def test_class_weight_weighs_as_it_does_for_arrays(kind: str, executions: int) -
         model.fit(verbose=0, class_weight={0: 1.0, 1: 5.0}, **given)
         return [np.array(w) for w in model.get_weights()]
 
-    with Feed(ub.arrays((x, y), shuffle=False).batch(6), ub.Epoch(steps=4)) as feed:
+    with Feed(ub.from_arrays((x, y), shuffle=False).batch(6), ub.Epoch(steps=4)) as feed:
         ours = fitted(x=feed)
     theirs = fitted(x=x, y=y, batch_size=6, shuffle=False)
     for a, b in zip(ours, theirs, strict=True):
@@ -411,14 +411,17 @@ def test_class_weight_weighs_as_it_does_for_arrays(kind: str, executions: int) -
 def test_class_weight_beside_weights_or_without_targets_gets_a_sentence() -> None:
     x, y = km.rows(8)
     for rows, said in (((x, y, np.ones(8, np.float32)), "beside batches that have weights"), (x, "have no targets")):
-        with Feed(ub.arrays(rows).batch(4), ub.Epoch(steps=2)) as feed, pytest.raises(ValueError, match=said):
+        with Feed(ub.from_arrays(rows).batch(4), ub.Epoch(steps=2)) as feed, pytest.raises(ValueError, match=said):
             km.ready_model().fit(feed, verbose=0, class_weight={0: 1.0})
-    with Feed(ub.arrays((x, y)).batch(4), ub.Epoch(steps=2)) as feed, pytest.raises(TypeError, match="Expected a dict"):
+    with (
+        Feed(ub.from_arrays((x, y)).batch(4), ub.Epoch(steps=2)) as feed,
+        pytest.raises(TypeError, match="Expected a dict"),
+    ):
         km.ready_model().fit(feed, verbose=0, class_weight=[1.0, 2.0])
 
 
 def test_a_stream_or_a_core_feed_in_fit_and_a_feed_in_adapt_get_the_word_to_write() -> None:
-    stream = ub.arrays(km.rows(8)).batch(4)
+    stream = ub.from_arrays(km.rows(8)).batch(4)
     with pytest.raises((TypeError, AttributeError), match=r"Keras takes a feed of it: model.fit\(ub.keras.Feed"):
         km.ready_model().fit(stream, verbose=0)
     with (
@@ -438,7 +441,7 @@ def test_steps_per_execution_auto_gets_a_sentence() -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", steps_per_execution="auto")
     with (
-        Feed(ub.arrays(km.rows(8)).batch(4), ub.Epoch(steps=2)) as feed,
+        Feed(ub.from_arrays(km.rows(8)).batch(4), ub.Epoch(steps=2)) as feed,
         pytest.raises(ValueError, match=r"steps_per_execution='auto'.*Compile it with a number"),
     ):
         model.fit(feed, verbose=0)
@@ -453,7 +456,7 @@ def test_the_bar_shows_loss_metrics_and_one_of_our_figures_unless_told_otherwise
     for show, shown in ((None, ["waiting"]), (("rows", "reuse"), ["rows", "reuse"]), ((), [])):
         model = km.ready_model()
         given = {} if show is None else {"show": show}
-        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=5), **given) as feed:
+        with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=5), **given) as feed:
             directory = tmp_path / str(len(shown)) / str(shown)
             history = model.fit(feed, verbose=2, callbacks=[Checkpoint(feed, directory)])
         line = next(line for line in capsys.readouterr().out.splitlines() if "loss" in line)

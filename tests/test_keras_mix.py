@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
 
 def mixed() -> ub.Stream:
-    old, new = ub.arrays(km.rows(40), seed=5), ub.arrays(km.rows(60, start=1000), seed=6).shuffle(20)
+    old, new = ub.from_arrays(km.rows(40), seed=5), ub.from_arrays(km.rows(60, start=1000), seed=6).shuffle(20)
     return ub.mix({"old": old, "new": new}, weights={"old": 1, "new": 3}).shuffle(16).batch(4).prefetch(2)
 
 

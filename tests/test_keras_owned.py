@@ -31,7 +31,7 @@ def fit_gan(directory: Path, *, fail_at: int | None = None, lazy: bool = False, 
                 raise RuntimeError("killed")
 
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    with Feed(ub.arrays((x, x), seed=1).batch(4), ub.Epoch(steps=5)) as feed:
+    with Feed(ub.from_arrays((x, x), seed=1).batch(4), ub.Epoch(steps=5)) as feed:
         model.fit(feed, epochs=2, verbose=0, callbacks=[Checkpoint(feed, directory, 3), Fail()])
     return model
 
@@ -437,7 +437,7 @@ def test_a_run_goes_on_with_its_rate_though_the_script_says_another_one_and_says
     def fit(epochs: int, rate: float, **given: Any) -> float:
         model = sequential()
         model.compile(keras.optimizers.SGD(rate), "mse")
-        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=3)) as feed:
+        with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=3)) as feed:
             model.fit(feed, epochs=epochs, verbose=0, callbacks=[Checkpoint(feed, tmp_path, **given)])
         return float(model.optimizer.learning_rate)
 

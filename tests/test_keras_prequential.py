@@ -21,7 +21,7 @@ def rows(start=0):
 
 
 def stream(*words):
-    made = ub.generate(rows)
+    made = ub.from_generator(rows)
     for word in words:
         made = word(made)
     return made
@@ -32,12 +32,12 @@ def to_xy(rows):
 
 
 STREAMS = {
-    "plain": lambda s: s.select("x", "y").batch(8),
-    "shuffle": lambda s: s.shuffle(30).select("x", "y").batch(8),
+    "plain": lambda s: s.columns("x", "y").batch(8),
+    "shuffle": lambda s: s.shuffle(30).columns("x", "y").batch(8),
     "replay": lambda s: s.replay(40, reuse=3).batch(8).map(to_xy),
-    "rare replay": lambda s: s.select("x", "y").replay(2, reuse=0.25).batch(8),
+    "rare replay": lambda s: s.columns("x", "y").replay(2, reuse=0.25).batch(8),
     "filter": lambda s: s.shuffle(20).filter(lambda r: r["i"] % 3 != 0).map(to_xy).batch(8),
-    "both": lambda s: s.select("x", "y").shuffle(20).replay(50, reuse=2, half_life=20.0).batch(8),
+    "both": lambda s: s.columns("x", "y").shuffle(20).replay(50, reuse=2, half_life=20.0).batch(8),
 }
 
 
@@ -200,8 +200,8 @@ def test_one_made_after_a_fit_on_the_same_feed_reads_again_what_was_read_ahead(t
 
 
 def test_the_rows_of_one_input_of_a_mix_are_tested(tmp_path):
-    new = ub.generate(rows).select("x", "y")
-    old = ub.arrays((X, Y), seed=3)
+    new = ub.from_generator(rows).columns("x", "y")
+    old = ub.from_arrays((X, Y), seed=3)
     mixed = ub.mix({"old": old, "new": new}, weights={"old": 3, "new": 1}).batch(8)
     with ub.keras.Feed(mixed) as feed, pytest.raises(ValueError, match="'old', 'new'"):
         ub.keras.Prequential(feed)
@@ -214,7 +214,7 @@ def test_the_rows_of_one_input_of_a_mix_are_tested(tmp_path):
 
 
 def test_what_can_not_be_applied_to_a_row_alone_is_refused():
-    described = stream().shuffle(30).normalize("x").select("x", "y").batch(8)
+    described = stream().shuffle(30).normalize("x").columns("x", "y").batch(8)
     with ub.keras.Feed(described) as feed, pytest.raises(ValueError, match=r"Put \.normalize\(\) before"):
         ub.keras.Prequential(feed)
 
@@ -238,7 +238,7 @@ def test_several_outputs_have_columns_of_their_own(tmp_path):
     inputs = keras.Input((3,))
     made = keras.Model(inputs, {"a": keras.layers.Dense(1)(inputs), "b": keras.layers.Dense(2)(inputs)})
     made.compile("sgd", {"a": "mse", "b": "mse"})
-    described = ub.arrays((X, {"a": Y, "b": np.concatenate([Y, Y], 1)})).batch(10)
+    described = ub.from_arrays((X, {"a": Y, "b": np.concatenate([Y, Y], 1)})).batch(10)
     with ub.keras.Feed(described, epoch=ub.Epoch(steps=3)) as feed:
         tested = ub.keras.Prequential(feed, table=tmp_path / "t.npy")
         made.fit(feed, epochs=1, verbose=0, callbacks=[tested])

@@ -88,7 +88,7 @@ def test_waiting_for_data_is_interrupted_at_once_and_saved(
     model = km.ready_model()
     handler = signal.getsignal(number)
     silent = threading.Event()
-    with Feed(ub.generate(source(batches, silent)), ub.Epoch(steps=5)) as feed:
+    with Feed(ub.from_generator(source(batches, silent)), ub.Epoch(steps=5)) as feed:
         sender = Sender(silent, number, lambda: feed.core.steps == batches)
         checkpoint = Checkpoint(feed, tmp_path)
         model.fit(feed, epochs=3, verbose=0, callbacks=[checkpoint])
@@ -113,7 +113,7 @@ def test_the_step_at_hand_is_finished_and_no_other_begins(tmp_path: Path) -> Non
             if batch == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with Feed(ub.arrays(km.rows(40), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+    with Feed(ub.from_arrays(km.rows(40), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
         model.fit(feed, verbose=0, callbacks=[Checkpoint(feed, tmp_path), Interrupt()])
         assert feed.steps == 3
     assert begun == [0, 1, 2]
@@ -131,7 +131,7 @@ def test_a_long_validation_on_arrays_does_not_hold_up_the_end(tmp_path: Path) ->
             if batch == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with Feed(ub.arrays(km.rows(40), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+    with Feed(ub.from_arrays(km.rows(40), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
         callbacks = [Checkpoint(feed, tmp_path), Interrupt()]
         model.fit(
             feed,
@@ -154,7 +154,7 @@ def test_handlers_are_put_back_after_an_exception(tmp_path: Path) -> None:
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
+        with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
             with pytest.raises(RuntimeError):
                 km.ready_model().fit(feed, verbose=0, callbacks=[Checkpoint(feed, tmp_path), Fail()])
             assert signal.getsignal(signal.SIGTERM) is mine
@@ -172,7 +172,7 @@ def test_a_handler_that_outlives_its_fit_passes_the_signal_on(tmp_path: Path) ->
             kept.append(sys._getframe(1).f_locals["self"])
             raise RuntimeError("a user's callback")
 
-    with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
+    with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
         with pytest.raises(RuntimeError):
             km.ready_model().fit(feed, verbose=0, callbacks=[Checkpoint(feed, tmp_path), Fail()])
         with pytest.raises(KeyboardInterrupt):
@@ -186,7 +186,7 @@ def test_fit_in_another_thread_takes_no_signals(tmp_path: Path) -> None:
 
     def fit() -> None:
         try:
-            with Feed(ub.arrays(km.rows(40), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+            with Feed(ub.from_arrays(km.rows(40), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
                 model.fit(feed, verbose=0, callbacks=[Checkpoint(feed, tmp_path)])
         except BaseException as error:
             errors.append(error)
@@ -212,7 +212,7 @@ class Slow(keras.callbacks.Callback):
         print("first", flush=True)
         os.kill(os.getpid(), {int(number)})
         time.sleep({LONG})
-with ub.keras.Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
+with ub.keras.Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
     km.recording_model().fit(feed, verbose=0, callbacks=[Slow(), ub.keras.Checkpoint(feed, {str(tmp_path)!r})])
 """
     begun = time.perf_counter()
@@ -248,7 +248,7 @@ def test_a_fit_that_ends_takes_along_what_its_source_is_in_the_middle_of_reading
 
     def fit(epochs: int) -> list[int]:
         model = km.ready_model(ids=4 * 64)
-        with Feed(ub.generate(sensor), ub.Epoch(steps=1)) as feed:
+        with Feed(ub.from_generator(sensor), ub.Epoch(steps=1)) as feed:
             model.fit(feed, epochs=epochs, verbose=0, callbacks=[Last(), Checkpoint(feed, tmp_path)])
             return km.trained_ids(model)
 

@@ -141,9 +141,11 @@ class Walk(RuleBasedStateMachine):
             return rows
 
         if self.kind == "arrays":
-            stream = ub.arrays(km.rows(ROWS), shuffle=False, passes=1 if self.boundary else None).map(same).batch(BATCH)
+            stream = (
+                ub.from_arrays(km.rows(ROWS), shuffle=False, passes=1 if self.boundary else None).map(same).batch(BATCH)
+            )
         else:
-            stream = ub.generate(numbers).take(ROWS if self.boundary else 10**9).map(same).batch(BATCH)
+            stream = ub.from_generator(numbers).take(ROWS if self.boundary else 10**9).map(same).batch(BATCH)
         if self.kind == "ahead":
             stream = stream.prefetch(2)
         return Feed(stream, ub.Epoch(steps=EPOCH))

@@ -36,7 +36,7 @@ def make(*, built: bool = True, compiled: bool = True, units: int = 4) -> keras.
 
 def train(directory: Path, epochs: int = 2) -> keras.Model:
     model = make()
-    with Feed(ub.arrays(km.rows(40)).batch(4), ub.Epoch(steps=5)) as feed:
+    with Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=5)) as feed:
         model.fit(feed, epochs=epochs, verbose=0, callbacks=[Checkpoint(feed, directory)])
     return model
 
@@ -84,7 +84,7 @@ def test_what_is_no_such_checkpoint_is_said_in_a_sentence(run: Any, tmp_path: Pa
         load_model_state(tmp_path / "nothing", make())
     with pytest.raises(ValueError, match=r"The checkpoint is of another model: .*'layers/dense/kernel'"):
         load_model_state(directory, make(units=5))
-    with ub.Feed(ub.arrays(km.rows(8)).batch(4)) as feed:
+    with ub.Feed(ub.from_arrays(km.rows(8)).batch(4)) as feed:
         feed.save(tmp_path / "core", state={"model": np.ones(3)})
     with pytest.raises(CheckpointError, match=r"was not written by ub\.keras\.Checkpoint"):
         load_model_state(tmp_path / "core", make())

@@ -64,7 +64,7 @@ def test_a_state_at_the_end_of_a_pass_goes_on() -> None:
         yield np.arange(4)
         yield np.arange(4, 8)
 
-    stream = ub.generate(some, passes=3).batch(4)
+    stream = ub.from_generator(some, passes=3).batch(4)
     for trained in range(6):
         with ub.Feed(stream) as feed:
             assert feed.available()
@@ -110,21 +110,21 @@ def test_it_reads_ahead_so_that_nothing_is_missed_and_no_further_than_it_may() -
             read.append(i)
             yield np.array([i])
 
-    with ub.Feed(ub.generate(sensor).batch(1)) as feed:
+    with ub.Feed(ub.from_generator(sensor).batch(1)) as feed:
         next(feed.batches())
         wait_until(lambda: len(read) >= 4096)
         assert len(read) <= 2 * 4096 + 64
 
 
 def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() -> None:
-    with ub.Feed(ub.generate(once).batch(3)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         log = feed.opened.sources[0].log
         for i, _ in enumerate(feed.batches()):
             if i == 2000:
                 break
         assert log.start.rows > 5000
         assert len(log._blocks) < 4500
-    with ub.Feed(ub.generate(once).batch(3)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         feed.hold()  # as a checkpoint does
         for i, _ in enumerate(feed.batches()):
             if i == 300:
@@ -133,7 +133,7 @@ def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() ->
 
 
 def test_rows_that_are_out_and_not_confirmed_are_not_let_go() -> None:
-    with ub.Feed(ub.generate(once).batch(3), confirm="manual") as feed:
+    with ub.Feed(ub.from_generator(once).batch(3), confirm="manual") as feed:
         for i, _ in enumerate(feed.batches()):
             if i >= 5:
                 feed.trained(1)
@@ -141,13 +141,13 @@ def test_rows_that_are_out_and_not_confirmed_are_not_let_go() -> None:
                 break
         feed._settle()
         state = feed.state_dict()
-    with ub.Feed(ub.generate(once).batch(3)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         feed.load_state_dict(state)
         assert next(feed.batches()).tolist() == [288, 289, 290]
 
 
 def test_a_position_that_is_no_longer_kept_is_data_loss() -> None:
-    with ub.Feed(ub.generate(once).batch(3)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         state = feed.state_dict()
         for i, _ in enumerate(feed.batches()):
             if i == 2000:
@@ -214,7 +214,7 @@ def test_a_source_that_trickles_does_not_keep_a_loop_from_ending(words: Any) -> 
             i += 1
             stop.wait(0.005)
 
-    with ub.Feed(words(ub.generate(sensor, passes=1))) as feed:
+    with ub.Feed(words(ub.from_generator(sensor, passes=1))) as feed:
         threading.Timer(0.1, feed.interrupt).start()
         begun = time.monotonic()
         assert list(feed.batches()) == []
@@ -224,7 +224,7 @@ def test_a_source_that_trickles_does_not_keep_a_loop_from_ending(words: Any) -> 
 
 
 def test_a_source_that_never_fits_is_interrupted_too() -> None:
-    with ub.Feed(ub.arrays(np.arange(100)).filter(lambda r: r < 0).batch(1)) as feed:
+    with ub.Feed(ub.from_arrays(np.arange(100)).filter(lambda r: r < 0).batch(1)) as feed:
         threading.Timer(0.1, feed.interrupt).start()
         assert list(feed.batches()) == []
 
@@ -238,7 +238,7 @@ def test_closing_ends_the_thread_and_closes_the_generator() -> None:
         finally:
             closed.append(True)
 
-    with ub.Feed(ub.generate(sensor).batch(4).prefetch(3)) as feed:
+    with ub.Feed(ub.from_generator(sensor).batch(4).prefetch(3)) as feed:
         next(feed.batches())
     assert closed == [True]
 
@@ -258,8 +258,8 @@ def test_times_of_arrival_travel_with_the_rows() -> None:
 
 
 def test_a_live_source_resumes_within_its_run() -> None:
-    assert_resumes(ub.generate(once).batch(4), 10)
-    assert_resumes(ub.generate(once).filter(lambda r: r % 3 > 0).windows(4, stride=2).batch(4), 10)
+    assert_resumes(ub.from_generator(once).batch(4), 10)
+    assert_resumes(ub.from_generator(once).filter(lambda r: r % 3 > 0).windows(4, stride=2).batch(4), 10)
 
 
 def test_a_source_that_failed_is_opened_again_by_whoever_asks_again_and_a_gap_stands_in_between() -> None:
@@ -277,7 +277,7 @@ def test_a_source_that_failed_is_opened_again_by_whoever_asks_again_and_a_gap_st
             feed.trained()
 
     seen: list[Any] = []
-    with ub.Feed(ub.generate(sensor).windows(2).batch(3)) as feed:
+    with ub.Feed(ub.from_generator(sensor).windows(2).batch(3)) as feed:
         for number in (1, 2, 3):
             with pytest.raises(RuntimeError, match=f"failure {number}"):
                 train(feed, seen)
@@ -295,7 +295,7 @@ def test_a_source_that_fails_before_its_first_row_is_asked_again_without_an_end(
             raise RuntimeError("not yet")
         yield np.arange(4)
 
-    with ub.Feed(ub.generate(sensor, passes=1).batch(4)) as feed:
+    with ub.Feed(ub.from_generator(sensor, passes=1).batch(4)) as feed:
         for _ in range(3):
             with pytest.raises(RuntimeError):
                 feed.available()
@@ -316,7 +316,7 @@ def test_what_may_pass_is_waited_for_longer_each_time_and_said_once(caplog: pyte
             raise TimeoutError("the cable")
         yield np.arange(4, 8)
 
-    with ub.Feed(ub.generate(sensor, passes=1).batch(2), runtime=clock) as feed:
+    with ub.Feed(ub.from_generator(sensor, passes=1).batch(2), runtime=clock) as feed:
         assert [b.tolist() for b in itertools.islice(feed.batches(), 6)] == [
             [0, 1],
             [2, 3],
@@ -336,7 +336,7 @@ def test_what_does_not_pass_ends_the_run_at_once(error: Exception) -> None:
         raise error
         yield np.arange(4)
 
-    with ub.Feed(ub.generate(sensor).batch(2)) as feed, pytest.raises(type(error), match=str(error)):
+    with ub.Feed(ub.from_generator(sensor).batch(2)) as feed, pytest.raises(type(error), match=str(error)):
         feed.available()
 
 

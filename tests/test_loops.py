@@ -22,8 +22,8 @@ STREAMS: dict[str, ub.Stream] = {
     "batch": table(1000, shuffle=False).batch(10),
     "shuffle and prefetch": table(1000, seed=3).shuffle(30).batch(10).prefetch(2),
     "map after batch": table(1000, seed=3).batch(10).map(lambda rows: rows),
-    "blocks": ub.generate(lambda: (np.arange(i, i + 10) for i in itertools.count(0, 10))),
-    "live": ub.generate(lambda: (np.arange(i, i + 7) for i in itertools.count(0, 7))).batch(10),
+    "blocks": ub.from_generator(lambda: (np.arange(i, i + 10) for i in itertools.count(0, 10))),
+    "live": ub.from_generator(lambda: (np.arange(i, i + 7) for i in itertools.count(0, 7))).batch(10),
 }
 
 
@@ -471,7 +471,7 @@ def test_without_an_epoch_a_loop_over_the_feed_goes_to_the_declared_end_or_says_
         (table(100, passes=2).batch(48), ub.Epoch(steps=9), [5]),
         (table(100).take(250).batch(48), ub.Epoch(rows=200), [5, 1]),
         (table(100).windows(5).batch(10), ub.Epoch(passes=1), [10, 10, 9, 10]),
-        (ub.generate(lambda: itertools.repeat(np.zeros(3))), ub.Epoch(steps=5), [5, 5]),
+        (ub.from_generator(lambda: itertools.repeat(np.zeros(3))), ub.Epoch(steps=5), [5, 5]),
     ],
 )
 def test_a_feed_is_as_long_as_the_epoch_at_hand(stream: ub.Stream, epoch: ub.Epoch, lengths: list[int]) -> None:
@@ -499,7 +499,7 @@ def test_in_the_middle_of_an_epoch_the_feed_has_its_whole_length_and_a_loop_that
         (table(100).batch(10), ub.Epoch(seconds=7)),
         (table(100).filter(lambda r: r["id"] > 4).batch(10), ub.Epoch(passes=1)),
         (table(100, passes=2).filter(lambda r: r["id"] > 4).batch(10), ub.Epoch(steps=3)),
-        (ub.generate(lambda: itertools.repeat(np.zeros(3))), ub.Epoch(rows=10)),
+        (ub.from_generator(lambda: itertools.repeat(np.zeros(3))), ub.Epoch(rows=10)),
     ],
 )
 def test_a_feed_without_a_length_says_so_and_is_true_all_the_same(stream: ub.Stream, epoch: ub.Epoch | None) -> None:
@@ -551,7 +551,7 @@ def test_a_stream_that_ends_without_a_row_says_so() -> None:
     ]
     for use in uses:
         with (
-            ub.Feed(ub.generate(nothing, passes=1).batch(4), epoch=ub.Epoch(steps=2)) as feed,
+            ub.Feed(ub.from_generator(nothing, passes=1).batch(4), epoch=ub.Epoch(steps=2)) as feed,
             pytest.raises(ub.StreamError, match="ended without a row"),
         ):
             use(feed)
@@ -594,7 +594,7 @@ def test_a_long_wait_is_said_at_growing_intervals_with_what_is_waited_for(caplog
             yield np.arange(start, start + 5)
             start += 5
 
-    stream = shaken(ub.generate(numbers).filter(lambda r: r >= 600).batch(5), stall=0.5, fail=0)
+    stream = shaken(ub.from_generator(numbers).filter(lambda r: r >= 600).batch(5), stall=0.5, fail=0)
     with ub.Feed(stream, runtime=clock) as feed:
         assert ids(next(feed.batches())) == [600, 601, 602, 603, 604]
         assert feed.waiting_for is None
@@ -604,7 +604,7 @@ def test_a_long_wait_is_said_at_growing_intervals_with_what_is_waited_for(caplog
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * len(messages)
     # After 5, 10, 20, 40 and 80 seconds, of some 120.
     assert 4 <= len(messages) <= 6
-    assert "generate(numbers) has given" in messages[0]
+    assert "from_generator(numbers) has given" in messages[0]
     assert ".filter(<lambda>)" in messages[0]
     assert messages[-1] in said
 
@@ -616,7 +616,7 @@ def test_a_silent_source_is_named(caplog: pytest.LogCaptureFixture) -> None:
         for batch in feed:
             assert ids(batch) == [0, 1, 2, 3]
         assert feed.waiting_for is not None
-        assert "generate(sensor) has given no row in this time" in feed.waiting_for
+        assert "from_generator(sensor) has given no row in this time" in feed.waiting_for
         assert feed.waiting_for in [record.getMessage() for record in caplog.records]
         steps.give(np.arange(4))
         assert len(next(feed.batches())) == 4

@@ -66,14 +66,14 @@ def test_the_time_between_two_runs_is_a_gap_of_the_readings_that_fell_due() -> N
 
 
 def test_it_is_a_stream_that_ends_its_thread() -> None:
-    with ub.Feed(ub.machine(rate=200).batch(2)) as feed:
+    with ub.Feed(ub.from_machine(rate=200).batch(2)) as feed:
         batch = next(feed.batches())
         assert batch["cpu"].shape == (2,)
-    assert ub.machine().guarantee == "at_most_once"
+    assert ub.from_machine().guarantee == "at_most_once"
     assert SourcePart(Machine(5.0)).open(Context(Clock())).counts()["fetched"] == 0
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), "fast"])
 def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
     with pytest.raises(ValueError, match="expected readings a second"):
-        ub.machine(rate=rate)
+        ub.from_machine(rate=rate)

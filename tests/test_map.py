@@ -1,4 +1,4 @@
-"""map, map_rows, filter and select: what becomes of rows, whatever the blocks, in order with any number of workers."""
+"""map, map_rows, filter and columns: what becomes of rows, whatever the blocks, in order with any number of workers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_workers_keep_the_order(workers: int) -> None:
         slow.wait(0.002 * (int(rows[0]) % 3))
         return rows
 
-    stream = ub.arrays(np.arange(300), shuffle=False).batch(5).map(uneven, workers=workers)
+    stream = ub.from_arrays(np.arange(300), shuffle=False).batch(5).map(uneven, workers=workers)
     assert first_ids(stream, 60) == list(range(300))
 
 
@@ -63,7 +63,7 @@ def test_workers_work_at_the_same_time() -> None:
             yield np.array([start])
             start += 1
 
-    assert first_ids(ub.generate(ones).map(meet, workers=3).batch(1), 3) == [0, 1, 2]
+    assert first_ids(ub.from_generator(ones).map(meet, workers=3).batch(1), 3) == [0, 1, 2]
 
 
 def test_map_rows_is_given_one_row_and_is_the_same_as_map() -> None:
@@ -88,16 +88,16 @@ def test_a_pass_of_which_a_filter_leaves_the_end_out_still_ends_there() -> None:
 
 
 def test_select_gives_what_fit_takes() -> None:
-    (batch,) = first(table(10, shuffle=False).select(x="x", y="k", weight="id").batch(4), 1)
+    (batch,) = first(table(10, shuffle=False).columns(x="x", y="k", sample_weight="id").batch(4), 1)
     assert isinstance(batch, tuple)
     assert batch[2].tolist() == [0, 1, 2, 3]
-    (batch,) = first(table(10).select(x="x").batch(4), 1)
+    (batch,) = first(table(10).columns(x="x").batch(4), 1)
     assert isinstance(batch, np.ndarray)
-    (batch,) = first(table(10).select(x=["x", {"a": "k"}], y={"out": "id"}).batch(4), 1)
+    (batch,) = first(table(10).columns(x=["x", {"a": "k"}], y={"out": "id"}).batch(4), 1)
     assert isinstance(batch[0], list)
     assert set(batch[0][1]) == {"a"}
     assert set(batch[1]) == {"out"}
-    (batch,) = first(table(10).select(x=["x", "k"]).batch(4), 1)
+    (batch,) = first(table(10).columns(x=["x", "k"]).batch(4), 1)
     assert isinstance(batch, tuple)
     assert len(batch) == 1
 
@@ -112,7 +112,7 @@ def test_select_gives_what_fit_takes() -> None:
         lambda s: s.filter(lambda r: r["id"] % 4 != 3).batch(7),
         lambda s: s.filter(lambda r: r["id"] < 40).batch(7),
         lambda s: table(60, shuffle=False).filter(lambda r: r["id"] < 40).windows(3).batch(7),
-        lambda s: s.select(x="x", y="id").batch(7),
+        lambda s: s.columns(x="x", y="id").batch(7),
     ],
 )
 @pytest.mark.parametrize("passes", [None, 2])
@@ -181,7 +181,7 @@ def test_shaken_rows_are_the_rows() -> None:
 def test_each_leaf_that_a_function_returns_has_the_rows_that_it_was_given(
     words: Any, change: Any, sentence: str
 ) -> None:
-    source = table(12, shuffle=False).select({"id": "id", "x": "x"})
+    source = table(12, shuffle=False).columns({"id": "id", "x": "x"})
     with ub.Feed(words(source, change)) as feed, pytest.raises(ub.RowsError, match=sentence):
         next(feed.batches())
 

@@ -59,12 +59,12 @@ class Buffer:
 
 
 SOURCES: dict[str, Callable[[], ub.Stream]] = {
-    "arrays": lambda: ub.arrays(np.arange(N), shuffle=False),
-    "shuffled": lambda: ub.arrays(np.arange(N)),
-    "start": lambda: ub.generate(numbers),
-    "state": lambda: ub.generate(Buffer),
-    "live": lambda: ub.generate(lambda: (np.arange(i, i + 5) for i in itertools.count(0, 5))),
-    "samples": lambda: ub.samples(lambda start=0: itertools.count(start)),
+    "arrays": lambda: ub.from_arrays(np.arange(N), shuffle=False),
+    "shuffled": lambda: ub.from_arrays(np.arange(N)),
+    "start": lambda: ub.from_generator(numbers),
+    "state": lambda: ub.from_generator(Buffer),
+    "live": lambda: ub.from_generator(lambda: (np.arange(i, i + 5) for i in itertools.count(0, 5))),
+    "samples": lambda: ub.from_samples(lambda start=0: itertools.count(start)),
 }
 STAGES: dict[str, Callable[[ub.Stream], ub.Stream]] = {
     "nothing": lambda s: s.batch(4),
@@ -114,7 +114,7 @@ def test_a_batch_that_comes_again_is_as_it_was(source: str, stages: str) -> None
 
 
 def test_a_batch_after_the_declared_end_comes_again_as_it_was() -> None:
-    with ub.Feed(ub.arrays(np.arange(N), passes=1).batch(5)) as feed:
+    with ub.Feed(ub.from_arrays(np.arange(N), passes=1).batch(5)) as feed:
         seen = []
         for batch in feed.batches():
             seen.append(np.array(batch))
@@ -129,7 +129,7 @@ def test_a_batch_after_the_declared_end_comes_again_as_it_was() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_function_that_writes_into_its_rows_changes_none_but_its_own(workers: int) -> None:
     mine = np.arange(N)
-    stream = ub.arrays(mine, shuffle=False).map(add_100, workers=workers).batch(6)
+    stream = ub.from_arrays(mine, shuffle=False).map(add_100, workers=workers).batch(6)
     np.testing.assert_equal(np.concatenate(first(stream, 12)), np.tile(np.arange(100, 124), 3))
     np.testing.assert_equal(mine, np.arange(N))
 
@@ -165,7 +165,7 @@ def test_a_function_that_fails_half_way_is_given_the_rows_as_they_were() -> None
         return rows
 
     rows = {"a": np.arange(N), "b": np.arange(N)}
-    with ub.Feed(ub.arrays(rows, shuffle=False).shuffle(N).map(half).batch(N)) as feed:
+    with ub.Feed(ub.from_arrays(rows, shuffle=False).shuffle(N).map(half).batch(N)) as feed:
         with pytest.raises(RuntimeError, match="half way"):
             next(feed.batches())
         batch = next(feed.batches())
@@ -180,7 +180,7 @@ def test_the_draws_of_a_random_map_that_writes_into_its_rows_are_those_of_one_th
         rows += rng.integers(1000, size=rows.shape)
         return rows
 
-    rows = ub.arrays(np.arange(N), shuffle=False)
+    rows = ub.from_arrays(np.arange(N), shuffle=False)
     np.testing.assert_equal(first(rows.random_map(inplace).batch(6), 9), first(rows.random_map(noise).batch(6), 9))
 
 
@@ -191,19 +191,19 @@ def test_an_error_of_the_function_is_not_taken_for_one_of_read_only_memory() -> 
         calls.append(1)
         raise ValueError("wrong")
 
-    with ub.Feed(ub.arrays(np.arange(N)).map(wrong).batch(6)) as feed, pytest.raises(ValueError, match="wrong"):
+    with ub.Feed(ub.from_arrays(np.arange(N)).map(wrong).batch(6)) as feed, pytest.raises(ValueError, match="wrong"):
         next(feed.batches())
     assert len(calls) == 1
 
 
 def test_the_users_arrays_are_handed_out_read_only_and_stay_writable_themselves() -> None:
     mine = (np.arange(N), np.zeros((N, 2)))
-    for batch in first(ub.arrays(mine, shuffle=False).batch(6), 3):
+    for batch in first(ub.from_arrays(mine, shuffle=False).batch(6), 3):
         assert not any(leaf.flags.writeable for leaf in batch)
         with pytest.raises(ValueError, match="read-only"):
             batch[0][:] = 0
     assert all(leaf.flags.writeable for leaf in mine)
-    assert all(leaf.flags.writeable for leaf in first(ub.arrays(mine).batch(6), 1)[0])
+    assert all(leaf.flags.writeable for leaf in first(ub.from_arrays(mine).batch(6), 1)[0])
 
 
 # -- generators that use their memory again --------------------------------------------------------------------------
@@ -259,13 +259,13 @@ REUSED = [one_buffer, ring, one_dict, shared_leaves, backwards]
 )
 def test_a_generator_may_fill_its_memory_again(fn: Any, grade: str, words: Any) -> None:
     source = fn if grade == "start" else lambda: fn()
-    got = [b["id"] if isinstance(b, dict) else b for b in first(words(ub.generate(source)), 10)]
+    got = [b["id"] if isinstance(b, dict) else b for b in first(words(ub.from_generator(source)), 10)]
     rows = np.concatenate(got)
     assert sorted(rows.tolist()) == list(range(len(rows)))
 
 
 def test_an_iterator_with_state_may_fill_its_memory_again() -> None:
-    rows = np.concatenate(first(ub.generate(Buffer).shuffle(30).batch(6), 10))
+    rows = np.concatenate(first(ub.from_generator(Buffer).shuffle(30).batch(6), 10))
     assert sorted(rows.tolist()) == list(range(60))
 
 
@@ -276,7 +276,7 @@ def test_single_samples_may_be_one_buffer() -> None:
             buffer[:] = i
             yield {"x": buffer, "y": buffer[:1]}
 
-    rows = np.concatenate([b["x"] for b in first(ub.samples(sensor).batch(3), 100)])
+    rows = np.concatenate([b["x"] for b in first(ub.from_samples(sensor).batch(3), 100)])
     np.testing.assert_equal(rows[:, 0], np.arange(300))
 
 
@@ -291,7 +291,7 @@ def test_a_live_generators_memory_is_read_before_it_goes_on() -> None:
             yield buffer
         ahead.set()
 
-    with ub.Feed(ub.generate(sensor, passes=1).batch(1)) as feed:
+    with ub.Feed(ub.from_generator(sensor, passes=1).batch(1)) as feed:
         assert feed.available()
         assert ahead.wait(10)
         assert [int(b[0]) for b in feed.batches()] == list(range(50))

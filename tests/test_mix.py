@@ -16,7 +16,7 @@ from unbounded.testing import Clock, assert_resumes
 
 def tagged(value: int, n: int = 100, **given: Any) -> ub.Stream:
     """n rows that say whose they are, and which row."""
-    return ub.arrays({"of": np.full(n, value), "row": np.arange(n)}, **{"shuffle": False, **given})
+    return ub.from_arrays({"of": np.full(n, value), "row": np.arange(n)}, **{"shuffle": False, **given})
 
 
 def counts(stream: ub.Stream, rows: int, of: int = 2) -> list[int]:
@@ -79,7 +79,9 @@ def test_an_input_that_has_no_share_yet_is_not_read() -> None:
         opened.append(start)
         yield from from_start(start)
 
-    stream = ub.mix([ub.generate(from_start), ub.generate(later)], weights=[(0, [1, 0]), (100_000, [1, 1])]).batch(1000)
+    stream = ub.mix(
+        [ub.from_generator(from_start), ub.from_generator(later)], weights=[(0, [1, 0]), (100_000, [1, 1])]
+    ).batch(1000)
     first(stream, 60)
     assert not opened
     first(stream, 101)
@@ -97,7 +99,7 @@ def test_an_input_that_has_no_share_yet_is_not_read() -> None:
         two().batch(300),
         two(weights=[(0, [1, 1]), (1024, [1, 9])]).batch(300),
         ub.mix([tagged(0).shuffle(30), tagged(1, 40).filter(lambda r: r["row"] % 3 > 0)]).replay(60, reuse=2).batch(8),
-        ub.mix([ub.generate(Counter), ub.generate(from_start)], weights=[3, 1]).batch(5),
+        ub.mix([ub.from_generator(Counter), ub.from_generator(from_start)], weights=[3, 1]).batch(5),
         ub.mix({"a": ub.mix([tagged(0), tagged(1, 30)]), "b": tagged(2, 50).prefetch(2)}).batch(9),
         ub.mix([tagged(0, passes=2), tagged(1, 300, passes=1)], ends="all").batch(11),
         ub.mix([tagged(0, passes=2), tagged(1, 3000)], ends="first").batch(11),
@@ -110,7 +112,7 @@ def test_a_mix_goes_on_exactly_from_wherever_it_stood(stream: ub.Stream) -> None
 
 
 def test_one_live_input_among_others_is_put_back_with_its_rows() -> None:
-    live = ub.generate(once).map(lambda rows: {"of": np.ones_like(rows), "row": rows})
+    live = ub.from_generator(once).map(lambda rows: {"of": np.ones_like(rows), "row": rows})
     assert_resumes(ub.mix({"old": tagged(0), "new": live}).batch(8), steps=8)
 
 
@@ -271,5 +273,5 @@ def test_rows_of_two_structures_are_refused_in_a_sentence() -> None:
 
 
 def test_text_of_two_widths_is_of_one_structure() -> None:
-    stream = ub.mix([ub.arrays(np.array(["a"])), ub.arrays(np.array(["long"]))]).batch(16)
+    stream = ub.mix([ub.from_arrays(np.array(["a"])), ub.from_arrays(np.array(["long"]))]).batch(16)
     assert set(first(stream, 1)[0].tolist()) == {"a", "long"}

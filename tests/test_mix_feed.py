@@ -120,7 +120,7 @@ def test_a_stream_of_streams_is_described_as_a_tree() -> None:
     ]
     assert "100 rows a pass" in lines[2]
     assert repr(two()) == (
-        "mix({'old': arrays(100 rows, shuffle=False), 'new': arrays(70 rows, shuffle=False)}, "
+        "mix({'old': from_arrays(100 rows, shuffle=False), 'new': from_arrays(70 rows, shuffle=False)}, "
         "weights={'old': 0.25, 'new': 0.75})"
     )
     html = nested._repr_html_()
@@ -131,7 +131,7 @@ def test_a_stream_of_streams_is_described_as_a_tree() -> None:
 def test_the_weakest_source_is_the_guarantee_and_is_named() -> None:
     stream = ub.mix({"old": tagged(0), "new": Steps().stream()}).batch(8)
     assert stream.guarantee == "at_most_once"
-    with pytest.raises(ValueError, match=r"generate\(\) promises 'at_most_once'"):
+    with pytest.raises(ValueError, match=r"from_generator\(\) promises 'at_most_once'"):
         ub.Feed(stream, require="exact")
 
 
@@ -170,7 +170,7 @@ def test_the_state_of_another_mix_is_refused_with_what_differs() -> None:
         (ub.mix({"old": tagged(0), "more": tagged(1, 70)}, weights=[1, 3]), "it mixed old, new and mixes old, more"),
         (
             ub.mix({"old": tagged(0, 90), "new": tagged(1, 70)}, weights=[0.25, 0.75]),
-            r"of 'old', arrays\(rows\) was 100",
+            r"of 'old', from_arrays\(rows\) was 100",
         ),
     ):
         with ub.Feed(other.batch(8)) as feed, pytest.raises(ValueError, match=sentence):
@@ -190,7 +190,9 @@ def test_random_choices_of_two_branches_are_unrelated() -> None:
 def test_a_row_that_is_not_finite_is_named_with_its_source() -> None:
     x = np.ones(50)
     x[17] = np.nan
-    stream = ub.mix({"good": ub.arrays(np.ones(40)), "bad": ub.arrays(x, seed=3).map(abs).shuffle(20)}).shuffle(30)
+    stream = ub.mix(
+        {"good": ub.from_arrays(np.ones(40)), "bad": ub.from_arrays(x, seed=3).map(abs).shuffle(20)}
+    ).shuffle(30)
     step = stream.batch(8).step_of(17, source="bad")
     with ub.Feed(stream.batch(8)) as feed, pytest.raises(ValueError, match=rf"batch {step:,} .*, row 17 of 'bad'\)"):
         list(feed.batches())
@@ -211,7 +213,7 @@ def test_a_feed_says_for_which_source_of_a_mix_it_waits(caplog: pytest.LogCaptur
             feed._take_in()
             clock.advance(3.0)
             feed._waiting.look()
-        assert "'a/new', generate(sensor), has given no row in this time" in feed.waiting_for
+        assert "'a/new', from_generator(sensor), has given no row in this time" in feed.waiting_for
         assert "'b'" not in feed.waiting_for
     finally:
         steps.end()

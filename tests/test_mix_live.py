@@ -26,7 +26,7 @@ def once(value: int, numbers: Iterator[int], size: int = 5) -> ub.Stream:
         while True:
             yield {"of": np.full(size, value), "row": np.array([next(numbers) for _ in range(size)])}
 
-    return ub.generate(sensor)
+    return ub.from_generator(sensor)
 
 
 def test_each_source_of_a_mix_has_its_log_and_a_kill_loses_no_row_and_gives_none_twice(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_nan_and_infinity_stay_out_pass_through_and_are_counted() -> None:
     assert np.allclose(out, by_numpy(x), equal_nan=True)
     assert np.isnan(out[[0, 1, 7, 200]]).all()
     assert out[50] == np.inf
-    with ub.Feed(ub.arrays({"x": x}, shuffle=False, passes=1).normalize().batch(50), on_nan="pass") as feed:
+    with ub.Feed(ub.from_arrays({"x": x}, shuffle=False, passes=1).normalize().batch(50), on_nan="pass") as feed:
         seen = [b["x"] for b in feed.batches()]
         assert np.array_equal(np.concatenate(seen), out, equal_nan=True)
         assert feed.stats.bad == 5
@@ -90,7 +90,7 @@ def test_each_key_has_statistics_of_its_own() -> None:
     x = np.random.default_rng(5).normal(size=300) * np.repeat([1, 10, 100], 100)
     keys = np.repeat([0, 1, 2], 100)
     mix = np.random.default_rng(6).permutation(300)
-    (batch,) = first(ub.arrays({"x": x[mix], "k": keys[mix]}, shuffle=False).normalize("x", by="k").batch(300), 1)
+    (batch,) = first(ub.from_arrays({"x": x[mix], "k": keys[mix]}, shuffle=False).normalize("x", by="k").batch(300), 1)
     for key in range(3):
         mine = keys[mix] == key
         assert np.allclose(batch["x"][mine], by_numpy(x[mix][mine]))
@@ -103,14 +103,14 @@ def test_only_the_columns_named_are_changed_and_dtypes_stay() -> None:
         "n": np.arange(6),
         "w": np.ones((6, 2, 2), np.float32),
     }
-    (named,) = first(ub.arrays(rows, shuffle=False).normalize("a").batch(6), 1)
+    (named,) = first(ub.from_arrays(rows, shuffle=False).normalize("a").batch(6), 1)
     assert named["a"].dtype == np.float32
     assert (named["b"] == rows["b"]).all()
-    (every,) = first(ub.arrays(rows, shuffle=False).normalize().batch(6), 1)
+    (every,) = first(ub.from_arrays(rows, shuffle=False).normalize().batch(6), 1)
     assert (every["b"] != rows["b"]).any()
     assert (every["n"] == rows["n"]).all()
     assert (every["w"] == 0).all()
-    (pair,) = first(ub.arrays((rows["a"], rows["b"]), shuffle=False).normalize(1).batch(6), 1)
+    (pair,) = first(ub.from_arrays((rows["a"], rows["b"]), shuffle=False).normalize(1).batch(6), 1)
     assert (pair[0] == rows["a"]).all()
     assert (pair[1] != rows["b"]).any()
 
@@ -140,7 +140,7 @@ def test_keyed_statistics_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_
     x[random.integers(0, n, n // 10)] = np.nan
     rows = {"k": keys, "x": x, "y": x[:, 0].astype(np.float32)}
     cuts = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=4))
-    stream = ub.arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=expire)
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=expire)
     got: list[Any] = []
     cursor: Any = None
     for turn in itertools.count():
@@ -172,7 +172,9 @@ def test_keys_with_thousands_of_rows_and_keys_with_one_come_out_as_key_by_key() 
     x = random.normal(size=(9_000, 1)) * 10 ** random.integers(0, 6, (9_000, 1))
     expected = by_key(keys.tolist(), x, None)
     for size in (37, 2_000, 9_000):
-        top: Any = ub.arrays({"k": keys, "x": x}, shuffle=False, passes=1).normalize(by="k").open(block_rows=size).top
+        top: Any = (
+            ub.from_arrays({"k": keys, "x": x}, shuffle=False, passes=1).normalize(by="k").open(block_rows=size).top
+        )
         with contextlib.closing(top):
             got: list[Any] = []
             while sum(map(len, got)) < 9_000:
@@ -183,7 +185,7 @@ def test_keys_with_thousands_of_rows_and_keys_with_one_come_out_as_key_by_key() 
 
 def test_a_key_that_was_silent_for_long_begins_anew_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     rows = {"k": np.array([1, 2, 2, 1, *[2] * 500, 1]), "x": np.arange(505.0)}
-    with ub.Feed(ub.arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=400).batch(505)) as feed:
+    with ub.Feed(ub.from_arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=400).batch(505)) as feed:
         (batch,) = feed.batches()
         assert batch["x"][3] == 1.0  # one standard deviation above the mean of two
         assert batch["x"][504] == 0.0  # the first of its statistics
@@ -221,7 +223,7 @@ def test_it_resumes(words: Any) -> None:
 )
 def test_a_key_that_is_not_there_says_which_columns_are(rows: Any, have: str) -> None:
     with (
-        ub.Feed(ub.arrays(rows).normalize(by="zz").batch(2)) as feed,
+        ub.Feed(ub.from_arrays(rows).normalize(by="zz").batch(2)) as feed,
         pytest.raises(ub.RowsError, match=rf"by='zz'.*without that column.*the rows have .*{have}"),
     ):
         next(feed.batches())

@@ -49,7 +49,7 @@ STREAMS: dict[str, Callable[[ub.Stream, Callable[[Any], Any]], ub.Stream]] = {
 @pytest.mark.parametrize("make", [_filled_again, _dict_filled_again])
 @pytest.mark.parametrize("words", STREAMS)
 def test_a_function_may_return_one_memory_again_and_again(words: str, make: Callable[[], Any]) -> None:
-    stream = STREAMS[words](ub.arrays(np.arange(10.0), shuffle=False), make())
+    stream = STREAMS[words](ub.from_arrays(np.arange(10.0), shuffle=False), make())
     with ub.Feed(stream, epoch=ub.Epoch(steps=7)) as feed:
         batches = [batch["x"] if isinstance(batch, dict) else batch for batch in feed]
     assert np.concatenate(batches).tolist() == [i % 10 for i in range(28)]
@@ -57,7 +57,7 @@ def test_a_function_may_return_one_memory_again_and_again(words: str, make: Call
 
 def test_what_a_trainer_does_to_a_batch_does_not_reach_a_table_that_a_function_gives_out() -> None:
     table = np.arange(100.0)
-    stream = ub.arrays(np.arange(10.0)).batch(5).map(lambda rows: (rows * 1, table[: len(rows)]))
+    stream = ub.from_arrays(np.arange(10.0)).batch(5).map(lambda rows: (rows * 1, table[: len(rows)]))
     with ub.Feed(stream, epoch=ub.Epoch(steps=4)) as feed:
         for rows, part in feed:
             assert part.tolist() == [0, 1, 2, 3, 4]

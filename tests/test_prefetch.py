@@ -48,7 +48,7 @@ def test_at_least_as_many_batches_as_asked_for_wait_and_not_many_more() -> None:
         made.append(len(rows))
         return rows
 
-    blocks = ub.generate(lambda: (np.arange(4) for _ in itertools.count())).batch(2).map(note).prefetch(5)
+    blocks = ub.from_generator(lambda: (np.arange(4) for _ in itertools.count())).batch(2).map(note).prefetch(5)
     with ub.Feed(blocks) as feed:
         next(feed.batches())
         wait_until(lambda: len(made) >= 6)
@@ -73,7 +73,7 @@ def test_an_error_comes_where_its_rows_would_have_and_the_next_pull_goes_on() ->
         return rows
 
     seen: list[int] = []
-    with ub.Feed(ub.arrays(np.arange(40), shuffle=False, passes=1).batch(4).map(once).prefetch(3)) as feed:
+    with ub.Feed(ub.from_arrays(np.arange(40), shuffle=False, passes=1).batch(4).map(once).prefetch(3)) as feed:
         with pytest.raises(OSError, match="once"):
             train_all(feed, seen)
         feed.trained()
@@ -238,7 +238,7 @@ def test_a_pass_that_ended_among_dropped_rows_is_counted() -> None:
             stop.wait(0.001)
             yield np.arange(2 * i, 2 * i + 2)
 
-    stream = ub.generate(some, passes=3).buffer(4, overflow="drop_oldest")
+    stream = ub.from_generator(some, passes=3).buffer(4, overflow="drop_oldest")
     opened = stream.open()
     kinds: list[Boundary] = []
     rows = 0
@@ -282,7 +282,7 @@ def test_a_buffer_that_drops_resumes_over_a_source_that_can_go_back() -> None:
 
 def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks() -> None:
     rng = np.random.default_rng(5)
-    stream = ub.arrays(np.arange(100), shuffle=False, passes=2)
+    stream = ub.from_arrays(np.arange(100), shuffle=False, passes=2)
     log = [(5, 12), (30, 31), (95, 103), (150, 200)]
     expected: list[Any] | None = None
     for _ in range(20):
@@ -365,7 +365,7 @@ def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
             closed.set()
 
     fn: Any = {"start": generator, "state": lambda: Kept(), "live": lambda: Blocks()}[grade]
-    with ub.Feed(ub.generate(fn).batch(4).prefetch(8)) as feed:
+    with ub.Feed(ub.from_generator(fn).batch(4).prefetch(8)) as feed:
         next(feed.batches())
         assert inside.wait(10)
     assert not closed.is_set()
@@ -377,7 +377,7 @@ def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
     "words", [lambda s: s.map(lambda r: r, workers=2), lambda s: s.buffer(50), lambda s: s.prefetch(3)]
 )
 def test_a_filter_behind_a_thread_that_keeps_nothing_leaves_the_feed_to_look(words: Any) -> None:
-    stream = words(ub.generate(from_start)).filter(lambda r: r < 0).batch(2)
+    stream = words(ub.from_generator(from_start)).filter(lambda r: r < 0).batch(2)
     with ub.Feed(stream) as feed:
         for _ in range(3):
             assert feed._take_in() is None

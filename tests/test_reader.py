@@ -305,7 +305,7 @@ def test_a_state_that_lacks_what_is_in_a_buffer_is_found_out() -> None:
         def load_state_dict(self, state: Any) -> None:
             self.next = state["next"]
 
-    stream = ub.generate(Shuffled).batch(2)
+    stream = ub.from_generator(Shuffled).batch(2)
     with pytest.raises(AssertionError):
         assert_reads(stream.sources[0].source)
     with pytest.raises(AssertionError):
@@ -349,11 +349,11 @@ def test_our_own_sources_keep_the_protocol() -> None:
             self.next = state["next"]
 
     streams = [
-        ub.arrays(np.arange(17)),
-        ub.arrays(np.arange(17), shuffle=False, passes=2),
-        ub.generate(start),
-        ub.generate(State),
-        ub.generate(lambda: iter([np.arange(3)]), passes=4),
+        ub.from_arrays(np.arange(17)),
+        ub.from_arrays(np.arange(17), shuffle=False, passes=2),
+        ub.from_generator(start),
+        ub.from_generator(State),
+        ub.from_generator(lambda: iter([np.arange(3)]), passes=4),
     ]
     for stream in streams:
         assert_reads(stream.sources[0].source)

@@ -296,7 +296,7 @@ def test_a_run_goes_on_from_a_url_exactly(wait: bool, url: str) -> None:
 @pytest.mark.parametrize("url", ["memory"], indirect=True)
 def test_a_keras_run_goes_on_from_a_url(url: str) -> None:
     km = pytest.importorskip("keras_models")
-    stream = ub.arrays(km.rows(64), seed=3).batch(4)
+    stream = ub.from_arrays(km.rows(64), seed=3).batch(4)
     results = []
     for place, parts in ((f"{url}-a", (3,)), (f"{url}-b", (1, 2, 3))):
         for epochs in parts:

@@ -22,7 +22,7 @@ def numbered(n: int = 10**9) -> ub.Stream:
             yield np.arange(start, start + 50)
             start += 50
 
-    return ub.generate(rows)
+    return ub.from_generator(rows)
 
 
 def draw(capacity: int, **given: Any) -> Draw:

@@ -38,7 +38,7 @@ def numbers(directory: Path) -> list[int]:
     return [saved.number for saved in Checkpoints(directory).all()]
 
 
-@pytest.mark.parametrize("stream", [table(100).batch(4), ub.generate(once).batch(4)], ids=["arrays", "live"])
+@pytest.mark.parametrize("stream", [table(100).batch(4), ub.from_generator(once).batch(4)], ids=["arrays", "live"])
 def test_a_run_that_forgot_to_load_leaves_the_old_one_as_it_was(stream: ub.Stream, tmp_path: Path) -> None:
     run(tmp_path, 5, 5, 5, stream=stream)
     before = content(tmp_path)
@@ -82,11 +82,11 @@ def test_a_load_that_was_refused_is_none(tmp_path: Path) -> None:
 
 def test_of_two_runs_in_one_directory_neither_loses_a_checkpoint_to_the_other(tmp_path: Path) -> None:
     run(tmp_path / "a", 10, 10, 10)
-    run(tmp_path / "b", 5, 5, stream=ub.generate(once).batch(4))
+    run(tmp_path / "b", 5, 5, stream=ub.from_generator(once).batch(4))
     for path in (tmp_path / "b").glob("step-*"):  # as two runs left them before they were told apart
         path.rename(tmp_path / "a" / f"{path.name}.1")
     shutil.copytree(tmp_path / "b" / "segments", tmp_path / "a" / "segments")
-    run(tmp_path / "a", 5, 5, 5, keep=2, stream=ub.generate(once).batch(4))
+    run(tmp_path / "a", 5, 5, 5, keep=2, stream=ub.from_generator(once).batch(4))
     assert numbers(tmp_path / "a") == [10, 20, 30, 20, 25]
     for saved in Checkpoints(tmp_path / "a").all():
         saved.check()
@@ -106,7 +106,7 @@ def test_one_feed_saves_to_several_directories_in_turn(tmp_path: Path) -> None:
     last, best = tmp_path / "last", tmp_path / "best"
 
     def life(number: int) -> None:
-        with ub.Feed(ub.generate(once).batch(4)) as feed:
+        with ub.Feed(ub.from_generator(once).batch(4)) as feed:
             feed.load(last)
             for directory in (last, best, last, best):
                 train(feed, 2)

@@ -47,7 +47,7 @@ def test_a_gap_closes_the_buffer() -> None:
     def some() -> Any:
         yield np.arange(7)
 
-    seen = [s.tolist() for s in segments(ub.generate(some, passes=3).shuffle(5))]
+    seen = [s.tolist() for s in segments(ub.from_generator(some, passes=3).shuffle(5))]
     assert [sorted(s) for s in seen] == [list(range(7))] * 3
 
 
@@ -80,5 +80,5 @@ def test_it_resumes(words: Any, passes: int | None) -> None:
 @pytest.mark.parametrize(("rows", "size"), [(1_000, 32), (5_000, 32), (40, 16), (30, 64)])
 def test_batches_begin_on_a_boundary_of_64_bytes_where_their_length_allows_it(rows: int, size: int) -> None:
     data = np.arange(20_000, dtype=np.float32).reshape(5_000, 4)  # 16 bytes a row
-    for batch in first(ub.arrays(data, shuffle=False).shuffle(rows).batch(size), 10_000 // size):
+    for batch in first(ub.from_arrays(data, shuffle=False).shuffle(rows).batch(size), 10_000 // size):
         assert batch.ctypes.data % 64 == 0

@@ -56,15 +56,15 @@ def make(world: World, kind: str, ends: bool) -> ub.Stream:
         return rows
 
     if kind == "arrays":
-        return ub.arrays(np.arange(ROWS), shuffle=False, passes=3 if ends else None).map(same).batch(SIZE)
+        return ub.from_arrays(np.arange(ROWS), shuffle=False, passes=3 if ends else None).map(same).batch(SIZE)
     if kind == "shuffled":
-        return ub.arrays(np.arange(ROWS), seed=3, passes=3 if ends else None).shuffle(20).map(same).batch(SIZE)
+        return ub.from_arrays(np.arange(ROWS), seed=3, passes=3 if ends else None).shuffle(20).map(same).batch(SIZE)
     if kind == "mixed":
-        finite = ub.arrays(np.arange(ROWS), seed=3, passes=3 if ends else None).shuffle(20)
-        return ub.mix([finite, ub.generate(numbers).prefetch(1)], weights=[1, 2]).map(same).batch(SIZE)
+        finite = ub.from_arrays(np.arange(ROWS), seed=3, passes=3 if ends else None).shuffle(20)
+        return ub.mix([finite, ub.from_generator(numbers).prefetch(1)], weights=[1, 2]).map(same).batch(SIZE)
     if kind == "ahead":
-        return ub.generate(numbers).take(300 if ends else 10**9).shuffle(11).batch(SIZE).map(same).prefetch(2)
-    return ub.generate(numbers).take(300 if ends else 10**9).filter(lambda r: r % 3 > 0).map(same).batch(SIZE)
+        return ub.from_generator(numbers).take(300 if ends else 10**9).shuffle(11).batch(SIZE).map(same).prefetch(2)
+    return ub.from_generator(numbers).take(300 if ends else 10**9).filter(lambda r: r % 3 > 0).map(same).batch(SIZE)
 
 
 class Walk(RuleBasedStateMachine):

@@ -37,7 +37,7 @@ TELLING = {
     "random_map": table(100).random_map(noise, group=16).batch(7).random_map(noise),
     "take": table(100).take(250).batch(7),
     "buffer": table(100).buffer(20).batch(7),
-    "start": ub.generate(from_some).shuffle(50).windows(2).batch(7),
+    "start": ub.from_generator(from_some).shuffle(50).windows(2).batch(7),
     "all": table(100)
     .random_map(noise, group=10)
     .windows(3)
@@ -73,7 +73,7 @@ def test_a_row_comes_next_where_step_of_says(name: str) -> None:
 
 
 def test_a_row_of_a_function_comes_where_step_of_says() -> None:
-    stream = ub.generate(from_some).shuffle(50).batch(7)
+    stream = ub.from_generator(from_some).shuffle(50).batch(7)
     batches = [b["id"].tolist() for b in first(stream, 60)]
     for row in range(0, 400, 13):
         assert row in batches[stream.step_of(row)]
@@ -93,10 +93,10 @@ CANNOT = {
     "filter": table(100).filter(lambda r: r["id"] > 3).batch(7),
     "normalize": table(100).normalize("x").batch(7),
     "keyed windows": table(100).windows(3, by="k").batch(7),
-    "state": ub.generate(Counter).batch(7),
-    "live": ub.generate(once).batch(7),
+    "state": ub.from_generator(Counter).batch(7),
+    "live": ub.from_generator(once).batch(7),
     "drops": table(100).buffer(5, overflow="drop_oldest").batch(7),
-    "passes": ub.generate(from_start, passes=2).batch(7),
+    "passes": ub.from_generator(from_start, passes=2).batch(7),
     "no batch": table(100),
 }
 
@@ -136,15 +136,15 @@ def test_it_reads_as_the_chain() -> None:
         .prefetch(4)
     )
     assert repr(stream) == (
-        "arrays(1,000 rows, seed=3).map(double).normalize('x').shuffle(100, seed=2).windows(4, stride=2).batch(32)"
+        "from_arrays(1,000 rows, seed=3).map(double).normalize('x').shuffle(100, seed=2).windows(4, stride=2).batch(32)"
         ".map(double, workers=2).prefetch(4)"
     )
-    assert repr(ub.generate(once, passes=2)) == "generate(once, passes=2)"
+    assert repr(ub.from_generator(once, passes=2)) == "from_generator(once, passes=2)"
 
 
 def test_it_describes_itself_a_line_for_each_word() -> None:
     lines = table(1000).shuffle(100).buffer(50, overflow="drop_oldest").batch(8).describe().splitlines()
-    assert lines[0].startswith("arrays(1,000 rows)")
+    assert lines[0].startswith("from_arrays(1,000 rows)")
     assert lines[0].endswith("1,000 rows a pass")
     assert "at most once" in lines[2]
     assert lines[-1].startswith("guarantee: at most once; fingerprint ")
@@ -152,14 +152,14 @@ def test_it_describes_itself_a_line_for_each_word() -> None:
 
 def test_its_promise_is_that_of_its_weakest_part() -> None:
     assert table(10).shuffle(3).batch(2).guarantee == "exact"
-    assert ub.generate(once).shuffle(3).batch(2).guarantee == "at_most_once"
+    assert ub.from_generator(once).shuffle(3).batch(2).guarantee == "at_most_once"
     assert table(10).buffer(3, overflow="drop_oldest").batch(2).guarantee == "at_most_once"
 
 
 def test_a_word_gives_a_new_stream_and_leaves_the_old_one() -> None:
     base = table(100)
     base.shuffle(10).batch(3)
-    assert repr(base) == "arrays(100 rows)"
+    assert repr(base) == "from_arrays(100 rows)"
     assert base.batch(3).batch_size == 3
     assert base.batch_size is None
 
@@ -180,7 +180,7 @@ def test_the_fingerprint_holds_what_moves_rows_and_nothing_else() -> None:
         table(101).map(one).batch(4),
         table(100, passes=3).map(one).batch(4),
         table(100).map(one).shuffle(3).batch(4),
-        ub.arrays({"id": np.arange(100)}).map(one).batch(4),
+        ub.from_arrays({"id": np.arange(100)}).map(one).batch(4),
     ]
     assert len({base.fingerprint, *(o.fingerprint for o in others)}) == len(others) + 1
     assert len(base.fingerprint) == 16
@@ -228,19 +228,19 @@ def test_peek_gives_the_first_batch_and_shapes_what_it_is_like() -> None:
     assert repr(stream.shapes()) == "{'id': int64[4], 'k': int64[4], 'x': float64[4, 2]}"
     assert stream.shapes()["x"].shape == (4, 2)
     assert len(table(10).peek()["id"]) == 10
-    assert len(ub.generate(once).shuffle(10).batch(4).prefetch(2).peek()) == 4
+    assert len(ub.from_generator(once).shuffle(10).batch(4).prefetch(2).peek()) == 4
     with pytest.raises(ub.StreamError, match="ended without a row"):
         table(5, passes=1).filter(lambda r: r["id"] > 10).batch(2).peek()
 
 
 def test_a_notebook_shows_each_stage_with_what_it_holds_and_what_it_promises() -> None:
     text = table(100).filter(lambda r: r["id"] > 3).shuffle(50).windows(5).replay(40).batch(4).prefetch(2)._repr_html_()
-    assert "<code>arrays(100 rows)</code>" in text
+    assert "<code>from_arrays(100 rows)</code>" in text
     assert "<code>.filter(&lt;lambda&gt;)</code>" in text
     assert "50 rows, 1.2 kB" in text  # of 24 bytes each
     assert "8 rows, 192 bytes" in text
     assert "guarantee: <b>exact</b>" in text
-    assert "at most once" in ub.generate(once).batch(4)._repr_html_()
+    assert "at most once" in ub.from_generator(once).batch(4)._repr_html_()
 
 
 def test_a_notebook_shows_where_a_feed_stands_and_what_it_has_at_hand() -> None:
@@ -265,7 +265,7 @@ def test_a_word_that_is_not_there_is_an_attribute_error_for_whoever_asks() -> No
 def test_the_number_of_a_row_is_told_behind_functions_that_change_rows() -> None:
     x = np.arange(100.0)
     x[17] = np.nan
-    stream = ub.arrays(x, seed=5).map(np.abs).shuffle(30).batch(10)
+    stream = ub.from_arrays(x, seed=5).map(np.abs).shuffle(30).batch(10)
     step = stream.step_of(17)
     with ub.Feed(stream) as feed, pytest.raises(ValueError, match=rf"of batch {step} .*, row 17 of the arrays\)"):
         list(feed.batches())

@@ -72,7 +72,7 @@ class _Draws(Through):
 
 @pytest.mark.parametrize("fault", ["counts", "blocks", "late", "writes"])
 def test_a_stage_that_does_not_resume_is_noticed(fault: str) -> None:
-    stream = ub.arrays(np.arange(50.0))._then(Wrong(fault)).batch(4)
+    stream = ub.from_arrays(np.arange(50.0))._then(Wrong(fault)).batch(4)
     with pytest.raises(AssertionError, match=r"batch|differs"):
         assert_resumes(stream, 8)
 
@@ -83,7 +83,7 @@ def test_a_source_that_does_not_resume_is_noticed() -> None:
             yield np.array([i])
 
     with pytest.raises(AssertionError, match=r"after a resume at step \d"):
-        assert_resumes(ub.generate(again).batch(2), 5)
+        assert_resumes(ub.from_generator(again).batch(2), 5)
 
 
 def test_shaking_stalls_fails_and_cuts_and_changes_no_row() -> None:

@@ -56,11 +56,11 @@ class Kept:
 
 
 SOURCES = {
-    "start": lambda: ub.generate(rows),
-    "state": lambda: ub.generate(Kept),
-    "live": lambda: ub.generate(lambda: rows()),
-    "samples": lambda: ub.samples(singles),
-    "live samples": lambda: ub.samples(lambda: singles()),
+    "start": lambda: ub.from_generator(rows),
+    "state": lambda: ub.from_generator(Kept),
+    "live": lambda: ub.from_generator(lambda: rows()),
+    "samples": lambda: ub.from_samples(singles),
+    "live samples": lambda: ub.from_samples(lambda: singles()),
 }
 STAGES = {
     "batch": lambda s: s.batch(4),
@@ -95,20 +95,20 @@ def test_text_may_be_a_key_whatever_its_length() -> None:
         for made in rows(start):
             yield {"x": made["id"].astype(float), "k": np.array(["key" * (i % 3 + 1) for i in made["id"]])}
 
-    for batch in first(ub.generate(keyed).windows(3, by="k").batch(4), 6):
+    for batch in first(ub.from_generator(keyed).windows(3, by="k").batch(4), 6):
         assert (batch["k"] == batch["k"][:, :1]).all()
         assert (np.diff(batch["x"], axis=1) == 3).all()
-    assert len(first(ub.generate(keyed).normalize("x", by="k").batch(4), 6)) == 6
+    assert len(first(ub.from_generator(keyed).normalize("x", by="k").batch(4), 6)) == 6
 
 
 def test_text_that_is_left_out_may_be_anything() -> None:
-    batches = first(ub.generate(rows).select("id").batch(4), 10)
+    batches = first(ub.from_generator(rows).columns("id").batch(4), 10)
     assert np.concatenate(batches).tolist() == list(range(40))
 
 
 @pytest.mark.parametrize("in_json", [True, False])
 def test_text_that_was_read_and_not_trained_on_travels_with_the_state(in_json: bool, tmp_path: Path) -> None:
-    stream = ub.generate(lambda: rows()).batch(4)
+    stream = ub.from_generator(lambda: rows()).batch(4)
     with ub.Feed(stream) as feed:
         batches = feed.batches()
         expected = [next(batches)["name"].tolist() for _ in range(6)]
@@ -130,7 +130,7 @@ def test_text_in_place_of_numbers_is_still_refused_and_the_advice_can_be_typed()
         yield np.array([1, 2])
 
     with (
-        ub.Feed(ub.generate(wrong).batch(4)) as feed,
+        ub.Feed(ub.from_generator(wrong).batch(4)) as feed,
         pytest.raises(ub.RowsError, match=r"is now int64 and was <U2\. Yield one dtype: \.astype\('str'\)"),
     ):
         next(feed.batches())

@@ -31,8 +31,8 @@ def rows() -> Any:
     return {"id": np.arange(ROWS), "x": np.ones((ROWS, 3), np.float32)}
 
 
-STREAM = ub.arrays(rows(), shuffle=False).batch(10)
-UNKNOWN = ub.arrays(rows(), shuffle=False).filter(lambda r: r["id"] < ROWS).batch(10)
+STREAM = ub.from_arrays(rows(), shuffle=False).batch(10)
+UNKNOWN = ub.from_arrays(rows(), shuffle=False).filter(lambda r: r["id"] < ROWS).batch(10)
 
 
 def feed(stream: ub.Stream = STREAM, **given: Any) -> ub.Feed:

@@ -106,7 +106,7 @@ def _chains() -> dict[str, Callable[[_At], ub.Stream]]:
             self.at()
             super().load_state_dict(state)
 
-    rows = ub.arrays(np.arange(60), shuffle=False)
+    rows = ub.from_arrays(np.arange(60), shuffle=False)
     return {
         "map": lambda at: rows.shuffle(20).map(lambda r: sure(at, r)).shuffle(9).batch(8),
         "map_rows": lambda at: rows.map_rows(lambda r: sure(at, r)).batch(8),
@@ -114,9 +114,9 @@ def _chains() -> dict[str, Callable[[_At], ub.Stream]]:
         "random_map": lambda at: rows.random_map(lambda r, rng: sure(at, r), group=9).shuffle(9).batch(8),
         "map after batch": lambda at: rows.shuffle(20).batch(8).map(lambda r: sure(at, r)),
         "random_map after batch": lambda at: rows.batch(8).random_map(lambda r, rng: sure(at, r)),
-        "generate": lambda at: ub.generate(start(at)).shuffle(9).batch(8),
-        "samples": lambda at: ub.samples(single(at)).shuffle(9).batch(8),
-        "state": lambda at: ub.generate(lambda: Loud(at)).shuffle(9).batch(8),
+        "generate": lambda at: ub.from_generator(start(at)).shuffle(9).batch(8),
+        "samples": lambda at: ub.from_samples(single(at)).shuffle(9).batch(8),
+        "state": lambda at: ub.from_generator(lambda: Loud(at)).shuffle(9).batch(8),
     }
 
 

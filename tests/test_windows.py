@@ -35,7 +35,9 @@ def test_windows_are_consecutive_rows_and_never_span_a_pass(length: int, stride:
 
 
 def test_leaves_of_any_shape_get_the_window_as_their_second_dimension() -> None:
-    (batch,) = first(ub.arrays({"x": np.zeros((20, 3, 2)), "y": np.arange(20)}, shuffle=False).windows(4).batch(5), 1)
+    (batch,) = first(
+        ub.from_arrays({"x": np.zeros((20, 3, 2)), "y": np.arange(20)}, shuffle=False).windows(4).batch(5), 1
+    )
     assert batch["x"].shape == (5, 4, 3, 2)
     assert batch["y"][2].tolist() == [2, 3, 4, 5]
 
@@ -45,7 +47,7 @@ def test_windows_never_span_a_gap() -> None:
         yield np.arange(5)
         yield np.arange(5, 7)
 
-    got = segments(ub.generate(some, passes=3).windows(3))
+    got = segments(ub.from_generator(some, passes=3).windows(3))
     assert [part.tolist() for part in got] == [[[i, i + 1, i + 2] for i in range(5)]] * 3
 
 
@@ -86,7 +88,7 @@ def test_keyed_windows_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and
 ) -> None:
     keys, length, stride, expire = given_
     rows = {"k": np.array(keys), "id": np.arange(len(keys))}
-    stream = ub.arrays(rows, shuffle=False, passes=passes).windows(length, stride=stride, by="k", expire=expire)
+    stream = ub.from_arrays(rows, shuffle=False, passes=passes).windows(length, stride=stride, by="k", expire=expire)
     got: list[Any] = []
     cursor: Any = None
     for turn in itertools.count():
@@ -126,14 +128,14 @@ def test_keys_that_come_and_go_keep_their_rows_apart() -> None:
     # Many keys, of which few come at a time, and text that becomes wider.
     keys = [f"k{'0' * (i // 1000)}{random.integers(0, 3) + i // 40 % 50}" for i in range(3_000)]
     rows = {"k": np.array(keys), "id": np.arange(3_000)}
-    stream = ub.arrays(rows, shuffle=False, passes=1).map(lambda r: {**r, "k": np.array(r["k"].tolist())})
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).map(lambda r: {**r, "k": np.array(r["k"].tolist())})
     for expire in (None, 500, 2_500):
         assert drain(stream.windows(4, by="k", expire=expire), 7) == by_hand(keys, 4, 1, expire)
 
 
 def test_nan_is_a_key_like_any_other() -> None:
     rows = {"k": np.array([1.0, np.nan, 1.0, np.nan, np.nan]), "id": np.arange(5)}
-    stream = ub.arrays(rows, shuffle=False, passes=1).windows(2, by="k")
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).windows(2, by="k")
     for size in (1, 5):
         assert drain(stream, size) == [[0, 2], [1, 3], [3, 4]]
 
@@ -145,7 +147,7 @@ def test_what_is_no_key_of_a_row_is_refused() -> None:
         ({"k": np.zeros((3, 2)), "id": np.arange(3)}, r"rows of shape \(2,\).*one key in each row"),
     ):
         with pytest.raises(RowsError, match=sentence):
-            first(ub.arrays(rows).windows(2, by="k").batch(1), 1)
+            first(ub.from_arrays(rows).windows(2, by="k").batch(1), 1)
 
 
 @pytest.mark.parametrize(("expire", "most"), [(None, 1_001), (50, 51)])
@@ -153,7 +155,7 @@ def test_silent_keys_and_ever_new_ones_are_let_go_of_once_expired(expire: int | 
     rows = {"k": np.arange(20_000), "id": np.arange(20_000)}
     if expire is None:
         rows["k"] %= 1_000  # for ever, so not ever-new ones
-    stream = ub.arrays(rows, shuffle=False, passes=1).windows(3, stride=400, by="k", expire=expire)
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).windows(3, stride=400, by="k", expire=expire)
     top: Any = stream.open(block_rows=7).top
     with contextlib.closing(top), contextlib.suppress(EndOfStream):
         while True:
@@ -166,7 +168,9 @@ def test_silent_keys_and_ever_new_ones_are_let_go_of_once_expired(expire: int | 
 
 def test_the_first_key_that_is_forgotten_is_said_and_all_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     keys = np.array([7, *[8] * 400, 7, 7, *[9] * 400, 7, 7])
-    stream = ub.arrays({"k": keys, "id": np.arange(len(keys))}, shuffle=False, passes=1).windows(2, by="k", expire=300)
+    stream = ub.from_arrays({"k": keys, "id": np.arange(len(keys))}, shuffle=False, passes=1).windows(
+        2, by="k", expire=300
+    )
     with ub.Feed(stream.batch(1)) as feed:
         got = [batch["id"][0].tolist() for batch in feed.batches() if batch["k"][0, 0] == 7]
         assert got == [[401, 402], [803, 804]]
@@ -185,21 +189,23 @@ def test_how_long_a_key_is_remembered_is_shown_though_it_was_not_given() -> None
 def test_keys_of_any_dtype_are_told_apart(dtype: str) -> None:
     keys = [0, 1, 0, 1, 1, 0, 0, 1]
     rows = {"k": np.array(keys).astype(dtype), "id": np.arange(8)}
-    stream = ub.arrays(rows, shuffle=False, passes=1).windows(3, by="k")
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).windows(3, by="k")
     assert drain(stream, 3) == by_hand(keys, 3, 1, None)
     assert_resumes(stream.batch(1), 3)
 
 
 def test_no_time_is_a_key_like_any_other() -> None:
     keys = np.array(["NaT", "2020-01-01", "NaT", "2020-01-01"], "datetime64[s]")
-    stream = ub.arrays({"k": keys, "id": np.arange(4)}, shuffle=False, passes=1).windows(2, by="k")
+    stream = ub.from_arrays({"k": keys, "id": np.arange(4)}, shuffle=False, passes=1).windows(2, by="k")
     assert drain(stream, 3) == [[0, 2], [1, 3]]
 
 
 def test_what_a_cursor_refers_to_is_never_written_again() -> None:
     random = np.random.default_rng(0)
     rows = {"k": random.integers(0, 200, 6_000), "id": np.arange(6_000)}
-    top: Any = ub.arrays(rows, shuffle=False, passes=1).windows(4, stride=2, by="k", expire=900).open(block_rows=50).top
+    top: Any = (
+        ub.from_arrays(rows, shuffle=False, passes=1).windows(4, stride=2, by="k", expire=900).open(block_rows=50).top
+    )
     cursors, texts = [], []
     with contextlib.closing(top), contextlib.suppress(EndOfStream):
         while True:

@@ -58,7 +58,7 @@ def numbers(directory: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "stream", [lambda: table().shuffle(20).batch(4).prefetch(2), lambda: ub.generate(once).batch(4)]
+    "stream", [lambda: table().shuffle(20).batch(4).prefetch(2), lambda: ub.from_generator(once).batch(4)]
 )
 def test_what_is_trained_meanwhile_is_not_in_the_checkpoint(
     stream: Callable[[], ub.Stream], gate: Gate, tmp_path: Path
@@ -133,7 +133,7 @@ def test_a_state_that_cannot_be_saved_is_refused_at_once(gate: Gate, tmp_path: P
 
 
 def test_closing_waits_for_what_is_written(gate: Gate, tmp_path: Path) -> None:
-    with ub.Feed(ub.generate(once).batch(4)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(4)) as feed:
         train(feed, 3)
         feed.save(tmp_path, wait=False)
         assert gate.reached.wait(WAIT)
@@ -156,7 +156,7 @@ def test_a_failure_is_raised_once_by_what_comes_next_and_the_older_one_is_whole(
     then: str, gate: Gate, tmp_path: Path
 ) -> None:
     gate.open.set()
-    feed = ub.Feed(ub.generate(once).batch(4))
+    feed = ub.Feed(ub.from_generator(once).batch(4))
     train(feed, 2)
     feed.save(tmp_path)
     gate.failure = CheckpointError("Step 4 was not saved: No space left on device.")
@@ -184,7 +184,7 @@ def test_a_failure_is_raised_once_by_what_comes_next_and_the_older_one_is_whole(
 
 def test_rows_that_the_older_checkpoint_needs_stay_where_the_newer_one_failed(gate: Gate, tmp_path: Path) -> None:
     gate.open.set()
-    with ub.Feed(ub.generate(once).batch(4)) as feed:
+    with ub.Feed(ub.from_generator(once).batch(4)) as feed:
         train(feed, 2)
         feed.save(tmp_path, keep=1)
         gate.failure = CheckpointError("It was not saved.")
@@ -213,7 +213,7 @@ def test_an_error_in_the_block_is_raised_and_what_could_not_be_written_is_said(
 
 SCRIPT = """
 import sys, numpy as np, unbounded as ub
-feed = ub.Feed(ub.arrays(np.arange(100)).batch(4))
+feed = ub.Feed(ub.from_arrays(np.arange(100)).batch(4))
 next(iter(feed.batches())); feed.trained()
 feed.save(sys.argv[1], state=np.zeros(3_000_000), wait=False)
 {end}

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 - in the order in which a user meets them
-    "arrays",
-    "generate",
-    "samples",
-    "machine",
+    "from_arrays",
+    "from_generator",
+    "from_samples",
+    "from_machine",
     "from_source",
     "mix",
     "Stream",

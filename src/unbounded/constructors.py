@@ -17,8 +17,8 @@ from unbounded.stages.mix import Ends, Silence, Weights, described
 from unbounded.stream import Stream
 
 
-@checked("ub.arrays(rows, shuffle=True, seed=0, passes=None)", "Rows are one tree: ub.arrays((x, y)).")
-def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
+@checked("ub.from_arrays(rows, shuffle=True, seed=0, passes=None)", "Rows are one tree: ub.from_arrays((x, y)).")
+def from_arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
     """Finite rows in memory, repeated for ever: a new order in each pass.
 
     The order takes no memory, and any position is reached at once.
@@ -37,15 +37,15 @@ def arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | Non
         TypeError: for what is no array, such as a data set, a path or a generator; the sentence says what to write.
 
     >>> import numpy as np, unbounded as ub
-    >>> stream = ub.arrays((np.zeros((10, 3)), np.ones(10))).batch(4)
+    >>> stream = ub.from_arrays((np.zeros((10, 3)), np.ones(10))).batch(4)
     >>> [leaf.shape for leaf in stream.batch_at(0)]
     [(4, 3), (4,)]
     """
-    return Stream(SourcePart(Arrays(given.as_arrays(rows, "ub.arrays()"), shuffle, seed, passes)))
+    return Stream(SourcePart(Arrays(given.as_arrays(rows, "ub.from_arrays()"), shuffle, seed, passes)))
 
 
-@checked("ub.generate(fn, passes=None)")
-def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+@checked("ub.from_generator(fn, passes=None)")
+def from_generator(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
     """Rows that a generator function yields, any number at a time, for ever.
 
     How exactly it resumes is up to the function. One with a parameter named `start` is called with the number
@@ -70,17 +70,17 @@ def generate(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> 
     ...     while True:
     ...         yield np.arange(start, start + 5)
     ...         start += 5
-    >>> ub.generate(numbers).batch(4).batch_at(1000)
+    >>> ub.from_generator(numbers).batch(4).batch_at(1000)
     array([4000, 4001, 4002, 4003])
     """
     return Stream(SourcePart(Generator(fn, passes)))
 
 
-@checked("ub.samples(fn, passes=None)")
-def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+@checked("ub.from_samples(fn, passes=None)")
+def from_samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
     """Rows that a generator function yields one at a time, for ever.
 
-    As `generate`, but each value is a single sample: a tree of arrays or numbers without a first dimension
+    As `from_generator`, but each value is a single sample: a tree of arrays or numbers without a first dimension
     for the row.
 
     >>> import unbounded as ub
@@ -88,14 +88,14 @@ def samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> S
     ...     while True:
     ...         yield {"x": start, "y": start**2}
     ...         start += 1
-    >>> ub.samples(squares).select(x="x", y="y").batch(3).batch_at(1)
+    >>> ub.from_samples(squares).columns(x="x", y="y").batch(3).batch_at(1)
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
     return Stream(SourcePart(Generator(fn, passes, single=True)))
 
 
-@checked("ub.machine(rate=10.0)")
-def machine(*, rate: float = 10.0) -> Stream:
+@checked("ub.from_machine(rate=10.0)")
+def from_machine(*, rate: float = 10.0) -> Stream:
     """This computer's own vitals, live: for trying things on data that is real and never ends. Needs psutil.
 
     Rows are dicts of columns, each of shape (rows,): `time` (float64, seconds since 1970) and, in float32,
@@ -107,8 +107,8 @@ def machine(*, rate: float = 10.0) -> Stream:
             is counted.
 
     >>> import unbounded as ub
-    >>> print(ub.machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))
-    machine().windows(32).replay(1000, reuse=16).batch(32)
+    >>> print(ub.from_machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))
+    from_machine().windows(32).replay(1000, reuse=16).batch(32)
     """
     return Stream(SourcePart(Machine(rate)))
 
@@ -152,7 +152,7 @@ def mix(
         TypeError: for what is no stream.
 
     >>> import numpy as np, unbounded as ub
-    >>> old, new = (ub.arrays(np.full(100, value)) for value in (0, 1))
+    >>> old, new = (ub.from_arrays(np.full(100, value)) for value in (0, 1))
     >>> stream = ub.mix({"old": old, "new": new}, weights={"old": 0.25, "new": 0.75}).batch(1024)
     >>> np.bincount(stream.batch_at(10**6)).tolist()
     [256, 768]

@@ -13,7 +13,7 @@ from unbounded.core.node import CannotTell, Cursor
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
-from unbounded.stages.map import Filter, Map, MapRows, Select
+from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.random_map import RandomMap
@@ -33,7 +33,7 @@ class Lookup(Chain):
                 to a row come before.
 
         >>> import numpy as np, unbounded as ub
-        >>> ub.arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
+        >>> ub.from_arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
         array([0, 1, 2, 3])
         """
         return self.run_at(check.at_least(0, step, "batch_at(step)")).items[0]
@@ -90,7 +90,7 @@ class Lookup(Chain):
             LookupError: where the stream can't tell.
 
         >>> import numpy as np, unbounded as ub
-        >>> stream = ub.arrays(np.arange(100), seed=7).shuffle(30).batch(8)
+        >>> stream = ub.from_arrays(np.arange(100), seed=7).shuffle(30).batch(8)
         >>> 42 in stream.batch_at(stream.step_of(42))
         True
         """
@@ -156,7 +156,7 @@ class Lookup(Chain):
         if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # A stage that changes rows keeps its place: the random choices of those after it are keyed by theirs.
-        changes = (Map, MapRows, RandomMap, Select)
+        changes = (Map, MapRows, RandomMap, Columns)
         kept = tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
         head = self._head
         if isinstance(head, Mix):

@@ -20,7 +20,7 @@ from unbounded.feed.waiting import Waiting
 from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
 from unbounded.stages.keys import EXPIRE
-from unbounded.stages.map import Filter, Map, MapRows, Select
+from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.prefetch import Buffer, Overflow, Prefetch
 from unbounded.stages.random_map import RandomMap
@@ -49,7 +49,7 @@ class Stream(Lookup):
     gives a new one. `batch` is the last word that changes rows; only `map`, `random_map` and `prefetch` may
     follow it.
 
-    Sources make streams: `unbounded.arrays`, `generate`, `samples`, `machine`.
+    Sources make streams: `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_machine`.
     """
 
     # -- the words -----------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Stream(Lookup):
                 functions that release the GIL, as most of NumPy does on large arrays.
 
         >>> import numpy as np, unbounded as ub
-        >>> ub.arrays(np.arange(4), shuffle=False).map(lambda rows: rows * 10).batch(2).batch_at(1)
+        >>> ub.from_arrays(np.arange(4), shuffle=False).map(lambda rows: rows * 10).batch(2).batch_at(1)
         array([20, 30])
         """
         return self._then(Map(fn, workers))
@@ -96,7 +96,7 @@ class Stream(Lookup):
         >>> import numpy as np, unbounded as ub
         >>> def noisy(rows, rng):
         ...     return rows + rng.normal(size=rows.shape)
-        >>> stream = ub.arrays(np.zeros(8)).random_map(noisy).batch(4)
+        >>> stream = ub.from_arrays(np.zeros(8)).random_map(noisy).batch(4)
         >>> bool((stream.batch_at(5) == stream.batch_at(5)).all())
         True
         """
@@ -112,16 +112,16 @@ class Stream(Lookup):
         """
         return self._then(Filter(fn))
 
-    @checked(".select(x, y, weight)")
-    def select(self, x: Any, y: Any = None, weight: Any = None) -> Stream:
-        """Columns of a dict as what `fit` takes: x, or (x, y), or (x, y, weight).
+    @checked(".columns(x, y, sample_weight)")
+    def columns(self, x: Any, y: Any = None, sample_weight: Any = None) -> Stream:
+        """Columns of a dict as what `fit` takes: x, or (x, y), or (x, y, sample_weight).
 
         Args:
             x: the name of a column; or a list or dict of names, nested as the model's inputs are.
             y: the same for the targets.
-            weight: the name of the column of sample weights.
+            sample_weight: the name of the column of sample weights.
         """
-        return self._then(Select(x, y, weight))
+        return self._then(Columns(x, y, sample_weight))
 
     @checked(".shuffle(rows, seed=0)")
     def shuffle(self, rows: int, *, seed: int = 0) -> Stream:
@@ -164,7 +164,7 @@ class Stream(Lookup):
 
         >>> import numpy as np, unbounded as ub
         >>> rows = {"id": np.array([7, 8, 7, 8, 7]), "x": np.arange(5)}
-        >>> ub.arrays(rows, shuffle=False).windows(2, by="id").batch(3).peek()["x"]
+        >>> ub.from_arrays(rows, shuffle=False).windows(2, by="id").batch(3).peek()["x"]
         array([[0, 2],
                [1, 3],
                [2, 4]])
@@ -211,7 +211,7 @@ class Stream(Lookup):
                 from there: the rows before are drawn as all others while they are in the buffer, and less often.
 
         >>> import numpy as np, unbounded as ub
-        >>> stream = ub.arrays(np.arange(1000), shuffle=False).replay(100, reuse=16, start_after=100).batch(50)
+        >>> stream = ub.from_arrays(np.arange(1000), shuffle=False).replay(100, reuse=16, start_after=100).batch(50)
         >>> uses = np.bincount(np.concatenate([stream.batch_at(step) for step in range(100)]))
         >>> int(uses[0]), int(uses.max())
         (0, 18)
@@ -268,7 +268,7 @@ class Stream(Lookup):
         that is at work, use `Feed.peek`.
 
         >>> import numpy as np, unbounded as ub
-        >>> ub.arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
+        >>> ub.from_arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
         {'x': array([0., 1., 2.])}
         """
         self.check_gives_rows()
@@ -294,7 +294,7 @@ class Stream(Lookup):
         """The shapes and dtypes of the first batch, each with the batch's rows first; it looks as `peek` does.
 
         >>> import numpy as np, unbounded as ub
-        >>> ub.arrays({"x": np.zeros((6, 2)), "y": np.arange(6)}).select("x", "y").batch(3).shapes()
+        >>> ub.from_arrays({"x": np.zeros((6, 2)), "y": np.arange(6)}).columns("x", "y").batch(3).shapes()
         (float64[3, 2], int64[3])
         """
         return trees.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())

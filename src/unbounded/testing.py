@@ -206,7 +206,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
         AssertionError: naming the step that went on wrongly.
 
     >>> import numpy as np, unbounded as ub
-    >>> assert_resumes(ub.arrays(np.arange(50)).shuffle(20).batch(8), steps=10)
+    >>> assert_resumes(ub.from_arrays(np.arange(50)).shuffle(20).batch(8), steps=10)
     """
     live = _is_live(stream)
     with Feed(stream, on_nan="pass", runtime=_EveryState()) as feed:

@@ -94,7 +94,7 @@ def count_checked(rows: Tree, what: str) -> int:
         if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
             raise RowsError(
                 f"{what}: {name(path)} has no rows (it is {_kind(leaf)}). Expected arrays whose first dimension "
-                "is the row: give one row as an array of length 1, or use ub.samples for a function that "
+                "is the row: give one row as an array of length 1, or use ub.from_samples for a function that "
                 "yields single samples."
             )
         if first is None:

@@ -71,7 +71,7 @@ VITALS = (
     Column("net_in", "B/s", least=1e6, bursts=True),
     Column("net_out", "B/s", least=1e6, bursts=True),
 )
-"""The columns of ``ub.machine()`` beside ``time``, in order."""
+"""The columns of ``ub.from_machine()`` beside ``time``, in order."""
 
 
 def scaled(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:

@@ -192,7 +192,7 @@ class Form:
 
 
 def in_form(reading: Reading, form: Form) -> Callable[..., Iterator[Rows]]:
-    """A function's readings in the detector's form, as `ub.generate` takes them.
+    """A function's readings in the detector's form, as `ub.from_generator` takes them.
 
     Args:
         reading: the function.

@@ -66,7 +66,7 @@ def readings(source: str, *, rate: float = 10.0, known: Sequence[Column] = (), a
     """
     if source in ("machine:", "machine"):
         read_counters(0.0)  # says at once what is to be installed, where something is
-        return Readings("machine:", VITALS, ub.machine(rate=rate).map(vitals))
+        return Readings("machine:", VITALS, ub.from_machine(rate=rate).map(vitals))
     path, colon, name = source.rpartition(":")
     if colon and path.endswith(".py"):
         return _of_function(source, Reading(load(Path(path), name), source), tuple(known), axis)
@@ -78,7 +78,7 @@ def readings(source: str, *, rate: float = 10.0, known: Sequence[Column] = (), a
 
 
 def vitals(rows: Mapping[str, np.ndarray]) -> Rows:
-    """Rows of `ub.machine()` in the detector's form.
+    """Rows of `ub.from_machine()` in the detector's form.
 
     Args:
         rows: its columns, each [rows].
@@ -122,7 +122,7 @@ def _of_function(source: str, reading: Reading, known: tuple[Column, ...], axis:
         first = reading.first()
         columns = known or _columns_of(first, source)
         axis = axis or _axis_of(first, reading)
-    stream = ub.generate(in_form(reading, Form(columns, source, remarks)))
+    stream = ub.from_generator(in_form(reading, Form(columns, source, remarks)))
     return Readings(source, columns, stream, axis, remarks)
 
 

@@ -43,7 +43,7 @@ class EpochRun:
         number: the epoch's number, from 0, counted from the run's beginning.
 
     >>> import numpy as np, unbounded as ub
-    >>> with ub.Feed(ub.arrays(np.arange(10), shuffle=False).batch(2), epoch=ub.Epoch(steps=3)) as feed:
+    >>> with ub.Feed(ub.from_arrays(np.arange(10), shuffle=False).batch(2), epoch=ub.Epoch(steps=3)) as feed:
     ...     for epoch in feed.epochs(2):
     ...         for batch in epoch:
     ...             print(epoch.number, batch)

@@ -60,7 +60,7 @@ class Feed(Loops):
             them.
 
     >>> import numpy as np, unbounded as ub
-    >>> feed = ub.Feed(ub.arrays(np.arange(10), shuffle=False).batch(4), epoch=ub.Epoch(steps=2))
+    >>> feed = ub.Feed(ub.from_arrays(np.arange(10), shuffle=False).batch(4), epoch=ub.Epoch(steps=2))
     >>> for epoch in feed.epochs(2):
     ...     for batch in epoch:
     ...         print(epoch.number, batch)
@@ -89,7 +89,7 @@ class Feed(Loops):
     ) -> None:
         if not isinstance(stream, Stream):
             raise TypeError(
-                f"Feed() was given {type(stream).__name__}. Expected a stream, such as ub.arrays(…).batch(32)."
+                f"Feed() was given {type(stream).__name__}. Expected a stream, such as ub.from_arrays(…).batch(32)."
             )
         if confirm not in ("auto", "manual"):
             raise ValueError(f"Feed(confirm={confirm!r}): expected 'auto' or 'manual'.")
@@ -136,7 +136,7 @@ class Feed(Loops):
         >>> def sensor():
         ...     while True:
         ...         yield np.zeros(8)
-        >>> stream = ub.generate(sensor).batch(4)
+        >>> stream = ub.from_generator(sensor).batch(4)
         >>> with ub.Feed(stream) as training, ub.Feed(stream) as validation:
         ...     validation.sharing() == [training]
         True
@@ -276,7 +276,7 @@ class Feed(Loops):
         is none.
 
         >>> import tempfile, numpy as np, unbounded as ub
-        >>> stream = ub.arrays(np.arange(100)).batch(8)
+        >>> stream = ub.from_arrays(np.arange(100)).batch(8)
         >>> folder = tempfile.mkdtemp()
         >>> with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
         ...     for epoch in feed.epochs(1):

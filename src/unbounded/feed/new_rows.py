@@ -20,7 +20,7 @@ from unbounded.core.node import Context, Node
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
 from unbounded.stages.batch import Batch
-from unbounded.stages.map import Filter, Map, MapRows, Select
+from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.prefetch import Buffer, Prefetch
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.replay import Replay
@@ -75,7 +75,7 @@ class NewRowsOf:
                 continue
             if isinstance(stage, Finite):
                 yield None
-            elif isinstance(stage, Map | MapRows | Filter | Select):
+            elif isinstance(stage, Map | MapRows | Filter | Columns):
                 one = replace(stage, workers=0) if isinstance(stage, Map) else stage
                 # It is only asked to change rows, and pulls none.
                 node = one.open(cast(Node, None), Context(self._feed.runtime))

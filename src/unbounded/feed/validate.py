@@ -23,7 +23,7 @@ def bad_rows(flight: InFlight) -> dict[int, int]:
             if leaf.dtype.hasobject:
                 raise RowsError(
                     f"{trees.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
-                    "Expected a numeric dtype: convert it with .map(), or leave it out with .select()."
+                    "Expected a numeric dtype: convert it with .map(), or leave it out with .columns()."
                 )
     if not any(finite_rows.first_non_finite(part) for part in run.parts):
         return {}

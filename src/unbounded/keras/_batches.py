@@ -13,8 +13,10 @@ from unbounded.core.trees import Tree
 from unbounded.feed.epoch import Epoch
 
 _INSTEAD = {
-    "y": "Put the targets into the batches: .select(x=…, y=…), or yield (x, y).",
-    "sample_weight": "Put the weights into the batches: .select(x=…, y=…, weight=…), or yield (x, y, weight).",
+    "y": "Put the targets into the batches: .columns(x=…, y=…), or yield (x, y).",
+    "sample_weight": (
+        "Put the weights into the batches: .columns(x=…, y=…, sample_weight=…), or yield (x, y, sample_weight)."
+    ),
     "class_weight": "It weighs what is trained on, and there is no training here.",
     "batch_size": "The stream says it: .batch(n).",
 }

@@ -62,7 +62,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         >>> for epochs in (2, 3):
         ...     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         ...     model.compile(optimizer="sgd", loss="mse")
-        ...     stream = ub.arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
+        ...     stream = ub.from_arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
         ...     with ub.keras.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
         ...         history = model.fit(
         ...             feed, epochs=epochs, verbose=0, callbacks=[ub.keras.Checkpoint(feed, folder)]

@@ -21,7 +21,7 @@ from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed as CoreFeed
 from unbounded.feed.stats import Stats
 from unbounded.keras import _adapters, _batches, _fit, internals
-from unbounded.keras._rounds import EachRound, Rounds
+from unbounded.keras._rounds import Rounds, Validation
 from unbounded.stages.stage import Guarantee
 from unbounded.stream import Stream
 
@@ -42,7 +42,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         stream: batches that are `(x, y)`, `(x, y, sample_weight)` or x alone: each an array of shape (rows, …),
             or a tuple, list or dict of such.
         epoch: how much an epoch is; None leaves it to `steps_per_epoch`, or to the stream's declared end.
-        each_round: of validation: "same" shows the same batches each time, "next" those that follow.
+        validation: of validation: "same" shows the same batches each time, "next" those that follow.
         require: the weakest guarantee that will do.
         on_nan: "raise" refuses a batch with a NaN or an infinity in it, "pass" lets it through and counts it, "skip"
             leaves such rows out before they are batched.
@@ -57,7 +57,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         >>> import keras, numpy as np, unbounded as ub
         >>> model = keras.Sequential([keras.layers.Dense(1)])
         >>> model.compile(optimizer="sgd", loss="mse")
-        >>> stream = ub.arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
+        >>> stream = ub.from_arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
         >>> with ub.keras.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
         ...     history = model.fit(feed, epochs=2, verbose=0)
         ...     print(feed.steps, feed.position)
@@ -69,15 +69,15 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         stream: Stream,
         epoch: Epoch | None = None,
         *,
-        each_round: EachRound = "same",
+        validation: Validation = "same",
         require: Guarantee | None = None,
         on_nan: Literal["raise", "pass", "skip"] = "raise",
         show: Sequence[str] = ("waiting",),
         runtime: Runtime = SYSTEM,
     ) -> None:
         super().__init__()
-        if each_round not in ("same", "next"):
-            raise ValueError(f"Feed(each_round={each_round!r}): expected 'same' or 'next'.")
+        if validation not in ("same", "next"):
+            raise ValueError(f"Feed(validation={validation!r}): expected 'same' or 'next'.")
         if isinstance(show, str):
             raise TypeError(f"Feed(show={show!r}): expected a sequence of names, such as ({show!r},).")
 
@@ -100,7 +100,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         """What happened in the epoch that ended last; its text says "1,000 batches × 32 = 32,000 rows"."""
         self.updates: tuple[weakref.ref[Any], int] | None = None
         """The model of the last `fit`, and by how much its optimizer's count was ahead of the feed's."""
-        self._make_rounds: Callable[[], Rounds] = lambda: Rounds(core(), each_round)
+        self._make_rounds: Callable[[], Rounds] = lambda: Rounds(core(), validation)
         self._rounds: Rounds | None = None
 
     # -- what a user asks of it ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from unbounded.feed.feed import Feed
 from unbounded.keras import _length
 from unbounded.keras.internals import Role
 
-EachRound = Literal["same", "next"]
+Validation = Literal["same", "next"]
 
 _ASKED = {
     "validation": "validation_steps",
@@ -27,18 +27,18 @@ class Rounds:
 
     Args:
         feed: a core feed of its own for the rounds, that confirms by hand.
-        each_round: "same" shows the same batches in each round, "next" goes on where the last one ended.
+        validation: "same" shows the same batches in each round, "next" goes on where the last one ended.
     """
 
-    def __init__(self, feed: Feed, each_round: EachRound) -> None:
+    def __init__(self, feed: Feed, validation: Validation) -> None:
         self.feed = feed
-        self.each_round = each_round
+        self.validation = validation
         self._epoch = feed.epoch
         self._begun = False
         self._state: Any = None  # where the round began
         self.number = 0
         """How many rounds have been seen to their end."""
-        if each_round == "same":
+        if validation == "same":
             self._state = feed.plain_state()
             # What follows its beginning is wanted again, so a source that can't go back must keep it.
             feed.hold()
@@ -63,14 +63,14 @@ class Rounds:
                 "The feed never ends, and nothing says how much of it makes a round. Give "
                 f"Feed(stream, epoch=ub.Epoch(steps=100)), or {_ASKED[role]}=100."
             )
-        if self.each_round == "same" or self._begun:
+        if self.validation == "same" or self._begun:
             self.back()
         return _length.epoch_steps(self.feed)[1]
 
     def begin(self, steps: int | None, role: Role) -> int | None:
         """A round begins; says how many steps it has, where that is known."""
         length = self.length(steps, role)
-        if self.each_round == "next":
+        if self.validation == "next":
             self._state = self.feed.plain_state()
         self._begun = True
         self.feed.resume()
@@ -91,8 +91,8 @@ class Rounds:
             return 0
         if not there and not feed.outstanding and not feed.interrupted and not feed.epoch_over:
             raise StreamError(
-                'The stream of a feed with each_round="next" has ended: there is no next round. Declare more '
-                'passes, or use each_round="same".'
+                'The stream of a feed with validation="next" has ended: there is no next round. Declare more '
+                'passes, or use validation="same".'
             )
         return there
 
@@ -111,7 +111,7 @@ class Rounds:
 
     def settle(self) -> None:
         """Stand where the next round begins, between two of them."""
-        if self.each_round == "same" or self._begun:
+        if self.validation == "same" or self._begun:
             self.back()
 
     def moved(self) -> None:

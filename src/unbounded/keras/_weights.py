@@ -36,7 +36,7 @@ def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
         ...     return keras.Sequential([keras.layers.Dense(1)])
         >>> model, folder = make(), tempfile.mkdtemp()
         >>> model.compile(optimizer="sgd", loss="mse")
-        >>> stream = ub.arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
+        >>> stream = ub.from_arrays((np.ones((10, 3)), np.ones((10, 1)))).batch(4)
         >>> with ub.keras.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
         ...     history = model.fit(feed, verbose=0, callbacks=[ub.keras.Checkpoint(feed, folder)])
         >>> served = make()

@@ -69,7 +69,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile(optimizer="sgd", loss="mse")
         >>> x = np.random.default_rng(0).random((100, 3), "float32")
-        >>> stream = ub.arrays((x, x.sum(1, keepdims=True))).shuffle(50).batch(10)
+        >>> stream = ub.from_arrays((x, x.sum(1, keepdims=True))).shuffle(50).batch(10)
         >>> with ub.keras.Feed(stream, epoch=ub.Epoch(steps=10)) as feed:
         ...     tested = ub.keras.Prequential(feed, metrics=["mae"], last=20)
         ...     history = model.fit(feed, epochs=2, verbose=0, callbacks=[tested])

@@ -38,7 +38,7 @@ class Simulation(Runtime):
         >>> simulation = Simulation(seed=7)
         >>> seen = []
         >>> def process():
-        ...     stream = ub.arrays(np.arange(6), passes=1).map(lambda rows: rows * 2, workers=2).batch(3)
+        ...     stream = ub.from_arrays(np.arange(6), passes=1).map(lambda rows: rows * 2, workers=2).batch(3)
         ...     with ub.Feed(stream, runtime=simulation) as feed:
         ...         seen.extend(batch.tolist() for batch in feed.batches())
         >>> simulation.run(process)

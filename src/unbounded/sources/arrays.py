@@ -21,28 +21,28 @@ _AHEAD = 1 << 16  # rows whose places are computed at once
 
 @dataclass(frozen=True)
 class Arrays:
-    """See `unbounded.arrays`."""
+    """See `unbounded.from_arrays`."""
 
     rows: Tree = field(repr=False)
     shuffle: bool = True
     seed: int = 0
     passes: int | None = None
-    word = "arrays"
+    word = "from_arrays"
     replayable = True
     any_thread = True  # see `Inline`
 
     def __post_init__(self) -> None:
         check.yes_or_no(
             self.shuffle,
-            f"arrays(shuffle={self.shuffle!r})",
+            f"from_arrays(shuffle={self.shuffle!r})",
             "The order of a pass is drawn over all rows; a buffer that shuffles some at a time is .shuffle(rows).",
         )
-        rows = trees.as_rows(self.rows, "arrays()")
+        rows = trees.as_rows(self.rows, "from_arrays()")
         if trees.count(rows) == 0:
-            raise RowsError("arrays() was given zero rows. Expected at least one: there is nothing to repeat.")
+            raise RowsError("from_arrays() was given zero rows. Expected at least one: there is nothing to repeat.")
         if self.passes is not None:
-            check.positive(self.passes, "arrays(passes=n)")
-        object.__setattr__(self, "seed", check.seed(self.seed, "arrays(seed=n)"))
+            check.positive(self.passes, "from_arrays(passes=n)")
+        object.__setattr__(self, "seed", check.seed(self.seed, "from_arrays(seed=n)"))
         object.__setattr__(self, "rows", rows)
 
     def rows_per_pass(self) -> int:
@@ -77,7 +77,7 @@ class Arrays:
     def position_at(self, row: int) -> JSON:
         """The position before row `row`, counted over all passes."""
         if self.passes is not None and row >= self.passes * self.rows_per_pass():
-            raise CannotTell(f"arrays(passes={self.passes}) ends before row {row:,}")
+            raise CannotTell(f"from_arrays(passes={self.passes}) ends before row {row:,}")
         return row
 
     def row_after(self, row: int, after: int) -> int:

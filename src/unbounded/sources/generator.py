@@ -60,7 +60,7 @@ class Generator:
     @property
     def word(self) -> str:
         """The word that the user wrote."""
-        return "samples" if self.single else "generate"
+        return "from_samples" if self.single else "from_generator"
 
     @property
     def _name(self) -> str:

@@ -63,12 +63,12 @@ def _check(leaf: Any, what: str, path: str) -> None:
     if hasattr(leaf, "tensors"):
         raise TypeError(
             f"{what} was given a {name} {_at(path)}in place of arrays. Give those that it holds: "
-            "ub.arrays(dataset.tensors)."
+            "ub.from_arrays(dataset.tensors)."
         )
     if callable(leaf) or hasattr(leaf, "__next__"):
         raise TypeError(
             f"{what} was given a {name} {_at(path)}in place of an array. Rows that a function makes are "
-            "ub.generate(fn), or ub.samples(fn) where it yields one at a time."
+            "ub.from_generator(fn), or ub.from_samples(fn) where it yields one at a time."
         )
     if (
         hasattr(leaf, "__getitem__")
@@ -78,7 +78,7 @@ def _check(leaf: Any, what: str, path: str) -> None:
         raise TypeError(
             f"{what} was given a {name} {_at(path)}in place of an array. Rows of a data set that is read one by one "
             "come from a generator with a parameter start, that yields dataset[start % len(dataset)] and counts start "
-            "up: ub.samples(rows)."
+            "up: ub.from_samples(rows)."
         )
     if hasattr(leaf, "_stages") or hasattr(leaf, "tally"):
         raise TypeError(f"{what} was given a {name} {_at(path)}in place of an array. It has its rows already.")

@@ -27,7 +27,7 @@ class Form:
     """What the rows of one function must be, from the first of them on.
 
     Args:
-        word: what the user wrote, `generate` or `samples`.
+        word: what the user wrote, `from_generator` or `from_samples`.
         name: the function's name.
         single: whether it yields single samples.
         runtime: tells when rows arrived.
@@ -62,7 +62,7 @@ class Made:
                 f"{form.word}() called {form.name}(), which returned a {type(value).__name__}. Expected a function "
                 f"that yields {'one sample' if form.single else 'some rows'} after the other: "
                 "`yield` in place of `return`, in a loop."
-                + ("" if form.single else " For rows that are all there already, use ub.arrays.")
+                + ("" if form.single else " For rows that are all there already, use ub.from_arrays.")
             )
 
     @property

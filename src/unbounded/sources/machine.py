@@ -14,15 +14,17 @@ from unbounded.sources.vitals import read_vitals
 
 @dataclass(frozen=True)
 class Machine:
-    """See `unbounded.machine`."""
+    """See `unbounded.from_machine`."""
 
     rate: float = 10.0
-    word = "machine"
+    word = "from_machine"
     replayable = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.rate, (int, float)) and math.isfinite(self.rate) and self.rate > 0):
-            raise ValueError(f"machine(rate={self.rate!r}): expected readings a second, a number above 0, such as 10.")
+            raise ValueError(
+                f"from_machine(rate={self.rate!r}): expected readings a second, a number above 0, such as 10."
+            )
 
     def identity(self) -> JSON:
         return {"rate": self.rate}

@@ -1,4 +1,4 @@
-"""map, map_rows, filter and select: what becomes of rows that need nothing of the rows around them."""
+"""map, map_rows, filter and columns: what becomes of rows that need nothing of the rows around them."""
 
 from __future__ import annotations
 
@@ -148,38 +148,40 @@ class _Filter(Through):
 
 
 @dataclass(frozen=True)
-class Select(_OneToOne):
-    """See `Stream.select`."""
+class Columns(_OneToOne):
+    """See `Stream.columns`."""
 
     x: Any
     y: Any = None
-    weight: Any = None
-    word = "select"
+    sample_weight: Any = None
+    word = "columns"
 
     def __post_init__(self) -> None:
         if self.x is None:
-            raise ValueError("select() was given no x. Expected the name of a column, or a list or dict of names.")
-        for given, wanted in (("x", self.x), ("y", self.y), ("weight", self.weight)):
+            raise ValueError("columns() was given no x. Expected the name of a column, or a list or dict of names.")
+        for given, wanted in (("x", self.x), ("y", self.y), ("sample_weight", self.sample_weight)):
             if wanted is not None:
                 _check_names(wanted, given)
-        if self.y is None and self.weight is not None:
-            raise ValueError("select(weight=…) was given without y. Expected select(x=…, y=…, weight=…).")
+        if self.y is None and self.sample_weight is not None:
+            raise ValueError(
+                "columns(sample_weight=…) was given without y. Expected columns(x=…, y=…, sample_weight=…)."
+            )
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Select(upstream, self._pick)
+        return _Columns(upstream, self._pick)
 
     def _pick(self, rows: Tree) -> Tree:
         if not isinstance(rows, dict):
             raise RowsError(
-                f"select() was given rows that are a {type(rows).__name__}. Expected a dict of columns: it names "
+                f"columns() was given rows that are a {type(rows).__name__}. Expected a dict of columns: it names "
                 "them. Use .map(lambda rows: …) to pick parts of other rows."
             )
-        parts = [_column(rows, wanted) for wanted in (self.x, self.y, self.weight) if wanted is not None]
+        parts = [_column(rows, wanted) for wanted in (self.x, self.y, self.sample_weight) if wanted is not None]
         # A list on its own would be taken by fit for a tuple of x, y and weights.
         return parts[0] if len(parts) == 1 and not isinstance(parts[0], list) else tuple(parts)
 
 
-class _Select(Through):
+class _Columns(Through):
     def __init__(self, upstream: Node, pick: Callable[[Tree], Tree]) -> None:
         super().__init__(upstream)
         self._pick = pick
@@ -197,7 +199,7 @@ def _check_names(wanted: Any, given: str) -> None:
             _check_names(part, given)
     elif not isinstance(wanted, (str, int)) or isinstance(wanted, bool):
         raise TypeError(
-            f"select({given}=…) was given {wanted!r}. Expected the name of a column, or a list or dict of names."
+            f"columns({given}=…) was given {wanted!r}. Expected the name of a column, or a list or dict of names."
         )
 
 
@@ -207,5 +209,5 @@ def _column(rows: Mapping[Any, Tree], wanted: Any) -> Tree:
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         return [_column(rows, inner) for inner in wanted]
     if wanted not in rows:
-        raise RowsError(f"select() was asked for column {wanted!r}, and the rows have {', '.join(map(repr, rows))}.")
+        raise RowsError(f"columns() was asked for column {wanted!r}, and the rows have {', '.join(map(repr, rows))}.")
     return rows[wanted]

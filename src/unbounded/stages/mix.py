@@ -220,7 +220,7 @@ def _named(streams: Any) -> dict[str, Any]:
             )
         if not hasattr(stream, "branches"):
             raise TypeError(
-                f"mix() was given a {type(stream).__name__} for {name!r}. Expected a stream, such as ub.arrays(…)."
+                f"mix() was given a {type(stream).__name__} for {name!r}. Expected a stream, such as ub.from_arrays(…)."
             )
         if stream.batch_size is not None:
             raise ValueError(

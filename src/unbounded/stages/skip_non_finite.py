@@ -85,7 +85,7 @@ class _Finite(Through):
                 raise StreamError(
                     f"Each of the {rows:,} rows of a pass has a NaN or an infinity in it (the first is named in a "
                     "warning): on_nan='skip' leaves nothing to train on. Mend the rows with .map(), or leave the "
-                    "column out with .select()."
+                    "column out with .columns()."
                 )
             self._pass = (seen, left)
         self._seen, self._bad = seen, left

@@ -29,7 +29,7 @@ class Pending(Generic[T]):
     Example:
         >>> import tempfile, numpy as np, unbounded as ub
         >>> folder = tempfile.mkdtemp()
-        >>> with ub.Feed(ub.arrays(np.arange(100)).batch(8)) as feed:
+        >>> with ub.Feed(ub.from_arrays(np.arange(100)).batch(8)) as feed:
         ...     saving = feed.save(folder, state={"weights": np.zeros(3)}, wait=False)
         ...     path = saving.wait()  # a path: the checkpoint is on the disk
         >>> path.name
