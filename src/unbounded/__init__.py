@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unbounded import keras as keras
     from unbounded import testing as testing
-    from unbounded.constructors import arrays, from_source, generate, machine, mix, samples
+    from unbounded.constructors import from_arrays, from_generator, from_machine, from_samples, from_source, mix
     from unbounded.core.block import Boundary
     from unbounded.core.node import CannotTell, DataLoss, EndOfStream, StreamError
     from unbounded.core.trees import RowsError
@@ -58,7 +58,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
 ]
 
 _HOME = {
-    "constructors": ("arrays", "generate", "samples", "machine", "from_source", "mix"),
+    "constructors": ("from_arrays", "from_generator", "from_samples", "from_machine", "from_source", "mix"),
     "stream": ("Stream",),
     "feed.epoch": ("Epoch",),
     "feed.feed": ("Feed",),
