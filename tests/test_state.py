@@ -162,6 +162,65 @@ def test_numpy_alone_can_read_the_arrays() -> None:
         assert members["0"].tolist() == [1, 1, 1]
 
 
+class Pipe(io.RawIOBase):
+    """Gives a few bytes at a time, and can't go back."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._content.read(min(len(buffer), 1000))
+        buffer[: len(part)] = part
+        return len(part)
+
+
+FORMS = {
+    "c": np.arange(600.0).reshape(20, 30),
+    "fortran": np.asfortranarray(np.arange(600.0).reshape(20, 30)),
+    "strided": np.arange(600.0).reshape(20, 30)[::2, ::3],
+    "scalar": np.array(3.5),
+    "none": np.zeros((0, 4)),
+    "text": np.array(["a", "bcd"]),
+    "dates": np.array(["2026-11-25"], "M8[D]"),
+    "other order": np.arange(5, dtype=">i4"),
+    "fields": np.array([(1, 2.0)], dtype=[("\u00e9", int), ("b", float)]),
+    "nothing in it": np.array(["", ""]),
+}
+
+
+def test_a_file_is_read_from_front_to_back_without_going_back() -> None:
+    file = io.BytesIO()
+    write_tree(file, FORMS)
+    with np.load(io.BytesIO(file.getvalue()), allow_pickle=False) as members:
+        assert len(members.files) == len(FORMS) + 1
+    back = read_tree(Pipe(file.getvalue()))  # type: ignore[arg-type]
+    for name, array in FORMS.items():
+        assert back[name].dtype == array.dtype
+        assert back[name].shape == array.shape
+        assert back[name].tobytes() == array.tobytes()
+    some = read_tree(Pipe(file.getvalue()), only=[("text",), ("c",)])  # type: ignore[arg-type]
+    assert list(some) == ["text", "c"]
+
+
+def test_a_file_that_was_cut_off_anywhere_is_no_such_file() -> None:
+    file = io.BytesIO()
+    write_tree(file, {"a": np.arange(5), "b": [np.ones(3)]})
+    content = file.getvalue()
+    whole = 0
+    for n in range(len(content)):
+        try:
+            back = read_tree(io.BytesIO(content[:n]))
+        except npz.Malformed:
+            assert not whole
+        else:  # all but the end, where the directory is, which is not needed
+            whole += 1
+            assert back["b"][0].tolist() == [1, 1, 1]
+    assert 0 < whole < 400
+
+
 class Other:
     pass
 
