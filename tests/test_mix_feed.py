@@ -13,6 +13,7 @@ import pytest
 import unbounded as ub
 from helpers import Steps, first
 from test_mix import rows_of, tagged, two
+from unbounded.feed.describe import StreamChanged
 from unbounded.feed.stats import InputStats
 from unbounded.testing import Clock
 
@@ -175,6 +176,21 @@ def test_the_state_of_another_mix_is_refused_with_what_differs() -> None:
     ):
         with ub.Feed(other.batch(8)) as feed, pytest.raises(ValueError, match=sentence):
             feed.load_state_dict(given)
+
+
+def test_a_run_goes_on_with_other_weights_where_that_is_asked_for_and_with_other_streams_never() -> None:
+    with ub.Feed(two().batch(512)) as feed:
+        for _ in itertools.islice(feed.batches(), 3):
+            feed.trained()
+        state = feed.state_dict()
+    with ub.Feed(two(weights=[1, 1]).batch(512)) as feed:
+        with pytest.warns(StreamChanged, match=r"mix\(weights\)"):
+            feed.load_state_dict(state, accept_changes=True)
+        rest = list(itertools.islice(feed.batches(), 5))
+        assert np.bincount(np.concatenate([b["of"] for b in rest])[512:]).tolist() == [1024, 1024]
+    three = ub.mix({"old": tagged(0), "new": tagged(1, 70), "more": tagged(2)}).batch(512)
+    with ub.Feed(three) as feed, pytest.raises(ValueError, match="position does not fit"), pytest.warns(StreamChanged):
+        feed.load_state_dict(state, accept_changes=True)
 
 
 def test_random_choices_of_two_branches_are_unrelated() -> None:

@@ -82,6 +82,15 @@ def test_rows_that_wait_for_their_source_travel_with_a_state(tmp_path: Path) -> 
     assert seen == sorted(seen)
 
 
+def test_rows_of_each_source_are_forgotten_once_they_are_trained() -> None:
+    live = [once(value, itertools.count()) for value in (0, 1)]
+    with ub.Feed(ub.mix(live, weights=[9, 1]).shuffle(64).batch(32)) as feed:
+        for _ in itertools.islice(feed.batches(), 1000):
+            feed.trained()
+        for source, count in zip(feed.opened.sources, feed.count.inputs, strict=True):
+            assert 0.7 * count.rows <= source.log.start.rows <= count.rows  # type: ignore[attr-defined]
+
+
 def test_a_source_that_is_too_slow_for_its_share_is_waited_for_once_and_not_in_each_group() -> None:
     steps, clock = Steps(), Clock(50.0)
     mixed = ub.mix({"old": tagged(0), "new": steps.stream()}, on_silence="leave_out", patience=5.0, weights=[3, 1])

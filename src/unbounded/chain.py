@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from unbounded.core.identity import comparable
@@ -291,7 +291,7 @@ class Chain:
         places, head = self._places(context.place), self._head
         if isinstance(head, Mix):
             opened = [
-                branch._open(replace(context, place=place, batch_rows=1, share=context.share * share), wrap)
+                branch._open(context.of_branch(place, share), wrap)
                 for branch, place, share in zip(
                     self.branches.values(), places.branches, head.shares.values(), strict=True
                 )

@@ -122,7 +122,7 @@ class Inner:
         if self.own() is None:
             self.inputs[0].restore(cursor)
             return
-        for node, each in zip(self.inputs, input_cursors(cursor), strict=True):
+        for node, each in self._for_inputs(input_cursors(cursor)):
             node.restore(each)
         self.take_up(own_part(cursor))
 
@@ -164,8 +164,14 @@ class Inner:
         self.recall_own(own_part(arrivals))
 
     def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
-        for node, each in zip(self.inputs, arrivals, strict=True):
+        for node, each in self._for_inputs(arrivals):
             node.recall(each)
+
+    def _for_inputs(self, parts: Sequence[Mapping[str, Any]]) -> list[tuple[Node, Mapping[str, Any]]]:
+        """Each input with its part; raises TypeError where these are of a node with more or fewer inputs."""
+        if len(parts) != len(self.inputs):
+            raise TypeError(f"a cursor of {len(parts)} inputs for a node of {len(self.inputs)}")
+        return list(zip(self.inputs, parts, strict=True))
 
 
 class Over(Inner):
@@ -196,3 +202,8 @@ class Context:
     def at(self, place: int) -> Context:
         """The same for another node."""
         return replace(self, place=place)
+
+    def of_branch(self, place: int, share: float) -> Context:
+        """The same for an input of a mix, which has a share of its rows: what is read of it at once is as much less, so
+        that all inputs are held for about as long."""
+        return replace(self, place=place, batch_rows=1, share=self.share * share, coalesce=int(self.coalesce * share))

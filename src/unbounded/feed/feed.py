@@ -213,9 +213,9 @@ class Feed(Loops):
         stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         cursor = from_plain(state["position"])
-        self._top.recall(from_plain(state["arrivals"]))
-        snapshot.put_rows(self, rows)
         try:
+            self._top.recall(from_plain(state["arrivals"]))
+            snapshot.put_rows(self, rows)
             self._go(state, cursor)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unbounded.core import trees
 from unbounded.core.block import Block, Offset
-from unbounded.core.cursor import Cursor, own_part
+from unbounded.core.cursor import Cursor, input_cursors, own_part
 from unbounded.core.input_buffer import addresses, compose_held
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, EndOfStream, Inner, Node
@@ -275,6 +275,7 @@ class Mixing(Inner):
         return compose_held([each.buffer.address(Offset(each.given)) for each in self._inputs], self.own())
 
     def restore(self, cursor: Cursor) -> None:
+        self._for_inputs(input_cursors(cursor))
         for each, address in zip(self._inputs, addresses(cursor), strict=True):
             each.buffer.restore(address)
         self._begin(own_part(cursor))
