@@ -17,8 +17,7 @@ from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.show import Line, call, words
 from unbounded.sources.source import SourcePart, Turns
 from unbounded.stages.batch import Batch
-from unbounded.stages.mix import Mix
-from unbounded.stages.mixing import Mixing
+from unbounded.stages.combined import Combined, CombinedNode
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
@@ -32,7 +31,7 @@ class Opened:
     sources: list[SourceNode]
     names: list[str]
     top: Node
-    mixes: tuple[tuple[str, Mixing], ...] = ()
+    mixes: tuple[tuple[str, CombinedNode], ...] = ()
     """Each mix, and what stands before the names of its inputs."""
     new_rows: tuple[NewRows, ...] = ()
     """The rows of each source that were read and not trained on, where somebody asks for them."""
@@ -67,7 +66,7 @@ _COALESCED = 4096  # rows up to which small blocks of a source are joined, where
 class Chain:
     """A source or a mix, and the stages after it, which never change: what a `Stream` is made of."""
 
-    def __init__(self, head: SourcePart | Mix, stages: tuple[Stage, ...] = ()) -> None:
+    def __init__(self, head: SourcePart | Combined, stages: tuple[Stage, ...] = ()) -> None:
         self._head = head
         self._stages = stages
         self._fingerprint: str | None = None
@@ -76,17 +75,17 @@ class Chain:
         return ".".join(map(words, self.parts))
 
     @property
-    def parts(self) -> tuple[SourcePart | Mix | Stage, ...]:
+    def parts(self) -> tuple[SourcePart | Combined | Stage, ...]:
         """The source or the mix, and the stages in order."""
         return (self._head, *self._stages)
 
     @property
     def branches(self) -> Mapping[str, Self]:
         """The streams that are mixed, by their names; none where the head is a source."""
-        return self._head.branches if isinstance(self._head, Mix) else {}
+        return self._head.branches if isinstance(self._head, Combined) else {}
 
     @property
-    def all_parts(self) -> list[SourcePart | Mix | Stage]:
+    def all_parts(self) -> list[SourcePart | Combined | Stage]:
         """The parts of all branches, each before the mix that it is in, and then its own."""
         return [part for branch in self.branches.values() for part in branch.all_parts] + list(self.parts)
 
@@ -103,7 +102,7 @@ class Chain:
     @property
     def sources(self) -> list[SourcePart]:
         """The sources, in the order of the leaves."""
-        return [leaf._head for leaf in self.leaves.values() if not isinstance(leaf._head, Mix)]
+        return [leaf._head for leaf in self.leaves.values() if not isinstance(leaf._head, Combined)]
 
     @property
     def batch_size(self) -> int | None:
@@ -136,13 +135,13 @@ class Chain:
     def has_passes(self) -> bool:
         """Whether rows come in passes: a mix counts those of its inputs, and has none of its own."""
         head = self._head
-        return not isinstance(head, Mix) and (head.rows_per_pass() is not None or head.passes is not None)
+        return not isinstance(head, Combined) and (head.rows_per_pass() is not None or head.passes is not None)
 
     @property
     def has_end(self) -> bool:
         """Whether it has a declared end."""
         head = self._head
-        ends = head.has_end if isinstance(head, Mix) else head.passes is not None
+        ends = head.has_end if isinstance(head, Combined) else head.passes is not None
         return ends or any(isinstance(stage, Take) for stage in self._stages)
 
     @property
@@ -154,7 +153,7 @@ class Chain:
     def lines(self, name: str = "", depth: int = 0) -> list[Line]:
         """Each part on a line of its own, those of the streams that are mixed under the mix, with their names."""
         head, rows, indent = self._head, self._rows_at(), "  " * depth
-        text = call(head.word, {"": "{…}", **head.settings()}) if isinstance(head, Mix) else words(head)
+        text = call(head.word, {"": "{…}", **head.settings()}) if isinstance(head, Combined) else words(head)
         lines = [Line(f"{indent}{f'{name}: ' if name else ''}{text}", head, rows[0])]
         for each, branch in self.branches.items():
             lines += branch.lines(each, depth + 1)
@@ -174,7 +173,7 @@ class Chain:
 
     def _rows_at(self) -> list[int | None]:
         """Rows in a pass as the source gives them, and after each stage."""
-        rows: list[int | None] = [None if isinstance(self._head, Mix) else self._head.rows_per_pass()]
+        rows: list[int | None] = [None if isinstance(self._head, Combined) else self._head.rows_per_pass()]
         for stage in self._stages:
             rows.append(stage.rows_per_pass(rows[-1]))
         return rows
@@ -182,7 +181,7 @@ class Chain:
     def _declared_rows(self, first: int = 0) -> int | None:
         """How many rows come before a declared end, where that can be said."""
         head = self._head
-        if isinstance(head, Mix):
+        if isinstance(head, Combined):
             places = self._places(first)
             inputs = zip(self.branches.values(), places.branches, strict=True)
             total = head.declared_rows([branch._declared_rows(place) for branch, place in inputs], places.head)
@@ -289,7 +288,7 @@ class Chain:
     def _open(self, context: Context, wrap: Callable[[Node], Node]) -> Opened:
         """The same for a branch, whose first part has the context's place."""
         places, head = self._places(context.place), self._head
-        if isinstance(head, Mix):
+        if isinstance(head, Combined):
             opened = [
                 branch._open(context.of_branch(place, share), wrap)
                 for branch, place, share in zip(
@@ -301,7 +300,7 @@ class Chain:
             leaves = [len(each.sources) for each in opened]
             mixing = head.open([each.top for each in opened], leaves, context.at(places.head))
             node: Node = mixing
-            mixes = [("", mixing)]
+            mixes: list[tuple[str, CombinedNode]] = [("", mixing)]
             for name, each in zip(self.branches, opened, strict=True):
                 mixes += [(f"{name}/{before}", mix) for before, mix in each.mixes]
         else:

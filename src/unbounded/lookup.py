@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Self
 
 from unbounded.chain import Chain
@@ -13,8 +12,8 @@ from unbounded.core.node import CannotTell, Cursor
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
+from unbounded.stages.combined import Combined
 from unbounded.stages.map import Columns, Filter, Map, MapRows
-from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.shuffle import Shuffle
@@ -64,7 +63,7 @@ class Lookup(Chain):
         rows, places, head = self._rows_at(), self._places(first), self._head
 
         def at_head(ordinal: int) -> Cursor:
-            if not isinstance(head, Mix):
+            if not isinstance(head, Combined):
                 return head.cursor_at(ordinal)
             below = [each._cursors(at) for each, at in zip(self.branches.values(), places.branches, strict=True)]
             return head.cursor_at(ordinal, below, places.head)
@@ -105,7 +104,7 @@ class Lookup(Chain):
         if size is None:
             raise CannotTell("step_of() counts batches, and the stream has no .batch().")
         head = self.leaves[name]._head
-        assert not isinstance(head, Mix)
+        assert not isinstance(head, Combined)
         # A stage moves a row within its pass alone, or, after a mix, within its buffer: the rows that lie nearer to
         # batch `after` than that are looked at.
         slack = sum(stage.rows for stage in self._stages if isinstance(stage, Shuffle)) if self.branches else 0
@@ -128,7 +127,7 @@ class Lookup(Chain):
 
     def _taken(self, name: str, ordinal: int, first: int) -> int:
         """How many rows of a source come before output row `ordinal` of the head, without what stages move."""
-        if not isinstance(self._head, Mix):
+        if not isinstance(self._head, Combined):
             return ordinal
         places = self._places(first)
         index, branch, rest = self._branch_of(name)
@@ -137,7 +136,7 @@ class Lookup(Chain):
     def _ordinal_of(self, name: str, ordinal: int, first: int) -> int:
         """The output row, or batch, in which row number `ordinal` of a source comes."""
         places = self._places(first)
-        if isinstance(self._head, Mix):
+        if isinstance(self._head, Combined):
             index, branch, rest = self._branch_of(name)
             ordinal = branch._ordinal_of(rest, ordinal, places.branches[index])
             ordinal = self._head.ordinal_of(index, ordinal, places.head)
@@ -158,10 +157,7 @@ class Lookup(Chain):
         # A stage that changes rows keeps its place: the random choices of those after it are keyed by theirs.
         changes = (Map, MapRows, RandomMap, Columns)
         kept = tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
-        head = self._head
-        if isinstance(head, Mix):
-            return Lookup(replace(head, branches={name: each.numbered() for name, each in self.branches.items()}), kept)
-        return Lookup(head.numbered(), kept)
+        return Lookup(self._head.numbered(), kept)
 
 
 def _same(rows: Tree) -> Tree:

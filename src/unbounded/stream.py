@@ -19,8 +19,11 @@ from unbounded.core.words import STREAM, checked, unknown
 from unbounded.feed.waiting import Waiting
 from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
+from unbounded.stages.join import WITHIN, Unmatched
+from unbounded.stages.join import described as join_of
 from unbounded.stages.keys import EXPIRE
 from unbounded.stages.map import Columns, Filter, Map, MapRows
+from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.prefetch import Buffer, Overflow, Prefetch
 from unbounded.stages.random_map import RandomMap
@@ -218,6 +221,48 @@ class Stream(Lookup):
         """
         return self._then(Replay(capacity, reuse, half_life, seed, start_after))
 
+    @checked(".join(labels, on='id', within=100_000, time=None, unmatched='drop')")
+    def join(
+        self,
+        labels: Stream,
+        *,
+        on: str,
+        within: float | None = WITHIN,
+        time: str | None = None,
+        unmatched: Unmatched = "drop",
+    ) -> Stream:
+        """Join rows with labels that come later: rows with the columns of their labels, in the order in which the later
+        of the two came.
+
+        Of rows and labels of one key, the first row belongs to the first label, the second to the second, and so on. A
+        row waits for its label, and a label that comes early for its row. What waits is part of the position. Ends of
+        passes are absorbed. Both are read in one order, which is the same in each run: with `time`, that of a column;
+        else row 0, label 0, row 1, label 1, and so on. Where labels are far fewer than rows, or come live, give `time`.
+        Either stream is waited for where it is silent: until the next label has come, it is not known whether it
+        belongs before the next row.
+
+        Args:
+            labels: a stream of dicts with the column `on`; its other columns must have names that the rows have not.
+            on: the name of the column that says what belongs together.
+            within: how long a row or a label waits: until more than so many rows or labels have followed it; with
+                `time`, until more than so many seconds have passed in that column. None lets them wait for ever, and
+                whatever is never labelled is then kept for ever.
+            time: the name of a column that both have, by which both are in order: seconds, or datetime64. A row comes
+                before a label of the same time. A time that is earlier than the one before it counts as equal to it.
+            unmatched: what becomes of a row whose label does not come: "drop" leaves it out, since nothing can be
+                learnt from it; "keep" gives it on when it has waited in vain, with NaN in the labels' columns; a
+                function is given such rows, a dict of arrays, and may be given them again after a restart. They are
+                counted in `stats.unmatched` in any case, and labels without a row in `stats.unmatched_labels`.
+
+        >>> import numpy as np, unbounded as ub
+        >>> rows = ub.arrays({"id": np.arange(6), "x": np.arange(6) * 10.0}, shuffle=False)
+        >>> labels = ub.arrays({"id": np.array([2, 0, 1, 5]), "y": np.array([1, 0, 0, 1])}, shuffle=False, passes=1)
+        >>> batch = rows.join(labels, on="id", within=10).batch(4).peek()
+        >>> batch["id"].tolist(), batch["y"].tolist()
+        ([0, 2, 1, 5], [0, 1, 0, 1])
+        """
+        return Stream(join_of(self, labels, on, within, time, unmatched))
+
     @checked(".take(rows)")
     def take(self, rows: int) -> Stream:
         """The first `rows` rows, and then the declared end."""
@@ -246,7 +291,7 @@ class Stream(Lookup):
                 ".map(), "
                 f".random_map() and .prefetch() there: put .{stage.word}() before .batch()."
             )
-        if self.branches and isinstance(stage, Windows):
+        if isinstance(self._head, Mix) and isinstance(stage, Windows):
             raise ValueError(
                 ".windows() stands after ub.mix(), where rows that follow each other are of different streams. "
                 "Put .windows() before the mix, in each of its streams."

@@ -14,7 +14,7 @@ from unbounded.core.identity import CannotCompare, change, comparable, is_functi
 from unbounded.core.node import Cursor
 from unbounded.core.trees import RowsError
 from unbounded.feed.in_flight import Count
-from unbounded.stages.mix import Mix
+from unbounded.stages.combined import Combined
 from unbounded.stream import Stream
 
 
@@ -39,7 +39,7 @@ def finished(number: int, asked: int) -> None:
 
 def weakest(stream: Stream) -> str:
     """A sentence that names the parts of a stream which promise less than `exact`."""
-    parts = [part for part in stream.all_parts if part.guarantee != "exact" and not isinstance(part, Mix)]
+    parts = [part for part in stream.all_parts if part.guarantee != "exact" and not isinstance(part, Combined)]
     return " ".join(f"{part.word}() promises {part.guarantee!r}." for part in parts)
 
 

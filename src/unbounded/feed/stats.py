@@ -37,6 +37,8 @@ class Stats:
         missed: rows that did not come, in the gaps that the source noticed.
         retries: how often a source was opened again after an error that may pass.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence, as far as that was noticed.
+        unmatched: rows that `join` gave up waiting for a label of.
+        unmatched_labels: labels that it gave up waiting for a row of.
         inputs: of a mix, the rows and passes of each source, by its name.
     """
 
@@ -54,6 +56,8 @@ class Stats:
     missed: int = 0
     retries: int = 0
     expired: int = 0
+    unmatched: int = 0
+    unmatched_labels: int = 0
     inputs: Mapping[str, InputStats] = field(default_factory=dict)
 
     @property
@@ -75,14 +79,15 @@ class Stats:
     def since(self, earlier: Stats) -> Stats:
         """What happened after `earlier`.
 
-        A resumed run fetches again what was fetched ahead and not trained on: that is not fewer than none.
+        A resumed run fetches, and gives up, again what was fetched ahead and not trained on: that is not fewer than none.
         """
         more = dict(zip(_NAMES, map(_minus, _values(self), _values(earlier)), strict=True))
         none = InputStats(0, 0.0)
         inputs = {
             name: InputStats(*map(_minus, each, earlier.inputs.get(name, none))) for name, each in self.inputs.items()
         }
-        return Stats(**{**more, "fetched": max(0, more["fetched"])}, inputs=inputs)
+        ahead = {name: max(0, more[name]) for name in ("fetched", "expired", "unmatched", "unmatched_labels")}
+        return Stats(**{**more, **ahead}, inputs=inputs)
 
     def logs(self) -> dict[str, float]:
         """As numbers for a trainer's logs, for a History, a CSV file or TensorBoard."""
@@ -95,7 +100,7 @@ class Stats:
         for name, each in self.inputs.items():
             shown |= {f"rows/{name}": each.rows, f"passes/{name}": each.passes}
         shown["waiting"] = self.waiting
-        rare = ("bad", "dropped", "missed", "retries", "expired", "in_doubt")
+        rare = ("bad", "dropped", "missed", "retries", "expired", "unmatched", "unmatched_labels", "in_doubt")
         shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
         return {name: float(value) for name, value in shown.items() if value is not None}
 

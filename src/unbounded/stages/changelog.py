@@ -54,7 +54,7 @@ class Changelog:
 
     def _start(self, row: int, snapshot: Page | None, rows: Tree | None, count: int) -> None:
         self.row = row
-        self.rows = rows
+        self.rows: Any = rows
         """All rows: the snapshot's own, and then those of the log. What lies behind them is not theirs."""
         self.snapshot_rows = count
         self._entries = 0 if snapshot is None else int(snapshot.tree["entries"])

@@ -51,7 +51,7 @@ class KeyedMoments:
 
     def advance(self, rows: Tree, leaves: Mapping[str, Array]) -> tuple[dict[str, Floats], Callable[[], None]]:
         """Leaves normalised, of shape (rows, width), and what to call for the statistics to go on after them."""
-        keys = keys_of(rows, self._by, "normalize")
+        keys = keys_of(rows, self._by, f"normalize(by={self._by!r})")
         self._changes.put({"keys": keys, "leaves": dict(leaves)}, len(keys))
         out, accept = self._normalized(keys, leaves)
 

@@ -97,7 +97,7 @@ class KeyedWindows(Holding):
 
     def _windows_of(self, block: Block) -> tuple[Block, Callable[[], None]]:
         """The windows whose last row is in the block, and what to call for the block to be accepted."""
-        keys = keys_of(block.rows, self._by, "windows")
+        keys = keys_of(block.rows, self._by, f"windows(by={self._by!r})")
         # Where no row is held there is no need of any but its key.
         kept = block.rows if self._windows.length > 1 else {self._by: keys}
         at = self._changes.put(kept, block.count)
@@ -200,7 +200,7 @@ class KeyedWindows(Holding):
         self._take(changes.row, snapshot)
         for start in range(changes.snapshot_rows, changes.used, trees.BLOCK_ROWS):
             rows = trees.cut(changes.rows, start, min(start + trees.BLOCK_ROWS, changes.used))
-            self._advance(keys_of(rows, self._by, "windows"), start)[2]()
+            self._advance(rows[self._by], start)[2]()
         self._expired.count = own["expired"]
 
     def counts(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ class Slots(dict[Any, int]):
     """The slot of each key: 0, 1, 2, … in the order in which they were seen."""
 
     def __init__(self, keys: Array) -> None:
-        super().__init__(zip(_hashable(keys), range(len(keys)), strict=True))
+        super().__init__(zip(hashable(keys), range(len(keys)), strict=True))
         self.names = keys
         """The key in each slot, once `name` was called."""
 
@@ -37,7 +37,7 @@ class Slots(dict[Any, int]):
 
     def of(self, keys: Array) -> Ints:
         """The slot of each row's key; new keys get one."""
-        return np.fromiter(map(self.__getitem__, _hashable(keys)), np.int64, len(keys))
+        return np.fromiter(map(self.__getitem__, hashable(keys)), np.int64, len(keys))
 
     def name(self, keys: Array, slots: Ints) -> None:
         """Note the keys of slots that were given since this was called last."""
@@ -49,7 +49,7 @@ class Slots(dict[Any, int]):
             self.names = np.concatenate([self.names, fresh]) if known else fresh
 
 
-def _hashable(keys: Array) -> list[Any]:
+def hashable(keys: Array) -> list[Any]:
     """Each key as Python's dict can tell it from others. NaN is a key like any other."""
     if keys.dtype.kind in "mM":
         keys = keys.astype(np.int64)  # NaT is a number here
@@ -60,22 +60,20 @@ def _hashable(keys: Array) -> list[Any]:
     return names
 
 
-def keys_of(rows: Tree, by: str, word: str) -> Array:
+def keys_of(rows: Tree, by: str, what: str) -> Array:
     """The column of keys.
 
     Raises:
-        RowsError: there is none; the sentence begins with the stage's word.
+        RowsError: there is none; the sentence begins with `what`.
     """
     if not isinstance(rows, dict) or by not in rows:
         raise RowsError(
-            f"{word}(by={by!r}) was given rows without that column. Expected a dict of columns with it; the rows "
-            f"have {trees.columns(rows)}."
+            f"{what} was given rows without that column. Expected a dict of columns with it; the rows have "
+            f"{trees.columns(rows)}."
         )
     keys: Array = rows[by]
     if keys.ndim != 1:
-        raise RowsError(
-            f"{word}(by={by!r}): the column has rows of shape {keys.shape[1:]}. Expected one key in each row."
-        )
+        raise RowsError(f"{what}: the column has rows of shape {keys.shape[1:]}. Expected one key in each row.")
     return keys
 
 

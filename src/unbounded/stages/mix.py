@@ -8,19 +8,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from unbounded.core import check
 from unbounded.core.input_buffer import Address, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node
+from unbounded.stages.combined import Combined
 from unbounded.stages.mixing import Mixing
 from unbounded.stages.quotas import GROUP, INPUTS, Dealer, Quotas, Table
-from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
 
 Silence: TypeAlias = Literal["wait", "leave_out"]
 Ends: TypeAlias = Literal["first", "all"]
@@ -29,19 +29,8 @@ Weights: TypeAlias = Mapping[str, float] | Sequence[float] | Sequence[tuple[int,
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
-class Branch(Protocol):
-    """What a mix asks of an input's stream."""
-
-    guarantee: Guarantee
-    has_end: bool
-    rows_per_pass: int | None
-
-    def identity(self) -> list[Any]:
-        """What moves or makes rows."""
-
-
 @dataclass(frozen=True)
-class Mix:
+class Mix(Combined):
     """See `unbounded.mix`."""
 
     branches: Mapping[str, Any]  # a stream for each name
@@ -54,11 +43,6 @@ class Mix:
     word = "mix"
 
     # -- what is known of it beforehand ------------------------------------------------------------------------------
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """The weakest of its inputs'."""
-        return min((branch.guarantee for branch in self.branches.values()), key=WEAKEST_FIRST.index)
 
     @property
     def has_end(self) -> bool:
@@ -95,11 +79,6 @@ class Mix:
         inputs = {name: branch.identity() for name, branch in self.branches.items()}
         policies = {"on_silence": self.on_silence, "ends": self.ends}
         return {"inputs": inputs, "weights": weights, "seed": self.seed, **policies}
-
-    @cached_property
-    def first_identity(self) -> dict[str, Any]:
-        """What `identity` gave when it was first asked for: what functions hold may change once they run."""
-        return self.identity()
 
     # -- where rows come ---------------------------------------------------------------------------------------------
 
@@ -161,6 +140,10 @@ class Mix:
             passes.append((rows - 1) // per_pass if per_pass and rows else 0)
         below = [Address(at(rows)) for at, rows in zip(inputs, taken, strict=True)]
         return compose_held(below, {"given": ordinal, "passes": passes})
+
+    def numbered(self) -> Mix:
+        """The same over the numbers of its sources' rows in place of the rows."""
+        return replace(self, branches={name: branch.numbered() for name, branch in self.branches.items()})
 
     # -- at work -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One input of a mix: its rows that were read and not given on, and its passes."""
+"""One input of a mix or a join: its rows that were read and not given on, and its passes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class MixInput:
     the last of them.
     """
 
-    def __init__(self, node: Node, name: str, first_leaf: int) -> None:
+    def __init__(self, node: Node, name: str, first_leaf: int, word: str = "mix") -> None:
         self.name = name
+        self._word = word
         self.buffer: InputBuffer[Block] = InputBuffer(node)
         self._first_leaf = first_leaf
         self.rows: Tree = None  # some rows, for their structure
@@ -49,7 +50,7 @@ class MixInput:
             if self.rows is None:
                 self.rows = trees.cut(block.rows, 0, 1)
             elif not same_spec(self.rows, block.rows):
-                raise RowsError(differs(self.name, block.rows, self.name, self.rows))
+                raise RowsError(differs(self._word, self.name, block.rows, self.name, self.rows))
             self._parts.append((block, self._read_passes))
             self.count += block.count
         if block.boundary is not None and block.boundary.kind == "pass":
@@ -93,13 +94,13 @@ class MixInput:
         return block.provenance + self._first_leaf
 
 
-def differs(name: str, rows: Tree, other: str, others: Tree) -> str:
+def differs(word: str, name: str, rows: Tree, other: str, others: Tree) -> str:
     """A sentence for rows of two structures."""
 
     def shown(tree: Tree) -> str:
         return ", ".join(f"{trees.name(path)} {leaf.dtype}{list(leaf.shape[1:])}" for path, leaf in trees.leaves(tree))
 
     return (
-        f"mix(): the rows of {name!r} ({shown(rows)}) are not as those of {other!r} ({shown(others)}). Expected one "
-        "structure, and the same dtypes and shapes in it, of all streams of a mix: bring one to the other's by .map()."
+        f"{word}(): the rows of {name!r} ({shown(rows)}) are not as those of {other!r} ({shown(others)}). Expected one "
+        "structure, and the same dtypes and shapes in it: bring one to the other's by .map()."
     )

@@ -183,7 +183,7 @@ class Mixing(Inner):
         known = [each for each in self._inputs if each.rows is not None]
         for each in known[1:]:
             if not same_spec(known[0].rows, each.rows):
-                raise RowsError(differs(each.name, each.rows, known[0].name, known[0].rows))
+                raise RowsError(differs("mix", each.name, each.rows, known[0].name, known[0].rows))
 
     # -- the edges of groups -----------------------------------------------------------------------------------------
 

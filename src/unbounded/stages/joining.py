@@ -1,0 +1,375 @@
+"""Joining: a join at work. It reads rows and labels in one order, which arrival has no part in, and gives on pairs.
+
+The order is that of a column of times, or of the numbers of rows and labels. Rows and labels that wait are kept in two
+changelogs, to which cursors refer (see `changelog`); which of them belong together is left to `pairing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core import block as blocks
+from unbounded.core import trees, user_code
+from unbounded.core.block import Block, Offset
+from unbounded.core.cursor import Cursor, own_part
+from unbounded.core.input_buffer import addresses, compose_held
+from unbounded.core.node import Context, EndOfStream, Inner, Node
+from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.stages.changelog import SETTLED, Changelog
+from unbounded.stages.keys import hashable, keys_of
+from unbounded.stages.mix_input import MixInput
+from unbounded.stages.pairing import LABEL, ROW, Pairing
+
+Floats = NDArray[np.float64]
+
+
+class _Side:
+    """The rows, or the labels: an input, the changelog of those that wait, and times."""
+
+    def __init__(self, node: Node, name: str, first_leaf: int, unique: str) -> None:
+        self.name = name
+        self.input = MixInput(node, name, first_leaf, "join")
+        self.changes = Changelog(unique)
+        self.sample: Tree = None  # one row
+        self.begin(0, 0, 0.0)
+
+    def begin(self, passes: int, read: int, clock: float) -> None:
+        """Nothing is at hand, and so many were read up to the time `clock`."""
+        self.input.begin(passes)
+        self.read = read
+        self.clock = clock
+        self.times: Floats = np.empty(0)  # of what is at hand
+        self.since = (read, clock)  # `read` and `clock` at the last snapshot
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of some rows and labels: it is given on as soon as nothing on the way fails."""
+
+    before: Cursor
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]  # -1: it waited in vain
+
+
+class Joining(Inner):
+    """See `Stream.join`.
+
+    Args:
+        inputs: the nodes of the rows and of the labels.
+        leaves: how many sources each has.
+        on: the column of keys.
+        within: how long a row or a label waits.
+        time: the column of times, or None: then they are numbered.
+        unmatched: "drop", "keep" or a function.
+        context: what nodes are opened with.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Node],
+        leaves: Sequence[int],
+        on: str,
+        within: float,
+        time: str | None,
+        unmatched: Any,
+        context: Context,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        unique = context.runtime.unique()
+        self._sides = [
+            _Side(inputs[ROW], "rows", 0, f"{unique}-rows"),
+            _Side(inputs[LABEL], "labels", leaves[ROW], f"{unique}-labels"),
+        ]
+        self._on = on
+        self._time = time
+        self._within = within
+        self._unmatched = unmatched
+        self._pairing = Pairing(within)
+        self._done: _Done | None = None
+        self._counts = [0, 0]  # rows and labels that waited in vain
+        self._timed = False  # some rows have a time of arrival
+        self.waits_for: str | None = None
+        """The input for which it waits."""
+
+    # -- pulling -----------------------------------------------------------------------------------------------------
+
+    def pull(self, timeout: float | None) -> Block | None:
+        while True:
+            if self._done is None and not self._next(timeout):
+                return None
+            found = self._finish()
+            if found.count:
+                return found
+
+    def _next(self, timeout: float | None) -> bool:
+        """Take the next rows and labels whose order is certain; False where that can't be said yet."""
+        for side in self._sides:
+            if not side.input.count and not side.input.ended and not self._read(side, timeout):
+                self.waits_for = side.name
+                return False
+        self.waits_for = None
+        rows, labels = self._sides
+        if not rows.input.count and not labels.input.count:
+            return self._end()
+        if not rows.input.count and not self._pairing.count(ROW):
+            raise EndOfStream
+        if not labels.input.count and not self._pairing.count(LABEL) and self._unmatched == "drop":
+            raise EndOfStream
+        # A row comes before a label of the same time. What is not at hand yet is not older than what is.
+        last_row = rows.times[-1] if rows.input.count else np.inf
+        last_label = labels.times[-1] if labels.input.count else np.inf
+        many = np.searchsorted(rows.times, last_label, "right"), np.searchsorted(labels.times, last_row, "left")
+        self._take(int(many[0]), int(many[1]))
+        return True
+
+    def _read(self, side: _Side, timeout: float | None) -> bool:
+        """Read until there is something at hand, or the end; False where there is nothing yet."""
+        while not side.input.count:
+            if not side.input.read(timeout):
+                return side.input.ended
+        (block, _), *_ = side.input.peek(side.input.count)
+        keys_of(block.rows, self._on, f"join(on={self._on!r}), for its {side.name},")
+        if side.sample is None:
+            side.sample = trees.map_leaves(np.copy, trees.cut(block.rows, 0, 1))
+            self._check_columns()
+        side.times = self._times(side, block.rows)
+        return True
+
+    def _times(self, side: _Side, rows: Tree) -> Floats:
+        """The times of rows that follow what was taken so far. One that is earlier than those before it, or missing,
+        counts as of their time."""
+        count = trees.count(rows)
+        if self._time is None:
+            return np.arange(side.read, side.read + count, dtype=np.float64)
+        column = keys_of(rows, self._time, f"join(time={self._time!r}), for its {side.name},")
+        if column.dtype.kind not in "iufM":
+            raise RowsError(
+                f"join(time={self._time!r}): the column is {column.dtype} in the {side.name}. Expected seconds as "
+                "numbers, or datetime64."
+            )
+        if column.dtype.kind == "M":
+            missing = np.isnat(column)
+            times = column.astype("M8[ns]").astype(np.int64) / 1e9
+            times[missing] = np.nan
+        else:
+            times = column.astype(np.float64)
+        if not side.read and not np.isnan(times[0]):
+            return np.fmax.accumulate(times)
+        clock: Floats = np.fmax.accumulate(np.append(side.clock, times))[1:]
+        return clock
+
+    def _check_columns(self) -> None:
+        rows, labels = (side.sample for side in self._sides)
+        if rows is None or labels is None:
+            return
+        kinds = [_kind(sample[self._on]) for sample in (rows, labels)]
+        if kinds[ROW] != kinds[LABEL]:
+            raise RowsError(
+                f"join(on={self._on!r}): the column is {rows[self._on].dtype} in the rows and {labels[self._on].dtype} "
+                "in the labels, and no key of the one equals one of the other. Bring one to the other's dtype by "
+                ".map()."
+            )
+        for name in labels:
+            if name in rows and name not in (self._on, self._time):
+                raise RowsError(
+                    f"join(): rows and labels both have a column {name!r}. Expected other names for the labels' "
+                    "columns but the one they are joined on: rename it by .map()."
+                )
+
+    def _take(self, rows: int, labels: int) -> None:
+        """Take so many rows and labels of those at hand."""
+        before = self.cursor()
+        taken, counts = [], (rows, labels)
+        for side, count in zip(self._sides, counts, strict=True):
+            if count:
+                parts = side.input.peek(count)
+                block = blocks.join([part for part, _ in parts])
+                origin = np.concatenate(
+                    [np.broadcast_to(side.input.provenance(part, passes), part.count) for part, passes in parts]
+                )
+                self._timed = self._timed or block.times is not None
+                arrived = np.full(count, np.nan) if block.times is None else block.times
+                side.changes.put({"rows": block.rows, "arrived": arrived, "origin": origin}, count)
+            taken.append(side.times[:count])
+        starts = [side.changes.used for side in self._sides]
+        done, lost, strays = self._advance(taken, starts)
+        for side, count in zip(self._sides, counts, strict=True):
+            if count:
+                side.changes.accept(count)
+                side.input.drop(count)
+                side.read += count
+                side.clock = float(side.times[count - 1])
+                side.times = side.times[count:]
+        self._counts = [self._counts[ROW] + int((lost < 0).sum()), self._counts[LABEL] + strays]
+        self._done = _Done(before, done, lost)
+
+    def _advance(
+        self, times: Sequence[Floats], starts: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """Pair what lies in the changelogs from `starts` on, and has these times."""
+        sides = np.repeat([ROW, LABEL], [len(times[ROW]), len(times[LABEL])])
+        when = np.concatenate(times)
+        order = np.lexsort((sides, when))
+        numbers = np.concatenate([start + np.arange(len(each)) for start, each in zip(starts, times, strict=True)])
+        keys: list[Any] = []
+        for side, start, each in zip(self._sides, starts, times, strict=True):
+            if len(each):
+                keys += self._keys(side, start, start + len(each))
+        found = self._pairing.advance(
+            when[order].tolist(), sides[order].tolist(), [keys[i] for i in order], numbers[order].tolist()
+        )
+        return np.array(found[0], np.int64), np.array(found[1], np.int64), found[2]
+
+    def _keys(self, side: _Side, start: int, stop: int) -> list[Any]:
+        keys: Array = side.changes.rows["rows"][self._on][start:stop]
+        # One unit for both sides, of which only numbers are compared.
+        return hashable(keys.astype(f"{keys.dtype.kind}8[ns]") if keys.dtype.kind in "mM" else keys)
+
+    def _end(self) -> bool:
+        """Both inputs have ended."""
+        if not self._pairing.count(ROW):
+            raise EndOfStream
+        before = self.cursor()
+        rows, strays = self._pairing.end()
+        self._counts = [self._counts[ROW] + len(rows), self._counts[LABEL] + strays]
+        self._done = _Done(before, np.array(rows, np.int64), np.full(len(rows), -1))
+        return True
+
+    def _finish(self) -> Block:
+        """Give on what was done. Where that fails, it is tried again by the next pull."""
+        done = self._done
+        assert done is not None
+        rows, labels = done.rows, done.labels
+        lost = labels < 0
+        if callable(self._unmatched) and lost.any():
+            given_up = trees.gather(self._sides[ROW].changes.rows["rows"], rows[lost])
+        if self._unmatched != "keep":
+            rows, labels = rows[~lost], labels[~lost]
+        out = self._joined(rows, labels) if len(rows) else Block(None, 0)
+        if callable(self._unmatched) and lost.any():
+            user_code.call(self._unmatched, trees.read_only(given_up))
+        self._done = None
+        entries = self._pairing.count(ROW) + self._pairing.count(LABEL)
+        since = sum(side.changes.used - side.changes.snapshot_rows for side in self._sides)
+        if since > entries + SETTLED:
+            with suppress(MemoryError):  # tried again after the next rows: these must not be lost
+                self._settle()
+        return out
+
+    def _joined(self, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> Block:
+        left = trees.gather(self._sides[ROW].changes.rows, rows)
+        lost = labels < 0
+        memory, sample = self._sides[LABEL].changes.rows, self._sides[LABEL].sample
+        if sample is None:
+            raise RowsError(
+                "join(unmatched='keep') has rows without a label before the first label came, and does not know the "
+                "labels' columns. Expected at least one label."
+            )
+        right = trees.gather(sample if memory is None else memory["rows"], np.maximum(labels, 0))
+        joined = dict(left["rows"])
+        for name, leaf in right.items():
+            if name not in (self._on, self._time):
+                joined[name] = self._without(name, leaf, lost)
+        times = None
+        if self._timed:
+            times = left["arrived"]
+            if memory is not None:  # a pair is there when the later of the two is
+                times[~lost] = np.fmax(times[~lost], memory["arrived"][labels[~lost]])
+        return Block(joined, len(rows), None, times, left["origin"])
+
+    def _without(self, name: str, column: Tree, lost: NDArray[np.bool_]) -> Tree:
+        """A column of the labels, with NaN where there is none."""
+        if not lost.any():
+            return column
+
+        def fill(leaf: Array) -> Array:
+            if leaf.dtype.kind not in "fcmM":
+                raise RowsError(
+                    f"join(unmatched='keep'): the labels' column {name!r} is {leaf.dtype}, which has no NaN for rows "
+                    "without a label. Expected floating-point labels: .map() can make them, with .astype('float32')."
+                )
+            leaf[lost] = np.array("NaT", leaf.dtype) if leaf.dtype.kind in "mM" else np.nan
+            return leaf
+
+        return trees.map_leaves(fill, column)
+
+    # -- where it stands ---------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Take a snapshot: what waits, and nothing else."""
+        waiting = [self._pairing.waiting(number) for number in (ROW, LABEL)]
+        kept = [
+            trees.gather(side.changes.rows, np.array([number for _, number, _ in entries], np.int64))
+            if entries
+            else None
+            for side, entries in zip(self._sides, waiting, strict=True)
+        ]
+        for side, entries, rows in zip(self._sides, waiting, kept, strict=True):
+            times = np.array([time for time, _, _ in entries])
+            state = {"times": times, "sample": side.sample}
+            side.changes.begin(side.read, state, rows, entries=len(entries) + (side.sample is not None))
+            side.since = (side.read, side.clock)
+        self._pairing.begin(
+            *(
+                ([time for time, _, _ in entries], range(len(entries)), [key for *_, key in entries])
+                for entries in waiting
+            )
+        )
+
+    def own(self) -> Mapping[str, Any]:
+        sides = [
+            {"passes": side.input.passes, "read": side.read, "clock": side.clock, "since": list(side.since)}
+            for side in self._sides
+        ]
+        changes = [side.changes.own() for side in self._sides]
+        return {"sides": sides, "changes": changes, "unmatched": list(self._counts), "timed": self._timed}
+
+    def cursor(self) -> Cursor:
+        if self._done is not None:
+            return self._done.before
+        inputs = [side.input for side in self._sides]
+        return compose_held([each.buffer.address(Offset(each.given)) for each in inputs], self.own())
+
+    def restore(self, cursor: Cursor) -> None:
+        own = own_part(cursor)
+        for side, address in zip(self._sides, addresses(cursor), strict=True):
+            side.input.buffer.restore(address)
+        self._done = None
+        waiting, times, starts = [], [], []
+        for side, stood, changes in zip(self._sides, own["sides"], own["changes"], strict=True):
+            snapshot = side.changes.take_up(changes)
+            side.begin(stood["passes"], *stood["since"])
+            side.since = tuple(stood["since"])
+            first = side.changes.snapshot_rows
+            at = [] if snapshot is None else snapshot["times"].tolist()
+            waiting.append((at, range(first), self._keys(side, 0, first) if first else []))
+            times.append(np.empty(0))
+            side.sample = None if snapshot is None else snapshot["sample"]
+            if side.changes.used > first:
+                rows = trees.cut(side.changes.rows["rows"], first, side.changes.used)
+                side.sample = trees.cut(rows, 0, 1)
+                times[-1] = self._times(side, rows)
+            starts.append(first)
+        self._pairing.begin(*waiting)
+        self._advance(times, starts)
+        for side, stood in zip(self._sides, own["sides"], strict=True):
+            side.read, side.clock = stood["read"], stood["clock"]
+        self._counts = list(own["unmatched"])
+        self._timed = own["timed"]
+
+    def counts(self) -> dict[str, int]:
+        counts = super().counts()
+        for name, count in zip(("unmatched", "unmatched_labels"), self._counts, strict=True):
+            counts[name] = counts.get(name, 0) + count
+        return counts
+
+
+def _kind(keys: Array) -> str:
+    """Keys of one kind can be equal."""
+    return "number" if keys.dtype.kind in "biufc" else keys.dtype.kind

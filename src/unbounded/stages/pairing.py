@@ -1,0 +1,97 @@
+"""Pairing: rows and labels of one key, the first with the first, the second with the second, while they wait.
+
+Which row belongs to which label follows from the order in which they are given, and from nothing else. What rows and
+labels hold is left to the caller, who knows them by numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+ROW, LABEL = 0, 1
+
+
+class Pairing:
+    """Rows that wait for a label, and labels that wait for a row.
+
+    Args:
+        within: how long something waits, in the unit of the times that are given.
+    """
+
+    def __init__(self, within: float) -> None:
+        self._within = within
+        self.begin(((), (), ()), ((), (), ()))
+
+    def begin(self, *sides: tuple[Iterable[float], Iterable[int], Iterable[Any]]) -> None:
+        """Begin with what waits: times, numbers and keys of the rows, and those of the labels."""
+        self._queues: list[deque[tuple[float, int, Any]]] = [deque(zip(*side, strict=True)) for side in sides]
+        self._waiting: list[dict[Any, deque[int]]] = [{}, {}]
+        for queue, waiting in zip(self._queues, self._waiting, strict=True):
+            for _, number, key in queue:
+                waiting.setdefault(key, deque()).append(number)
+        self._here: list[set[int]] = [{number for _, number, _ in queue} for queue in self._queues]
+
+    def count(self, side: int) -> int:
+        """How many rows or labels wait."""
+        return len(self._here[side])
+
+    def waiting(self, side: int) -> list[tuple[float, int, Any]]:
+        """Their times, numbers and keys, in the order in which they came."""
+        here = self._here[side]
+        return [entry for entry in self._queues[side] if entry[1] in here]
+
+    def advance(
+        self, times: Sequence[float], sides: Sequence[int], keys: Sequence[Any], numbers: Sequence[int]
+    ) -> tuple[list[int], list[int], int]:
+        """Go on with rows and labels, given in the order of their times.
+
+        Returns:
+            The numbers of the rows that are done with, in order; of each, the number of its label, or -1 where it
+            waited in vain; and how many labels waited in vain.
+        """
+        rows: list[int] = []
+        labels: list[int] = []
+        strays, within = 0, self._within
+        queues, here, waiting = self._queues, self._here, self._waiting
+        for time, side, key, number in zip(times, sides, keys, numbers, strict=True):
+            for other in (ROW, LABEL):
+                queue = queues[other]
+                while queue and queue[0][0] < time - within:
+                    gone = self._drop_first(other)
+                    if gone is not None and other == ROW:
+                        rows.append(gone)
+                        labels.append(-1)
+                    strays += gone is not None and other == LABEL
+            partners = waiting[1 - side].get(key)
+            if partners:
+                partner = partners.popleft()
+                if not partners:
+                    del waiting[1 - side][key]
+                here[1 - side].discard(partner)
+                rows.append(partner if side == LABEL else number)
+                labels.append(number if side == LABEL else partner)
+            else:
+                waiting[side].setdefault(key, deque()).append(number)
+                here[side].add(number)
+                queues[side].append((time, number, key))
+        return rows, labels, strays
+
+    def end(self) -> tuple[list[int], int]:
+        """Nothing more comes: the rows that waited in vain, and how many labels did."""
+        found = [number for _, number, _ in self.waiting(ROW)], self.count(LABEL)
+        self.begin(((), (), ()), ((), (), ()))
+        return found
+
+    def _drop_first(self, side: int) -> int | None:
+        """Drop the oldest of one side, and give its number; None where it has found its partner before."""
+        _, number, key = self._queues[side].popleft()
+        if number not in self._here[side]:
+            return None
+        self._here[side].discard(number)
+        others = self._waiting[side][key]
+        others.popleft()  # the oldest of all is the oldest of its key
+        if not others:
+            del self._waiting[side][key]
+        return number
