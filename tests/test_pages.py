@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import unbounded as ub
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.pages import Page, as_page, join_pages, split_pages, write_pages
 from unbounded.store.checkpoints import Checkpoints
@@ -52,3 +55,50 @@ def test_each_page_is_written_once_and_as_often_as_its_file_was_removed(tmp_path
         saved = store.newest()
         assert saved is not None
         assert saved.read_segment("b").tolist() == [1, 1]
+
+
+def keyed(rows: int = 40_000) -> ub.Stream:
+    """Windows and statistics of 300 keys."""
+    table = {"k": np.arange(rows) * 7 % 300, "x": np.sin(np.arange(rows))}
+    return ub.arrays(table, shuffle=False).normalize("x", by="k").windows(8, by="k").batch(20)
+
+
+def test_a_checkpoint_has_keyed_rows_in_files_of_arrays_and_a_run_goes_on_from_them(tmp_path: Path) -> None:
+    with ub.Feed(keyed()) as feed:
+        expected = [batch["x"].copy() for batch in itertools.islice(feed.batches(), 2800)]
+    seen = []
+    for _ in range(4):
+        with ub.Feed(keyed()) as feed:
+            feed.load(tmp_path)
+            for batch in itertools.islice(feed.batches(), 700):
+                seen.append(batch["x"].copy())
+                feed.trained()
+            path = feed.save(tmp_path)
+        assert (path / "manifest.json").stat().st_size < 20_000
+    assert list((tmp_path / "segments").iterdir())
+    assert np.concatenate(seen).tobytes() == np.concatenate(expected).tobytes()
+
+
+def test_a_save_writes_what_changed(tmp_path: Path) -> None:
+    # 20,000 keys that are silent from some row on, and ten that are not.
+    rows = {"k": np.concatenate([np.arange(20_000), np.arange(60_000) % 10]), "x": np.zeros((80_000, 16))}
+
+    def some(start: int = 0) -> Iterator[Any]:
+        for at in range(start, 80_000, 500):
+            yield {name: column[at : at + 500] for name, column in rows.items()}
+
+    with ub.Feed(ub.generate(some).windows(2, by="k").batch(10)) as feed:
+        sizes = []
+        for step, _ in enumerate(feed.batches()):
+            feed.trained()
+            if step % 100 == 99:
+                before = {path.name for path in (tmp_path / "segments").glob("*")}
+                feed.save(tmp_path)
+                new = [path for path in (tmp_path / "segments").iterdir() if path.name not in before]
+                sizes.append(sum(path.stat().st_size for path in new))
+            if len(sizes) == 10:
+                break
+    assert max(sizes) > 20_000 * 16 * 8
+    # 1,000 rows between two saves, and what was in no page that is full.
+    assert sorted(sizes)[-2] < 1_000 * 17 * 8 + (1 << 18) + 100_000
+    assert sorted(sizes)[5] > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from unbounded.core import show, trees
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.input_buffer import addresses
 from unbounded.core.node import Cursor
+from unbounded.core.pages import join_pages, split_pages
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
 from unbounded.core.words import FEED, checked, unknown
@@ -160,15 +161,24 @@ class Feed(Loops):
             self.trained()
         return {**self.plain_state(), "rows": to_plain(snapshot.rows_of(self))}
 
-    def plain_state(self) -> dict[str, Any]:
-        """`state_dict` without the rows of sources that can't go back."""
+    def plain_state(self, pages: dict[str, Tree] | None = None) -> dict[str, Any]:
+        """`state_dict` without the rows of sources that can't go back.
+
+        Args:
+            pages: is filled with the pages of keyed stages, by their ids, and the state refers to them; None leaves
+                them in it.
+        """
         self._usable()
         self._count_bad()
+        cursor = self._cursor()
+        if pages is not None:
+            cursor, found = split_pages(cursor)
+            pages.update(found)
         return {
             "format": FORMAT,
             "fingerprint": self.stream.fingerprint,
             "stream": to_plain(self.stream.identity()),
-            "position": to_plain(self._cursor()),
+            "position": to_plain(cursor),
             "count": self.count.state(),
             "epoch": self.progress.state(),
             "tally": self.counters.state(),
@@ -204,8 +214,19 @@ class Feed(Loops):
             ".prefetch(n) and .map(fn, workers=n) work ahead in threads."
         )
 
-    def restore_state(self, state: Mapping[str, Any], rows: Mapping[str, Any], *, accept_changes: bool = False) -> None:
-        """`load_state_dict`, with the rows of sources that can't go back beside it: by the source's name."""
+    def restore_state(
+        self,
+        state: Mapping[str, Any],
+        rows: Mapping[str, Any],
+        *,
+        load_page: Callable[[str], Tree] | None = None,
+        accept_changes: bool = False,
+    ) -> None:
+        """`load_state_dict`, with the rows of sources that can't go back beside it: by the source's name.
+
+        Args:
+            load_page: gives the pages that the state refers to; None where they are in it.
+        """
         from unbounded.feed import snapshot
 
         self._usable()
@@ -213,6 +234,8 @@ class Feed(Loops):
         stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         cursor = from_plain(state["position"])
+        if load_page is not None:
+            cursor = join_pages(cursor, load_page)
         try:
             self._top.recall(from_plain(state["arrivals"]))
             snapshot.put_rows(self, rows)

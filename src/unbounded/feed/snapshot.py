@@ -1,7 +1,8 @@
 """A feed's part of the checkpoints in a directory: cut in the thread that trains, written in another, and read back.
 
-It is the position, as plain data. The rows of a source that can't go back are in their log, which lies in one
-directory; a checkpoint in any other carries those that it needs.
+It is the position, as plain data, and the pages of keyed stages, of which those are written that no checkpoint has yet.
+The rows of a source that can't go back are in their log, which lies in one directory; a checkpoint in any other carries
+those that it needs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from unbounded.core.cursor import from_plain, input_cursors, leaf_cursors
 from unbounded.core.node import Cursor
+from unbounded.core.pages import write_pages
+from unbounded.core.trees import Tree
 from unbounded.feed.run_logs import RunLogs
 from unbounded.sources.log_dump import dump_rows, load_rows
 from unbounded.sources.logged import Logged
@@ -40,6 +43,8 @@ class Keeper:
         self._name = name
         self._find = find
         self._logs = RunLogs(feed, directory, name)
+        self.pages: list[Segment] = []
+        """The pages of keyed stages that are on the disk: those of the newest checkpoint."""
         self._loaded: Saved | None = None  # what the run goes on from, until it is saved again
 
     def begin(self) -> None:
@@ -74,9 +79,10 @@ class Keeper:
         rows = {name: saved.read_segment(segment) for name, segment in state["carried"].items()}
         if not rows:
             self._logs.attach()
-        self._feed.restore_state(state, rows, accept_changes=accept_changes)
+        self._feed.restore_state(state, rows, load_page=saved.read_segment, accept_changes=accept_changes)
         self._logs.attach()
         self._loaded = saved
+        self.pages = list(saved.segments)
         # Older checkpoints that are kept need older rows: nothing that one of them needs may go.
         kept = [(one.number, self._find(one.info)) for one in store.all() if one.run == saved.run]
         needed = [input_cursors(from_plain(state["position"]))[0] for _, state in kept if state is not None]
@@ -95,7 +101,8 @@ class Snapshot:
         self._carried = {
             name: (node, cursor) for name, node, cursor in logged(feed, self._needed) if node.log not in self._synced
         }
-        self.info: dict[str, Any] = {**feed.plain_state(), "carried": {}}
+        self._pages: dict[str, Tree] = {}
+        self.info: dict[str, Any] = {**feed.plain_state(self._pages), "carried": {}}
         """Plain data for the manifest; whole once `write` has returned."""
 
     def write(self, store: Checkpoints) -> list[Segment]:
@@ -103,7 +110,8 @@ class Snapshot:
         self._keeper.take_up(store)
         for log in self._synced:
             log.sync()
-        segments = []
+        self._keeper.pages = write_pages(store, self._pages, self._keeper.pages)
+        segments = list(self._keeper.pages)
         for name, (node, cursor) in self._carried.items():
             segment = store.add_segment(f"rows-{name.replace('/', '.')}", dump_rows(node, cursor))
             self.info["carried"][name] = segment.name

@@ -79,7 +79,8 @@ class Stats:
     def since(self, earlier: Stats) -> Stats:
         """What happened after `earlier`.
 
-        A resumed run fetches, and gives up, again what was fetched ahead and not trained on: that is not fewer than none.
+        A resumed run fetches again what was fetched ahead and not trained on: that is not fewer than none. So it is
+        with what is given up on the way.
         """
         more = dict(zip(_NAMES, map(_minus, _values(self), _values(earlier)), strict=True))
         none = InputStats(0, 0.0)

@@ -92,6 +92,7 @@ class Joining(Inner):
         self._unmatched = unmatched
         self._pairing = Pairing(within)
         self._done: _Done | None = None
+        self._over = False  # both inputs have ended, and nothing waits any more
         self._counts = [0, 0]  # rows and labels that waited in vain
         self._timed = False  # some rows have a time of arrival
         self.waits_for: str | None = None
@@ -237,6 +238,7 @@ class Joining(Inner):
             raise EndOfStream
         before = self.cursor()
         rows, strays = self._pairing.end()
+        self._over = True
         self._counts = [self._counts[ROW] + len(rows), self._counts[LABEL] + strays]
         self._done = _Done(before, np.array(rows, np.int64), np.full(len(rows), -1))
         return True
@@ -328,7 +330,13 @@ class Joining(Inner):
             for side in self._sides
         ]
         changes = [side.changes.own() for side in self._sides]
-        return {"sides": sides, "changes": changes, "unmatched": list(self._counts), "timed": self._timed}
+        return {
+            "sides": sides,
+            "changes": changes,
+            "unmatched": list(self._counts),
+            "timed": self._timed,
+            "over": self._over,
+        }
 
     def cursor(self) -> Cursor:
         if self._done is not None:
@@ -358,10 +366,17 @@ class Joining(Inner):
             starts.append(first)
         self._pairing.begin(*waiting)
         self._advance(times, starts)
+        self._over = own["over"]
+        if self._over:
+            self._pairing.end()
         for side, stood in zip(self._sides, own["sides"], strict=True):
             side.read, side.clock = stood["read"], stood["clock"]
         self._counts = list(own["unmatched"])
         self._timed = own["timed"]
+
+    def own_arrivals(self) -> Mapping[str, Any]:
+        # Nothing of its own: but there are those of two inputs.
+        return {}
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()
