@@ -308,7 +308,7 @@ class Chain:
             new_rows = [NewRows(context.runtime)]
             sources, node, mixes = [source], Numbered(Turns(source, context.runtime), new_rows[0]), []
         node = wrap(node)
-        tap = -1 if isinstance(head, Mix) else place_of(self._stages)
+        tap = -1 if isinstance(head, Combined) else place_of(self._stages)
         for i, (stage, place) in enumerate(zip(self._stages, places.stages, strict=True)):
             node = wrap(stage.open(Tap(node, new_rows[0]) if i == tap else node, context.at(place)))
         if tap == len(self._stages):
@@ -317,7 +317,7 @@ class Chain:
 
     def after_tap(self, name: str) -> list[Stage]:
         """The stages between the tap of a source, by its name among `leaves`, and the end."""
-        if not isinstance(self._head, Mix):
+        if not isinstance(self._head, Combined):
             return list(self._stages[place_of(self._stages) :])
         first, _, rest = name.partition("/")
         return [*self.branches[first].after_tap(rest or "source"), *self._stages]
