@@ -27,12 +27,12 @@ pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 def rows_of(ids: Any, **more: Any) -> ub.Stream:
     ids = np.asarray(ids)
-    return ub.arrays({"id": ids, "row": np.arange(len(ids)), **more}, shuffle=False, passes=1)
+    return ub.from_arrays({"id": ids, "row": np.arange(len(ids)), **more}, shuffle=False, passes=1)
 
 
 def labels_of(ids: Any, **more: Any) -> ub.Stream:
     ids = np.asarray(ids)
-    return ub.arrays({"id": ids, "label": np.arange(len(ids)) * 1.0, **more}, shuffle=False, passes=1)
+    return ub.from_arrays({"id": ids, "label": np.arange(len(ids)) * 1.0, **more}, shuffle=False, passes=1)
 
 
 def pairs(stream: ub.Stream, block_rows: int = 7) -> list[tuple[int, float]]:
@@ -238,7 +238,7 @@ def test_what_makes_no_join_is_refused() -> None:
     with pytest.raises(RowsError, match="both have a column 'row'"):
         pairs(rows.join(rows_of([1]), on="id"))
     with pytest.raises(RowsError, match="for its labels, was given rows without that column"):
-        pairs(rows.join(ub.arrays({"key": np.arange(3)}, passes=1), on="id"))
+        pairs(rows.join(ub.from_arrays({"key": np.arange(3)}, passes=1), on="id"))
     with pytest.raises(CannotTell, match="join"):
         rows.join(labels, on="id").batch(1).batch_at(0)
 
@@ -246,7 +246,7 @@ def test_what_makes_no_join_is_refused() -> None:
 def test_how_long_rows_wait_is_shown_and_each_source_has_a_name() -> None:
     stream = rows_of([1]).join(labels_of([1]), on="id")
     assert repr(stream).endswith("on='id', within=100000)")
-    assert "rows: arrays" in stream.describe()
+    assert "rows: from_arrays" in stream.describe()
     assert list(stream.leaves) == ["rows", "labels"]
     assert stream.fingerprint != rows_of([1]).join(labels_of([1]), on="id", within=9).fingerprint
 
@@ -256,8 +256,8 @@ def endless(**given: Any) -> ub.Stream:
     random = np.random.default_rng(0)
     ids = np.arange(90)
     labelled = random.permutation(ids)[:60]
-    rows = ub.arrays({"id": ids, "x": ids * 1.0}, shuffle=False)
-    return rows.join(ub.arrays({"id": labelled, "y": labelled * 2.0}, shuffle=False), on="id", **given)
+    rows = ub.from_arrays({"id": ids, "x": ids * 1.0}, shuffle=False)
+    return rows.join(ub.from_arrays({"id": labelled, "y": labelled * 2.0}, shuffle=False), on="id", **given)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_source_that_can_not_go_back_is_joined_exactly_after_a_restart(tmp_pat
         for i in itertools.count():
             yield {"id": np.array([i * 3]), "t": np.array([i * 3 + 25.0]), "y": np.array([i * 30.0])}
 
-    stream = ub.generate(numbered).join(ub.generate(later), on="id", time="t", within=60).batch(5)
+    stream = ub.from_generator(numbered).join(ub.from_generator(later), on="id", time="t", within=60).batch(5)
     with ub.Feed(stream) as feed:
         seen = []
         for batch in itertools.islice(feed.batches(), 10):
@@ -299,8 +299,8 @@ def test_a_source_that_can_not_go_back_is_joined_exactly_after_a_restart(tmp_pat
 
 def test_what_waits_is_kept_in_files_of_arrays_and_forgotten_once_it_is_paired(tmp_path: Path) -> None:
     ids = np.arange(60_000)
-    rows = ub.arrays({"id": ids, "x": np.zeros((60_000, 8))}, shuffle=False, passes=1)
-    labels = ub.arrays({"id": np.maximum(ids - 500, 0), "y": ids * 1.0}, shuffle=False, passes=1)
+    rows = ub.from_arrays({"id": ids, "x": np.zeros((60_000, 8))}, shuffle=False, passes=1)
+    labels = ub.from_arrays({"id": np.maximum(ids - 500, 0), "y": ids * 1.0}, shuffle=False, passes=1)
     stream = rows.join(labels, on="id", within=2_000).batch(50)
     with ub.Feed(stream) as feed:
         got = []

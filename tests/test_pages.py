@@ -60,7 +60,7 @@ def test_each_page_is_written_once_and_as_often_as_its_file_was_removed(tmp_path
 def keyed(rows: int = 40_000) -> ub.Stream:
     """Windows and statistics of 300 keys."""
     table = {"k": np.arange(rows) * 7 % 300, "x": np.sin(np.arange(rows))}
-    return ub.arrays(table, shuffle=False).normalize("x", by="k").windows(8, by="k").batch(20)
+    return ub.from_arrays(table, shuffle=False).normalize("x", by="k").windows(8, by="k").batch(20)
 
 
 def test_a_checkpoint_has_keyed_rows_in_files_of_arrays_and_a_run_goes_on_from_them(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_save_writes_what_changed(tmp_path: Path) -> None:
         for at in range(start, 80_000, 500):
             yield {name: column[at : at + 500] for name, column in rows.items()}
 
-    with ub.Feed(ub.generate(some).windows(2, by="k").batch(10)) as feed:
+    with ub.Feed(ub.from_generator(some).windows(2, by="k").batch(10)) as feed:
         sizes = []
         for step, _ in enumerate(feed.batches()):
             feed.trained()

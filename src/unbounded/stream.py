@@ -255,8 +255,9 @@ class Stream(Lookup):
                 counted in `stats.unmatched` in any case, and labels without a row in `stats.unmatched_labels`.
 
         >>> import numpy as np, unbounded as ub
-        >>> rows = ub.arrays({"id": np.arange(6), "x": np.arange(6) * 10.0}, shuffle=False)
-        >>> labels = ub.arrays({"id": np.array([2, 0, 1, 5]), "y": np.array([1, 0, 0, 1])}, shuffle=False, passes=1)
+        >>> rows = ub.from_arrays({"id": np.arange(6), "x": np.arange(6) * 10.0}, shuffle=False)
+        >>> labels = {"id": np.array([2, 0, 1, 5]), "y": np.array([1, 0, 0, 1])}
+        >>> labels = ub.from_arrays(labels, shuffle=False, passes=1)
         >>> batch = rows.join(labels, on="id", within=10).batch(4).peek()
         >>> batch["id"].tolist(), batch["y"].tolist()
         ([0, 2, 1, 5], [0, 1, 0, 1])

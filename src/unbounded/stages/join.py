@@ -76,7 +76,7 @@ def described(rows: Any, labels: Any, on: Any, within: Any, time: Any, unmatched
     if not hasattr(labels, "branches"):
         raise TypeError(
             f"join() was given a {type(labels).__name__} for the labels. Expected a stream of them, such as "
-            "ub.arrays({'id': ids, 'y': y})."
+            "ub.from_arrays({'id': ids, 'y': y})."
         )
     for name, stream in (("the rows", rows), ("the labels", labels)):
         if stream.batch_size is not None:
