@@ -18,7 +18,7 @@ import pytest
 
 import unbounded as ub
 from helpers import once, table, train
-from unbounded.core.runtime import SYSTEM
+from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 from unbounded.store.writer import Pending, Writer
 
@@ -236,6 +236,27 @@ def test_what_a_process_could_not_write_is_said_when_it_ends(tmp_path: Path) -> 
     assert "A checkpoint could not be written: division by zero" in done.stderr
 
 
+def test_a_system_without_a_thread_left_is_an_error_at_once_and_the_next_one_is_written() -> None:
+    class Full(Runtime):
+        def thread(self, target: Callable[[], object], name: str) -> Any:
+            thread = super().thread(target, name)
+            if not room:
+                thread.start = lambda: _raise(RuntimeError("can't start new thread"))  # type: ignore[method-assign]
+            return thread
+
+    room: list[int] = []
+    writer = Writer(Full())
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        writer.begin(lambda: 1)
+    assert not writer.busy
+    room.append(1)
+    assert writer.begin(lambda: 2).wait() == 2
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
 def test_an_interrupt_ends_the_wait_and_not_the_write() -> None:
     waits, open_, writer = threading.Event(), threading.Event(), Writer(SYSTEM)
 
@@ -259,7 +280,7 @@ def test_an_interrupt_ends_the_wait_and_not_the_write() -> None:
 
 FORK = """
 import os, threading
-from unbounded.core.runtime import SYSTEM
+from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.store.writer import Writer
 open_, writer = threading.Event(), Writer(SYSTEM)
 pending = writer.begin(lambda: open_.wait(10))

@@ -55,11 +55,17 @@ class Pending(Generic[T]):
         self._thread = runtime.thread(self._run, "unbounded-writer")
 
     def start(self) -> None:
-        """Begin. A thread that can't be started is an error here."""
+        """Begin.
+
+        Raises:
+            RuntimeError: the system has no thread left, and nothing is written.
+        """
         _open.add(cast("Pending[object]", self))
         try:
             self._thread.start()
-        except BaseException:
+        except RuntimeError:
+            # After anything else, such as an interrupt, it may be at work.
+            self.done = self.heard = True
             _open.discard(cast("Pending[object]", self))
             raise
 
@@ -124,8 +130,9 @@ class Writer:
         """
         self.finish()
         pending = Pending(work, self._runtime)
-        pending.start()
+        # Before it begins: an interrupt in the middle of that must not leave one at work of which nobody knows.
         self._pending = cast(Pending[object], pending)
+        pending.start()
         return pending
 
     def check(self) -> None:
