@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import gc
+import itertools
 import threading
 import warnings
 from collections.abc import Iterator
@@ -575,3 +576,32 @@ def test_batches_whose_lengths_come_and_go_keep_their_order_where_steps_run_toge
     with Feed(blocks(*lengths), ub.Epoch(steps=4)) as feed:
         model.fit(feed, epochs=2, verbose=0)
     assert km.trained_ids(model) == list(range(sum(lengths)))
+
+
+def test_a_round_on_a_live_feed_that_is_trained_on_is_refused_with_two_ways_that_work() -> None:
+    read = itertools.count()
+
+    def sensor() -> Any:
+        while True:
+            n = next(read)
+            yield np.full((4, 3), n, "float32"), np.full((4, 1), n, "float32")
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with Feed(ub.from_generator(sensor).batch(4), ub.Epoch(steps=3)) as feed:
+        model.fit(feed, verbose=0)
+        for again in (
+            lambda: model.predict(feed, verbose=0),
+            lambda: model.evaluate(feed, verbose=0),
+            lambda: model.fit(feed, validation_data=feed, epochs=2, verbose=0),
+        ):
+            with pytest.raises(ub.StreamError, match=r"sensor\(\) can't go back.*from_arrays.*Prequential"):
+                again()
+        assert feed._rounds is None  # no second reader was opened
+    with Feed(ub.from_generator(sensor).batch(4), ub.Epoch(steps=3)) as feed:
+        assert model.predict(feed, verbose=0).shape == (12, 1)
+        with pytest.raises(ub.StreamError, match=r"fit, after a round with the same feed,.*sensor\(\) can't go back"):
+            model.fit(feed, verbose=0)
+    x = np.zeros((32, 3), "float32")
+    with Feed(ub.from_arrays((x, x[:, :1])).batch(4), ub.Epoch(steps=3)) as feed:
+        model.fit(feed, validation_data=feed, verbose=0)

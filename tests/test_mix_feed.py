@@ -229,7 +229,7 @@ def test_a_feed_says_for_which_source_of_a_mix_it_waits(caplog: pytest.LogCaptur
             feed._take_in()
             clock.advance(3.0)
             feed._waiting.look()
-        assert "'a/new', from_generator(sensor), has given no row in this time" in feed.waiting_for
+        assert "from sensor() ('a/new'): waiting" in feed.waiting_for
         assert "'b'" not in feed.waiting_for
     finally:
         steps.end()

@@ -6,6 +6,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from unbounded.core.node import StreamError
 from unbounded.core.show import words
 from unbounded.sources.source import SourcePart
 
@@ -25,6 +26,19 @@ def opened(feed: AtHand) -> None:
 def others(feed: AtHand) -> list[Any]:
     """The other open feeds that call the same function."""
     return [other for other in list(_OPEN) if other is not feed and not other.closed and _shared(feed, other)]
+
+
+def refuse_round(training: AtHand, word: str) -> None:
+    """Raise StreamError where a round is to read a source that can't go back, which a feed is trained on."""
+    live = _live(training)
+    if live:
+        name = live[0].name
+        raise StreamError(
+            f"{word} was given a feed that is trained on, and {name} can't go back: the round would read rows of it "
+            "that training then never sees. Two ways work: give it a feed of rows that are set apart, such as "
+            "ub.keras.Feed(ub.from_arrays(…)); or judge each row right before it is trained on, with "
+            "ub.keras.Prequential."
+        )
 
 
 def reads(feed: AtHand) -> None:

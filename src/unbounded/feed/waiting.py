@@ -1,4 +1,4 @@
-"""Waiting: says what a feed waits for, once it has waited for some seconds, and again at growing intervals.
+"""Waiting: says what a feed waits for, once, when it has waited for some seconds; and again when a batch has come.
 
 It goes to `logging.getLogger("unbounded")` at level WARNING, which Python prints to stderr where nobody has set up
 logging.
@@ -16,7 +16,7 @@ from unbounded.stages.stage import Stage
 _log = logging.getLogger("unbounded")
 # Stages that take in rows and may give none.
 _HOLDING = frozenset({"filter", "on_nan", "shuffle", "windows", "random_map", "replay", "batch"})
-_FIRST = 5.0  # seconds without a batch after which it is said
+_LONG = 10.0  # seconds without a batch after which it is said
 
 
 class Waiting:
@@ -29,19 +29,23 @@ class Waiting:
     """
 
     def __init__(self, stream: Chain, opened: Opened, runtime: Runtime) -> None:
-        self._sources = {name: words(leaf.parts[0]) for name, leaf in stream.leaves.items()}
+        self._sources = dict(zip(stream.leaves, (source.name for source in stream.sources), strict=True))
         self._stages = [(part.word, words(part)) for part in stream.all_parts if isinstance(part, Stage)]
         self._opened = opened
         self._runtime = runtime
-        self.end()
+        self._begin()
 
     def end(self) -> None:
         """A batch has come, or the end."""
+        if self.sentence is not None:
+            _log.warning("Batches come again, after %s seconds.", f"{self._waited:,.0f}")
+        self._begin()
+
+    def _begin(self) -> None:
         self.sentence: str | None = None
         """What is waited for, in words; None while the wait is short."""
         self._waited = 0.0
         self._asked = 0.0
-        self._due = _FIRST
         self._before: tuple[list[int], int] | None = None
 
     def begin(self) -> None:
@@ -55,11 +59,11 @@ class Waiting:
         self._asked = now
         if self._before is None:
             self._before = self._counts()
-        if self._waited >= self._due:
-            while self._due <= self._waited:
-                self._due *= 2
+        if self._waited >= _LONG:
+            said = self.sentence is not None
             self.sentence = self._words(self._before, self._counts())
-            _log.warning("%s", self.sentence)
+            if not said:
+                _log.warning("%s", self.sentence)
 
     def _counts(self) -> tuple[list[int], int]:
         """Rows that each source has given, and rows with a value that is not finite."""
@@ -68,18 +72,18 @@ class Waiting:
 
     def _words(self, before: tuple[list[int], int], now: tuple[list[int], int]) -> str:
         given = [after - then for then, after in zip(before[0], now[0], strict=True)]
-        text = f"Waiting for a batch for {self._waited:,.0f} seconds: "
+        seconds = f"{self._waited:,.0f} seconds"
         silent = [self._named(name) for name, rows in zip(self._sources, given, strict=True) if not rows]
         if silent:
             # What a mix waits for gives nothing, and then the others are not asked.
             waited = self._opened.waited_for()
             silent = [self._named(name) for name in self._sources if name in waited] or silent
-            return text + f"{' and '.join(silent)} {'has' if len(silent) == 1 else 'have'} given no row in this time."
+            return f"Nothing for {seconds} from {' and '.join(silent)}: waiting."
         rows = " and ".join(
-            f"{self._named(name)} has given {each:,} rows in this time"
+            f"{self._named(name)} has given {each:,} rows"
             for name, each in zip(self._sources, given, strict=True)
         )
-        text += f"{rows}, and none of them completed a batch."
+        text = f"No batch for {seconds}: {rows} in this time, and none of them completed a batch."
         bad = now[1] - before[1]
         if bad:
             text += f" {bad:,} rows have a NaN or an infinity."
@@ -89,6 +93,6 @@ class Waiting:
         return text
 
     def _named(self, name: str) -> str:
-        """A source as the user wrote it, with its name where there are several."""
+        """A source by what the user gave, with its name where there are several."""
         text = self._sources[name]
-        return text if len(self._sources) == 1 else f"{name!r}, {text},"
+        return text if len(self._sources) == 1 else f"{text} ({name!r})"

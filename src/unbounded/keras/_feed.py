@@ -16,6 +16,7 @@ import keras
 
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
+from unbounded.feed import sharing
 from unbounded.feed.describe import Position
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed as CoreFeed
@@ -24,6 +25,8 @@ from unbounded.keras import _adapters, _batches, _fit, internals
 from unbounded.keras._rounds import Rounds, Validation
 from unbounded.stages.stage import Guarantee
 from unbounded.stream import Stream
+
+_ASKED = {"validation": "fit(validation_data=…)", "evaluate": "evaluate", "predict": "predict"}
 
 if TYPE_CHECKING:
     from unbounded.keras._checkpoint import Checkpoint
@@ -230,6 +233,8 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
     def _begin_fit(self, made: internals.Making) -> _adapters.FitAdapter:
         _batches.refuse_others(made.others, ("class_weight",))
         _batches.refuse_sharding()
+        if self._rounds is not None:
+            sharing.refuse_round(self.core, "fit, after a round with the same feed,")
         checkpoint = self._checkpoint(made.callbacks)
         fit = _fit.Fit(self, made, directed=checkpoint is not None)
         _fit.settle(self.core, self.updates, self.fit)
@@ -243,6 +248,8 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
 
     def _begin_round(self, made: internals.Making) -> _adapters.RoundAdapter:
         _batches.refuse_others(made.others, ())
+        if self.fit is not None:
+            sharing.refuse_round(self.core, _ASKED[made.role])
         return _adapters.RoundAdapter(made, self.rounds)
 
     def _checkpoint(self, callbacks: Any) -> Checkpoint | None:
