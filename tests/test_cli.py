@@ -19,11 +19,11 @@ import unbounded
 from unbounded.cli import _view
 from unbounded.cli._app import app
 from unbounded.cli._display import JsonDisplay, PlainDisplay, display
+from unbounded.cli._error_words import in_words
 from unbounded.cli._live import panel, sparkline
-from unbounded.cli._signals import Stopped, StopSignals
-from unbounded.cli._train import name_of
+from unbounded.cli._stop_signals import Stopped, StopSignals
+from unbounded.cli._train_command import name_of
 from unbounded.cli._view import Silence, View, alarm_line
-from unbounded.cli._words import in_words
 from unbounded.detect._run import read_run
 from unbounded.testing import Clock
 

@@ -18,7 +18,7 @@ from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import SYSTEM, Event, Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
-from unbounded.simulation.files import Faults
+from unbounded.simulation.simulated_files import Faults
 from unbounded.simulation.simulation import Simulation
 from unbounded.sources.assert_reads import assert_reads
 from unbounded.sources.logged import Logged

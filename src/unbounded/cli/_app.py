@@ -104,8 +104,8 @@ def train(
     Exit codes: 0, the last step is trained, or the generator ended; 130, stopped by Ctrl-C (SIGINT), and 143, by
     SIGTERM: a checkpoint and the report are left; 1, your function raised an error; 2, a sentence says what to change.
     """
-    from unbounded.cli._train import run
-    from unbounded.detect._train import Plan
+    from unbounded.cli._train_command import run
+    from unbounded.detect._training import Plan
 
     each, seconds = _every(every)
     plan = Plan(steps=steps, epoch=epoch, every=each, save_after=seconds, warm_up=warm_up, false_alarms=false_alarms)

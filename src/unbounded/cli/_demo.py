@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unbounded.cli._display import Display, display
-from unbounded.cli._train import leave_report
+from unbounded.cli._train_command import leave_report
 from unbounded.cli._trainer import BusyCore, Trainer, TrainerError
 from unbounded.detect._report import compared
 from unbounded.detect._run import read_run

@@ -72,7 +72,7 @@ def read(code: CodeType) -> Code:
     ['factor']
     """
     steps = [step for step in dis.get_instructions(code) if step.opname not in _EMPTY]
-    places = _Places([step.offset for step in steps])
+    places = _InstructionNumbers([step.offset for step in steps])
     inner: list[Code] = []
     content: list[Any] = []
     kinds = ("globals", "attributes", "stored", "assigned", "mutated")
@@ -125,7 +125,7 @@ def assigned(code: CodeType) -> frozenset[str]:
 _ATTRIBUTE_STORES = {dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]}
 
 
-class _Places:
+class _InstructionNumbers:
     """Offsets of bytes as numbers of instructions: of those that do something."""
 
     def __init__(self, offsets: list[int]) -> None:
@@ -138,7 +138,7 @@ class _Places:
         return found if found is not None else sum(other < offset for other in self._offsets)
 
 
-def _argument(step: dis.Instruction, places: _Places, inner: list[Code]) -> Any:
+def _argument(step: dis.Instruction, places: _InstructionNumbers, inner: list[Code]) -> Any:
     if step.opcode in dis.hasconst:
         return _constant(step.argval, inner)
     if step.opcode in dis.hasname:

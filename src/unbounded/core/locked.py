@@ -16,11 +16,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Guarded(Protocol):
+class _HasLock(Protocol):
     _lock: Any
 
 
-S = TypeVar("S", bound=_Guarded)
+S = TypeVar("S", bound=_HasLock)
 
 
 def locked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:

@@ -83,7 +83,7 @@ class Forward:
         """Nothing is kept here."""
 
 
-class Reader:
+class NpzReader:
     """Reads a file once, from front to back, and hashes it on its way.
 
     Args:
@@ -131,7 +131,7 @@ class Reader:
 class _Member:
     """Of a reader, the bytes of one member."""
 
-    def __init__(self, reader: Reader, size: int) -> None:
+    def __init__(self, reader: NpzReader, size: int) -> None:
         self._reader = reader
         self.left = size
 
@@ -142,8 +142,8 @@ class _Member:
         return self._reader.exactly(n)
 
 
-def read(reader: Reader, choose: Callable[[str], Iterable[int]]) -> tuple[str, dict[int, Array]]:
-    """Read an archive up to its last array; what follows is left to `Reader.to_the_end`.
+def read(reader: NpzReader, choose: Callable[[str], Iterable[int]]) -> tuple[str, dict[int, Array]]:
+    """Read an archive up to its last array; what follows is left to `NpzReader.to_the_end`.
 
     Nothing is known of the file's bytes until they are compared with a checksum: whoever asked uses nothing of what is
     returned before that.
@@ -172,7 +172,7 @@ def read(reader: Reader, choose: Callable[[str], Iterable[int]]) -> tuple[str, d
     return text, arrays
 
 
-def _text(reader: Reader) -> str:
+def _text(reader: NpzReader) -> str:
     member = _next(reader)
     if member is None or member[0] != TEXT:
         raise Malformed(f"it does not begin with {TEXT}")
@@ -181,7 +181,7 @@ def _text(reader: Reader) -> str:
     return text
 
 
-def _next(reader: Reader) -> tuple[str, int] | None:
+def _next(reader: NpzReader) -> tuple[str, int] | None:
     """The name and the size of the member that begins here; None after the last."""
     head: tuple[Any, ...] = _LOCAL.unpack(reader.exactly(_LOCAL.size))
     if head[0] != b"PK\3\4":

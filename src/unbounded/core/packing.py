@@ -81,7 +81,7 @@ def read_tree(file: BinaryIO, *, only: Sequence[tuple[str, ...]] | None = None) 
         Malformed: it is no such file.
         ImportError: a leaf needs JAX, PyTorch or `ml_dtypes`, and it isn't there.
     """
-    return Unread(npz.Reader(file), only=only).tree()
+    return Unread(npz.NpzReader(file), only=only).tree()
 
 
 class Unread:
@@ -96,7 +96,7 @@ class Unread:
         Malformed: it is no such file.
     """
 
-    def __init__(self, reader: npz.Reader, *, only: Sequence[tuple[str, ...]] | None = None) -> None:
+    def __init__(self, reader: npz.NpzReader, *, only: Sequence[tuple[str, ...]] | None = None) -> None:
         self._structure: JSON = None
         self._arrays: dict[int, Array] = {}
 

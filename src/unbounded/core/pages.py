@@ -78,12 +78,12 @@ def _each(fn: Callable[[Any], Any], value: Any) -> Any:
     return value
 
 
-class _Segment(Protocol):
+class _PageSegment(Protocol):
     @property
     def name(self) -> str: ...
 
 
-S = TypeVar("S", bound=_Segment)
+S = TypeVar("S", bound=_PageSegment)
 
 
 class _Store(Protocol[S]):

@@ -117,7 +117,7 @@ def numbered(time: np.ndarray, last: int) -> np.ndarray:
     return np.asarray(np.maximum(np.maximum.accumulate((time * 1e6).astype(np.int64) - steps), last + 1) + steps)
 
 
-class Form:
+class ReadingForm:
     """Blocks of one function, brought to the detector's form.
 
     Args:
@@ -191,7 +191,7 @@ class Form:
         return {"row": row, "time": (time if own is None else own).astype(np.float64), "values": values}
 
 
-def in_form(reading: Reading, form: Form) -> Callable[..., Iterator[Rows]]:
+def in_form(reading: Reading, form: ReadingForm) -> Callable[..., Iterator[Rows]]:
     """A function's readings in the detector's form, as `ub.from_generator` takes them.
 
     Args:

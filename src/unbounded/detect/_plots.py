@@ -9,7 +9,7 @@ import numpy as np
 
 from unbounded.detect import _svg
 from unbounded.detect._columns import Column
-from unbounded.detect._record import Bins, Run
+from unbounded.detect._record import Bins, RecordedRun
 from unbounded.detect._score import Alarm
 from unbounded.detect._svg import INK, SOFT, Plane
 
@@ -20,7 +20,7 @@ LETTER = 6.8  # the width of one, about
 MANY = 12  # columns, beyond which each is drawn lower
 
 
-def readings(run: Run) -> str:
+def readings(run: RecordedRun) -> str:
     """Each column over time, with its alarms and the times in which nothing was read.
 
     Args:
@@ -54,7 +54,7 @@ def readings(run: Run) -> str:
     return _svg.drawing(WIDTH, total, parts)
 
 
-def scores(run: Run) -> str:
+def scores(run: RecordedRun) -> str:
     """The score over time with its threshold, and the alarms with their columns.
 
     Args:
@@ -83,7 +83,7 @@ def scores(run: Run) -> str:
     return _svg.drawing(WIDTH, plane.bottom + 36, parts)
 
 
-def epochs(run: Run) -> str:
+def epochs(run: RecordedRun) -> str:
     """Each epoch's error on readings that were not trained on yet, its loss on those that were, and its waits.
 
     Args:
@@ -120,7 +120,7 @@ def epochs(run: Run) -> str:
 _ERRORS = ("error", "last")
 
 
-def coalesced(run: Run, most: int) -> Bins:
+def coalesced(run: RecordedRun, most: int) -> Bins:
     """The run's bins, neighbours joined until they are about as many as a plot can show.
 
     Args:
@@ -150,7 +150,7 @@ def coalesced(run: Run, most: int) -> Bins:
     )
 
 
-def _with_holes(run: Run, bins: Bins, *, of_score: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _with_holes(run: RecordedRun, bins: Bins, *, of_score: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The bins' middles and extremes, with a hole at each long pause: a line does not bridge it."""
     low, high = (bins.score[:, None], bins.score[:, None]) if of_score else (bins.low, bins.high)
     middle = (bins.begin + bins.end) / 2
@@ -163,13 +163,13 @@ def _with_holes(run: Run, bins: Bins, *, of_score: bool = False) -> tuple[np.nda
     return tuple(np.insert(array, holes, np.nan, axis=0) for array in (middle, low, high))  # type: ignore[return-value]
 
 
-def _ends(run: Run) -> tuple[float, float]:
+def _ends(run: RecordedRun) -> tuple[float, float]:
     low, high = float(run.bins.begin.min()), float(run.bins.end.max())
     room = 0.01 * (high - low) or 0.5
     return low - room, high + room
 
 
-def _pauses(plane: Plane, run: Run) -> list[str]:
+def _pauses(plane: Plane, run: RecordedRun) -> list[str]:
     """Grey where nothing was read."""
     parts = []
     for begin, end in run.pauses:

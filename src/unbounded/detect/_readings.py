@@ -15,7 +15,7 @@ import numpy as np
 
 import unbounded as ub
 from unbounded.detect._columns import VITALS, Column
-from unbounded.detect._form import Form, Remarks, Rows, in_form
+from unbounded.detect._form import ReadingForm, Remarks, Rows, in_form
 from unbounded.detect._function import Reading, functions, load
 from unbounded.detect._yielded import EXAMPLE, SourceEnded, SourceError, Yielded
 from unbounded.sources.vitals import read_counters
@@ -122,7 +122,7 @@ def _of_function(source: str, reading: Reading, known: tuple[Column, ...], axis:
         first = reading.first()
         columns = known or _columns_of(first, source)
         axis = axis or _axis_of(first, reading)
-    stream = ub.from_generator(in_form(reading, Form(columns, source, remarks)))
+    stream = ub.from_generator(in_form(reading, ReadingForm(columns, source, remarks)))
     return Readings(source, columns, stream, axis, remarks)
 
 

@@ -60,7 +60,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class RecordedEpoch:
     """One epoch, or some that follow each other: the means of the figures that Keras logged, and the model's error on
     the readings that came in their course, which it had not been trained on; ``last`` is the error of "the next
     reading is the last one" on the same readings.
@@ -107,7 +107,7 @@ class Bins:
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run, read back.
 
     Args:
@@ -128,7 +128,7 @@ class Run:
     pauses: tuple[tuple[float, float], ...]
     alarms: tuple[Alarm, ...]
     alarm_count: int
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[RecordedEpoch, ...]
     trained: Trained
     damaged: int = 0
 
@@ -173,7 +173,7 @@ class Run:
         error, last = float(self.bins.error[newest].sum()), float(self.bins.last[newest].sum())
         return 1.0 - error / last if last > 0 else None
 
-    def since_long_pause(self) -> Run:
+    def since_long_pause(self) -> RecordedRun:
         """The readings after the last pause that is longer than ten minutes and than all reading before it.
 
         Returns:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unbounded.detect import _plots
 from unbounded.detect._readings import Axis
-from unbounded.detect._record import Run
+from unbounded.detect._record import RecordedRun
 from unbounded.detect._run import read_run
 
 FILE = "report.html"
@@ -45,7 +45,7 @@ def write_report(directory: Path, *, title: str | None = None) -> Path:
     return path
 
 
-def page(run: Run, *, title: str) -> str:
+def page(run: RecordedRun, *, title: str) -> str:
     """A run as a page.
 
     Args:
@@ -101,12 +101,12 @@ def page(run: Run, *, title: str) -> str:
     return _document(title, "\n".join(parts))
 
 
-def _title(run: Run) -> str:
+def _title(run: RecordedRun) -> str:
     source = run.starts[-1].source
     return "This computer’s vitals" if source == "machine:" else source
 
 
-def _lead(run: Run) -> str:
+def _lead(run: RecordedRun) -> str:
     if not run.readings:
         return "Nothing has been scored yet." + _skipped(run)
     columns = f"{len(run.columns):,} column{'' if len(run.columns) == 1 else 's'}"
@@ -140,7 +140,7 @@ def compared(better: float) -> str:
     return f"{abs(better):.0%} {'better' if better >= 0 else 'worse'} than {than}"
 
 
-def _skipped(run: Run) -> str:
+def _skipped(run: RecordedRun) -> str:
     """What was left out, in a sentence."""
     skipped = run.trained.skipped
     if not skipped:
@@ -151,7 +151,7 @@ def _skipped(run: Run) -> str:
     return f" {total:,} more {'was' if total == 1 else 'were'} left out, since a column held no number: {names}."
 
 
-def _facts(run: Run) -> str:
+def _facts(run: RecordedRun) -> str:
     facts = [
         ("step" if run.trained.step == 1 else "steps", f"{run.trained.step:,}"),
         ("readings", f"{run.readings:,}"),
@@ -166,7 +166,7 @@ def _facts(run: Run) -> str:
     return f"<div class=facts>{cells}</div>"
 
 
-def _alarms(run: Run) -> str:
+def _alarms(run: RecordedRun) -> str:
     rows = [
         (moment(alarm.time, run.axis), alarm.words, "a new record" if alarm.record else f"score {alarm.score:.1f}")
         for alarm in run.alarms[-SHOWN:]
@@ -174,7 +174,7 @@ def _alarms(run: Run) -> str:
     return _newest(len(rows), run.alarm_count, "alarms") + _table(("when", "what", "why"), rows)
 
 
-def _starts(run: Run) -> str:
+def _starts(run: RecordedRun) -> str:
     rows = [(_when(start.time), f"step {start.step + 1:,}", start.position) for start in run.starts[-SHOWN:]]
     return _newest(len(rows), run.start_count, "starts") + _table(("when", "on at", "with"), rows)
 

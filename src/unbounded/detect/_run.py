@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from unbounded.detect._columns import Column
-from unbounded.detect._record import FILE, Bins, Epoch, Run, Start, Trained
+from unbounded.detect._record import FILE, Bins, RecordedEpoch, RecordedRun, Start, Trained
 from unbounded.detect._score import Alarm
 
-__all__ = ["FILE", "Run", "last_start", "read_run", "records"]
+__all__ = ["FILE", "RecordedRun", "last_start", "read_run", "records"]
 
 ALARMS = 1_000
 STARTS = 1_000
@@ -50,7 +50,7 @@ def records(directory: Path) -> Iterator[dict[str, Any] | Damaged]:
             yield record if isinstance(record, dict) and "kind" in record else Damaged(number)
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path) -> RecordedRun:
     """Read back what a run wrote.
 
     Args:
@@ -63,7 +63,7 @@ def read_run(directory: Path) -> Run:
     alarms: deque[Alarm] = deque(maxlen=ALARMS)
     bins: list[dict[str, Any]] = []
     pauses: list[tuple[float, float]] = []
-    epochs: list[Epoch] = []
+    epochs: list[RecordedEpoch] = []
     trained, counts = Trained(), {"start": 0, "alarm": 0}
     damaged = 0
     for record in records(directory):
@@ -82,11 +82,13 @@ def read_run(directory: Path) -> Run:
         elif kind == "pause":
             pauses.append((record["from"], record["to"]))
         elif kind == "epochs":
-            epochs.append(_made(Epoch, {**record, "error": _known(record["error"]), "last": _known(record["last"])}))
+            epochs.append(
+                _made(RecordedEpoch, {**record, "error": _known(record["error"]), "last": _known(record["last"])})
+            )
         elif kind == "trained":
             trained = _made(Trained, record)
     width = len(starts[-1].columns) if starts else 0
-    return Run(
+    return RecordedRun(
         starts=tuple(starts),
         start_count=counts["start"],
         bins=_bins(bins, width),

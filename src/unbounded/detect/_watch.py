@@ -20,7 +20,7 @@ from unbounded.detect import _record
 from unbounded.detect._bins import EpochBins, ReadingBins
 from unbounded.detect._columns import Column
 from unbounded.detect._intake import Intake
-from unbounded.detect._model import predict
+from unbounded.detect._predictor import predict
 from unbounded.detect._readings import Axis
 from unbounded.detect._record import Start, Trained
 from unbounded.detect._score import Scorer

@@ -12,9 +12,9 @@ from typing import Any
 
 from unbounded.core.runtime import Event, Runtime, Thread
 from unbounded.simulation.disk import Disk
-from unbounded.simulation.files import Faults, SimulatedFiles
 from unbounded.simulation.primitives import SimulatedCondition, SimulatedEvent, SimulatedLock, SimulatedThread
 from unbounded.simulation.scheduler import Killed, Scheduler
+from unbounded.simulation.simulated_files import Faults, SimulatedFiles
 
 _EPOCH = 1_700_000_000.0  # seconds since 1970 at which a simulation begins
 

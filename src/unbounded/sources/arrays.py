@@ -68,7 +68,7 @@ class Arrays:
         return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **order, "passes": self.passes}
 
     def open(self, opening: Opening) -> Reader:
-        return _Arrays(self, opening)
+        return _ArraysReader(self, opening)
 
     def numbered(self) -> Arrays:
         """The same order over the rows' numbers."""
@@ -97,7 +97,7 @@ class Arrays:
         return Permutation(self.rows_per_pass(), (self.seed, 0, number))
 
 
-class _Arrays:
+class _ArraysReader:
     """Its position is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
 
     def __init__(self, arrays: Arrays, opening: Opening) -> None:

@@ -95,7 +95,7 @@ class GeneratedOnce:
         self._calls.close()
 
 
-class _Place(NamedTuple):
+class _FunctionPosition(NamedTuple):
     """Where a function is read: rows from the beginning, passes that ended, and rows in the pass at hand."""
 
     row: int
@@ -116,7 +116,7 @@ class Generated:
         self._go({"row": 0, "passed": 0, "in_pass": 0, "state": None, "skip": 0})
 
     def _go(self, position: JSON) -> None:
-        self._place = _Place(position["row"], position["passed"], position["in_pass"])
+        self._place = _FunctionPosition(position["row"], position["passed"], position["in_pass"])
         # A state of the iterator, and how many rows of the pass it had given then.
         self._taken: tuple[Any, int] = (position["state"], position["in_pass"] - position["skip"])
         self._todo = 0  # rows that the iteration has to pass over
@@ -145,7 +145,7 @@ class Generated:
         block = block.part(over, block.count)
         if not block.count:
             return None
-        self._place = _Place(place.row + block.count, place.passed, place.in_pass + block.count)
+        self._place = _FunctionPosition(place.row + block.count, place.passed, place.in_pass + block.count)
         return block
 
     def _open(self) -> Iteration:

@@ -67,7 +67,7 @@ class Full(OSError):
         super().__init__(errno.EDQUOT, f"the log has the {most:,} bytes that max_bytes allows", where)
 
 
-class _Place(NamedTuple):
+class _RecordEdge(NamedTuple):
     """A point between two records of a segment."""
 
     at: Offset
@@ -77,12 +77,12 @@ class _Place(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Segment:
+class _LogSegment:
     path: Path
-    begin: _Place  # of its first record
+    begin: _RecordEdge  # of its first record
     size: int
     fd: int  # for reading: what was removed under our hands can still be read
-    index: list[_Place] = field(default_factory=list)  # some places, as far as it was read or written
+    index: list[_RecordEdge] = field(default_factory=list)  # some places, as far as it was read or written
 
 
 class RecordLog:
@@ -111,17 +111,17 @@ class RecordLog:
         self._max_bytes = max_bytes
         self._lock = runtime.lock()  # guards what threads share; not held while files are written
         self._writing = runtime.lock()  # held by who writes: the thread that appends, or a sync that writes again
-        self._segments: list[_Segment] = []
+        self._segments: list[_LogSegment] = []
         self._fd: int | None = None  # of the last segment, for writing
-        self._tail = _Place(Offset(0), 0, 0, 0)  # after the last record
+        self._tail = _RecordEdge(Offset(0), 0, 0, 0)  # after the last record
         self._synced = self._tail
         self._torn = False  # the last segment ends with bytes that could not be cut off
         self._syncing = runtime.lock()  # held by who syncs
         self._unsynced: list[int] = []  # files of segments before the last one
         self._new_names = False  # the directory is to be synced
         self._generation = 0
-        self._last_read: tuple[_Segment, _Place] | None = None
-        self._superseded: list[_Segment] = []
+        self._last_read: tuple[_LogSegment, _RecordEdge] | None = None
+        self._superseded: list[_LogSegment] = []
         self.last: Record | None = None
         """The newest record of the last segment when the log was opened."""
         self.last_with_rows: Record | None = None
@@ -193,7 +193,7 @@ class RecordLog:
         # Written by a process that may have been killed before it synced.
         self._synced = last.begin
 
-    def _read_head(self, path: Path, number: int) -> _Segment | None:
+    def _read_head(self, path: Path, number: int) -> _LogSegment | None:
         fd = self._files.open_append(path)
         head = self._files.pread(fd, _HEAD.size, 0)
         # Too short where it was being made when the process was killed: then there is nothing in it.
@@ -203,12 +203,14 @@ class RecordLog:
             self._files.close(fd)
             return None
         self.id = log_id.hex()
-        begin = _Place(Offset(row, boundaries), _HEAD.size, before, number)
-        return _Segment(path, begin, self._files.size(fd), fd, [begin])
+        begin = _RecordEdge(Offset(row, boundaries), _HEAD.size, before, number)
+        return _LogSegment(path, begin, self._files.size(fd), fd, [begin])
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _records(self, segment: _Segment, place: _Place, stop: int | None = None) -> Iterator[tuple[Record, _Place]]:
+    def _records(
+        self, segment: _LogSegment, place: _RecordEdge, stop: int | None = None
+    ) -> Iterator[tuple[Record, _RecordEdge]]:
         """The whole records of a segment from a place on, each with the place after it; ends at the first that is not
         whole, or before record number `stop`."""
         _, byte, crc, number = place
@@ -234,7 +236,7 @@ class RecordLog:
             first = Offset(row, boundaries)
             end = Offset(row + rows, seams + (0 if rows else boundaries))
             byte, crc, number = byte + head.size + length, checksum, number + 1
-            after = _Place(end, byte, crc, number)
+            after = _RecordEdge(end, byte, crc, number)
             if byte - segment.index[-1].byte >= _INDEX and end > segment.index[-1].at:
                 segment.index.append(after)
             yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], segment.begin.number), after
@@ -273,7 +275,7 @@ class RecordLog:
             segment, place = following, following.begin
 
     @locked
-    def _find(self, at: Offset) -> tuple[_Segment, _Place, int] | None:
+    def _find(self, at: Offset) -> tuple[_LogSegment, _RecordEdge, int] | None:
         """The segment to begin to read in, a place there at or before `at`, and the number of records in all."""
         if at >= self._tail.at or not self._segments:
             return None
@@ -289,7 +291,7 @@ class RecordLog:
         return segment, segment.index[j], stop
 
     @locked
-    def _following(self, segment: _Segment) -> _Segment | None:
+    def _following(self, segment: _LogSegment) -> _LogSegment | None:
         following = False
         for each in self._segments:
             if following:
@@ -302,7 +304,7 @@ class RecordLog:
     def begin_at(self, at: Offset) -> None:
         """Begin, empty, at a point other than 0."""
         with self._writing:
-            self._synced = _Place(at, 0, 0, 0)
+            self._synced = _RecordEdge(at, 0, 0, 0)
             self._new_segment(self._synced)
 
     def begin_segment(self, size: int) -> bool:
@@ -357,7 +359,7 @@ class RecordLog:
             self._cut_off(byte)
             raise
         end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
-        self._move_tail(_Place(end, byte + _RECORD.size + length, crc, number + 1))
+        self._move_tail(_RecordEdge(end, byte + _RECORD.size + length, crc, number + 1))
 
     def _write(self, fd: int, parts: list[Any]) -> None:
         left = parts
@@ -378,14 +380,14 @@ class RecordLog:
             self._torn = True
 
     @locked
-    def _move_tail(self, tail: _Place) -> None:
+    def _move_tail(self, tail: _RecordEdge) -> None:
         self._tail = tail
         last = self._segments[-1]
         last.size = tail.byte
         if tail.byte - last.index[-1].byte >= _INDEX and tail.at > last.index[-1].at:
             last.index.append(tail)
 
-    def _new_segment(self, tail: _Place) -> None:
+    def _new_segment(self, tail: _RecordEdge) -> None:
         at, _, crc, number = tail
         path = self._path(number)
         self._files.make_directory(self.directory)
@@ -400,14 +402,14 @@ class RecordLog:
             with suppress(OSError):
                 self._files.unlink(path)
             raise
-        begin = _Place(at, _HEAD.size, crc, number)
-        self._add_segment(_Segment(path, begin, _HEAD.size, fd, [begin]))
+        begin = _RecordEdge(at, _HEAD.size, crc, number)
+        self._add_segment(_LogSegment(path, begin, _HEAD.size, fd, [begin]))
 
     def _path(self, number: int) -> Path:
         return self.directory / (f"{number:012}" + (f"-{self._generation}" if self._generation else "") + ".log")
 
     @locked
-    def _add_segment(self, segment: _Segment) -> None:
+    def _add_segment(self, segment: _LogSegment) -> None:
         while self._segments and self._segments[-1].begin.number >= segment.begin.number:
             self._superseded.append(self._segments.pop())
         self._segments.append(segment)
@@ -447,7 +449,7 @@ class RecordLog:
             return True
 
     @locked
-    def _to_sync(self) -> tuple[_Place, list[int], bool]:
+    def _to_sync(self) -> tuple[_RecordEdge, list[int], bool]:
         fds = [*self._unsynced, *([] if self._fd is None else [self._fd])]
         names, self._new_names = self._new_names, False
         return self._tail, fds, names
@@ -458,7 +460,7 @@ class RecordLog:
         if names:
             self._files.sync_directory(self.directory)
 
-    def _write_again(self) -> _Place:
+    def _write_again(self) -> _RecordEdge:
         """Write what is not known to be on the disk into a segment of a new generation, and sync that."""
         synced, tail = self._synced, self._tail
         records = [record for record in self.records(synced.at) if record.number >= synced.number]
@@ -483,7 +485,7 @@ class RecordLog:
         return record.end.boundaries - (0 if record.rows else record.first.boundaries)
 
     @locked
-    def _done(self, tail: _Place) -> None:
+    def _done(self, tail: _RecordEdge) -> None:
         self._synced = tail
         first = next((s.begin.number for s in self._segments if s.fd == self._fd), 0)
         if tail.number >= first:
@@ -494,13 +496,13 @@ class RecordLog:
         for segment in self._released(at):
             self._remove(segment)
 
-    def _remove(self, segment: _Segment) -> None:
+    def _remove(self, segment: _LogSegment) -> None:
         if segment.fd not in self._unsynced:
             self._files.close(segment.fd)
         self._files.remove(segment.path)
 
     @locked
-    def _released(self, at: Offset) -> list[_Segment]:
+    def _released(self, at: Offset) -> list[_LogSegment]:
         gone = []
         while len(self._segments) > 1 and self._segments[1].begin.at <= at:
             gone.append(self._segments.pop(0))

@@ -31,7 +31,7 @@ COLUMNS: MappingProxyType[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class SystemCounters:
     """One look at the operating system's counters.
 
     ``time`` is in seconds on the clock that was handed in; ``cpu_busy`` and ``cpu_all`` are seconds
@@ -47,7 +47,7 @@ class Counters:
     net_sent: int
 
 
-def read_counters(now: float) -> Counters:
+def read_counters(now: float) -> SystemCounters:
     """Look at the counters once.
 
     Args:
@@ -69,7 +69,7 @@ def read_counters(now: float) -> Counters:
     every = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     idle = times.idle + getattr(times, "iowait", 0.0)
     disk, net = psutil.disk_io_counters(), psutil.net_io_counters()
-    return Counters(
+    return SystemCounters(
         time=now,
         cpu_busy=every - idle,
         cpu_all=every,
@@ -81,8 +81,8 @@ def read_counters(now: float) -> Counters:
 
 
 def read_vitals(
-    previous: Counters | None, clock: Callable[[], float] = time.time
-) -> tuple[dict[str, np.ndarray], Counters]:
+    previous: SystemCounters | None, clock: Callable[[], float] = time.time
+) -> tuple[dict[str, np.ndarray], SystemCounters]:
     """Read this computer's vitals once.
 
     Args:

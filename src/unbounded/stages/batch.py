@@ -32,7 +32,7 @@ class Batch(Stage):
         object.__setattr__(self, "rows", check.positive(self.rows, "batch(n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Batch(upstream, self.rows)
+        return _BatchNode(upstream, self.rows)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         return compose_held([Address(upstream(ordinal * self.rows))], {})
@@ -41,7 +41,7 @@ class Batch(Stage):
         return ordinal // self.rows
 
 
-class _Batch(Holding):
+class _BatchNode(Holding):
     def __init__(self, upstream: Node, size: int) -> None:
         super().__init__(upstream)
         self._size = size

@@ -127,10 +127,10 @@ class Filter(Stage):
         return None
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Filter(upstream, self.fn)
+        return _FilterNode(upstream, self.fn)
 
 
-class _Filter(Through):
+class _FilterNode(Through):
     def __init__(self, upstream: Node, fn: Callable[[Tree], Any]) -> None:
         super().__init__(upstream)
         self._fn = fn
@@ -168,7 +168,7 @@ class Columns(_OneToOne):
             )
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Columns(upstream, self._pick)
+        return _ColumnsNode(upstream, self._pick)
 
     def _pick(self, rows: Tree) -> Tree:
         if not isinstance(rows, dict):
@@ -181,7 +181,7 @@ class Columns(_OneToOne):
         return parts[0] if len(parts) == 1 and not isinstance(parts[0], list) else tuple(parts)
 
 
-class _Columns(Through):
+class _ColumnsNode(Through):
     def __init__(self, upstream: Node, pick: Callable[[Tree], Tree]) -> None:
         super().__init__(upstream)
         self._pick = pick

@@ -72,7 +72,7 @@ def _within(values: Floats, state: State) -> tuple[Floats, State]:
     return made.out, State(rows, known, mean, made.spread[-1], zeros, zeros, zeros)
 
 
-class Running(NamedTuple):
+class RunningMoments(NamedTuple):
     """Values normalised, and the statistics after each row; but for `mean`, all have the values' shape."""
 
     out: Floats
@@ -93,7 +93,7 @@ def running(
     more: Floats,
     total: Floats,
     squares: Floats,
-) -> Running:
+) -> RunningMoments:
     """Values of shape (rows, …), given the state before them, whose arrays have the shape (…).
 
     Args:
@@ -116,7 +116,7 @@ def running(
     spreads = np.maximum(spread + squared - totals * shift, 0.0)
     scale = np.sqrt(spreads / count)
     out = (values - (mean + shift)) / np.where(scale > 0, scale, 1.0)
-    return Running(out, mean, mores, totals, squared, shift, spreads)
+    return RunningMoments(out, mean, mores, totals, squared, shift, spreads)
 
 
 class Moments:

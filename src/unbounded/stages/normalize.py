@@ -44,11 +44,11 @@ class Normalize(Stage):
 
     def open(self, upstream: Node, context: Context) -> Node:
         if self.by is None:
-            return _Normalize(upstream, self, Moments())
-        return _Normalize(upstream, self, KeyedMoments(self.by, self.expire, context.runtime.unique()))
+            return _NormalizeNode(upstream, self, Moments())
+        return _NormalizeNode(upstream, self, KeyedMoments(self.by, self.expire, context.runtime.unique()))
 
 
-class _Normalize(Through):
+class _NormalizeNode(Through):
     def __init__(self, upstream: Node, normalize: Normalize, moments: Moments | KeyedMoments) -> None:
         super().__init__(upstream)
         self._columns = normalize.columns

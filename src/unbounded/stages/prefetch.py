@@ -81,7 +81,7 @@ class Buffer(Stage):
         return "exact" if self.overflow == "block" else "at_most_once"
 
     def open(self, upstream: Node, context: Context) -> Node:
-        kind = _Buffer if self.overflow == "block" else _Dropping
+        kind = _BufferNode if self.overflow == "block" else _DroppingNode
         return kind(upstream, context.runtime, self.rows)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
@@ -95,7 +95,7 @@ class Buffer(Stage):
         return ordinal
 
 
-class _Buffer(Prefetcher):
+class _BufferNode(Prefetcher):
     """First in, first out; the source waits while it is full."""
 
     def __init__(self, upstream: Node, runtime: Runtime, rows: int) -> None:
@@ -109,7 +109,7 @@ class _Buffer(Prefetcher):
         return self._rows
 
 
-class _Dropping(_Buffer):
+class _DroppingNode(_BufferNode):
     """First in, first out; while it is full, the oldest rows make room for the new ones, and a gap stands in
     their place.
 

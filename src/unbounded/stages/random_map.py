@@ -47,7 +47,7 @@ class RandomMap(Stage):
         return {k: v for k, v in super().arguments().items() if k != "batched"}
 
     def open(self, upstream: Node, context: Context) -> Node:
-        draw = _Draw(self.fn, (self.seed, context.place))
+        draw = _AddressedCall(self.fn, (self.seed, context.place))
         return _PerBatch(upstream, draw) if self.batched else _PerGroup(upstream, draw, self.group)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
@@ -63,7 +63,7 @@ class RandomMap(Stage):
         return ordinal
 
 
-class _Draw:
+class _AddressedCall:
     """Calls the function with a generator that is addressed by an ordinal."""
 
     def __init__(self, fn: RandomFn, key: tuple[int, int]) -> None:
@@ -80,7 +80,7 @@ class _Draw:
 class _PerBatch(Through):
     """After `batch`: one generator for each batch, addressed by its number."""
 
-    def __init__(self, upstream: Node, draw: _Draw) -> None:
+    def __init__(self, upstream: Node, draw: _AddressedCall) -> None:
         super().__init__(upstream)
         self._draw = draw
         self._number = 0
@@ -105,7 +105,7 @@ class _PerGroup(Holding):
     """Before `batch`: one generator for each group of rows, which begins at a fixed row and closes at a
     break."""
 
-    def __init__(self, upstream: Node, draw: _Draw, size: int) -> None:
+    def __init__(self, upstream: Node, draw: _AddressedCall, size: int) -> None:
         super().__init__(upstream)
         self._draw = draw
         self._size = size

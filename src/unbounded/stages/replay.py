@@ -66,7 +66,7 @@ class Replay(Stage):
         return None
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Replay(upstream, self.draw(context.place), context.batch_rows)
+        return _ReplayNode(upstream, self.draw(context.place), context.batch_rows)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         oldest = self.draw(place).oldest(ordinal)
@@ -126,7 +126,7 @@ class Draw:
         return rows
 
 
-class _Replay(Holding):
+class _ReplayNode(Holding):
     def __init__(self, upstream: Node, draw: Draw, batch_rows: int) -> None:
         super().__init__(upstream)
         self._draw = draw

@@ -34,7 +34,7 @@ class Shuffle(Stage):
         object.__setattr__(self, "seed", check.seed(self.seed, "shuffle(seed=n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Shuffle(upstream, self.rows, (self.seed, context.place), context.batch_rows)
+        return _ShuffleNode(upstream, self.rows, (self.seed, context.place), context.batch_rows)
 
     def _buffer(self, ordinal: int, rows: int | None) -> tuple[int, int, int, int]:
         """For an output row: its buffer's number, that buffer's first row and length, and the row's place in
@@ -53,7 +53,7 @@ class Shuffle(Stage):
         return start + Permutation(length, (self.seed, place, number)).find_one(given)
 
 
-class _Shuffle(Holding):
+class _ShuffleNode(Holding):
     def __init__(self, upstream: Node, rows: int, key: tuple[int, int], batch_rows: int) -> None:
         super().__init__(upstream)
         self._rows = rows

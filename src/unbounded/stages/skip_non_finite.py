@@ -50,10 +50,10 @@ class Finite(Stage):
         return None
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Finite(upstream, self.address)
+        return _FiniteNode(upstream, self.address)
 
 
-class _Finite(Through):
+class _FiniteNode(Through):
     def __init__(self, upstream: Node, address: Callable[[int], str]) -> None:
         super().__init__(upstream)
         self._address = address

@@ -24,7 +24,7 @@ class Take(Stage):
         object.__setattr__(self, "rows", check.positive(self.rows, "take(n)"))
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Take(upstream, self.rows)
+        return _TakeNode(upstream, self.rows)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if ordinal >= self.rows:
@@ -37,7 +37,7 @@ class Take(Stage):
         return ordinal
 
 
-class _Take(Through):
+class _TakeNode(Through):
     def __init__(self, upstream: Node, rows: int) -> None:
         super().__init__(upstream)
         self._rows = rows

@@ -51,7 +51,7 @@ class Windows(Stage):
         return max(0, (rows - self.length) // self.stride + 1)
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _Windows(upstream, self) if self.by is None else KeyedWindows(upstream, self, context)
+        return _WindowsNode(upstream, self) if self.by is None else KeyedWindows(upstream, self, context)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.by is not None:
@@ -72,7 +72,7 @@ def slide(rows: Tree, length: int, stride: int) -> Tree:
     return trees.map_leaves(each, rows)
 
 
-class _Windows(Holding):
+class _WindowsNode(Holding):
     """Windows over all rows. The rows held begin with the next window's first: a cursor needs nothing more."""
 
     def __init__(self, upstream: Node, windows: Windows) -> None:

@@ -138,7 +138,7 @@ class RemoteDirectory:
     def open(self, name: str) -> BinaryIO:
         """A file, for reading from front to back."""
         with _as_os_errors():
-            return cast(BinaryIO, _Guarded(self._system.open(f"{self._root}/{name}", "rb")))
+            return cast(BinaryIO, _RemoteReadFile(self._system.open(f"{self._root}/{name}", "rb")))
 
     def size(self, name: str) -> int | None:
         """A file's size in bytes; None where there is none, or it can't be known."""
@@ -248,7 +248,7 @@ class RemoteDirectory:
         return path
 
 
-class _Guarded:
+class _RemoteReadFile:
     """A file that is read, whose errors are OSErrors."""
 
     def __init__(self, file: Any) -> None:
@@ -259,7 +259,7 @@ class _Guarded:
         with _as_os_errors():
             return bytes(self._file.read(n))
 
-    def __enter__(self) -> _Guarded:
+    def __enter__(self) -> _RemoteReadFile:
         return self
 
     def __exit__(self, *exc: object) -> None:

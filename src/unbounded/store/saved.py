@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unbounded.core.npz import Malformed, Reader
+from unbounded.core.npz import Malformed, NpzReader
 from unbounded.core.packing import NoSuchPart, Tree, Unread
 from unbounded.store import manifest
 from unbounded.store.directory import Directory
@@ -99,7 +99,7 @@ class Saved:
         for name, size, sha256 in self._all():
             try:
                 with self.directory.open(name) as file:
-                    reader = Reader(file)
+                    reader = NpzReader(file)
                     self._compare(name, reader, size, sha256)
             except OSError as error:
                 raise unreadable(self.directory.at(name), error) from error
@@ -117,7 +117,7 @@ class Saved:
         problem: Exception | None = None
         try:
             with self.directory.open(name) as file:
-                reader = Reader(file)
+                reader = NpzReader(file)
                 try:
                     found = Unread(reader, only=only)
                 except OSError:
@@ -137,7 +137,7 @@ class Saved:
         assert found is not None
         return found
 
-    def _compare(self, name: str, reader: Reader, size: int, sha256: str) -> None:
+    def _compare(self, name: str, reader: NpzReader, size: int, sha256: str) -> None:
         found = reader.to_the_end()
         if reader.size != size:
             raise DamagedError(

@@ -8,7 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from unbounded.detect import _model  # noqa: E402
-from unbounded.detect._model import Predictor, horizons, predict  # noqa: E402
+from unbounded.detect._predictor import Predictor, horizons, predict  # noqa: E402
 
 # Keras's own conversions to NumPy set it off, under NumPy 2 with torch and TensorFlow.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")

@@ -134,7 +134,7 @@ class SimulatedFiles(Files):
 
     def open_read(self, path: Path) -> BinaryIO:
         fd = self._opened(path, create=False)
-        return io.BufferedReader(_Reader(self, fd))
+        return io.BufferedReader(_SimulatedReadFile(self, fd))
 
     def create(self, path: Path) -> int:
         return self._opened(path, create=True, new=True)
@@ -291,7 +291,7 @@ class SimulatedFiles(Files):
         self._folder(path).sync()
 
 
-class _Reader(io.RawIOBase):
+class _SimulatedReadFile(io.RawIOBase):
     """A file open for reading."""
 
     def __init__(self, files: SimulatedFiles, fd: int) -> None:

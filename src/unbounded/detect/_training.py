@@ -131,7 +131,7 @@ def train(
     import keras
 
     import unbounded as ub
-    from unbounded.detect._model import Predictor
+    from unbounded.detect._predictor import Predictor
     from unbounded.detect._score import Scorer
     from unbounded.detect._watch import Watch
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unbounded.cli._display import Display, PlainDisplay, Ticker, display
+from unbounded.cli._error_words import WithoutAdvice, in_users_file, in_words, is_sentence, warnings_said
 from unbounded.cli._glance import Glance
-from unbounded.cli._signals import Stopped, StopSignals
+from unbounded.cli._stop_signals import Stopped, StopSignals
 from unbounded.cli._view import Event
-from unbounded.cli._words import WithoutAdvice, in_users_file, in_words, is_sentence, warnings_said
 from unbounded.detect._columns import VITALS
 from unbounded.detect._readings import Readings, readings
 from unbounded.detect._run import last_start
-from unbounded.detect._train import Plan, has_checkpoint, steps_done
+from unbounded.detect._training import Plan, has_checkpoint, steps_done
 
 if TYPE_CHECKING:
-    from unbounded.detect._train import End
+    from unbounded.detect._training import End
 
 BACKENDS = ("jax", "torch", "tensorflow")
 ENDED, RAISED, SENTENCE = 0, 1, 2
@@ -143,7 +143,7 @@ class Session:
         return str(error.filename or "").startswith(str(self._directory))
 
     def _train(self) -> End:
-        from unbounded.detect._train import train
+        from unbounded.detect._training import train
 
         shown, plan = self._shown, self._plan
         choose_backend()

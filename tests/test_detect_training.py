@@ -11,7 +11,7 @@ pytest.importorskip("keras")
 from unbounded.detect._readings import readings
 from unbounded.detect._record import FILE, Trained, as_line
 from unbounded.detect._run import last_start, read_run
-from unbounded.detect._train import Plan, steps_done, train
+from unbounded.detect._training import Plan, steps_done, train
 
 pytestmark = [
     pytest.mark.slow,  # a compilation for each start

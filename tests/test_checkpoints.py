@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from doors import Door, all_changes
-from test_disk import Other
+from test_directories import Other
 from unbounded.core.files import Files
 from unbounded.core.runtime import Runtime
 from unbounded.store import checkpoints

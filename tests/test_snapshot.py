@@ -21,7 +21,7 @@ import pytest
 import unbounded as ub
 from doors import all_changes
 from helpers import Counter, Steps, from_start, once, table, train, wait_until
-from test_disk import Other
+from test_directories import Other
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
