@@ -7,7 +7,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from unbounded.detect import _model  # noqa: E402
+from unbounded.detect import _predictor  # noqa: E402
 from unbounded.detect._predictor import Predictor, horizons, predict  # noqa: E402
 
 # Keras's own conversions to NumPy set it off, under NumPy 2 with torch and TensorFlow.
@@ -96,4 +96,4 @@ def test_sizes_that_cannot_be_are_refused_in_words():
 
 
 def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(_model).failed == 0
+    assert doctest.testmod(_predictor).failed == 0
