@@ -121,8 +121,9 @@ class Chain:
     def guarantee(self) -> Guarantee:
         """What is promised of each row: the weakest of the source's and the stages' promises.
 
-        `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost.
-        `at_most_once`: never twice.
+        `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost. `at_most_once`:
+        never twice. Of a source that can't go back it is said of its door: what comes while nobody reads is gone, or
+        comes again. From the row log on, which is on the disk once the run has a directory, each row is exact.
         """
         return min([self._head.guarantee, *(s.guarantee for s in self._stages)], key=WEAKEST_FIRST.index)
 

@@ -354,7 +354,7 @@ class Stream(Lookup):
         for text, part, rows in self.lines():
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
             if part.guarantee != "exact":
-                notes.append(part.guarantee.replace("_", " "))
+                notes.append(part.promise)
             if (fn := getattr(part, "fn", None)) is not None and (unread := not_compared(fn)):
                 notes.append(f"known by type alone: {', '.join(unread)}")
             lines.append(f"{text:<44}{', '.join(notes)}".rstrip())

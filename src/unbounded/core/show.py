@@ -67,7 +67,7 @@ def stream(lines: Sequence[Line], batch_rows: int | None, guarantee: str) -> str
             f"<code>{html.escape(text).replace('  ', '&emsp;')}</code>",
             "" if count is None else f"{count:,}",
             memory,
-            part.guarantee.replace("_", " "),
+            part.promise,
         ]
         body.append("<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(

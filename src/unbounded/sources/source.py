@@ -59,6 +59,12 @@ class SourcePart:
         return "at_least_once" if getattr(self.source, "redelivers", False) else "at_most_once"
 
     @property
+    def promise(self) -> str:
+        """The guarantee in words: at the door, and from the row log on."""
+        words = self.guarantee.replace("_", " ")
+        return f"{words} at the door, exact from the row log on" if self.is_logged else words
+
+    @property
     def passes(self) -> int | None:
         """How many passes come before a declared end; None where that is not said."""
         return getattr(self.source, "passes", None)

@@ -33,6 +33,11 @@ class Combined(ABC):
         return min((branch.guarantee for branch in self.branches.values()), key=WEAKEST_FIRST.index)
 
     @property
+    def promise(self) -> str:
+        """The guarantee in words."""
+        return self.guarantee.replace("_", " ")
+
+    @property
     @abstractmethod
     def has_end(self) -> bool:
         """Whether it has a declared end."""

@@ -43,6 +43,11 @@ class Stage(ABC):
         """What it promises of each row, if what comes before promises `exact`."""
         return "exact"
 
+    @property
+    def promise(self) -> str:
+        """The guarantee in words."""
+        return self.guarantee.replace("_", " ")
+
     @abstractmethod
     def open(self, upstream: Node, context: Context) -> Node:
         """Put it to work."""
