@@ -8,13 +8,13 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from unbounded.core.identity import comparable
-from unbounded.core.node import Context, Node, SourceNode, StreamError
+from unbounded.core.node import Context, Node, StreamError
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.show import Line, call, words
+from unbounded.opened import Opened
 from unbounded.sources.source import SourcePart, Turns
 from unbounded.stages.batch import Batch
 from unbounded.stages.combined import Combined, CombinedNode
@@ -22,32 +22,6 @@ from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
 from unbounded.stages.tap import NewRows, Numbered, Tap, place_of
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A stream at work: the nodes of its sources, what these are called, and the last stage's node, to pull from."""
-
-    sources: list[SourceNode]
-    names: list[str]
-    top: Node
-    mixes: tuple[tuple[str, CombinedNode], ...] = ()
-    """Each mix, and what stands before the names of its inputs."""
-    new_rows: tuple[NewRows, ...] = ()
-    """The rows of each source that were read and not trained on, where somebody asks for them."""
-
-    def waited_for(self) -> list[str]:
-        """The sources for which a mix waits."""
-        # Each mix that a source is in waits for what leads to it.
-        return [
-            name
-            for name in self.names
-            if all(
-                name[len(before) :].partition("/")[0] == mix.waits_for
-                for before, mix in self.mixes
-                if name.startswith(before)
-            )
-        ]
 
 
 class Places(NamedTuple):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
 from unbounded.core.cursor import compose
@@ -18,6 +17,7 @@ from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import SYSTEM, Event, Runtime
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
+from unbounded.opened import Opened
 from unbounded.simulation.simulated_files import Faults
 from unbounded.simulation.simulation import Simulation
 from unbounded.sources.assert_reads import assert_reads

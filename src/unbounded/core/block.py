@@ -2,7 +2,7 @@
 
 A `Block` is rows on their way, with what is known of them beside their values: the boundary that follows them,
 and when they arrived. A `Run` is what comes out of `batch`: some whole batches. Where a block begins and ends
-carries no meaning; where a break falls does.
+carries no meaning; where a boundary falls does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Boundary(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """A point in a stretch of the stream: after so many rows, and after so many of the breaks that follow the
+    """A point in a stretch of the stream: after so many rows, and after so many of the boundaries that follow the
     last of them."""
 
     rows: int
@@ -58,7 +58,7 @@ class Block:
     seen: NDArray[np.int64] | None = None
 
     def with_rows(self, rows: Tree) -> Block:
-        """The same stretch of the stream with other values: as many rows, the same times and break."""
+        """The same stretch of the stream with other values: as many rows, the same times and boundary."""
         return replace(self, rows=rows)
 
     def part(self, start: int, stop: int) -> Block:
@@ -104,6 +104,10 @@ def _joined(parts: Sequence[Array | None]) -> Any:
     return np.concatenate(have) if len(have) == len(parts) else None
 
 
+SOURCES = 256
+"""So many sources a stream may have: a row's provenance has eight bits for its source."""
+
+
 def provenance_of(leaf: int, number: int) -> int:
     """What says that a row is of the source with number `leaf`, in the order of the tree's leaves, and that `number` of
     that source's passes ended before it."""
@@ -115,7 +119,7 @@ class Run:
     """Some whole batches, one after the other.
 
     `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer);
-    `total` counts their rows. `breaks` says after how many of the items a break falls (0: before the first),
+    `total` counts their rows. `boundaries` says after how many of the items one falls (0: before the first),
     `parts` are the larger trees that the items are views of (what is true of all parts is true of all items),
     `arrived` is the mean arrival time of their rows; `provenance` is that of their rows, one after the other.
     `seen` is that of each batch: the greatest of its rows'.
@@ -139,11 +143,11 @@ class Run:
 
     @property
     def boundary(self) -> Boundary | None:
-        """The break of a run without batches; any other carries its breaks inside."""
+        """The boundary of a run without batches; any other carries its boundaries inside."""
         return self.boundaries[0][1] if self.boundaries and not self.items else None
 
     def part(self, start: int, stop: int) -> Run:
-        """The batches from `start` up to `stop`, with the breaks among them."""
+        """The batches from `start` up to `stop`, with the boundaries among them."""
         if start == 0 and stop >= self.count:
             return self
         stop = min(stop, self.count)

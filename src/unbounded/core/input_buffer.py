@@ -1,8 +1,8 @@
-"""Held: the one helper with which stages hold rows, skip them, and say from where to read them again.
+"""InputBuffer: with it a stage holds rows of an input back, skips rows, and says from where to read them again.
 
-A stage that holds rows back cursors itself with the upstream's cursor from before the oldest of them, and how
-many rows to skip from there. Upstream cursors are taken before each pull, and thinned out so that some 64 of
-them cover whatever is held: reading again costs the rows held and a little more, however old the stream is.
+The address of a row is a cursor of the input from before that row, and how many rows to skip from there. Cursors are
+taken before each pull, and thinned out so that some 64 of them cover whatever is held: reading again costs the rows
+held and a little more, however old the stream is.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class InputBuffer(Generic[B]):
     def _start(self, skip_rows: int, skip_boundaries: int) -> None:
         self.blocks: deque[B] = deque()
         self.count = 0
-        self.run = 0  # of the rows held, those before the first break
+        self.run = 0  # of the rows held, those before the first boundary
         self.closed = False  # a boundary is among what is held: `run` will not grow
         self.head = self.tail = Offset(0)
         # What is still to be read over: as many blocks as it takes, since they may be cut in another way this
@@ -90,7 +90,7 @@ class InputBuffer(Generic[B]):
             return block
 
     def _skipped(self, block: B) -> B | None:
-        """What is left of a block once the rows and breaks to skip are taken from its front; None where that
+        """What is left of a block once the rows and boundaries to skip are taken from its front; None where that
         is nothing."""
         if self._skip_rows:
             over = min(self._skip_rows, block.count)
@@ -138,7 +138,7 @@ class InputBuffer(Generic[B]):
             self.closed = block.boundary is not None
 
     def peek(self, rows: int) -> B:
-        """The first `rows` rows, at most those before the first break, joined; the boundary comes with the last
+        """The first `rows` rows, at most those before the first boundary, joined; the boundary comes with the last
         of them."""
         parts: list[B] = []
         need = rows

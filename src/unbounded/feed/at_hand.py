@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
-from unbounded.chain import Opened
 from unbounded.core import trees
 from unbounded.core.block import Offset, Run
 from unbounded.core.cursor import input_cursors, leaf_cursors
@@ -27,6 +26,7 @@ from unbounded.feed.in_flight import Count, InFlight, InputCount
 from unbounded.feed.progress import Progress
 from unbounded.feed.stats import InputStats, Stats
 from unbounded.feed.waiting import Waiting
+from unbounded.opened import Opened
 from unbounded.stages.batch import BlocksAsBatches
 from unbounded.stages.tap import NewRows
 from unbounded.stream import Stream

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 
-from unbounded.chain import Chain, Opened
+from unbounded.chain import Chain
 from unbounded.core.runtime import Runtime
 from unbounded.core.show import words
+from unbounded.opened import Opened
 from unbounded.stages.stage import Stage
 
 _log = logging.getLogger("unbounded")
@@ -80,8 +81,7 @@ class Waiting:
             silent = [self._named(name) for name in self._sources if name in waited] or silent
             return f"Nothing for {seconds} from {' and '.join(silent)}: waiting."
         rows = " and ".join(
-            f"{self._named(name)} has given {each:,} rows"
-            for name, each in zip(self._sources, given, strict=True)
+            f"{self._named(name)} has given {each:,} rows" for name, each in zip(self._sources, given, strict=True)
         )
         text = f"No batch for {seconds}: {rows} in this time, and none of them completed a batch."
         bad = now[1] - before[1]

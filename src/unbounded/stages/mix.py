@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from unbounded.core import check
+from unbounded.core.block import SOURCES
 from unbounded.core.input_buffer import Address, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node
 from unbounded.stages.combined import Combined
@@ -210,6 +211,9 @@ def _named(streams: Any) -> dict[str, Any]:
                 f"mix() mixes rows, and {name!r} has .batch({stream.batch_size:,}). Put .batch() after the mix: "
                 "ub.mix(…).batch(n)."
             )
+    leaves = sum(len(stream.leaves) for stream in named.values())
+    if leaves > SOURCES:
+        raise ValueError(f"mix() was given streams with {leaves} sources in all. Expected at most {SOURCES}.")
     return named
 
 

@@ -19,10 +19,11 @@ from unbounded.core.input_buffer import addresses, compose_held
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, EndOfStream, Inner, Node
 from unbounded.core.row_spec import same_spec
-from unbounded.core.trees import Array, RowsError
+from unbounded.core.trees import RowsError
 from unbounded.stages.absences import Absences
 from unbounded.stages.mix_input import MixInput, differs
-from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table
+from unbounded.stages.mix_rows import scattered
+from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table, edge_after
 
 
 class Mixing(Inner):
@@ -72,7 +73,7 @@ class Mixing(Inner):
         self._ended: set[int] = set(own.get("ended", ()))  # inputs that ended in the group at hand
         self._quotas = Quotas(self._table, self._since, self._out)
         # Up to here it is decided who is left out: to the end of a group that has begun.
-        self._until = _edge_after(self._given) if self._given % GROUP else self._given
+        self._until = edge_after(self._given) if self._given % GROUP else self._given
         self._returned: set[int] = set()  # at the edge that was settled last, after they were left out
         self._silent_since: float | None = None  # when the edge of a group was reached, and somebody had no rows
         for each, passes in zip(self._inputs, own.get("passes", [0] * len(self._inputs)), strict=True):
@@ -95,7 +96,7 @@ class Mixing(Inner):
         rows stands for rows of inputs that have ended."""
         stop = min(self._given + self._piece(), self._until)
         if self._ended:
-            stop = min(stop, _edge_after(self._given))
+            stop = min(stop, edge_after(self._given))
         number = self._given // (GROUP * BLOCK)
         first = number * GROUP * BLOCK
         dealt = self._dealer.deal(number, self._quotas)
@@ -109,7 +110,7 @@ class Mixing(Inner):
             }
             gone = {i for i in lacking if self._to_the_last and self._inputs[i].ended}
             # In a group in which an input has ended, nothing takes the place of its rows; after it, the others do.
-            edges = [_edge_after(self._given + lacking[i]) for i in gone]
+            edges = [edge_after(self._given + lacking[i]) for i in gone]
             if min(edges, default=stop) >= stop:
                 break
             stop = min(edges)
@@ -161,23 +162,11 @@ class Mixing(Inner):
                 parts.append((here, block))
                 at += block.count
         self._check_structure()
-        rows, times, seen = parts[0][1].rows, None, None
-        if len(parts) > 1:
-            rows = trees.map_leaves(lambda *leaves: _scatter(count, parts, leaves), *(b.rows for _, b in parts))
         self._timed = self._timed or any(block.times is not None for _, block in parts)
-        if self._timed:
-            times = np.full(count, np.nan)
-            for here, block in parts:
-                if block.times is not None:
-                    times[here] = block.times
-        if any(block.seen is not None for _, block in parts):
-            seen = np.zeros(count, np.int64)
-            for here, block in parts:
-                if block.seen is not None:
-                    seen[here] = block.seen
+        out = scattered(count, parts, provenance, timed=self._timed)
         for each, place in zip(self._inputs, places, strict=True):
             each.drop(len(place))
-        return Block(rows, count, None, times, provenance, seen)
+        return out
 
     def _check_structure(self) -> None:
         known = [each for each in self._inputs if each.rows is not None]
@@ -295,15 +284,3 @@ class Mixing(Inner):
     @locked
     def recall_own(self, arrivals: Mapping[str, Any]) -> None:
         self._absences.load(arrivals)
-
-
-def _edge_after(row: int) -> int:
-    """Where the group of an output row ends."""
-    return (row // GROUP + 1) * GROUP
-
-
-def _scatter(count: int, parts: list[tuple[NDArray[Any], Block]], leaves: tuple[Array, ...]) -> Array:
-    out = trees.empty((count, *leaves[0].shape[1:]), np.result_type(*(leaf.dtype for leaf in leaves)))
-    for (here, _), leaf in zip(parts, leaves, strict=True):
-        out[here] = leaf
-    return out

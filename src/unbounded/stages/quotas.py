@@ -29,6 +29,11 @@ Table: TypeAlias = Sequence[tuple[int, Sequence[int]]]
 """From which group on which weights hold: whole numbers, one for each input."""
 
 
+def edge_after(row: int) -> int:
+    """Where the group of an output row ends."""
+    return (row // GROUP + 1) * GROUP
+
+
 class _Stretch(NamedTuple):
     """Groups with the same weights."""
 
