@@ -106,7 +106,8 @@ def test_each_row_is_tested_once_before_a_batch_contains_it(tmp_path, name):
         expected = expected[expected % 3 != 0]
     assert (kept == expected).all()
     assert (table["row"] == kept).all()
-    x = np.concatenate([r[0] for _, r, _ in seen])
+    # Rows as they came to the tap: with columns that batches don't have.
+    x = np.concatenate([r["x"] if isinstance(r, dict) else r[0] for _, r, _ in seen])
     assert (x == X[kept % ROWS]).all()
     tested_at = dict(zip(table["row"].tolist(), table["step"].tolist(), strict=True))
     with ub.Feed(described, epoch=ub.Epoch(steps=36)) as feed:
@@ -217,6 +218,10 @@ def test_what_can_not_be_applied_to_a_row_alone_is_refused():
     described = stream().shuffle(30).normalize("x").columns("x", "y").batch(8)
     with ub.keras.Feed(described) as feed, pytest.raises(ValueError, match=r"Put \.normalize\(\) before"):
         ub.keras.Prequential(feed)
+    with ub.keras.Feed(described, epoch=ub.Epoch(steps=3)) as feed:
+        tested = ub.keras.Prequential(feed, ["mae"], prepare=lambda rows: (rows["x"] - 0.5, rows["y"]))
+        model().fit(feed, verbose=0, callbacks=[tested])
+    assert tested.rows == 30
 
 
 def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):

@@ -7,7 +7,7 @@ order in which they come there, can't be applied to others: a stream that has on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -26,7 +26,7 @@ from unbounded.stages.random_map import RandomMap
 from unbounded.stages.replay import Replay
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
-from unbounded.stages.stage import Through
+from unbounded.stages.stage import Stage, Through
 from unbounded.stages.take import Take
 
 
@@ -36,10 +36,12 @@ class Rows(NamedTuple):
     Args:
         numbers: which row of the source each is, counted from the run's beginning; of a window, that of its last row.
             int64, [rows].
-        rows: a tree of arrays, [rows, …], as batches are.
+        came: the rows as they came to the tap: a tree of arrays, [rows, …].
+        rows: the same as batches have them.
     """
 
     numbers: NDArray[np.int64]
+    came: Tree
     rows: Tree
 
 
@@ -49,13 +51,16 @@ class NewRowsOf:
     Args:
         feed: the core feed. It reads again what it has read and not handed out.
         source: of a mix, the name of the stream whose rows are meant; None where there is no mix.
+        prepare: makes of rows as they come to the tap what batches have; None applies the stages after it.
 
     Raises:
         ValueError: there is no such source, or a stage after the tap can't be applied to its rows.
         StreamError: batches are out and not confirmed.
     """
 
-    def __init__(self, feed: Feed, source: str | None = None) -> None:
+    def __init__(
+        self, feed: Feed, source: str | None = None, prepare: Callable[[Tree], Tree] | None = None
+    ) -> None:
         names = list(feed.stream.leaves)
         if source is None and len(names) == 1:
             source = names[0]
@@ -65,7 +70,11 @@ class NewRowsOf:
                 f"{', '.join(map(repr, names))}."
             )
         self._feed = feed
-        self._steps = list(self._changes(source))
+        self._steps: list[Through | None]
+        if prepare is None:
+            self._steps = list(self._changes(source))
+        else:
+            self._steps = [self._opened(Map(prepare))]
         self._kept = feed.keep_new_rows(names.index(source))
 
     def _changes(self, source: str) -> Iterator[Through | None]:
@@ -76,17 +85,20 @@ class NewRowsOf:
             if isinstance(stage, Finite):
                 yield None
             elif isinstance(stage, Map | MapRows | Filter | Columns):
-                one = replace(stage, workers=0) if isinstance(stage, Map) else stage
-                # It is only asked to change rows, and pulls none.
-                node = one.open(cast(Node, None), Context(self._feed.runtime))
-                assert isinstance(node, Through)
-                yield node
+                yield self._opened(replace(stage, workers=0) if isinstance(stage, Map) else stage)
             else:
                 raise ValueError(
                     f".{stage.word}() stands after a .shuffle(), a .replay() or a mix, and what it makes of a row "
                     "depends on the rows before it there: a row can't be tested before it comes out. Put "
-                    f".{stage.word}() before them."
+                    f".{stage.word}() before them, or say what makes batches of rows as they come there: "
+                    "prepare=lambda rows: …"
                 )
+
+    def _opened(self, stage: Stage) -> Through:
+        # It is only asked to change rows, and pulls none.
+        node = stage.open(cast(Node, None), Context(self._feed.runtime))
+        assert isinstance(node, Through)
+        return node
 
     def upto(self, start: int, stop: int) -> int:
         """How many rows of the source had been read for the batches from number `start` up to `stop`, all at hand."""
@@ -94,12 +106,18 @@ class NewRowsOf:
 
     def between(self, first: int, stop: int) -> Rows | None:
         """The rows of the source from number `first` up to `stop` that batches may have; None where there are none."""
-        blocks = [changed for block in self._kept.between(first, stop) if (changed := self._changed(block)) is not None]
-        if not blocks:
+        came, changed = [], []
+        for block in self._kept.between(first, stop):
+            out = self._changed(block)
+            if out is not None:
+                assert block.seen is not None
+                came.append(block if out.count == block.count else block.gather(np.searchsorted(block.seen, out.seen)))
+                changed.append(out)
+        if not changed:
             return None
-        whole = join(blocks)
+        whole = join(changed)
         assert whole.seen is not None
-        return Rows(whole.seen - 1, whole.rows)
+        return Rows(whole.seen - 1, join(came).rows, whole.rows)
 
     def _changed(self, block: Block) -> Block | None:
         out: Any = block

@@ -55,8 +55,10 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             predictions, and the weights where the batches have some.
         last: how many of the newest rows tested count for the second figure of each metric.
         source: of a feed over a mix, the name of the stream whose rows are tested.
-        on_predictions: is called with the numbers of rows (int64, [rows]), the rows as batches have them, and the
-            predictions, once they are made.
+        on_predictions: is called with the numbers of rows (int64, [rows]), the rows as they came before `shuffle` and
+            `replay`, and the predictions, once they are made.
+        prepare: makes of rows as they come there what batches have, in place of the stages that follow: for streams
+            that have other stages there.
         table: whether rows tested are written; or the path of the file, for a `fit` without `Checkpoint` too.
         chunk: how many rows are predicted at once, at most; None takes the batch's size. What is less is filled up to a
             power of two.
@@ -85,6 +87,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         last: int = 1000,
         source: str | None = None,
         on_predictions: OnPredictions | None = None,
+        prepare: Callable[[Tree], Tree] | None = None,
         table: bool | str | os.PathLike[str] = True,
         chunk: int | None = None,
     ) -> None:
@@ -97,7 +100,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         self._running = Running(metrics, check.positive(last, "Prequential(last=n)"))
         self._on_predictions = on_predictions
         self._chunk = check.positive(chunk or feed.stream.batch_size or _CHUNK, "Prequential(chunk=n)")
-        self._new = NewRowsOf(feed.core, source)
+        self._new = NewRowsOf(feed.core, source, prepare)
         self._wants_table = table
         self._table: Table | None = None
         self._upto = 0  # rows of the source that were tested, or came before this callback
@@ -194,13 +197,13 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         for at in range(0, count, self._chunk):
             assert new is not None
             numbers = new.numbers[at : at + self._chunk]
-            rows = trees.cut(new.rows, at, at + self._chunk)
-            self._test_chunk(step, numbers, rows)
+            came, rows = (trees.cut(tree, at, at + self._chunk) for tree in (new.came, new.rows))
+            self._test_chunk(step, numbers, came, rows)
             # After each chunk: should the next fail, these were tested.
             self._upto = int(numbers[-1]) + 1
         self._upto = upto
 
-    def _test_chunk(self, step: int, numbers: Any, rows: Tree) -> None:
+    def _test_chunk(self, step: int, numbers: Any, came: Tree, rows: Tree) -> None:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(rows)
         if y is None and self._running.metrics:
             raise ValueError(
@@ -213,7 +216,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             self._table.append(_columns(step, numbers, predictions, y))
         self._running.add(_numbers(y), predictions, weight, count)
         if self._on_predictions is not None:
-            self._on_predictions(numbers, rows, predictions)
+            self._on_predictions(numbers, came, predictions)
 
     def _predict(self, x: Tree, count: int) -> Tree:
         # A backend that compiles each shape is given few of them; each row's prediction is its own.
