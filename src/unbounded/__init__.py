@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from unbounded.feed.stats import Stats
     from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.stages.skip_non_finite import NonFiniteRows
-    from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint
+    from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint, saved_steps
+    from unbounded.store.json_log import Log
     from unbounded.stream import Stream
 
 __version__ = "0.1.0"
@@ -41,6 +42,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "EpochRun",
     "Position",
     "Stats",
+    "Log",
+    "saved_steps",
     "Source",
     "Reader",
     "Rows",
@@ -68,7 +71,8 @@ _HOME = {
     "core.block": ("Boundary",),
     "core.node": ("EndOfStream", "StreamError", "DataLoss", "CannotTell"),
     "sources.reader": ("Source", "Reader", "Rows", "Opening"),
-    "store.checkpoints": ("CheckpointError", "DamagedCheckpoint"),
+    "store.checkpoints": ("CheckpointError", "DamagedCheckpoint", "saved_steps"),
+    "store.json_log": ("Log",),
     "feed.describe": ("Position", "RunFinished"),
     "stages.skip_non_finite": ("NonFiniteRows",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +24,10 @@ Show = Annotated[
 
 def _local(directory: Path | None) -> Path | None:
     """A run's directory: a path, no URL."""
-    from unbounded.store.paths import local_path
-
-    try:
-        return None if directory is None else local_path(directory)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    # `Path` has made one slash of two. One letter is a Windows drive.
+    if directory is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(directory)):
+        raise typer.BadParameter(f"{str(directory)!r} is a URL, and a path is expected: give one such as 'runs/first'.")
+    return directory
 
 
 def _version(asked: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import unbounded as ub
 from unbounded.cli._view import Event
 from unbounded.detect._columns import VITALS
 
@@ -16,26 +17,24 @@ class Glance:
     """
 
     def __init__(self, show: Callable[[Event], None] | None, rate: float) -> None:
-        self._show, self._pause = show, 1.0 / rate
-        self._stopped = threading.Event()
+        self._show = show
+        self._feed = None if show is None else ub.Feed(ub.from_machine(rate=rate))
         self._thread = threading.Thread(target=self._read, name="glance", daemon=True)
 
     def _read(self) -> None:
-        from unbounded.sources.vitals import read_vitals
-
+        assert self._feed is not None
         assert self._show is not None
-        _, counters = read_vitals(None)
-        while not self._stopped.wait(self._pause):
-            rows, counters = read_vitals(counters)
-            if len(rows["time"]):
-                values = [float(rows[column.name][0]) for column in VITALS]
-                self._show({"event": "reading", "values": values, "time": float(rows["time"][0])})
+        for rows in self._feed.batches():
+            values = [float(rows[column.name][-1]) for column in VITALS]
+            self._show({"event": "reading", "values": values, "time": float(rows["time"][-1])})
 
     def stop(self) -> None:
         """The stream's own readings have begun."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._feed is not None:
+            self._feed.interrupt()
+            if self._thread.is_alive() and self._thread is not threading.current_thread():
+                self._thread.join()
+            self._feed.close()
 
     def __enter__(self) -> Glance:
         if self._show is not None:

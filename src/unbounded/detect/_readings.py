@@ -18,7 +18,6 @@ from unbounded.detect._columns import VITALS, Column
 from unbounded.detect._form import ReadingForm, Remarks, Rows, in_form
 from unbounded.detect._function import Reading, functions, load
 from unbounded.detect._yielded import EXAMPLE, SourceEnded, SourceError, Yielded
-from unbounded.sources.vitals import read_counters
 
 __all__ = ["Axis", "Readings", "SourceEnded", "SourceError", "readings", "vitals"]
 
@@ -65,7 +64,7 @@ def readings(source: str, *, rate: float = 10.0, known: Sequence[Column] = (), a
         ModuleNotFoundError: psutil is needed, and not installed.
     """
     if source in ("machine:", "machine"):
-        read_counters(0.0)  # says at once what is to be installed, where something is
+        ub.from_machine(rate=100.0).peek()  # says at once what is to be installed, where something is
         return Readings("machine:", VITALS, ub.from_machine(rate=rate).map(vitals))
     path, colon, name = source.rpartition(":")
     if colon and path.endswith(".py"):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+import unbounded as ub
 from unbounded.detect._record import Trained
-from unbounded.feed.stats import Stats
 
 BATCHES = 2_000  # that are remembered: a row is long gone from the replay buffer by then
 SECONDS = 2.0  # between two records, at first
@@ -39,7 +39,7 @@ class Counter:
         digest = hashlib.blake2b(numbers.tobytes(), digest_size=7)  # 56 bits: an int64 holds it
         self._handed.append((int.from_bytes(digest.digest(), "big"), len(numbers)))
 
-    def train(self, step: int, stats: Stats, skipped: Mapping[str, int]) -> None:
+    def train(self, step: int, stats: ub.Stats, skipped: Mapping[str, int]) -> None:
         """The oldest batch that was handed out is trained.
 
         Args:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import unbounded as ub
 from unbounded.detect._columns import VITALS
 from unbounded.detect._readings import Readings, SourceEnded
 
@@ -65,7 +66,7 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
     Args:
         readings: where they come from.
         plan: the sizes.
-        watch: what reads, scores and counts along the way.
+        watch: what reads and counts along the way.
 
     Returns:
         A stream of batches of windows, [batch, length, columns].
@@ -75,7 +76,6 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
         .filter(watch.intake.usable)
         .normalize("x")
         .windows(plan.length)
-        .map(watch.see)
         .replay(plan.capacity, reuse=plan.reuse)
         .batch(plan.batch)
         .map(watch.hand_out)
@@ -130,8 +130,12 @@ def train(
     tell({"event": "loading"})
     import keras
 
+<<<<<<< HEAD:src/unbounded/detect/_training.py
     import unbounded as ub
     from unbounded.detect._predictor import Predictor
+=======
+    from unbounded.detect._model import Predictor
+>>>>>>> 97cae2b (The detector stands on Prequential, and on nothing that a user could not import):src/unbounded/detect/_train.py
     from unbounded.detect._score import Scorer
     from unbounded.detect._watch import Watch
 
@@ -155,13 +159,17 @@ def train(
     try:
         with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
             watch.attach(feed)
+            # Whole batches are counted where they are handed out; windows that are tested are not.
+            tested = ub.keras.Prequential(
+                feed, on_predictions=watch.score, prepare=lambda windows: windows["x"], table=False
+            )
             every = plan.every or ub.Epoch(seconds=plan.save_after)
             saved_in = directory / CHECKPOINTS
             checkpoint = ub.keras.Checkpoint(feed, saved_in, every=every, accept_changes=accept_changes)
             # As many epochs as there may be: more steps mean more epochs, so that a run that ended can go on.
             epochs = ENDLESS if plan.steps is None else plan.steps
             try:
-                model.fit(feed, epochs=epochs, callbacks=[watch, checkpoint], verbose=0)
+                model.fit(feed, epochs=epochs, callbacks=[tested, watch, checkpoint], verbose=0)
                 by = checkpoint.stopped_by
             except SourceEnded:
                 by = "source"
@@ -181,10 +189,7 @@ def steps_done(directory: Path) -> int:
     Returns:
         The number; 0 where there is none.
     """
-    from unbounded.store.checkpoints import Checkpoints
-
-    saved = Checkpoints(directory / CHECKPOINTS).all()
-    return saved[-1].number if saved else 0
+    return max(ub.saved_steps(directory / CHECKPOINTS), default=0)
 
 
 def has_checkpoint(directory: Path) -> bool:
@@ -193,6 +198,4 @@ def has_checkpoint(directory: Path) -> bool:
     Args:
         directory: the run's.
     """
-    from unbounded.store.checkpoints import Checkpoints
-
-    return bool(Checkpoints(directory / CHECKPOINTS).all())
+    return bool(ub.saved_steps(directory / CHECKPOINTS))

@@ -1,9 +1,8 @@
-"""Watch: a Keras callback that scores each new window before it is trained on, and two functions in the stream.
+"""Watch: a Keras callback that writes down and tells what happens, and scores each new window.
 
-One function (`see`) is given each new window as it is pulled, and scores it there and then, in NumPy, with the weights
-of the last step: a window can't be in a batch before it was pulled, so it is always scored before it is trained on. The
-other (`hand_out`) is given each batch, and counts its rows. A window that comes again after a restart is known by its
-number and is not scored again; what was written down after the checkpoint is cut off.
+`ub.keras.Prequential` predicts each window once, before it is trained on, and hands the prediction to `score`. A
+function in the stream (`hand_out`) is given each batch, and counts its rows. What was written down after the checkpoint
+is cut off on resume.
 """
 
 from __future__ import annotations
@@ -16,17 +15,15 @@ from typing import Any
 import keras
 import numpy as np
 
+import unbounded as ub
 from unbounded.detect import _record
 from unbounded.detect._bins import EpochBins, ReadingBins
 from unbounded.detect._columns import Column
 from unbounded.detect._intake import Intake
-from unbounded.detect._predictor import predict
 from unbounded.detect._readings import Axis
 from unbounded.detect._record import Start, Trained
 from unbounded.detect._score import Scorer
 from unbounded.detect._trained import Counter
-from unbounded.feed.stats import Stats
-from unbounded.store.json_log import Log
 
 Event = dict[str, Any]
 LATELY = 600
@@ -63,11 +60,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._source, self._columns, self._scorer, self._axis = source, columns, scorer, axis
         self._tell, self._stop_at, self._settling = tell, stop_at, settling
-        self._log = Log(directory / _record.FILE)
+        self._log = ub.Log(directory / _record.FILE)
         self._feed: Any = None
-        self._weights: list[np.ndarray] | None = None
-        self._held: list[Mapping[str, np.ndarray]] = []
-        self._newest = -1
+        self._begun = False  # something was written in this start
         self.intake = Intake(columns, tell)
         """What the stream's first stages are, and what they count."""
         self._counter = Counter()
@@ -76,32 +71,15 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch_sums = np.zeros(3)  # the same in the epoch at hand, and for how many readings
         self._restored = False
         self._epoch = (-1, 0)  # its number, and the step before its first
-        self._before = Stats()
+        self._before = ub.Stats()
 
     # -- in the stream -------------------------------------------------------------------------------------------
-
-    def see(self, windows: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Windows on their way to training: the new ones are scored first.
-
-        Args:
-            windows: as the intake returned them, each [windows, length, …].
-
-        Returns:
-            The same.
-        """
-        new = windows["row"][:, -1] > self._newest
-        if new.any():
-            self._held.append({name: leaf[new] for name, leaf in windows.items()})
-            self._newest = int(windows["row"][-1, -1])
-            if self._weights is not None:
-                self._score()
-        return windows
 
     def hand_out(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         """A batch on its way to the model, which takes windows of `x` alone.
 
         Args:
-            batch: as `see` returned it.
+            batch: windows of rows as the intake returned them, each [rows, length, …].
 
         Returns:
             [rows, length, columns].
@@ -121,7 +99,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Before the first, everything that was restored is in its place."""
-        if self._weights is None:
+        if not self._begun:
+            self._begun = True
             if not self._restored:
                 self._log.cut(0)
             if self._settling:
@@ -143,20 +122,14 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                     "iterations": int(self.model.optimizer.iterations.value),
                 }
             )
-            self._weights = self.model.numpy_weights()
-            self._score()
         self._before = self._feed.stats
         if epoch != self._epoch[0]:
             self._epoch = (epoch, self._before.steps)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """A step is trained: write down of which rows, take over the weights, and tell."""
-        sync = getattr(self.model, "jax_state_sync", None)
-        if sync is not None:
-            sync()
-        self._weights = self.model.numpy_weights()
+        """A step is trained: write down of which rows, and tell."""
         step = int(self.model.optimizer.iterations.value)
-        stats: Stats = self._feed.stats
+        stats: ub.Stats = self._feed.stats
         self._counter.train(step, stats, self.intake.skipped)
         if self._counter.due:
             self._log.append(_record.as_line(self._counter.total))
@@ -199,7 +172,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def close(self) -> None:
         """Write what is held back, which a start that goes on cuts off again and makes anew; let go of the file."""
-        if self._weights is not None:
+        if self._begun:
             held = [*self._readings.rest(), *self._epochs.rest(), _record.as_line(self._counter.total)]
             self._log.append(*held)
         self._log.close()
@@ -230,13 +203,12 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         Args:
             state: from `get_state`.
         """
-        if self._weights is not None:
+        if self._begun:
             return  # an epoch that goes on in its middle is put back twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
         self._log.cut(int(state["length"]))
         self._errors = np.array(state["errors"], dtype=np.float64)
         self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
-        self._newest = self._scorer.last
         self._epoch_sums = np.array(state["epoch_sums"], dtype=np.float64)
         self.intake.load_state_dict(state["intake"])
         self._counter.load_state_dict(state["trained"], self.intake.skipped)
@@ -250,14 +222,16 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         error, last = self._errors
         return 1.0 - float(error / last) if last > 0 else None
 
-    def _score(self) -> None:
-        """Score the windows that are held, with the weights of the last step."""
-        if not self._held or self._weights is None:
-            return
-        held = {name: np.concatenate([part[name] for part in self._held]) for name in self._held[0]}
-        self._held.clear()
-        row, time, values, x = (held[name] for name in ("row", "time", "values", "x"))
-        now, expected = x[:, -1], predict(np, self._weights, x)
+    def score(self, numbers: np.ndarray, windows: Mapping[str, np.ndarray], expected: np.ndarray) -> None:
+        """Score the windows that come next, for `Prequential`.
+
+        Args:
+            numbers: of their last rows in the source, [windows].
+            windows: rows as the intake returned them, each [windows, length, …].
+            expected: what the model, which was not trained on them, expects of their last rows, [windows, columns].
+        """
+        row, time, values, x = (windows[name] for name in ("row", "time", "values", "x"))
+        now = x[:, -1]
         scored = self._scorer.score(row[:, -1], time[:, -1], values[:, -1], now, expected)
         error = np.mean((now - expected) ** 2, axis=-1)
         last = np.mean((now - x[:, -2]) ** 2, axis=-1)

@@ -58,9 +58,7 @@ class NewRowsOf:
         StreamError: batches are out and not confirmed.
     """
 
-    def __init__(
-        self, feed: Feed, source: str | None = None, prepare: Callable[[Tree], Tree] | None = None
-    ) -> None:
+    def __init__(self, feed: Feed, source: str | None = None, prepare: Callable[[Tree], Tree] | None = None) -> None:
         names = list(feed.stream.leaves)
         if source is None and len(names) == 1:
             source = names[0]
@@ -111,6 +109,7 @@ class NewRowsOf:
             out = self._changed(block)
             if out is not None:
                 assert block.seen is not None
+                assert out.seen is not None
                 came.append(block if out.count == block.count else block.gather(np.searchsorted(block.seen, out.seen)))
                 changed.append(out)
         if not changed:

@@ -278,3 +278,23 @@ class Checkpoints(ReadOnly):
         except OSError as error:
             text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
             warnings.warn(text, stacklevel=3)
+
+
+def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The steps after which the checkpoints in a directory were saved, oldest first; none where there is none.
+
+    Args:
+        directory: of a run's checkpoints.
+
+    Example:
+        >>> import tempfile, numpy as np, unbounded as ub
+        >>> folder = tempfile.mkdtemp()
+        >>> with ub.Feed(ub.from_arrays(np.arange(10)).batch(2)) as feed:
+        ...     for _, batch in zip(range(3), feed.batches()):
+        ...         pass
+        ...     feed.trained()
+        ...     path = feed.save(folder)
+        >>> ub.saved_steps(folder)
+        [3]
+    """
+    return [saved.number for saved in Checkpoints(directory).all()]
