@@ -47,7 +47,7 @@ def write_run(
         lines += of_epochs.add(e, 50 * e, time[0] + 5 * e, logs, [15.0, 30.0, 30])
     if starts > 1:
         lines.append(_record.as_line(Start(time[-1], "machine:", 300, "row 600", columns, 4.0, axis)))
-    lines.append(_record.as_line(Trained(449, 449, 449 * 32, 0, 38 * (starts > 1), 0, skipped or {}, time[-1])))
+    lines.append(_record.as_line(Trained(449, 449, 449 * 32, 0, 38 * (starts > 1), skipped or {}, time[-1])))
     for number in range(alarms):
         row = (readings // 45 * 30 + 37 * number) % readings
         column = columns[number % len(columns)]

@@ -57,3 +57,32 @@ def test_the_core_imports_numpy_alone() -> None:
         if not module.startswith((*ABOVE, "unbounded.sources.vitals")):
             others = {name.partition(".")[0] for name in _imported(module, at_once=True)} - allowed
             assert not others, f"{module} imports {others}"
+
+
+def test_the_detector_and_the_command_stand_on_the_public_face() -> None:
+    """They import nothing that a user could not, and reach into nothing that is private."""
+    public = {*unbounded.__all__, "__version__", "keras", "testing"}
+    of_keras = {*ast.literal_eval(_assigned("unbounded.keras.__init__", "__all__"))}
+    for module in MODULES:
+        if not module.startswith(ABOVE[1:]):
+            continue
+        for name in _imported(module, at_once=False):
+            room, _, rest = name.removeprefix("unbounded").lstrip(".").partition(".")
+            private = name.startswith("unbounded.") and room not in ("detect", "cli")
+            assert not private or (room in public and not rest), f"{module} imports {name}"
+        for node in ast.walk(ast.parse(MODULES[module].read_text())):
+            if not isinstance(node, ast.Attribute):
+                continue
+            of = ast.unparse(node.value)
+            if of in ("ub", "ub.keras"):
+                assert node.attr in (public if of == "ub" else of_keras), f"{module} uses {of}.{node.attr}"
+            own = of in ("self", "cls") or of.startswith(("super()", "_"))
+            private = node.attr.startswith("_") and not node.attr.startswith("__") and not own
+            assert not private or of.endswith(("record", "svg")), f"{module} uses {of}.{node.attr}"
+
+
+def _assigned(module: str, name: str) -> str:
+    for node in ast.parse(MODULES[module].read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.unparse(node.value)
+    raise AssertionError(f"{module} has no {name}")

@@ -26,7 +26,10 @@ def _local(directory: Path | None) -> Path | None:
     """A run's directory: a path, no URL."""
     # `Path` has made one slash of two. One letter is a Windows drive.
     if directory is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(directory)):
-        raise typer.BadParameter(f"{str(directory)!r} is a URL, and a path is expected: give one such as 'runs/first'.")
+        raise typer.BadParameter(
+            f"{str(directory)!r} is a URL, and a path on a local or mounted file system is expected: give one such as "
+            "'runs/first'."
+        )
     return directory
 
 
