@@ -130,12 +130,7 @@ def train(
     tell({"event": "loading"})
     import keras
 
-<<<<<<< HEAD:src/unbounded/detect/_training.py
-    import unbounded as ub
     from unbounded.detect._predictor import Predictor
-=======
-    from unbounded.detect._model import Predictor
->>>>>>> 97cae2b (The detector stands on Prequential, and on nothing that a user could not import):src/unbounded/detect/_train.py
     from unbounded.detect._score import Scorer
     from unbounded.detect._watch import Watch
 
