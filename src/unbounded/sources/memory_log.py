@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import Any
 
 from unbounded.core import trees
-from unbounded.core.block import Block, Offset
+from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
@@ -46,7 +46,8 @@ class MemoryLog:
 
     @locked
     def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on."""
+        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on;
+        None where that is nothing. Where `at` lies before the oldest row, that is a gap."""
         parts: list[Block] = []
         end = at
         count = 0
@@ -55,6 +56,8 @@ class MemoryLog:
             first, block = self._firsts[i], self._blocks[i]
             if first.after(block) <= at:
                 continue
+            if not parts and first.rows > at.rows:
+                return Block(None, 0, Boundary("gap", first.rows - at.rows)), Offset(first.rows, 0)
             part = block.part(max(0, at.rows - first.rows), block.count)
             parts.append(part)
             end = first.after(block)
@@ -97,8 +100,12 @@ class MemoryLog:
         Raises:
             OSError: it could not be written. What is here stays.
         """
-        to.begin_at(self.start, passed=self.passed, missed=self.missed)
-        for block, position in self._all():
+        blocks = self._all()
+        boundaries = [block.boundary for block, _ in blocks if block.boundary is not None]
+        passed = self.passed - sum(each.kind == "pass" for each in boundaries)
+        missed = self.missed - sum(each.missed for each in boundaries if each.kind == "gap")
+        to.begin_at(self.start, passed=passed, missed=missed, last_time=self.last_time)
+        for block, position in blocks:
             to.append(block, position)
 
     @locked

@@ -4,60 +4,41 @@
     000000004711.log
     000000004711-1.log      of the next generation, which a sync that failed began: it takes the place of all records
                             from its first on
+    000000008000.log.new    a segment that was being made when the process was killed
+    000000008000.log.cut    what could not be read, and was set aside
     .lock                   held by the process that writes
 
-A segment begins with a head: the log's id, the number of its first record, and the checksum of the record before that.
-Each record has its number, the offset at which it begins, and a CRC that is chained to the one before: so a record that
-was torn, changed, or is another log's, ends what can be read. What the records mean is left to others.
+What a segment and a record look like is in `log_segment.py`; what the records mean is left to others.
 
 A plain write survives the death of the process; only what was synced survives a loss of power. A sync that failed is
 not repeated on that file: the kernel may have dropped what it could not write. The records since the last good one are
-written again, into a new segment.
+written again, into a new segment, which takes their place once it is whole and on the disk.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import re
-import struct
 import weakref
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from unbounded.core.block import Offset
 from unbounded.core.locked import locked
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import Runtime
+from unbounded.sources.log_segment import RecordEdge, Record, LogSegment, encode, write
 from unbounded.store.lock import Lock
 
-_MAGIC = b"UBLOG1\0\0"
-# Magic, the log's id, the first record's number, row and boundaries, the checksum before it; and the head's own.
-_HEAD = struct.Struct("<8s16sQQIII")
-# Checksum; bytes that follow this head, number, row and boundaries, rows in it, boundaries after them, bytes of meta.
-_RECORD = struct.Struct("<IIQQIIII")
+_log = logging.getLogger("unbounded")
 _NAME = re.compile(r"(\d{12,})(?:-(\d+))?\.log")
-_INDEX = 1 << 16  # bytes between two entries of a segment's index
-_PIECE = 1 << 18  # bytes that are read at once
-_MOST_PARTS = 64  # that are written in one call
+_BEFORE = RecordEdge(Offset(0), 0, 0, 0)
 SEGMENT = 1 << 26  # bytes after which a new segment begins
-
-
-class Record(NamedTuple):
-    """A record that was read: what it was appended with, and where it lies."""
-
-    number: int
-    first: Offset
-    end: Offset
-    rows: int
-    meta: bytes
-    data: memoryview
-    segment: int
-    """The number of its segment's first record."""
+_SEGMENTS = 8  # at least, where there is a bound: only whole segments go
 
 
 class Full(OSError):
@@ -65,24 +46,6 @@ class Full(OSError):
 
     def __init__(self, where: str, most: int) -> None:
         super().__init__(errno.EDQUOT, f"the log has the {most:,} bytes that max_bytes allows", where)
-
-
-class _RecordEdge(NamedTuple):
-    """A point between two records of a segment."""
-
-    at: Offset
-    byte: int
-    crc: int  # of the record before
-    number: int  # of the next one
-
-
-@dataclass(slots=True)
-class _LogSegment:
-    path: Path
-    begin: _RecordEdge  # of its first record
-    size: int
-    fd: int  # for reading: what was removed under our hands can still be read
-    index: list[_RecordEdge] = field(default_factory=list)  # some places, as far as it was read or written
 
 
 class RecordLog:
@@ -99,6 +62,9 @@ class RecordLog:
         OSError: it can't be read or written.
     """
 
+    # The logs of this process, by their directories: its lock keeps out other processes alone.
+    _open: ClassVar[weakref.WeakValueDictionary[str, RecordLog]] = weakref.WeakValueDictionary()
+
     def __init__(
         self, directory: Path, runtime: Runtime, *, segment_bytes: int = SEGMENT, max_bytes: int | None = None
     ) -> None:
@@ -107,46 +73,38 @@ class RecordLog:
         self.id = runtime.unique()
         self._runtime = runtime
         self._files = files = runtime.files
-        self._segment_bytes = segment_bytes
+        self._segment_bytes = segment_bytes if max_bytes is None else min(segment_bytes, max_bytes // _SEGMENTS)
         self._max_bytes = max_bytes
-        self._lock = runtime.lock()  # guards what threads share; not held while files are written
-        self._writing = runtime.lock()  # held by who writes: the thread that appends, or a sync that writes again
-        self._segments: list[_LogSegment] = []
-        self._fd: int | None = None  # of the last segment, for writing
-        self._tail = _RecordEdge(Offset(0), 0, 0, 0)  # after the last record
-        self._synced = self._tail
-        self._torn = False  # the last segment ends with bytes that could not be cut off
+        # Taken in this order, none of them while one further down is held.
         self._syncing = runtime.lock()  # held by who syncs
-        self._unsynced: list[int] = []  # files of segments before the last one
+        self._writing = runtime.lock()  # held by who writes: the thread that appends, or a sync that writes again
+        self.reading = runtime.lock()  # held while records are read, and while files that can be read are closed
+        self._lock = runtime.lock()  # guards what threads share; not held while files are read or written
+        self._segments: list[LogSegment] = []
+        self._tail = _BEFORE  # after the last record
+        self._synced = _BEFORE
+        self._unsynced: list[LogSegment] = []  # before the last one
+        self._gone: list[LogSegment] = []  # of these, removed: they are closed when no sync can be at work on them
         self._new_names = False  # the directory is to be synced
+        self._refused = False  # by the disk, which was to sync: what is not synced must be written again
+        self._torn = False  # the last segment ends with bytes that could not be cut off
         self._generation = 0
-        self._last_read: tuple[_LogSegment, _RecordEdge] | None = None
-        self._superseded: list[_LogSegment] = []
-        self.last: Record | None = None
-        """The newest record of the last segment when the log was opened."""
-        self.last_with_rows: Record | None = None
-        """The newest there that has rows."""
-        files.make_directory(directory)
-        self._held: Lock | None = None
+        self._let_go = Offset(0)  # nothing before it will be read again
+        self._last_read: tuple[LogSegment, RecordEdge] | None = None
         self._is_closed = False
-        self._take()
+        self.last: Record | None = None
+        """The newest record when the log was opened."""
+        files.make_directory(directory)
+        self._held: Lock | None = Lock.of(directory, self, runtime)
+        key = str(files.resolve(directory))
+        before, self._open[key] = self._open.get(key), self
         try:
+            if before is not None:
+                before.close()  # of a feed that nobody has closed: it gives way
             self._recover()
         except BaseException:
             self.close()
             raise
-
-    # The logs of this process, by their directories: its lock keeps out other processes alone.
-    _open: ClassVar[weakref.WeakValueDictionary[str, RecordLog]] = weakref.WeakValueDictionary()
-
-    def _take(self) -> None:
-        """Take the lock; another log of this process on this directory, of a feed that nobody has closed, gives way."""
-        self._held = Lock.of(self.directory, self, self._runtime)
-        before = self._open.get(self.where)
-        self._open[self.where] = self
-        if before is not None:
-            with before._writing:
-                before.close()
 
     @property
     def start(self) -> Offset:
@@ -167,82 +125,81 @@ class RecordLog:
 
     def _recover(self) -> None:
         found = []
-        for name in self._files.list(self.directory):
+        for name in sorted(self._files.list(self.directory)):
             if match := _NAME.fullmatch(name):
                 found.append((int(match[2] or 0), int(match[1]), self.directory / name))
+            elif _NAME.fullmatch(name.removesuffix(".new")):
+                self._files.unlink(self.directory / name)
         for generation, number, path in sorted(found):
-            segment = self._read_head(path, number)
-            if segment is not None:
-                # It takes the place of the same records in an older generation.
-                while self._segments and self._segments[-1].begin.number >= number:
-                    self._segments.pop()
-                self._segments.append(segment)
-                self._generation = generation
+            segment = LogSegment.open(self._files, path)
+            if segment is None or segment.begin.number != number:
+                self._set_aside(path, segment)
+                continue
+            if self._segments and self._segments[0].log != segment.log:
+                self._files.close(segment.fd)
+                raise DataLoss(
+                    f"{path} and {self._segments[0].path} are of two logs, and can't be read as one. Put back a copy "
+                    "of the run's directory, or begin a new run in another."
+                )
+            # It takes the place of the same records in an older generation, and was whole when it got its name.
+            while self._segments and self._segments[-1].begin.number >= number:
+                replaced = self._segments.pop()
+                self._files.close(replaced.fd)
+                self._files.unlink(replaced.path)
+            self._segments.append(segment)
+            self._generation = generation
         if not self._segments:
             return
+        self.id = self._segments[0].log
+        # What was on the disk is read when it is needed. The rest was perhaps not when the power failed: it ends at the
+        # first record that is not whole, in whichever segment that is.
+        synced = self._segments[-1].synced
+        k = max(0, bisect_right(self._segments, synced, key=lambda each: each.begin.number) - 1)
+        self._synced = self._segments[k].begin
+        self._tail = self._synced
+        for i, segment in enumerate(self._segments[k:], k):
+            if segment.begin[2:] != self._tail[2:]:
+                for after in self._segments[i:]:
+                    self._set_aside(after.path, after)
+                del self._segments[i:]
+                break
+            self._tail = segment.begin
+            for record, place in segment.records(self._files, segment.begin):
+                self._tail, self.last = place, record
         last = self._segments[-1]
-        self._fd = fd = last.fd
-        last.size = self._files.size(fd)
-        self._tail = last.begin
-        for record, place in self._records(last, last.begin):
-            self._tail, self.last = place, record
-            self.last_with_rows = record if record.rows else self.last_with_rows
         if self._tail.byte < last.size:
-            self._files.truncate(fd, self._tail.byte)
+            _log.warning(
+                "%s ended with %s bytes that are no whole record: it was being written when the process was killed or "
+                "the power failed, or it was damaged. They are cut off; the log ends with row %s.",
+                last.path,
+                f"{last.size - self._tail.byte:,}",
+                f"{self._tail.at.rows:,}",
+            )
+            self._files.truncate(last.fd, self._tail.byte)
             last.size = self._tail.byte
-        # Written by a process that may have been killed before it synced.
-        self._synced = last.begin
+        self._unsynced = self._segments[k:-1]
+        self._new_names = True
+        for segment in reversed(self._segments[:k]):
+            for record, _ in segment.records(self._files, segment.begin) if self.last is None else ():
+                self.last = record
 
-    def _read_head(self, path: Path, number: int) -> _LogSegment | None:
-        fd = self._files.open_append(path)
-        head = self._files.pread(fd, _HEAD.size, 0)
-        # Too short where it was being made when the process was killed: then there is nothing in it.
-        whole = len(head) == _HEAD.size and zlib.crc32(head[:-4]) == _HEAD.unpack(head)[-1]
-        magic, log_id, first, row, boundaries, before, _ = _HEAD.unpack(head) if whole else (b"", b"", 0, 0, 0, 0, 0)
-        if magic != _MAGIC or first != number or (self._segments and log_id.hex() != self.id):
-            self._files.close(fd)
-            return None
-        self.id = log_id.hex()
-        begin = _RecordEdge(Offset(row, boundaries), _HEAD.size, before, number)
-        return _LogSegment(path, begin, self._files.size(fd), fd, [begin])
+    def _set_aside(self, path: Path, segment: LogSegment | None) -> None:
+        """Give what can't be read another name: nothing is written over it."""
+        there = path.with_name(path.name + ".cut")
+        number = 0
+        while self._files.exists(there):
+            number += 1
+            there = path.with_name(f"{path.name}.cut-{number}")
+        self._files.rename(path, there)
+        if segment is not None:
+            self._files.close(segment.fd)
+        _log.warning("%s can't be read as a part of the row log. It was set aside, as %s.", path, there.name)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _records(
-        self, segment: _LogSegment, place: _RecordEdge, stop: int | None = None
-    ) -> Iterator[tuple[Record, _RecordEdge]]:
-        """The whole records of a segment from a place on, each with the place after it; ends at the first that is not
-        whole, or before record number `stop`."""
-        _, byte, crc, number = place
-        buffer, begin = b"", byte
-        head, size, fd = _RECORD, segment.size, segment.fd
-        while byte + head.size <= size and (stop is None or number < stop):
-            if byte + head.size > begin + len(buffer):
-                buffer, begin = self._files.pread(fd, _PIECE, byte), byte
-            at = byte - begin
-            if len(buffer) - at < head.size:
-                return
-            checksum, length, n, row, boundaries, rows, seams, meta = head.unpack_from(buffer, at)
-            if n != number or length > size - byte - head.size or meta > length:
-                return
-            if at + head.size + length > len(buffer):
-                buffer, begin, at = self._files.pread(fd, max(_PIECE, head.size + length), byte), byte, 0
-                if len(buffer) < head.size + length:
-                    return
-            view = memoryview(buffer)[at + 4 : at + head.size + length]
-            if zlib.crc32(view, crc) != checksum:
-                return
-            body = view[head.size - 4 :]
-            first = Offset(row, boundaries)
-            end = Offset(row + rows, seams + (0 if rows else boundaries))
-            byte, crc, number = byte + head.size + length, checksum, number + 1
-            after = _RecordEdge(end, byte, crc, number)
-            if byte - segment.index[-1].byte >= _INDEX and end > segment.index[-1].at:
-                segment.index.append(after)
-            yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], segment.begin.number), after
-
     def records(self, at: Offset) -> Iterator[Record]:
-        """The records that end after `at`, in order, up to those that were there when it began.
+        """The records that end after `at`, in order, up to those that were there when it began. To be called, and used
+        up, with `reading` held.
 
         Raises:
             DataLoss: a record that was there is torn, changed or missing.
@@ -250,15 +207,21 @@ class RecordLog:
         found = self._find(at)
         if found is None:
             return
-        segment, place, stop = found
+        for record, place in self._walk(*found):
+            if record.end > at:
+                self._last_read = place
+                yield record
+
+    def _walk(
+        self, segment: LogSegment, place: RecordEdge, stop: int
+    ) -> Iterator[tuple[Record, tuple[LogSegment, RecordEdge]]]:
+        """The records from a place up to number `stop`, each with the place after it."""
         while True:
             following = self._following(segment)
             until = stop if following is None else min(stop, following.begin.number)
-            for record, after in self._records(segment, place, until):
+            for record, after in segment.records(self._files, place, until):
                 place = after
-                if record.end > at:
-                    self._last_read = (segment, after)
-                    yield record
+                yield record, (segment, after)
             if place.number < until:
                 raise DataLoss(
                     f"{segment.path} is damaged: record {place.number:,} is not what was written, and "
@@ -275,248 +238,247 @@ class RecordLog:
             segment, place = following, following.begin
 
     @locked
-    def _find(self, at: Offset) -> tuple[_LogSegment, _RecordEdge, int] | None:
+    def _find(self, at: Offset) -> tuple[LogSegment, RecordEdge, int] | None:
         """The segment to begin to read in, a place there at or before `at`, and the number of records in all."""
+        self._check_open()
         if at >= self._tail.at or not self._segments:
             return None
         stop = self._tail.number
         if self._last_read is not None and self._last_read[1].at == at and self._last_read[0] in self._segments:
             return (*self._last_read, stop)
-        # The last that begins before `at`, or at it: records of other segments may end there, and are passed over.
         i = max(0, bisect_right(self._segments, at, key=lambda segment: segment.begin.at) - 1)
-        while i and self._segments[i].begin.at == at:
-            i -= 1
         segment = self._segments[i]
         j = max(0, bisect_right(segment.index, at, key=lambda place: place.at) - 1)
         return segment, segment.index[j], stop
 
     @locked
-    def _following(self, segment: _LogSegment) -> _LogSegment | None:
-        following = False
-        for each in self._segments:
-            if following:
-                return each
-            following = each is segment
-        return None
+    def _following(self, segment: LogSegment) -> LogSegment | None:
+        i = self._segments.index(segment) + 1
+        return self._segments[i] if i < len(self._segments) else None
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise OSError(errno.EBUSY, "it was closed, or another feed of this process goes on with it", self.where)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def begin_at(self, at: Offset) -> None:
         """Begin, empty, at a point other than 0."""
         with self._writing:
-            self._synced = _RecordEdge(at, 0, 0, 0)
-            self._new_segment(self._synced)
+            self._tail = self._synced = RecordEdge(at, 0, 0, 0)
+            self._new_segment()
 
-    def begin_segment(self, size: int) -> bool:
-        """Begin a new segment where one is due before the next record, of some `size` bytes; says whether it did.
+    def append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> None:
+        """Append a record: `rows` rows, and `seams` boundaries after the last of them.
 
         Raises:
-            Full: there is no room for that many bytes.
+            Full: there is no room for it.
+            OSError: it could not be written. Nothing of it is in the log.
         """
         with self._writing:
-            self._check_room(size)
-            last = self._segments[-1] if self._segments else None
-            if last is not None and self._fd is not None and not self._torn and last.size < self._segment_bytes:
-                return False
-            self._new_segment(self._tail)
-            return True
+            self._check_open()
+            self._make_room(len(meta) + sum(part.nbytes for part in parts))
+            segment = self._segments[-1]
+            record, after = encode(self._tail, rows, seams, meta, parts)
+            try:
+                write(self._files, segment.fd, record)
+            except BaseException:
+                self._cut_off(segment)
+                raise
+            self._move_tail(segment, after)
 
-    def _check_room(self, size: int) -> None:
+    def _make_room(self, size: int) -> None:
         if self._max_bytes is not None:
             held = sum(segment.size for segment in self._segments)
             # One record always fits, however large: else nothing would ever come.
             if held + size > self._max_bytes and self._tail.at > self.start:
-                raise Full(self.where, self._max_bytes)
+                if self._let_go < self._tail.at:
+                    raise Full(self.where, self._max_bytes)
+                self._new_segment()
+                self.release(self._let_go)
+        if not self._segments or self._torn or self._segments[-1].size >= self._segment_bytes:
+            self._new_segment()
 
-    def append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any], *, jump: int = 0) -> None:
-        """Append a record: `rows` rows, and `seams` boundaries after the last of them; `jump` rows before it are not
-        there and never will be.
-
-        Raises:
-            OSError: it could not be written. Nothing of it is in the log.
-        """
-        with self._writing:
-            self._append(rows, seams, meta, parts, jump)
-
-    def _append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any], jump: int) -> None:
-        if self._is_closed:
-            raise OSError(errno.EBUSY, "another feed of this process goes on with it, or it is closed", self.where)
-        if self._fd is None or self._torn:
-            self._new_segment(self._tail)
-        assert self._fd is not None
-        at, byte, crc, number = self._tail
-        if jump:
-            at = Offset(at.rows + jump, 0)
-        views = [memoryview(part).cast("B") for part in parts]
-        length = len(meta) + sum(map(len, views))
-        head = _RECORD.pack(0, length, number, at.rows, at.boundaries, rows, seams, len(meta))
-        crc = zlib.crc32(meta, zlib.crc32(head[4:], crc))
-        for view in views:
-            crc = zlib.crc32(view, crc)
-        try:
-            self._write(self._fd, [crc.to_bytes(4, "little") + head[4:] + meta, *views])
-        except BaseException:
-            self._cut_off(byte)
-            raise
-        end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
-        self._move_tail(_RecordEdge(end, byte + _RECORD.size + length, crc, number + 1))
-
-    def _write(self, fd: int, parts: list[Any]) -> None:
-        left = parts
-        while left:
-            done = self._files.writev(fd, left[:_MOST_PARTS])
-            while left and done >= len(left[0]):
-                done -= len(left[0])
-                left = left[1:]
-            if done:
-                left = [memoryview(left[0])[done:], *left[1:]]
-
-    def _cut_off(self, byte: int) -> None:
+    def _cut_off(self, segment: LogSegment) -> None:
         """Remove what was written of a record; where that can't be done either, the next one begins a new segment."""
-        assert self._fd is not None
         try:
-            self._files.truncate(self._fd, byte)
+            self._files.truncate(segment.fd, segment.size)
         except OSError:
             self._torn = True
 
     @locked
-    def _move_tail(self, tail: _RecordEdge) -> None:
+    def _move_tail(self, segment: LogSegment, tail: RecordEdge) -> None:
         self._tail = tail
-        last = self._segments[-1]
-        last.size = tail.byte
-        if tail.byte - last.index[-1].byte >= _INDEX and tail.at > last.index[-1].at:
-            last.index.append(tail)
+        segment.size = tail.byte
+        segment.note(tail)
 
-    def _new_segment(self, tail: _RecordEdge) -> None:
-        at, _, crc, number = tail
-        path = self._path(number)
+    def _new_segment(self) -> None:
         self._files.make_directory(self.directory)
-        if self._files.exists(path):
-            self._files.unlink(path)  # it was being made when a process was killed, or a disk refused
-        fd = self._files.create(path)
-        try:
-            head = _HEAD.pack(_MAGIC, bytes.fromhex(self.id), number, at.rows, at.boundaries, crc, 0)[:-4]
-            self._write(fd, [head + zlib.crc32(head).to_bytes(4, "little")])
-        except BaseException:
-            self._files.close(fd)
-            with suppress(OSError):
-                self._files.unlink(path)
-            raise
-        begin = _RecordEdge(at, _HEAD.size, crc, number)
-        self._add_segment(_LogSegment(path, begin, _HEAD.size, fd, [begin]))
+        path = self._path(self._tail.number, self._generation)
+        segment = self._make(path, self._tail, self._synced.number)
+        # It may take the place of one without records, at the end of which are bytes that could not be cut off.
+        self._take_up(segment, [each for each in self._segments[-1:] if each.path == path])
 
-    def _path(self, number: int) -> Path:
-        return self.directory / (f"{number:012}" + (f"-{self._generation}" if self._generation else "") + ".log")
+    def _make(self, path: Path, tail: RecordEdge, synced: int, records: Iterator[Record] | None = None) -> LogSegment:
+        """A new segment, which has its name once it is whole."""
+        unfinished = path.with_name(path.name + ".new")
+        try:
+            segment = LogSegment.create(self._files, unfinished, self.id, tail, synced)
+            try:
+                if records is not None:
+                    for record in records:
+                        write(self._files, segment.fd, [record.whole])
+                        segment.size += len(record.whole)
+                    self._files.fsync(segment.fd)
+                self._files.rename(unfinished, path)
+            except BaseException:
+                self._files.close(segment.fd)
+                raise
+        except BaseException:
+            with suppress(OSError):
+                self._files.unlink(unfinished)
+            raise
+        segment.path = path
+        return segment
+
+    def _path(self, number: int, generation: int) -> Path:
+        return self.directory / (f"{number:012}" + (f"-{generation}" if generation else "") + ".log")
 
     @locked
-    def _add_segment(self, segment: _LogSegment) -> None:
-        while self._segments and self._segments[-1].begin.number >= segment.begin.number:
-            self._superseded.append(self._segments.pop())
+    def _take_up(self, segment: LogSegment, replaced: Sequence[LogSegment]) -> None:
+        for each in replaced:
+            self._segments.remove(each)
+            self._gone.append(each)
+        self._unsynced += [*replaced, *self._segments[-1:]]
         self._segments.append(segment)
-        if self._fd is not None:
-            self._unsynced.append(self._fd)
-        self._fd, self._tail = segment.fd, segment.begin
+        self._tail = segment.begin
         self._torn, self._new_names = False, True
 
     # -- the disk ------------------------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """What was appended before this call survives a loss of power when it returns.
+        """What was appended before this call survives a loss of power when it returns. Where the directory was removed
+        meanwhile, all records that it had are written again.
 
         Raises:
             OSError: the disk refused, and refused again when the records were written to a new segment.
             DataLoss: it refused, and what it had been given can't be read back.
         """
         with self._syncing:
-            tail, fds, names = self._to_sync()
-            if not fds or (tail == self._synced and not names and not self._was_removed()):
-                return
+            self._sync()
+        self._close_gone()
+
+    def _sync(self) -> None:
+        self._check_open()
+        if not self._segments:
+            return
+        if self._was_removed():
+            self._synced, self._refused = self._segments[0].begin, True
+        tail, segments, names = self._to_sync()
+        if tail == self._synced and not names and not self._refused:
+            return
+        if not self._refused:
             try:
-                if self._was_removed():
-                    self._synced = self._segments[0].begin
-                    raise FileNotFoundError(errno.ENOENT, "its directory was removed", self.where)
-                self._sync(fds, names)
+                for segment in segments:
+                    self._files.fsync(segment.fd)
+                if names:
+                    self._files.sync_directory(self.directory)
+                self._check_open()  # else the number may have become another file's
+                self._done(tail, segments)
+                return
             except OSError:
-                with self._writing:
-                    tail = self._write_again()
-            self._done(tail)
+                self._check_open()
+                self._refused = True
+        with self._writing, self.reading:
+            self._write_again()
 
     def _was_removed(self) -> bool:
+        # By the lock, which lies there too: segments that were begun since then are there.
         last = self._segments[-1]
-        try:
-            return self._files.stat(last.path).st_ino != self._files.inode(last.fd)
-        except FileNotFoundError:
-            return True
+        return self._held is None or not self._held.holds() or not self._files.exists(last.path)
 
     @locked
-    def _to_sync(self) -> tuple[_RecordEdge, list[int], bool]:
-        fds = [*self._unsynced, *([] if self._fd is None else [self._fd])]
+    def _to_sync(self) -> tuple[RecordEdge, list[LogSegment], bool]:
         names, self._new_names = self._new_names, False
-        return self._tail, fds, names
+        return self._tail, [*self._unsynced, *self._segments[-1:]], names
 
-    def _sync(self, fds: Sequence[int], names: bool) -> None:
-        for fd in fds:
-            self._files.fsync(fd)
-        if names:
-            self._files.sync_directory(self.directory)
+    @locked
+    def _done(self, tail: RecordEdge, segments: Sequence[LogSegment]) -> None:
+        """Segments were synced as they were when the log ended at `tail`, in the last of them."""
+        self._synced = tail
+        grown = segments[-1] if segments[-1].size > tail.byte else None
+        self._unsynced = [each for each in self._unsynced if each not in segments or each is grown]
 
-    def _write_again(self) -> _RecordEdge:
-        """Write what is not known to be on the disk into a segment of a new generation, and sync that."""
-        synced, tail = self._synced, self._tail
-        records = [record for record in self.records(synced.at) if record.number >= synced.number]
-        if len(records) != tail.number - synced.number:
-            raise DataLoss(f"The disk refused to sync {self.where}, and what it was given can't be read back.")
-        self._generation += 1
+    def _write_again(self) -> None:
+        """Write what is not known to be on the disk into a segment of a new generation, which is synced before it takes
+        the place of what there was."""
+        self._check_open()
         if self._held is None or not self._held.holds():
             self._files.make_directory(self.directory)
             self._held = Lock.of(self.directory, self, self._runtime)
-        self._new_segment(synced)
-        for record in records:
-            jump = record.first.rows - self._tail.at.rows
-            self._append(record.rows, self._seams(record), record.meta, [record.data], jump)
-        assert self._fd is not None
-        self._sync([self._fd], True)
-        while self._superseded:
-            self._remove(self._superseded.pop())
-        return self._tail
+        synced, tail, generation = self._synced, self._tail, self._generation + 1
+        path = self._path(synced.number, generation)
+        try:
+            segment = self._make(path, synced, synced.number, self._since(synced))
+        except DataLoss as loss:
+            raise DataLoss(f"The disk can't sync {self.where}, nor give back what it was given. {loss}") from loss
+        # From here on it is what the next process reads, whatever the disk says of the directory.
+        replaced = [each for each in self._segments if each.begin.number >= synced.number]
+        self._replace(segment, replaced, tail, generation)
+        self._files.sync_directory(self.directory)
+        for each in replaced:
+            self._files.remove(each.path)
+        self._synced, self._refused, self._new_names = self._tail, False, False
 
-    @staticmethod
-    def _seams(record: Record) -> int:
-        return record.end.boundaries - (0 if record.rows else record.first.boundaries)
+    def _since(self, synced: RecordEdge) -> Iterator[Record]:
+        i = bisect_right(self._segments, synced.number, key=lambda each: each.begin.number) - 1
+        segment = self._segments[i]
+        begin = segment.begin if segment.begin.number == synced.number else synced
+        return (record for record, _ in self._walk(segment, begin, self._tail.number))
 
     @locked
-    def _done(self, tail: _RecordEdge) -> None:
-        self._synced = tail
-        first = next((s.begin.number for s in self._segments if s.fd == self._fd), 0)
-        if tail.number >= first:
-            self._unsynced.clear()
+    def _replace(self, segment: LogSegment, replaced: Sequence[LogSegment], tail: RecordEdge, generation: int) -> None:
+        self._gone += replaced
+        self._segments = [*(each for each in self._segments if each not in replaced), segment]
+        self._unsynced = []
+        self._tail = tail._replace(byte=segment.size)
+        self._generation, self._last_read = generation, None
+        self._torn, self._new_names = False, True
 
     def release(self, at: Offset) -> None:
         """Nothing before `at` will be read again: whole segments go."""
         for segment in self._released(at):
-            self._remove(segment)
-
-    def _remove(self, segment: _LogSegment) -> None:
-        if segment.fd not in self._unsynced:
-            self._files.close(segment.fd)
-        self._files.remove(segment.path)
+            self._files.remove(segment.path)
+        self._close_gone()
 
     @locked
-    def _released(self, at: Offset) -> list[_LogSegment]:
+    def _released(self, at: Offset) -> list[LogSegment]:
+        self._let_go = max(self._let_go, at)
         gone = []
         while len(self._segments) > 1 and self._segments[1].begin.at <= at:
             gone.append(self._segments.pop(0))
+        self._gone += gone
         return gone
+
+    def _close_gone(self) -> None:
+        with self.reading:
+            for segment in self._closable():
+                self._files.close(segment.fd)
+
+    @locked
+    def _closable(self) -> list[LogSegment]:
+        found = [each for each in self._gone if each not in self._unsynced]
+        self._gone = [each for each in self._gone if each in self._unsynced]
+        return found
 
     def close(self) -> None:
         """Let go of the files and of the lock. What was appended stays, whether it was synced or not."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._fd = None
-        self._unsynced.clear()
-        for segment in [*self._segments, *self._superseded]:
-            self._files.close(segment.fd)
+        with self._writing, self.reading:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for segment in {*self._segments, *self._gone}:
+                self._files.close(segment.fd)
         held, self._held = self._held, None
         if held is not None:
             held.let_go(self)

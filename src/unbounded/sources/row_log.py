@@ -16,10 +16,11 @@ import numpy as np
 from unbounded.core import row_spec, trees
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
-from unbounded.core.node import DataLoss
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
-from unbounded.sources.record_log import SEGMENT, Record, RecordLog
+from unbounded.sources.log_segment import Record
+from unbounded.sources.log_specs import LogSpecs
+from unbounded.sources.record_log import SEGMENT, RecordLog
 
 _TIME = np.dtype("<f8")
 
@@ -43,7 +44,7 @@ class RowLog:
     ) -> None:
         self._log = RecordLog(directory, runtime, segment_bytes=segment_bytes, max_bytes=max_bytes)
         try:
-            self._specs = _Specs(directory / "specs.jsonl", runtime)
+            self._specs = LogSpecs(directory / "specs.jsonl", runtime)
             self._read_last()
         except BaseException:
             self._log.close()
@@ -56,13 +57,14 @@ class RowLog:
         self.position: Any = None
         """The reader's position after the last row."""
         self._plain_meta: dict[int, bytes] = {}  # by spec, of a record that says nothing else
-        if self._log.last is not None:
-            _, more = _parse(self._log.last.meta)
+        last = self._log.last
+        if last is not None:
+            number, more = _parse(last.meta)
             self.passed, self.missed = more.get("n", (0, 0))
             self.position = more.get("p")
-        if self._log.last_with_rows is not None:
-            times = self._decode([self._log.last_with_rows]).times
-            self.last_time = None if times is None else float(times[-1])
+            self.last_time = more.get("t")
+            if last.rows and self._specs.spec(number, self.where)[1]:
+                self.last_time = float(np.frombuffer(last.data, _TIME, last.rows)[-1])
 
     @property
     def id(self) -> str:
@@ -97,33 +99,45 @@ class RowLog:
         Raises:
             OSError: they could not be written. Nothing of them is in the log.
         """
-        leaves = _leaves(block)
-        rows, boundary = block.count, block.boundary
-        spec = self._specs.number(row_spec.spec(block.rows), block.times is not None) if rows else 0
-        more: dict[str, Any] = {}
+        rows, boundary, times = block.count, block.boundary, block.times if block.count else None
+        spec = self._specs.number(row_spec.spec(block.rows), times is not None) if rows else 0
         passed, missed = self.passed, self.missed
         if boundary is not None:
-            more["b"] = list(boundary)
             passed += boundary.kind == "pass"
             missed += boundary.missed if boundary.kind == "gap" else 0
+        meta = self._meta(spec, boundary, position, passed, missed, self.last_time if times is None else None)
+        self._log.append(rows, boundary is not None, meta, _leaves(block))
+        self.passed, self.missed, self.position = passed, missed, position
+        if times is not None:
+            self.last_time = float(times[-1])
+
+    def _meta(
+        self, spec: int, boundary: Boundary | None, position: Any, passed: int, missed: int, time: float | None
+    ) -> bytes:
+        more: dict[str, Any] = {}
+        if boundary is not None:
+            more["b"] = list(boundary)
         if position is not None:
             more["p"] = position
         if passed or missed:
             more["n"] = [passed, missed]
+        if time is not None:
+            more["t"] = time
         if more:
-            meta = b"%d %s" % (spec, json.dumps(more, separators=(",", ":")).encode())
-        else:
-            meta = self._plain_meta.setdefault(spec, b"%d " % spec)
-        self._log.begin_segment(len(meta) + sum(leaf.nbytes for leaf in leaves))
-        self._log.append(rows, boundary is not None, meta, [leaf for leaf in leaves if leaf.nbytes])
-        self.passed, self.missed, self.position = passed, missed, position
-        if block.times is not None and rows:
-            self.last_time = float(block.times[-1])
+            return b"%d %s" % (spec, json.dumps(more, separators=(",", ":")).encode())
+        return self._plain_meta.setdefault(spec, b"%d " % spec)
 
-    def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0) -> None:
-        """Begin, empty, after rows that were let go of before they were written here."""
+    def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0, last_time: float | None = None) -> None:
+        """Begin, empty, after rows that were let go of before they were written here.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self._log.begin_at(at)
-        self.passed, self.missed = passed, missed
+        if passed or missed or last_time is not None:
+            # A record without rows: it says what came before.
+            self._log.append(0, 0, self._meta(0, None, None, passed, missed, last_time), [])
+        self.passed, self.missed, self.last_time = passed, missed, last_time
 
     def sync(self) -> None:
         """What was appended before this call survives a loss of power when it returns. Where the directory was removed
@@ -147,32 +161,38 @@ class RowLog:
 
     def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
         """What follows `at`, and where it ends: up to the end of a record, or the first boundary from `rows` rows on;
-        None where that is nothing. The rows are read-only.
+        None where that is nothing. Where `at` lies before the oldest row, that is a gap. The rows are read-only.
 
         Raises:
             DataLoss: it was there, and can't be read.
         """
+        with self._log.reading: parts = self._parts(at, rows)  # fmt: skip  # noqa: E701 - see `locked`
+        if not parts:
+            return None
+        skipped = parts[0].first.rows - at.rows
+        if skipped > 0:
+            # Rows that were let go of before anybody had read them.
+            return Block(None, 0, Boundary("gap", skipped)), Offset(parts[0].first.rows, 0)
+        block = self._decode(parts)
+        return block.part(-skipped, block.count), parts[-1].end
+
+    def _parts(self, at: Offset, rows: int) -> list[Record]:
         parts: list[Record] = []
         count = 0
         for record in self._log.records(at):
-            if not parts and record.first > at and record.first.rows > at.rows:
-                # Rows that were let go of before anybody had read them.
-                return Block(None, 0, Boundary("gap", record.first.rows - at.rows)), Offset(record.first.rows, 0)
-            if parts and record.first.rows > parts[-1].end.rows:
-                break
             parts.append(record)
-            count += record.rows - (max(0, at.rows - record.first.rows) if len(parts) == 1 else 0)
+            count += record.end.rows - max(at.rows, record.first.rows)
             if count >= rows or record.end.boundaries:
                 break
-        if not parts:
-            return None
-        block = self._decode(parts)
-        return block.part(max(0, at.rows - parts[0].first.rows), block.count), parts[-1].end
+        return parts
 
     def position_at(self, at: Offset) -> Any:
         """The reader's position at `at`, where a record ends there; None where that is not known."""
         if at == self.stop:
             return self.position
+        with self._log.reading: return self._position_at(at)  # fmt: skip  # noqa: E701 - see `locked`
+
+    def _position_at(self, at: Offset) -> Any:
         # The one before must be read as well: the one that begins here does not say it.
         for record in self._log.records(Offset(max(0, at.rows - 1), 0)):
             if record.end == at:
@@ -229,9 +249,10 @@ def _leaves(block: Block) -> list[Any]:
         return []
     found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME)]
     for _, leaf in trees.leaves(block.rows):
-        found.append(
-            np.ascontiguousarray(leaf).view(np.uint8) if leaf.dtype.kind in "MmV" else np.ascontiguousarray(leaf)
-        )
+        if leaf.nbytes:
+            # Dates and structures are no buffers of their own.
+            whole = np.ascontiguousarray(leaf)
+            found.append(whole.reshape(-1).view(np.uint8) if leaf.dtype.kind in "MmV" else whole)
     return found
 
 
@@ -270,109 +291,3 @@ def _of_spec(spec: Tree, make: Any) -> Tree:
     if isinstance(spec[0], np.dtype):
         return make(*spec)
     return tuple(_of_spec(value, make) for value in spec)
-
-
-class _Specs:
-    """The structures of rows in a log, each a line of a file; records refer to them by number."""
-
-    def __init__(self, path: Path, runtime: Runtime) -> None:
-        self._path = path
-        self._files = runtime.files
-        self._specs: list[tuple[Tree, bool]] = []
-        self._numbers: dict[Any, int] = {}
-        self._last: tuple[Tree, bool, int] | None = None
-        self._size = 0
-        try:
-            with self._files.open_read(path) as file:
-                text = file.read()
-        except FileNotFoundError:
-            return
-        for line in text.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break  # a process was killed while it wrote
-            self._add(json.loads(line))
-            self._size += len(line)
-
-    def number(self, spec: Tree, has_times: bool) -> int:
-        """The number of a spec, which is written down if it is new."""
-        last = self._last
-        if last is not None and last[1] == has_times and last[0] == spec:
-            return last[2]
-        line = json.dumps([_to_json(spec), has_times])
-        number = self._numbers.get(line)
-        if number is None:
-            self._write(line.encode() + b"\n")
-            number = self._add(json.loads(line))
-        self._last = (spec, has_times, number)
-        return number
-
-    def spec(self, number: int, where: str) -> tuple[Tree, bool]:
-        """A spec, and whether rows have times."""
-        if number > len(self._specs):
-            raise DataLoss(
-                f"{self._path} is damaged: it lacks what rows in {where} are made of. Put back a copy of the run's "
-                "directory, or begin a new run in another."
-            )
-        return self._specs[number - 1]
-
-    def _add(self, line: Any) -> int:
-        self._specs.append((_from_json(line[0]), line[1]))
-        self._numbers[json.dumps(line)] = len(self._specs)
-        return len(self._specs)
-
-    def sync(self) -> None:
-        """Write the file again, where it was removed."""
-        if self._specs and not self._files.exists(self._path):
-            self._size = 0
-            self._write(b"".join(line.encode() + b"\n" for line in self._numbers))
-
-    def _write(self, line: bytes) -> None:
-        made = not self._files.exists(self._path)
-        fd = self._files.open_write(self._path)
-        try:
-            self._files.truncate(fd, self._size)
-            if self._files.pwrite(fd, line, self._size) < len(line):
-                self._files.truncate(fd, self._size)
-                raise OSError(28, "No space left on device", str(self._path))
-            self._files.fsync(fd)  # before the rows that need it, and seldom
-        finally:
-            self._files.close(fd)
-        if made:
-            self._files.sync_directory(self._path.parent)
-        self._size += len(line)
-
-
-def _to_json(spec: Tree) -> Any:
-    if isinstance(spec, dict):
-        return {"d": [[key, _to_json(value)] for key, value in spec.items()]}
-    if isinstance(spec, list):
-        return {"l": [_to_json(value) for value in spec]}
-    if spec is None:
-        return None
-    if isinstance(spec[0], np.dtype) if spec else False:
-        return [np.lib.format.dtype_to_descr(spec[0]), list(spec[1])]
-    return {"t": [_to_json(value) for value in spec]}
-
-
-def _from_json(data: Any) -> Tree:
-    if data is None:
-        return None
-    if isinstance(data, list):
-        return _dtype(data[0]), tuple(data[1])
-    if "d" in data:
-        return {key: _from_json(value) for key, value in data["d"]}
-    values = [_from_json(value) for value in (data.get("l") or data.get("t") or [])]
-    return values if "l" in data else tuple(values)
-
-
-def _dtype(description: Any) -> np.dtype[Any]:
-    if isinstance(description, str):
-        return np.dtype(description)
-    # JSON has lists where the description of a structured dtype has tuples.
-    return np.lib.format.descr_to_dtype([_field(field) for field in description])
-
-
-def _field(field: Any) -> Any:
-    name, kind, *shape = field
-    inner = [_field(each) for each in kind] if isinstance(kind, list) else kind
-    return (name, inner, *(tuple(s) for s in shape))

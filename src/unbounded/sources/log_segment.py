@@ -1,0 +1,177 @@
+"""A segment of a log: a file of records, each chained to the one before, read up to the first that is not whole.
+
+It begins with a head: the log's id, the number of its first record and the offset at which that begins, the checksum of
+the record before, and up to which record the log was on the disk when the segment was begun. A record has its number,
+the offset at which it begins, and a CRC that is chained to the one before: what was torn, changed, or is of another log
+ends what can be read.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unbounded.core.block import Offset
+from unbounded.core.files import Files
+
+_MAGIC = b"UBLOG1\0\0"
+# Magic, the log's id, the first record's number, the number up to which the log was on the disk, row and boundaries of
+# the first record, the checksum before it; and the head's own.
+_HEAD = struct.Struct("<8s16sQQQIII")
+# Checksum; bytes that follow this head, number, row and boundaries, rows in it, boundaries after them, bytes of meta.
+_RECORD = struct.Struct("<IIQQIIII")
+_INDEX = 1 << 16  # bytes between two entries of a segment's index
+_PIECE = 1 << 18  # bytes that are read at once
+_MOST_PARTS = 64  # that are written in one call
+_SMALL = 1 << 14  # bytes of a record below which its parts are put together before they are written
+
+
+class Record(NamedTuple):
+    """A record that was read: what it was appended with, where it lies, and the whole of it as bytes."""
+
+    number: int
+    first: Offset
+    end: Offset
+    rows: int
+    meta: bytes
+    data: memoryview
+    whole: memoryview
+
+
+class RecordEdge(NamedTuple):
+    """A point between two records of a segment."""
+
+    at: Offset
+    byte: int
+    crc: int  # of the record before
+    number: int  # of the next one
+
+
+@dataclass(slots=True, eq=False)
+class LogSegment:
+    """A segment's file, open for reading and for writing at its end: what is removed meanwhile can still be read.
+
+    Args:
+        path: its file.
+        log: the log's id.
+        begin: the place of its first record.
+        synced: the records before this number were on the disk when it was begun.
+        fd: the open file.
+        size: in bytes, of the whole records.
+        index: some of the places in it, in order, as far as it was read or written.
+    """
+
+    path: Path
+    log: str
+    begin: RecordEdge
+    synced: int
+    fd: int
+    size: int
+    index: list[RecordEdge] = field(default_factory=list)
+
+    @classmethod
+    def create(cls, files: Files, path: Path, log: str, tail: RecordEdge, synced: int) -> LogSegment:
+        """A new file whose first record is to follow `tail`.
+
+        Raises:
+            OSError: it can't be made; what there is of it has no meaning.
+        """
+        at, _, crc, number = tail
+        fd = files.open_log(path)
+        try:
+            if files.size(fd):
+                files.truncate(fd, 0)
+            head = _HEAD.pack(_MAGIC, bytes.fromhex(log), number, synced, at.rows, at.boundaries, crc, 0)[:-4]
+            write(files, fd, [head + zlib.crc32(head).to_bytes(4, "little")])
+        except BaseException:
+            files.close(fd)
+            raise
+        begin = RecordEdge(at, _HEAD.size, crc, number)
+        return cls(path, log, begin, synced, fd, _HEAD.size, [begin])
+
+    @classmethod
+    def open(cls, files: Files, path: Path) -> LogSegment | None:
+        """A file that is there; None where its head is not whole."""
+        fd = files.open_append(path)
+        try:
+            head = files.pread(fd, _HEAD.size, 0)
+            if len(head) == _HEAD.size:
+                magic, log, number, synced, row, boundaries, crc, checksum = _HEAD.unpack(head)
+                if magic == _MAGIC and checksum == zlib.crc32(head[:-4]):
+                    begin = RecordEdge(Offset(row, boundaries), _HEAD.size, crc, number)
+                    return cls(path, log.hex(), begin, synced, fd, files.size(fd), [begin])
+        except BaseException:
+            files.close(fd)
+            raise
+        files.close(fd)
+        return None
+
+    def records(self, files: Files, place: RecordEdge, stop: int | None = None) -> Iterator[tuple[Record, RecordEdge]]:
+        """The whole records from a place on, each with the place after it; ends at the first that is not whole, or
+        before record number `stop`."""
+        _, byte, crc, number = place
+        buffer, begin = b"", byte
+        head, size, fd = _RECORD, self.size, self.fd
+        while byte + head.size <= size and (stop is None or number < stop):
+            if byte + head.size > begin + len(buffer):
+                buffer, begin = files.pread(fd, _PIECE, byte), byte
+            at = byte - begin
+            if len(buffer) - at < head.size:
+                return
+            checksum, length, n, row, boundaries, rows, seams, meta = head.unpack_from(buffer, at)
+            if n != number or length > size - byte - head.size or meta > length:
+                return
+            if at + head.size + length > len(buffer):
+                buffer, begin, at = files.pread(fd, max(_PIECE, head.size + length), byte), byte, 0
+                if len(buffer) < head.size + length:
+                    return
+            whole = memoryview(buffer)[at : at + head.size + length]
+            if zlib.crc32(whole[4:], crc) != checksum:
+                return
+            body = whole[head.size :]
+            first = Offset(row, boundaries)
+            end = Offset(row + rows, seams + (0 if rows else boundaries))
+            byte, crc, number = byte + head.size + length, checksum, number + 1
+            after = RecordEdge(end, byte, crc, number)
+            self.note(after)
+            yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], whole), after
+
+    def note(self, place: RecordEdge) -> None:
+        """Take a place into the index, where the last one that is there lies far before it."""
+        # Of the segment that is written, this is complete up to its end, and whoever reads it adds nothing.
+        last = self.index[-1]
+        if place.byte - last.byte >= _INDEX and place.at > last.at:
+            self.index.append(place)
+
+
+def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> tuple[list[Any], RecordEdge]:
+    """The bytes of a record that follows `tail`, in pieces, and the place after it."""
+    at, byte, crc, number = tail
+    views = [memoryview(part).cast("B") for part in parts]
+    length = len(meta) + sum(map(len, views))
+    head = _RECORD.pack(0, length, number, at.rows, at.boundaries, rows, seams, len(meta))[4:] + meta
+    if length < _SMALL:
+        head = b"".join((head, *views))
+        views = []
+    crc = zlib.crc32(head, crc)
+    for view in views:
+        crc = zlib.crc32(view, crc)
+    end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
+    after = RecordEdge(end, byte + _RECORD.size + length, crc, number + 1)
+    return [crc.to_bytes(4, "little") + head, *views], after
+
+
+def write(files: Files, fd: int, parts: list[Any]) -> None:
+    """Write all parts at the end of a file."""
+    left = parts
+    while left:
+        done = files.writev(fd, left[:_MOST_PARTS])
+        while left and done >= len(left[0]):
+            done -= len(left[0])
+            left = left[1:]
+        if done:
+            left = [memoryview(left[0])[done:], *left[1:]]

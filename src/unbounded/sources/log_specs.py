@@ -1,0 +1,139 @@
+"""What the rows of a row log are made of: structures with dtypes and shapes, each a line of `specs.jsonl`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unbounded.core.node import DataLoss
+from unbounded.core.runtime import Runtime
+from unbounded.core.trees import Tree
+
+
+class LogSpecs:
+    """The structures of rows in a log, each a line of a file; records refer to them by number, from 1 on.
+
+    Args:
+        path: the file.
+        runtime: files and locks.
+    """
+
+    def __init__(self, path: Path, runtime: Runtime) -> None:
+        self._path = path
+        self._files = runtime.files
+        self._lock = runtime.lock()  # held while the file is written
+        self._specs: list[tuple[Tree, bool] | None] = []  # None: its line is damaged
+        self._lines: list[bytes] = []  # as they are in the file
+        self._numbers: dict[bytes, int] = {}  # by their lines
+        self._last: tuple[Tree, bool, int] | None = None
+        try:
+            with self._files.open_read(path) as file:
+                text = file.read()
+        except FileNotFoundError:
+            return
+        for line in text.splitlines(keepends=True):
+            if line.endswith(b"\n"):  # else a process was killed while it wrote
+                self._add(line)
+
+    def number(self, spec: Tree, has_times: bool) -> int:
+        """The number of a spec, which is written down, and on the disk, if it is new."""
+        last = self._last
+        if last is not None and last[1] == has_times and last[0] == spec:
+            return last[2]
+        text = json.dumps([_to_json(spec), has_times]).encode()
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
+        number = self._numbers.get(line)
+        if number is None:
+            with self._lock:
+                self._write(line, sum(map(len, self._lines)))
+            number = self._add(line)
+        self._last = (spec, has_times, number)
+        return number
+
+    def spec(self, number: int, where: str) -> tuple[Tree, bool]:
+        """A spec, and whether rows have times.
+
+        Raises:
+            DataLoss: it is not there.
+        """
+        found = self._specs[number - 1] if 0 < number <= len(self._specs) else None
+        if found is None:
+            raise DataLoss(
+                f"{self._path} is damaged: it lacks what rows in {where} are made of. Put back a copy of the run's "
+                "directory, or begin a new run in another."
+            )
+        return found
+
+    def _add(self, line: bytes) -> int:
+        self._lines.append(line)
+        self._specs.append(_parsed(line))
+        self._numbers[line] = len(self._lines)
+        return len(self._lines)
+
+    def sync(self) -> None:
+        """Write the file again, where it was removed."""
+        with self._lock:
+            if self._lines and not self._files.exists(self._path):
+                self._write(b"".join(self._lines), 0)
+
+    def _write(self, text: bytes, at: int) -> None:
+        made = not self._files.exists(self._path)
+        fd = self._files.open_write(self._path)
+        try:
+            self._files.truncate(fd, at)  # what is left of a line that could not be written
+            if self._files.pwrite(fd, text, at) < len(text):
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
+            self._files.fsync(fd)  # before the rows that need it, and seldom
+        finally:
+            self._files.close(fd)
+        if made:
+            self._files.sync_directory(self._path.parent)
+
+
+def _parsed(line: bytes) -> tuple[Tree, bool] | None:
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    spec, has_times = json.loads(text)
+    return _from_json(spec), has_times
+
+
+def _to_json(spec: Tree) -> Any:
+    if isinstance(spec, dict):
+        return {"d": [[key, _to_json(value)] for key, value in spec.items()]}
+    if isinstance(spec, list):
+        return {"l": [_to_json(value) for value in spec]}
+    if spec is None:
+        return None
+    if isinstance(spec[0], np.dtype) if spec else False:
+        return [np.lib.format.dtype_to_descr(spec[0]), list(spec[1])]
+    return {"t": [_to_json(value) for value in spec]}
+
+
+def _from_json(data: Any) -> Tree:
+    if data is None:
+        return None
+    if isinstance(data, list):
+        return _dtype(data[0]), tuple(data[1])
+    if "d" in data:
+        return {key: _from_json(value) for key, value in data["d"]}
+    values = [_from_json(value) for value in (data.get("l") or data.get("t") or [])]
+    return values if "l" in data else tuple(values)
+
+
+def _dtype(description: Any) -> np.dtype[Any]:
+    if isinstance(description, str):
+        return np.dtype(description)
+    # JSON has lists where the description of a structured dtype has tuples.
+    return np.lib.format.descr_to_dtype([_field(field) for field in description])
+
+
+def _field(field: Any) -> Any:
+    name, kind, *shape = field
+    inner = [_field(each) for each in kind] if isinstance(kind, list) else kind
+    return (name, inner, *(tuple(s) for s in shape))

@@ -1,0 +1,552 @@
+"""A log of records is whole up to its end, whatever the disk does and whenever the process dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doors import Door
+from unbounded.core.block import Offset
+from unbounded.core.files import Files
+from unbounded.core.node import DataLoss
+from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.sources.record_log import Full, RecordLog
+
+
+class Quick(Files):
+    """Files that are not waited for: for tests in which no power fails."""
+
+    def fsync(self, fd: int) -> None:
+        pass
+
+
+class QuickDisk(Runtime):
+    files = Quick()
+
+
+QUICK = QuickDisk()
+
+
+class Disk(Runtime):
+    """A machine on which `fails(function, arguments)` says which file calls fail, and how."""
+
+    def __init__(self, fails: Callable[..., Any] | None = None) -> None:
+        self.fails = fails
+        self.files = Door(self._call)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self.fails is not None:
+            self.fails(function, *args)
+        return function(*args)
+
+
+def full(after: int = 0, *, also: Any = None) -> Callable[..., Any]:
+    """A disk that takes so many bytes more of each write."""
+
+    def fails(function: Any, *args: Any) -> None:
+        if function is os.write:
+            os.write(args[0], args[1][:after])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if function is also:
+            raise OSError(errno.EIO, "Input/output error")
+
+    return fails
+
+
+def never(function: Any, error: int = errno.EIO) -> Callable[..., Any]:
+    """A disk on which one call fails each time."""
+
+    def fails(asked: Any, *_: Any) -> None:
+        if asked is function:
+            raise OSError(error, os.strerror(error))
+
+    return fails
+
+
+def add(log: RecordLog, *numbers: int) -> None:
+    """Append a record of one row for each number."""
+    for number in numbers:
+        log.append(1, 0, b"meta", [memoryview(b"%d" % number)])
+
+
+def held(log: RecordLog, at: int = 0) -> list[int]:
+    """The numbers in the log, from a row on."""
+    with log.reading:
+        return [int(bytes(record.data)) for record in log.records(Offset(at))]
+
+
+def reopened(path: Path) -> list[int]:
+    """What the next process finds."""
+    log = RecordLog(path, QUICK)
+    try:
+        return held(log, log.start.rows)
+    finally:
+        log.close()
+
+
+def after_kill(log: RecordLog, to: Path) -> list[int]:
+    """What a process would find if this one were killed now."""
+    shutil.copytree(log.directory, to)
+    return reopened(to)
+
+
+def test_what_was_appended_is_read_in_order_and_by_the_next_process(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM)
+    assert held(log) == []
+    add(log, *range(10))
+    assert (log.start, log.stop, held(log)) == (Offset(0), Offset(10), [*range(10)])
+    assert held(log, 7) == [7, 8, 9]
+    name = log.id
+    log.close()
+    after = RecordLog(tmp_path / "log", SYSTEM)
+    assert (after.id, after.start, after.stop, held(after)) == (name, Offset(0), Offset(10), [*range(10)])
+    add(after, 10)
+    assert held(after) == [*range(11)]
+    after.close()
+
+
+def test_a_log_that_is_cut_at_any_byte_ends_with_the_last_whole_record(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", QUICK)
+    ends = []
+    for number in range(6):
+        add(log, number)
+        ends.append((tmp_path / "log" / "000000000000.log").stat().st_size)
+    log.close()
+    whole = (tmp_path / "log" / "000000000000.log").read_bytes()
+    for size in range(len(whole)):
+        path = tmp_path / "torn"
+        path.mkdir()
+        (path / "000000000000.log").write_bytes(whole[:size])
+        kept = sum(end <= size for end in ends)
+        log = RecordLog(path, QUICK)
+        assert held(log) == [*range(kept)], size
+        add(log, 100)
+        log.close()
+        assert reopened(path) == [*range(kept), 100], size
+        shutil.rmtree(path)
+
+
+def test_zeros_after_a_power_cut_are_no_records(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM)
+    add(log, 1, 2)
+    log.close()
+    with (tmp_path / "log" / "000000000000.log").open("ab") as file:
+        file.write(bytes(10_000))
+    assert reopened(tmp_path / "log") == [1, 2]
+
+
+def test_a_bit_that_flips_anywhere_ends_the_log_there_or_is_data_loss(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", QUICK, segment_bytes=200)
+    add(log, *range(12))
+    log.sync()
+    add(log, *range(12, 15))
+    log.close()
+    files = sorted((tmp_path / "log").glob("*.log"))
+    assert len(files) >= 3
+    for file in files:
+        whole = file.read_bytes()
+        for bit in range(len(whole) * 8):
+            if bit % 8 != bit // 8 % 8:
+                continue
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path = tmp_path / "flipped"
+            shutil.copytree(tmp_path / "log", path)
+            (path / file.name).write_bytes(flipped)
+            log = RecordLog(path, QUICK)
+            try:
+                found = held(log, log.start.rows)
+                # What is given is what was written, and what is not given is outside of the log.
+                assert found == [*range(log.start.rows, log.stop.rows)], (file.name, bit)
+                assert len(found) < 15
+            except DataLoss:
+                assert file != files[-1]
+            finally:
+                log.close()
+            shutil.rmtree(path)
+
+
+def test_what_can_not_be_read_is_set_aside_and_nothing_is_written_over_it(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, *range(12))
+    log.close()
+    last = sorted((tmp_path / "log").glob("*.log"))[-1]
+    damaged = b"\xff" + last.read_bytes()[1:]
+    last.write_bytes(damaged)
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, 100)
+    log.close()
+    assert last.with_name(last.name + ".cut").read_bytes() == damaged
+
+
+def test_a_segment_that_is_missing_in_the_middle_is_data_loss_where_it_is_needed(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, *range(6))
+    log.sync()
+    add(log, *range(6, 20))
+    log.sync()
+    add(log, *range(20, 24))
+    log.close()
+    first, second, *_ = sorted((tmp_path / "log").glob("*.log"))
+    second.unlink()
+    log = RecordLog(tmp_path / "log", SYSTEM)
+    with pytest.raises(DataLoss, match=f"{first.name} is damaged: record .* is not what was written"):
+        held(log)
+    assert held(log, 20) == [20, 21, 22, 23]
+    log.close()
+
+
+def test_a_segment_that_was_not_on_the_disk_when_the_power_failed_ends_the_log(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, *range(3))
+    log.sync()
+    add(log, *range(3, 20))  # several segments more, none of them synced
+    log.close()
+    files = sorted((tmp_path / "log").glob("*.log"))
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    found = held(log)
+    assert 3 <= len(found) < 19
+    assert found == [*range(len(found))]
+    add(log, 100)
+    log.close()
+    assert reopened(tmp_path / "log") == [*found, 100]
+
+
+def test_segments_of_two_logs_are_not_read_as_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        log = RecordLog(tmp_path / name, SYSTEM, segment_bytes=200)
+        add(log, *range(12))
+        log.close()
+    last = sorted((tmp_path / "b").glob("*.log"))[-1]
+    shutil.copy(last, tmp_path / "a" / last.name)
+    with pytest.raises(DataLoss, match="are of two logs"):
+        RecordLog(tmp_path / "a", SYSTEM)
+
+
+def test_a_copied_directory_goes_on_by_itself(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM)
+    add(log, 0, 1)
+    shutil.copytree(tmp_path / "log", tmp_path / "copy")
+    copy = RecordLog(tmp_path / "copy", SYSTEM)
+    add(copy, 10)
+    add(log, 2)
+    assert (held(log), held(copy), copy.id) == ([0, 1, 2], [0, 1, 10], log.id)
+    log.close()
+    copy.close()
+
+
+def test_released_segments_go_and_offsets_stay(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, *range(20))
+    log.release(Offset(11))
+    assert 5 < log.start.rows <= 11
+    assert held(log, 11) == [*range(11, 20)]
+    start = log.start
+    log.close()
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    assert (log.start, log.stop) == (start, Offset(20))
+    log.release(Offset(20))
+    add(log, 20)
+    assert held(log, 20) == [20]
+    log.close()
+
+
+def open_files() -> int:
+    """How many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux tells them")
+def test_no_file_of_what_was_released_stays_open(tmp_path: Path) -> None:
+    before = open_files()
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    for number in range(200):
+        add(log, number)
+        log.release(Offset(number))
+        if number % 50 == 0:
+            log.sync()
+    log.sync()
+    assert open_files() - before <= 3
+    log.close()
+    assert open_files() == before
+
+
+# ---- a disk that refuses ----
+
+
+@pytest.mark.parametrize("after", [0, 1, 30, 44])
+@pytest.mark.parametrize("also", [None, os.ftruncate])
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_full_disk_leaves_nothing_of_a_record_and_the_next_one_is_whole(
+    before: int, also: Any, after: int, tmp_path: Path
+) -> None:
+    disk = Disk()
+    log = RecordLog(tmp_path / "log", disk)
+    add(log, *range(before))
+    for attempt in range(2):
+        disk.fails = full(after, also=also)
+        with pytest.raises(OSError, match="No space left"):
+            add(log, 100)
+        disk.fails = None
+        assert held(log) == [*range(before + attempt)]
+        assert after_kill(log, tmp_path / f"killed-{attempt}") == [*range(before + attempt)]
+        add(log, before + attempt)
+    log.sync()
+    assert held(log) == [*range(before + 2)]
+    log.close()
+    assert reopened(tmp_path / "log") == [*range(before + 2)]
+
+
+def test_any_file_call_that_fails_once_loses_nothing_that_was_appended(tmp_path: Path) -> None:
+    tried = 0
+    for number in range(200):
+        calls = 0
+
+        def fails(function: Any, *args: Any, number: int = number) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise OSError(errno.EIO, "Input/output error")
+
+        disk = Disk(fails)
+        path = tmp_path / f"{number}"
+        kept: list[int] = []
+        try:
+            log = RecordLog(path, disk, segment_bytes=120)
+        except OSError:
+            log = RecordLog(path, disk, segment_bytes=120)
+        for i in range(12):
+            try:
+                add(log, i)
+                kept.append(i)
+                if i % 3 == 2:
+                    log.sync()
+                if i == 8:
+                    log.release(Offset(2))
+            except OSError:
+                tried += 1
+        assert held(log, log.start.rows) == kept[log.start.rows :], number
+        found = after_kill(log, tmp_path / f"{number}-killed")
+        assert found == kept[-len(found) :], number
+        assert len(found) >= len(kept) - 4
+        log.close()
+        if calls < number:
+            break
+    assert tried > 10
+    assert number < 199
+
+
+def test_a_sync_that_failed_is_written_again_into_a_new_segment(tmp_path: Path) -> None:
+    disk = Disk()
+    log = RecordLog(tmp_path / "log", disk)
+    add(log, 0, 1, 2)
+    log.sync()
+    add(log, 3, 4)
+    synced: list[int] = []
+
+    def once(function: Any, *args: Any) -> None:
+        if function is os.fsync:
+            synced.append(os.fstat(args[0]).st_ino)
+            if len(synced) == 1:
+                raise OSError(errno.EIO, "Input/output error")
+
+    disk.fails = once
+    log.sync()
+    disk.fails = None
+    assert log.synced == Offset(5)
+    assert len({*synced}) == len(synced)  # no file was asked a second time
+    assert sorted(p.name for p in log.directory.glob("*.log")) == ["000000000000.log", "000000000003-1.log"]
+    add(log, 5)
+    assert held(log) == [*range(6)]
+    assert held(log, 4) == [4, 5]
+    log.close()
+    assert reopened(tmp_path / "log") == [*range(6)]
+
+
+def test_a_sync_that_fails_again_loses_nothing_and_is_made_up_for_later(tmp_path: Path) -> None:
+    disk = Disk()
+    log = RecordLog(tmp_path / "log", disk)
+    add(log, 0, 1)
+    log.sync()
+    add(log, 2, 3)
+    for number, trouble in enumerate((never(os.fsync), full(20), never(os.fsync), never(os.replace), full(0))):
+        disk.fails = never(os.fsync) if number == 0 else trouble
+        with pytest.raises(OSError, match=r"error|space"):
+            log.sync()
+        disk.fails = None
+        assert log.synced == Offset(2)
+        add(log, 4 + number)
+        assert held(log) == [*range(5 + number)]
+        assert after_kill(log, tmp_path / f"killed-{number}") == [*range(5 + number)]
+    log.sync()
+    assert log.synced == log.stop == Offset(9)
+    assert held(log, 3) == [*range(3, 9)]
+    log.close()
+    assert reopened(tmp_path / "log") == [*range(9)]
+
+
+def test_killed_at_any_file_call_of_a_sync_that_writes_again_the_next_process_has_all(tmp_path: Path) -> None:
+    seen = 0
+    for stop in range(100):
+        disk = Disk()
+        path = tmp_path / f"{stop}"
+        log = RecordLog(path, disk, segment_bytes=150)
+        add(log, *range(4))
+        log.sync()
+        add(log, *range(4, 12))
+        calls = 0
+
+        def fails(function: Any, *args: Any, stop: int = stop, path: Path = path) -> None:
+            nonlocal calls
+            calls += 1
+            if calls - 1 == stop:
+                shutil.copytree(path, tmp_path / f"{stop}-killed")
+            if calls == 1:  # the sync
+                raise OSError(errno.EIO, "Input/output error")
+
+        disk.fails = fails
+        log.sync()
+        disk.fails = None
+        log.close()
+        if calls <= stop:
+            break
+        seen += 1
+        assert reopened(tmp_path / f"{stop}-killed") == [*range(12)], stop
+        left = [p.name for p in (tmp_path / f"{stop}-killed").iterdir()]
+        assert not [name for name in left if name.endswith((".new", ".cut"))]
+    assert seen > 10
+
+
+def test_records_that_a_failed_sync_has_lost_are_data_loss(tmp_path: Path) -> None:
+    disk = Disk()
+    log = RecordLog(tmp_path / "log", disk)
+    add(log, 0, 1)
+    log.sync()
+    add(log, 2, 3)
+    file = tmp_path / "log" / "000000000000.log"
+    size = file.stat().st_size
+
+    def loses(function: Any, *args: Any) -> None:
+        if function is os.fsync:
+            with file.open("r+b") as opened:
+                opened.seek(size - 30)
+                opened.write(bytes(30))
+            disk.fails = None
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk.fails = loses
+    with pytest.raises(DataLoss, match=r"can't sync .* nor give back what it was given"):
+        log.sync()
+    log.close()
+
+
+def test_a_directory_that_is_removed_under_it_is_made_again_with_all_that_it_had(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, *range(12))
+    log.sync()
+    log.release(Offset(5))
+    start = log.start.rows
+    shutil.rmtree(tmp_path / "log")
+    add(log, 12)
+    log.sync()
+    assert held(log, start) == [*range(start, 13)]
+    with pytest.raises(BlockingIOError):
+        other_process(tmp_path / "log")
+    log.close()
+    assert reopened(tmp_path / "log") == [*range(start, 13)]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_can_not_be_written_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir(mode=0o500)
+    with pytest.raises(PermissionError):
+        RecordLog(tmp_path / "log", SYSTEM)
+
+
+def test_a_read_only_file_system_is_an_error_at_once_and_lets_go_of_the_lock(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM)
+    add(log, 0)
+    log.close()
+    with (tmp_path / "log" / "000000000000.log").open("ab") as file:
+        file.write(b"torn")
+    with pytest.raises(OSError, match="Read-only"):
+        RecordLog(tmp_path / "log", Disk(never(os.ftruncate, errno.EROFS)))
+    other_process(tmp_path / "log")
+
+
+# ---- who writes ----
+
+
+def other_process(path: Path) -> None:
+    """Open a log in another process; raises BlockingIOError as it would."""
+    code = (
+        "import sys; from pathlib import Path; from unbounded.sources.record_log import RecordLog;"
+        "from unbounded.core.runtime import SYSTEM\n"
+        "try: RecordLog(Path(sys.argv[1]), SYSTEM)\n"
+        "except BlockingIOError: sys.exit(7)"
+    )
+    code = subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode
+    if code == 7:
+        raise BlockingIOError
+    assert code == 0
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM)
+    add(log, 0)
+    with pytest.raises(BlockingIOError):
+        other_process(tmp_path / "log")
+    log.close()
+    other_process(tmp_path / "log")
+
+
+def test_in_one_process_the_older_gives_way(tmp_path: Path) -> None:
+    older = RecordLog(tmp_path / "log", SYSTEM)
+    add(older, 0, 1)
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    log = RecordLog(tmp_path / "link", SYSTEM)
+    for action in (lambda: add(older, 2), older.sync, lambda: held(older)):
+        with pytest.raises(OSError, match="another feed of this process goes on with it"):
+            action()
+    add(log, 2)
+    older.close()
+    with pytest.raises(BlockingIOError):
+        other_process(tmp_path / "log")
+    assert held(log) == [0, 1, 2]
+    log.close()
+
+
+# ---- a bound ----
+
+
+def test_a_log_with_a_bound_is_full_until_something_is_let_go(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, max_bytes=2000)
+    add(log, *range(16))
+    with pytest.raises(Full, match="2,000 bytes that max_bytes allows"):
+        add(log, *range(16, 100))
+    number = log.stop.rows
+    for _ in range(100):
+        log.release(Offset(number))
+        add(log, number)
+        number += 1
+        assert sum(p.stat().st_size for p in log.directory.glob("*.log")) <= 2000
+    log.close()
+
+
+def test_a_record_larger_than_the_bound_is_taken_where_it_is_alone(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, max_bytes=1000)
+    for row in range(5):
+        log.append(1, 0, b"", [memoryview(bytes(3000))])
+        with pytest.raises(Full):
+            log.append(1, 0, b"", [memoryview(bytes(3000))])
+        log.release(Offset(row + 1))
+    log.close()
