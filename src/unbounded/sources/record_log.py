@@ -31,7 +31,7 @@ from unbounded.core.block import Offset
 from unbounded.core.locked import locked
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import Runtime
-from unbounded.sources.log_segment import RecordEdge, Record, LogSegment, encode, write
+from unbounded.sources.log_segment import LogSegment, Record, RecordEdge, encode, write
 from unbounded.store.lock import Lock
 
 _log = logging.getLogger("unbounded")
