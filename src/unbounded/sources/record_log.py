@@ -417,6 +417,8 @@ class RecordLog:
             self._files.make_directory(self.directory)
             self._held = Lock.of(self.directory, self, self._runtime)
         synced, tail, generation = self._synced, self._tail, self._generation + 1
+        if synced.number < self._segments[0].begin.number:
+            synced = self._segments[0].begin  # what came before was let go of meanwhile
         path = self._path(synced.number, generation)
         try:
             segment = self._make(path, synced, synced.number, self._since(synced))
@@ -447,7 +449,9 @@ class RecordLog:
 
     def release(self, at: Offset) -> None:
         """Nothing before `at` will be read again: whole segments go."""
-        for segment in self._released(at):
+        # With the lock, since a sync that writes again walks over all segments.
+        with self.reading: gone = self._released(at)  # fmt: skip  # noqa: E701 - see `locked`
+        for segment in gone:
             self._files.remove(segment.path)
         self._close_gone()
 

@@ -1,0 +1,427 @@
+"""The row log keeps rows as they came, on the disk and in memory by one contract."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from test_record_log import QUICK, Disk, full, never
+from unbounded.core.block import Block, Boundary, Offset, join
+from unbounded.core.node import DataLoss
+from unbounded.core.runtime import SYSTEM
+from unbounded.core.trees import leaves, map_leaves
+from unbounded.sources.memory_log import MemoryLog
+from unbounded.sources.row_log import RowLog
+from unbounded.testing import assert_same_rows
+
+Log = RowLog | MemoryLog
+
+
+@pytest.fixture(params=["disk", "memory"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    """A log of each kind."""
+    made: Log = RowLog(tmp_path / "log", SYSTEM) if request.param == "disk" else MemoryLog(SYSTEM)
+    yield made
+    made.close()
+
+
+def block(*rows: int, boundary: Boundary | None = None, time: float | None = 5.0) -> Block:
+    """Rows with these numbers."""
+    times = None if time is None or not rows else np.full(len(rows), time)
+    return Block(np.array(rows) if rows else None, len(rows), boundary, times)
+
+
+def all_of(log: Log, at: Offset | None = None, rows: int = 0) -> list[tuple[list[int], Boundary | None]]:
+    """What is in a log, from an offset on, as it is cut when it is read."""
+    found = []
+    at = log.start if at is None else at
+    while (next_ := log.read(at, rows)) is not None:
+        read, end = next_
+        assert end > at
+        at = end
+        found.append(([] if read.rows is None else read.rows.tolist(), read.boundary))
+    assert at >= log.stop
+    return found
+
+
+def read_all(path: Path) -> None:
+    """What the next process does."""
+    log = RowLog(path, QUICK)
+    try:
+        all_of(log, rows=100)
+    finally:
+        log.close()
+
+
+GAP, PASS = Boundary("gap", 3), Boundary("pass")
+
+
+def test_blocks_come_back_with_their_boundaries_and_times(log: Log) -> None:
+    log.append(block(0, 1, boundary=PASS))
+    log.append(block(boundary=GAP))
+    log.append(block(boundary=PASS))
+    log.append(block(2, time=9.0))
+    expected = [([0, 1], PASS), ([], GAP), ([], PASS), ([2], None)]
+    assert all_of(log) == expected
+    assert (log.start, log.stop) == (Offset(0), Offset(3))
+    assert (log.passed, log.missed, log.last_time) == (2, 3, 9.0)
+    offsets = [Offset(0), Offset(2, 1), Offset(2, 2), Offset(2, 3), Offset(3)]
+    for i, at in enumerate(offsets[:-1]):
+        assert all_of(log, at) == expected[i:]
+    assert all_of(log, Offset(1)) == [([1], PASS), *expected[1:]]
+    assert all_of(log, Offset(2)) == [([], PASS), *expected[1:]]
+    first = log.read(Offset(0))
+    assert first is not None
+    assert first[0].times is not None
+    assert first[0].times.tolist() == [5.0, 5.0]
+
+
+def test_nothing_is_there_at_the_end_and_at_the_beginning_of_an_empty_log(log: Log) -> None:
+    assert log.read(Offset(0)) is None
+    log.append(block(1))
+    assert log.read(Offset(1)) is None
+    assert log.read(Offset(7)) is None
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 7, 100])
+def test_small_records_are_read_together_and_are_the_same_rows_as_one_by_one(rows: int, log: Log) -> None:
+    numbers = iter(range(1000))
+    for size, boundary in [(1, None)] * 5 + [(4, None), (1, PASS), (0, GAP), (1, None), (2, None), (1, None)]:
+        log.append(block(*(next(numbers) for _ in range(size)), boundary=boundary))
+    for start in range(log.stop.rows):
+        parts = all_of(log, Offset(start), rows)
+        assert [row for part, _ in parts for row in part] == [*range(start, log.stop.rows)]
+        assert [(sum(len(p) for p, _ in parts[: i + 1]), b) for i, (_, b) in enumerate(parts) if b] == (
+            [(10 - start, PASS), (10 - start, GAP)] if start <= 10 else []
+        )
+        for (part, boundary), (following, _) in pairwise(parts):
+            assert len(part) >= rows or boundary is not None or not following
+
+
+def test_positions_are_known_where_blocks_end(log: Log) -> None:
+    log.append(block(0, 1), {"at": [1]})
+    log.append(block(2, boundary=PASS), {"at": [2]})
+    log.append(block(boundary=GAP), {"at": [3]})
+    log.append(block(3, 4), {"at": [4]})
+    places = [Offset(2), Offset(3, 1), Offset(3, 2), Offset(5)]
+    assert [log.position_at(at) for at in places] == [{"at": [n]} for n in (1, 2, 3, 4)]
+    assert [log.position_at(at) for at in (Offset(0), Offset(1), Offset(3), Offset(4))] == [None] * 4
+    assert log.position == {"at": [4]}
+
+
+def test_what_is_released_is_no_longer_there_and_numbers_stay(log: Log) -> None:
+    for number in range(300):
+        log.append(block(number), number)
+        log.release(Offset(number // 2))
+    assert all_of(log, Offset(150))[0] == ([150], None)
+    assert log.position_at(Offset(200)) == 199
+    assert log.stop == Offset(300)
+
+
+def test_where_rows_were_let_go_before_they_were_read_is_a_gap(tmp_path: Path) -> None:
+    logs = (RowLog(tmp_path / "log", SYSTEM, segment_bytes=100), MemoryLog(SYSTEM))
+    for log in logs:
+        for number in range(20):
+            log.append(block(number))
+        log.release(Offset(10))
+        start = log.start.rows
+        assert 0 < start <= 10
+        assert all_of(log, Offset(0), 50)[0] == ([], Boundary("gap", start))
+        assert all_of(log, Offset(0), 50)[1][0][0] == start
+        log.close()
+
+
+TREES: dict[str, Callable[[int, int], Any]] = {
+    "plain": lambda i, n: np.arange(i, i + n),
+    "big-endian": lambda i, n: np.arange(i, i + n).astype(">i4"),
+    "floats": lambda i, n: {"h": np.full((n, 3), i, "f2"), "c": np.full(n, 1j * i), "g": np.full(n, i, "g")},
+    "bool": lambda i, n: (np.arange(i, i + n) % 2 == 0, None, [np.arange(i, i + n)]),
+    "dates": lambda i, n: (np.arange(i, i + n).astype("M8[ns]"), np.arange(i, i + n).astype("m8[D]").reshape(n, 1)),
+    "a structure": lambda i, n: np.array([(k, (k, [k] * 3), "é" * (k % 4)) for k in range(i, i + n)], STRUCTURE),
+    "text that grows": lambda i, n: {"t": np.array(["x" * k for k in range(i, i + n)]), "b": np.full(n, b"ab" * i)},
+    "nothing": lambda i, n: {"empty": np.zeros((n, 0)), "dates": np.zeros((n, 2, 0), "M8[s]")},
+    "nothing beside rows": lambda i, n: {"empty": np.zeros((n, 0, 3)), "x": np.arange(i, i + n, dtype=np.uint8)},
+    "voids": lambda i, n: np.array([b"%03d" % k for k in range(i, i + n)], "V3"),
+    "nested": lambda i, n: {"a": {"b": (np.arange(i, i + n), [{"c": np.full((n, 2, 2), i)}])}, "": np.zeros(n)},
+    "not in one piece": lambda i, n: np.arange(4 * n).reshape(2, 2 * n).T[::2],
+    "strided dates": lambda i, n: np.arange(2 * n).astype("M8[s]")[::2],
+    "one number": lambda i, n: np.broadcast_to(np.int16(i), (n, 2)),
+    "dict in an odd order": lambda i, n: {"z": np.arange(n), "a": np.arange(n) + i},
+}
+STRUCTURE = np.dtype([("a", "<i4"), ("b", [("c", "f8"), ("d", "u1", (3,))]), ("e", "U5")])
+
+
+def native(rows: Any) -> Any:
+    """The rows in this machine's byte order, in which NumPy joins arrays."""
+    return map_leaves(lambda leaf: leaf.astype(leaf.dtype.newbyteorder("=")), rows)
+
+
+@pytest.mark.parametrize("make", TREES.values(), ids=TREES.keys())
+@pytest.mark.parametrize("sizes", [[1, 1, 1], [2, 1, 3], [1, 1, 4, 1, 1]])
+@pytest.mark.parametrize("times", [True, False])
+def test_rows_of_any_kind_come_back_bit_for_bit(
+    times: bool, sizes: list[int], make: Callable[[int, int], Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    log = RowLog(path, QUICK)
+    written, row = [], 0
+    for size in sizes:
+        written.append(Block(make(row, size), size, None, np.arange(row, row + size) * 1.5 if times else None))
+        log.append(written[-1])
+        row += size
+    for _ in range(2):
+        for rows in (1, 2, 100):
+            at, parts = Offset(0), []
+            while (found := log.read(at, rows)) is not None:
+                parts.append(found[0])
+                at = found[1]
+            whole, expected = join(parts), join(written)
+            assert_same_rows(native(whole.rows), native(expected.rows))
+            assert type(whole.rows) is type(expected.rows)
+            assert (whole.times is None) == (not times)
+            if times:
+                assert whole.times.tolist() == expected.times.tolist()
+            assert all(not leaf.flags.writeable for part in parts for _, leaf in leaves(part.rows))
+        log.close()
+        log = RowLog(path, QUICK)  # the next process reads the same
+    log.close()
+
+
+def test_rows_whose_form_changes_are_each_read_as_they_are(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", SYSTEM)
+    log.append(Block(np.array([1]), 1))
+    log.append(Block(np.array([2]), 1))
+    log.append(Block(np.array([3]), 1, None, np.array([1.0])))
+    log.append(Block(np.array([4]), 1, None, np.array([1.0])))
+    found = log.read(Offset(0), 100)
+    assert found is not None
+    assert found[0].rows.tolist() == [1, 2, 3, 4]
+    assert found[0].times is None
+    log.close()
+
+
+# ---- the next process ----
+
+
+def test_counts_position_and_time_survive_whatever_lies_in_the_last_segment(tmp_path: Path) -> None:
+    for number, ending in enumerate(
+        (
+            [block(5, 6, time=7.0)],
+            [block(5, 6, time=7.0), block(boundary=PASS)],
+            [block(5, 6, time=7.0), block(boundary=PASS), *[block(boundary=GAP)] * 40],
+            [block(5, time=7.0), block(6, time=None)],
+        )
+    ):
+        log = RowLog(tmp_path / f"{number}", SYSTEM, segment_bytes=150)
+        log.append(block(1, boundary=PASS), "first")
+        for each in ending:
+            log.append(each, "last")
+        expected = (log.passed, log.missed, log.last_time, log.position, log.stop)
+        assert expected[2] == 7.0
+        log.close()
+        log = RowLog(tmp_path / f"{number}", SYSTEM)
+        assert (log.passed, log.missed, log.last_time, log.position, log.stop) == expected
+        log.close()
+
+
+def test_they_survive_a_segment_that_was_begun_when_the_disk_was_full(tmp_path: Path) -> None:
+    disk = Disk()
+    log = RowLog(tmp_path / "log", disk, segment_bytes=10)
+    log.append(block(1, boundary=GAP, time=7.0), "here")
+    disk.fails = lambda function, *args: full()(function, *args) if function is os.write and len(args[1]) > 70 else None
+    with pytest.raises(OSError, match="No space"):
+        log.append(block(*range(50)))
+    disk.fails = None
+    log.close()
+    assert len([*(tmp_path / "log").glob("*.log")]) == 2
+    log = RowLog(tmp_path / "log", SYSTEM)
+    assert (log.missed, log.position, log.last_time, log.stop) == (3, "here", 7.0, Offset(1, 1))
+    log.close()
+
+
+def test_a_log_that_begins_in_the_middle_knows_what_came_before(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", SYSTEM)
+    log.begin_at(Offset(50, 1), passed=2, missed=9, last_time=3.0)
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)
+    assert (log.start, log.stop, log.passed, log.missed, log.last_time) == (Offset(50, 1), Offset(50, 1), 2, 9, 3.0)
+    log.append(block(50, boundary=PASS))
+    assert all_of(log) == [([50], PASS)]
+    assert log.passed == 3
+    log.close()
+
+
+def test_rows_in_memory_are_spilled_as_they_are_and_counted_once(tmp_path: Path) -> None:
+    memory = MemoryLog(SYSTEM)
+    for number in range(10):
+        memory.append(block(number, boundary=PASS if number % 3 == 0 else GAP if number == 5 else None), number)
+    memory.release(Offset(4))
+    log = RowLog(tmp_path / "log", SYSTEM)
+    memory.spill(log)
+    for _ in range(2):
+        assert (log.start, log.stop) == (memory.start, memory.stop)
+        assert (log.passed, log.missed, log.last_time) == (memory.passed, memory.missed, memory.last_time)
+        assert (log.position, log.position_at(Offset(6, 1))) == (9, 5)
+        assert log.position_at(Offset(7, 1)) == 6
+        assert all_of(log) == all_of(memory)
+        log.close()
+        log = RowLog(tmp_path / "log", SYSTEM)
+    log.close()
+
+
+def test_a_form_that_is_damaged_is_data_loss_and_not_other_rows(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", QUICK)
+    log.append(Block({"x": np.arange(4.0)}, 4))
+    log.append(Block({"x": np.arange(4)}, 4))
+    log.close()
+    specs = (tmp_path / "log" / "specs.jsonl").read_bytes()
+    for place in range(len(specs)):
+        flipped = bytearray(specs)
+        flipped[place] ^= 1 << place % 7
+        (tmp_path / "log" / "specs.jsonl").write_bytes(flipped)
+        with pytest.raises(DataLoss, match=r"specs\.jsonl is damaged"):
+            read_all(tmp_path / "log")
+    (tmp_path / "log" / "specs.jsonl").write_bytes(specs)
+    log = RowLog(tmp_path / "log", QUICK)
+    log.append(Block({"x": np.arange(4.0)}, 4))
+    assert (tmp_path / "log" / "specs.jsonl").read_bytes() == specs
+    log.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 20, 41])
+def test_a_form_that_a_kill_cut_short_is_written_anew(size: int, tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", SYSTEM)
+    log.append(Block(np.arange(2), 2))
+    log.close()
+    specs = tmp_path / "log" / "specs.jsonl"
+    whole = specs.read_bytes()
+    next((tmp_path / "log").glob("*.log")).unlink()  # no row was written with it
+    specs.write_bytes(whole[:size])
+    log = RowLog(tmp_path / "log", SYSTEM)
+    log.append(Block(np.arange(2), 2))
+    assert specs.read_bytes() == whole
+    log.close()
+
+
+def test_a_form_that_can_not_be_written_is_no_row(tmp_path: Path) -> None:
+    disk = Disk()
+    log = RowLog(tmp_path / "log", disk)
+    for fails in (never(os.pwrite, errno.ENOSPC), never(os.fsync), never(os.ftruncate)):
+        disk.fails = fails
+        with pytest.raises(OSError, match=r"space|error"):
+            log.append(block(1))
+        disk.fails = None
+        assert log.stop == Offset(0)
+    log.append(block(1))
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)
+    assert all_of(log) == [([1], None)]
+    log.close()
+
+
+def test_a_directory_that_is_removed_is_made_again_with_the_forms(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", SYSTEM)
+    log.append(block(1))
+    shutil.rmtree(tmp_path / "log")
+    log.append(block(2))
+    log.sync()
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)
+    assert all_of(log, rows=10) == [([1, 2], None)]
+    log.close()
+
+
+# ---- against a model ----
+
+
+class Model:
+    """What a log is to hold: all blocks that were appended, and from where on they are still needed."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.boundaries: dict[int, list[Boundary]] = {}
+        self.let_go = 0
+
+    def append(self, given: Block) -> None:
+        self.rows += [] if given.rows is None else given.rows.tolist()
+        if given.boundary is not None:
+            self.boundaries.setdefault(len(self.rows), []).append(given.boundary)
+
+    def check(self, log: Log, rng: random.Random) -> None:
+        for at in {self.let_go, rng.randint(self.let_go, len(self.rows)), len(self.rows)}:
+            found, boundaries = [], {}
+            for rows, boundary in all_of(log, Offset(at), rng.choice((0, 1, 5, 1000))):
+                found += rows
+                if boundary is not None:
+                    boundaries.setdefault(at + len(found), []).append(boundary)
+            assert found == self.rows[at:]
+            # Of those right at the beginning, some may lie in a segment that is gone.
+            expected = {row: some for row, some in self.boundaries.items() if row > at}
+            assert {row: some for row, some in boundaries.items() if row > at} == expected
+        assert log.stop.rows == len(self.rows)
+        assert log.passed == sum(b.kind == "pass" for some in self.boundaries.values() for b in some)
+        assert log.missed == sum(b.missed for some in self.boundaries.values() for b in some)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    rng = random.Random(seed)
+    path = tmp_path_factory.mktemp("log")
+    trouble = rng.choice((0.0, 0.0, 0.1, 0.3))
+
+    def fails(function: Any, *args: Any) -> None:
+        if rng.random() < trouble:
+            if function is os.write:
+                os.write(args[0], args[1][: rng.randint(0, len(args[1]))])
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk = Disk()
+    size = rng.choice((60, 300, 10_000))
+    log, model, memory = RowLog(path / "0", disk, segment_bytes=size), Model(), MemoryLog(disk)
+    lives = 0
+    for _ in range(60):
+        chance = rng.random()
+        disk.fails = fails
+        try:
+            if chance < 0.6:
+                rows = rng.choice((0, 1, 1, 1, 2, 30))
+                boundary = None if rows and rng.random() < 0.8 else rng.choice((PASS, Boundary("gap", 2)))
+                given_ = block(*range(len(model.rows), len(model.rows) + rows), boundary=boundary)
+                log.append(given_, len(model.rows))
+                model.append(given_)
+                memory.append(given_, len(model.rows))
+            elif chance < 0.8:
+                log.sync()
+                assert log.synced == log.stop
+            elif chance < 0.9:
+                model.let_go = rng.randint(model.let_go, len(model.rows))
+                memory.release(Offset(model.let_go))
+                log.release(Offset(model.let_go))
+            else:
+                disk.fails = None
+                lives += 1
+                if rng.random() < 0.5:  # killed: another process finds the files as they are
+                    shutil.copytree(path / f"{lives - 1}", path / f"{lives}")
+                    log.close()
+                else:
+                    log.close()
+                    (path / f"{lives - 1}").rename(path / f"{lives}")
+                log = RowLog(path / f"{lives}", disk, segment_bytes=size)
+        except OSError:
+            assert trouble
+        disk.fails = None
+        model.check(log, rng)
+        model.check(memory, rng)
+    log.close()
