@@ -98,6 +98,7 @@ def test_an_input_that_has_no_share_yet_is_not_read() -> None:
         two(seed=3).shuffle(50).batch(6).prefetch(3),
         two().batch(300),
         two(weights=[(0, [1, 1]), (1024, [1, 9])]).batch(300),
+        ub.mix([two(on_silence="leave_out"), tagged(2)], on_silence="leave_out").shuffle(30).batch(300),
         ub.mix([tagged(0).shuffle(30), tagged(1, 40).filter(lambda r: r["row"] % 3 > 0)]).replay(60, reuse=2).batch(8),
         ub.mix([ub.from_generator(Counter), ub.from_generator(from_start)], weights=[3, 1]).batch(5),
         ub.mix({"a": ub.mix([tagged(0), tagged(1, 30)]), "b": tagged(2, 50).prefetch(2)}).batch(9),
@@ -105,7 +106,7 @@ def test_an_input_that_has_no_share_yet_is_not_read() -> None:
         ub.mix([tagged(0, passes=2), tagged(1, 3000)], ends="first").batch(11),
         ub.mix([tagged(0, passes=40), tagged(1, 3000, passes=1), tagged(2, 10, passes=1)], ends="all").batch(400),
     ],
-    ids=["plain", "shuffled", "wide", "table", "stages", "functions", "nested", "all", "first", "groups"],
+    ids=["plain", "shuffled", "wide", "table", "leave_out", "stages", "functions", "nested", "all", "first", "groups"],
 )
 def test_a_mix_goes_on_exactly_from_wherever_it_stood(stream: ub.Stream) -> None:
     assert_resumes(stream, steps=12)
