@@ -239,3 +239,15 @@ def test_what_a_step_contains_can_be_told(length: int, stride: int) -> None:
 )
 def test_it_resumes(words: Any) -> None:
     assert_resumes(words(table(60, passes=4)).batch(4), 9)
+
+
+def test_a_key_that_was_forgotten_leaves_no_trace_however_often_memory_is_laid_out_anew() -> None:
+    random = np.random.default_rng(3)
+    # Stretches of few keys among many, so that keys go and come back at other places in memory.
+    keys = (random.integers(0, 4, 8_000) + np.arange(8_000) // 300 % 9 * 3).tolist()
+    rows = {"k": np.array(keys), "id": np.arange(8_000)}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1)
+    for length, stride, expire in ((5, 1, 40), (9, 20, 700), (40, 7, 2_000)):
+        words = stream.windows(length, stride=stride, by="k", expire=expire)
+        for size in (11, 400):
+            assert drain(words, size) == by_hand(keys, length, stride, expire)

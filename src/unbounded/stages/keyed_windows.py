@@ -1,8 +1,8 @@
 """Sliding windows over each key's own rows, all keys of a block at once.
 
-A key's rows that later windows need are numbers of rows in a changelog's memory, one line of a matrix for each key. A
-block is put together by key once, and its windows and what each of its keys keeps are then arithmetic on arrays: no
-step is taken key by key, and none over keys that have no row in the block.
+Rows lie in a changelog's memory as they came. Each is linked to the row of its key before it, and a window is found by
+going back from its last row, all windows of a block at once. So a block costs what its own rows cost: no step is taken
+key by key, and none over keys that have no row in the block.
 """
 
 from __future__ import annotations
@@ -54,17 +54,13 @@ class KeyedWindows(Holding):
         state = snapshot or {"keys": np.empty(0, np.int64), **dict.fromkeys(("held", "over", "seen"), np.empty(0, int))}
         self._slots = Slots(state["keys"])
         # Of the key in each slot: how many rows it holds, how many of its next ones to pass over first (where the
-        # stride is longer than the window), the number of its last row, and where its rows lie.
+        # stride is longer than the window), the number of its last row, and where that lies.
         self._count: Ints = np.array(state["held"], np.int64)
         self._over: Ints = np.array(state["over"], np.int64)
         self._seen: Ints = np.array(state["seen"], np.int64)
-        self._rows: Ints = np.zeros((len(self._count), self._windows.length - 1), np.int64)
-        places = self._places(np.arange(len(self._count)), self._count)
-        self._rows.reshape(-1)[places] = np.arange(len(places))
-
-    def _places(self, slots: Ints, counts: Ints) -> Ints:
-        """Where in the matrix, flat, the rows of each slot are noted."""
-        return ranges(slots * (self._windows.length - 1), counts)
+        self._last: Ints = np.cumsum(self._count) - 1
+        # Where the row of the same key before each row lies; of the first that a key holds, it means nothing.
+        self._before: Ints = np.arange(int(self._count.sum())) - 1
 
     def pull(self, timeout: float | None) -> Block | None:
         held = self._held
@@ -101,8 +97,11 @@ class KeyedWindows(Holding):
         # Where no row is held there is no need of any but its key.
         kept = block.rows if self._windows.length > 1 else {self._by: keys}
         at = self._changes.put(kept, block.count)
-        index, last, advance = self._advance(keys, at)
-        rows = trees.gather(*((self._changes.rows, index) if kept is block.rows else (block.rows, index - at)))
+        last, advance = self._advance(keys, at)
+        rows = None
+        if len(last):
+            index = self._back(at + last, self._windows.length)
+            rows = trees.gather(*((self._changes.rows, index) if kept is block.rows else (block.rows, index - at)))
         times = None if block.times is None else block.times[last]
         seen = None if block.seen is None else block.seen[last]
 
@@ -110,20 +109,29 @@ class KeyedWindows(Holding):
             self._changes.accept(block.count)
             advance()
 
-        return Block(rows if len(last) else None, len(last), None, times, seen=seen), accept
+        return Block(rows, len(last), None, times, seen=seen), accept
 
-    def _advance(self, keys: Array, at: int) -> tuple[Ints, Ints, Callable[[], None]]:
+    def _back(self, last: Ints, length: int) -> Ints:
+        """Where `length` rows of a key lie, the last of them given: of shape (rows given, length)."""
+        index = np.empty((length, len(last)), np.int64)
+        for i in range(length - 1, -1, -1):
+            index[i] = last
+            if i:
+                last = self._before[last]
+        return np.ascontiguousarray(index.T)
+
+    def _advance(self, keys: Array, at: int) -> tuple[Ints, Callable[[], None]]:
         """What becomes of some rows, given their keys and where the first lies in the changelog.
 
         Returns:
-            The windows, of shape (windows, length), as numbers of rows in the changelog; the last row of each, as a
-            number of those given; and what to call to go on to after these rows.
+            The rows with which a window ends, as numbers of those given, in order; and what to call to go on to after
+            these rows.
         """
         length, stride, expire = self._windows.length, self._windows.stride, self._windows.expire
         slots = self._slots.of(keys)
         self._slots.name(keys, slots)
-        self._count, self._over, self._seen, self._rows = (
-            grown(each, len(self._slots)) for each in (self._count, self._over, self._seen, self._rows)
+        self._count, self._over, self._seen, self._last = (
+            grown(each, len(self._slots)) for each in (self._count, self._over, self._seen, self._last)
         )
         order, start, fresh, mine, first, final, leads, ends = stretches(slots, expire)
         held, over = np.zeros(len(fresh), np.int64), np.zeros(len(fresh), np.int64)
@@ -136,24 +144,23 @@ class KeyedWindows(Holding):
         # Of each stretch: its rows, those to pass over, and its windows.
         count = held + fresh
         skip = np.minimum(over, count)
-        base = np.cumsum(count) - count + skip
         made = np.maximum(0, (count - skip - length) // stride + 1)
         gone = np.minimum(made * stride, count - skip)
         keep = count - skip - gone
         over += made * stride - gone - skip
-        # Where each row lies, stretch by stretch: those held, and then those of the block.
-        lies = np.empty(int(count.sum()), np.int64)
-        lies[ranges(base - skip, held)] = self._rows.reshape(-1)[self._places(mine, held[leads])]
-        lies[ranges(base - skip + held, fresh)] = at + order
-        windows = np.repeat(base, made) + stride * ranges(np.zeros_like(made), made)
-        # A row is the last one of one window at most, so that in the order of their last rows needs no sorting.
-        at_last = np.full(len(keys), -1)
-        at_last[lies[windows + length - 1] - at] = windows
-        last = np.flatnonzero(at_last >= 0)
-        index = lies[at_last[last][:, None] + np.arange(length)]
+        # The links of these rows. Nothing refers to them before the rows are accepted.
+        self._before = grown(self._before, at + len(keys))
+        before = np.empty(len(keys), np.int64)
+        before[1:] = order[:-1] + at
+        before[start[leads]] = np.where(held[leads] > 0, self._last[mine], 0)
+        self._before[order + at] = before
+        # A row is the last one of one window at most.
+        some = np.flatnonzero(made)
+        ending = ranges(np.zeros(len(some), np.int64), made[some]) * stride
+        ending += np.repeat((start + skip + length - 1 - held)[some], made[some])
+        is_last = np.zeros(len(keys), bool)
+        is_last[order[ending]] = True
 
-        rest = keep[ends]
-        kept = lies[ranges(base[ends] + gone[ends], rest)]
         forgotten = mine[~gone_on & (had + passes > 0)]
         if len(fresh) > len(mine):  # silent within these rows
             lost = keep + over > 0
@@ -161,13 +168,13 @@ class KeyedWindows(Holding):
             forgotten = np.append(forgotten, slots[order[start[lost]]])
 
         def advance() -> None:
-            self._rows.reshape(-1)[self._places(mine, rest)] = kept
-            self._count[mine], self._over[mine], self._seen[mine] = rest, over[ends], self._row + final
+            self._count[mine], self._over[mine], self._seen[mine] = keep[ends], over[ends], self._row + final
+            self._last[mine] = at + final
             self._row += len(keys)
             if len(forgotten):
                 self._expired.add(len(forgotten), self._slots.names[forgotten[0]])
 
-        return index, last, advance
+        return np.flatnonzero(is_last), advance
 
     def _settle(self) -> None:
         """Take a snapshot, without the keys that are in the state of a new one, or silent for too long."""
@@ -182,14 +189,18 @@ class KeyedWindows(Holding):
             needed &= ~silent
         slots = np.flatnonzero(needed)
         held = self._count[slots]
-        places = self._places(slots, held)
-        rows = trees.gather(self._changes.rows, self._rows.reshape(-1)[places]) if len(places) else None
+        # Their rows, key by key: the first of a key that holds fewer rows than others are left out.
+        length = int(held.max(initial=0))
+        there = np.arange(length) >= length - held[:, None]
+        places = self._back(self._last[slots], length)[there]
+        rows = trees.gather(self._changes.rows, places) if len(places) else None
         state = {"keys": self._slots.names[slots], "held": held, "over": self._over[slots], "seen": self._seen[slots]}
         self._changes.begin(self._row, state, rows, entries=len(slots) + len(places))
         if have > 2 * len(slots) + SETTLED:
             self._take(self._row, state)
         else:
-            self._rows.reshape(-1)[places] = np.arange(len(places))
+            self._last[slots] = np.cumsum(held) - 1
+            self._before = np.arange(len(places)) - 1
 
     def own(self) -> Mapping[str, Any]:
         return {**self._changes.own(), "expired": self._expired.count}
@@ -200,7 +211,7 @@ class KeyedWindows(Holding):
         self._take(changes.row, snapshot)
         for start in range(changes.snapshot_rows, changes.used, trees.BLOCK_ROWS):
             rows = trees.cut(changes.rows, start, min(start + trees.BLOCK_ROWS, changes.used))
-            self._advance(rows[self._by], start)[2]()
+            self._advance(rows[self._by], start)[1]()
         self._expired.count = own["expired"]
 
     def counts(self) -> dict[str, int]:

@@ -115,11 +115,12 @@ def stretches(slots: Ints, expire: int | None) -> Stretches:
     begins[1:] = by_key[1:] != by_key[:-1]
     first = np.flatnonzero(begins)
     start = first
+    leads = ends = np.arange(len(first))
     if expire is not None and expire < len(slots):
         begins[1:] |= np.diff(order) > expire
         start = np.flatnonzero(begins)
-    leads = np.searchsorted(start, first)
-    ends = np.append(leads[1:], len(start)) - 1
+        leads = np.searchsorted(start, first)
+        ends = np.append(leads[1:], len(start)) - 1
     last = order[np.append(first[1:], len(slots)) - 1]
     return Stretches(order, start, np.diff(start, append=len(slots)), by_key[first], order[first], last, leads, ends)
 
