@@ -251,3 +251,17 @@ def test_a_key_that_was_forgotten_leaves_no_trace_however_often_memory_is_laid_o
         words = stream.windows(length, stride=stride, by="k", expire=expire)
         for size in (11, 400):
             assert drain(words, size) == by_hand(keys, length, stride, expire)
+
+
+def test_integers_are_told_apart_however_far_from_each_other_they_are() -> None:
+    random = np.random.default_rng(5)
+    for dtype, low, high in (("int8", -128, 127), ("uint64", 0, 2**64 - 1), ("int64", -(2**63), 2**63 - 1)):
+        few = random.integers(low, high, 20, dtype, endpoint=True)
+        edges = np.array([low, high, high - 1], dtype)
+        keys = np.concatenate([edges, few, random.permutation(np.tile(few, 9)), edges])
+        stream = ub.from_arrays({"k": keys, "id": np.arange(len(keys))}, shuffle=False, passes=1)
+        assert drain(stream.windows(2, by="k"), 17) == by_hand(keys.tolist(), 2, 1, None)
+    rising = np.arange(400) * 7_000 % 2_000_003  # beyond what a table holds
+    keys = np.concatenate([rising, rising[::-1], rising])
+    stream = ub.from_arrays({"k": keys, "id": np.arange(len(keys))}, shuffle=False, passes=1)
+    assert drain(stream.windows(2, by="k", expire=900), 50) == by_hand(keys.tolist(), 2, 1, 900)

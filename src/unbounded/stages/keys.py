@@ -20,6 +20,9 @@ Ints = NDArray[np.int64]
 EXPIRE = 1_000_000
 """Rows of the whole stream after which a silent key is forgotten, where a user does not say otherwise."""
 
+_TABLE = 1 << 20
+_INT64 = 1 << 63
+
 _log = logging.getLogger("unbounded")
 
 
@@ -30,6 +33,10 @@ class Slots(dict[Any, int]):
         super().__init__(zip(hashable(keys), range(len(keys)), strict=True))
         self.names = keys
         """The key in each slot, once `name` was called."""
+        # Of integers that lie close to each other, the slots in a table, which is far quicker than the dict: -1 for
+        # those that were not looked up yet.
+        self._table: Ints = np.empty(0, np.int64)
+        self._low = 0  # the integer of its first entry
 
     def __missing__(self, key: Any) -> int:
         slot = self[key] = len(self)
@@ -37,6 +44,31 @@ class Slots(dict[Any, int]):
 
     def of(self, keys: Array) -> Ints:
         """The slot of each row's key; new keys get one."""
+        if keys.dtype.kind not in "iu" or not self._fits_table(int(keys.min()), int(keys.max())):
+            return self._look_up(keys)
+        at = keys.astype(np.int64) - self._low
+        slots = self._table[at]
+        if (new := slots < 0).any():
+            slots[new] = self._look_up(keys[new])
+            self._table[at[new]] = slots[new]
+        return slots
+
+    def _fits_table(self, low: int, high: int) -> bool:
+        """Whether the table has entries for these integers; it is made larger where it may be."""
+        have = len(self._table)
+        if have and self._low <= low and high < self._low + have:
+            return True
+        if have:
+            low, high = min(low, self._low), max(high, self._low + have - 1)
+        if high - low >= _TABLE or not -_INT64 <= low <= high < _INT64:
+            return False
+        table = np.full(min(_TABLE, 2 * (high - low + 1)), -1)
+        if have:
+            table[self._low - low : self._low - low + have] = self._table
+        self._table, self._low = table, low
+        return True
+
+    def _look_up(self, keys: Array) -> Ints:
         return np.fromiter(map(self.__getitem__, hashable(keys)), np.int64, len(keys))
 
     def name(self, keys: Array, slots: Ints) -> None:

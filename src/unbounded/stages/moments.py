@@ -99,12 +99,19 @@ def running(
     Args:
         finite: which of the values count.
     """
-    # The first value there is serves as the mean until there is one.
-    first = np.take_along_axis(values, finite.argmax(0)[None], 0)[0]
-    mean = np.where(known + more > 0, mean, np.where(finite.any(0), first, 0.0))
-    deviation = np.where(finite, values - mean, 0.0)
+    begun = known + more > 0
+    if not begun.all():
+        # The first value there is serves as the mean until there is one.
+        first = np.take_along_axis(values, finite.argmax(0)[None], 0)[0]
+        mean = np.where(begun, mean, np.where(finite.any(0), first, 0.0))
+    deviation = values - mean
+    if not finite.all():
+        deviation[~finite] = 0.0
 
-    def summed(carry: Floats, each: NDArray[Any]) -> Floats:
+    def summed(carry: Floats, each: Floats) -> Floats:
+        if len(each) == 1:
+            one: Floats = carry + each
+            return one
         # The carry goes first, so that the additions are the same ones in the same order whatever the cut.
         return np.cumsum(np.concatenate([carry[None], each]), axis=0)[1:]
 
