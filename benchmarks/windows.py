@@ -1,4 +1,5 @@
-"""Windows of each key's own rows, beside a dict and a loop, and rows that come one at a time.
+"""Windows of each key's own rows, beside a dict and a loop; keyed stages over many keys; and rows that come one at a
+time.
 
 The loop is what one writes by hand: it keeps the numbers of each key's last rows, and takes all windows out of the
 table at its end. It neither resumes nor ends.
@@ -6,8 +7,12 @@ table at its end. It neither resumes nor ends.
 
 from __future__ import annotations
 
+import itertools
+import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +46,87 @@ def by_hand(rows: dict[str, Any]) -> Any:
             windows.append(last[:])
             del last[0]
     return rows["x"][np.array(windows)]
+
+
+MANY = 20_000
+FEW = 10
+SPREAD = 300_000  # rows over them
+
+
+def spread_over(keys: int) -> dict[str, Any]:
+    """300,000 rows of so many keys, and four float32."""
+    random = np.random.default_rng(1)
+    return {"key": random.integers(0, keys, SPREAD), "x": random.random((SPREAD, 4), dtype=np.float32)}
+
+
+def many_keys(*, rounds: int, seconds: float) -> Report:
+    """Keyed stages over 20,000 keys beside 10, and what saving and a cursor cost with 20,000."""
+    tables = {keys: spread_over(keys) for keys in (FEW, MANY)}
+
+    def chunks(rows: dict[str, Any]) -> Callable[..., Iterator[dict[str, Any]]]:
+        def some(start: int = 0) -> Iterator[dict[str, Any]]:
+            for i in range(start, SPREAD, CHUNK):
+                yield {name: column[i : i + CHUNK] for name, column in rows.items()}
+
+        return some
+
+    stages: dict[str, Callable[[ub.Stream], ub.Stream]] = {
+        f"windows({LENGTH}, by=)": lambda stream: stream.windows(LENGTH, by="key"),
+        f"windows({LENGTH}, stride={LENGTH}, by=)": lambda stream: stream.windows(LENGTH, stride=LENGTH, by="key"),
+        "normalize(by=)": lambda stream: stream.normalize("x", by="key"),
+    }
+    report = Report()
+    for name, stage in stages.items():
+        for how in ("arrays", f"{CHUNK} rows at a time"):
+            sides = []
+            for keys, rows in tables.items():
+                source = (
+                    ub.from_arrays(rows, shuffle=False, passes=1)
+                    if how == "arrays"
+                    else ub.from_generator(chunks(rows), passes=1)
+                )
+                stream = stage(source).batch(32)
+                sides.append(
+                    Side(f"{keys:,} keys", timed(lambda n, stream=stream: [drained(stream) for _ in range(n)]))
+                )
+            title = f"{name} of {SPREAD:,} rows, {how}, µs a pass"
+            timings = measure(title, sides, rounds=rounds, slice_seconds=seconds)
+            what = f"{name}, {how}: time with {MANY:,} keys / with {FEW}"
+            report.add(
+                Report([(timings, sides[0].name)], [Check.of(what, timings.ratio(sides[1].name, sides[0].name), 2.0)])
+            )
+    report.add(Report([], saving(stages[f"windows({LENGTH}, by=)"](ub.from_generator(chunks(tables[MANY]))).batch(32))))
+    return report
+
+
+def saving(stream: ub.Stream) -> list[Check]:
+    """A feed's saves, once all keys have rows, and the time of a cursor."""
+    checks = []
+    with tempfile.TemporaryDirectory() as folder, ub.Feed(stream) as feed:
+        batches = feed.batches()
+
+        def save(steps: int) -> tuple[float, float]:
+            for _ in itertools.islice(batches, steps):
+                feed.trained()
+            before = set(Path(folder).rglob("*.npz"))
+            begun = time.perf_counter()
+            feed.save(folder)
+            taken = time.perf_counter() - begun
+            new = set(Path(folder).rglob("*.npz")) - before
+            return taken * 1e3, sum(path.stat().st_size for path in new) / 1e6
+
+        first = save(2_000)
+        later = [save(100) for _ in range(9)]
+        for kind, each in (("the first save", [first]), ("a save after 3,200 more windows", later)):
+            for at, unit, target in ((0, " ms", 100.0), (1, " MB", 10.0)):
+                low, middle, high = np.quantile([values[at] for values in each], [0.0, 0.5, 1.0])
+                what = f"windows(by=) of {MANY:,} keys, {LENGTH} rows each: {kind}"
+                checks.append(Check(what, float(middle), target, unit=unit, spread=(float(low), float(high))))
+        cursor = timed(lambda n: [feed.opened.top.cursor() for _ in range(n)])
+        each = measure("A cursor, µs", [Side("cursor", cursor)], rounds=5, slice_seconds=0.05).spread("cursor")
+        what = f"windows(by=) of {MANY:,} keys: a cursor"
+        checks.append(Check(what, each.median, 50.0, unit=" µs", spread=(each.low, each.high)))
+    return checks
 
 
 def drained(stream: ub.Stream) -> int:
@@ -94,4 +180,6 @@ def report(*, quick: bool = False) -> Report:
     low, middle, high = (value / ROWS for value in (each.low, each.median, each.high))
     what = "from_generator of single rows, into batches of 32: a row"
     checks.append(Check(what, middle, 20.0, unit=" µs", spread=(low, high)))
-    return Report([(timings, LOOP)], checks)
+    whole = Report([(timings, LOOP)], checks)
+    whole.add(many_keys(rounds=rounds, seconds=seconds))
+    return whole
