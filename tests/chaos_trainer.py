@@ -119,6 +119,8 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
     if kind == "mix":
         sources = {"old": source("arrays", ids, counter), "new": source("start", ids, counter)}
         return ub.mix(sources, weights={"old": 1, "new": 3}, seed=4)
+    if kind == "keyed":
+        return keyed(ids)
     if kind == "state":
         return ub.from_generator(lambda: Numbers(ids))
 
@@ -143,6 +145,26 @@ def source(kind: str, ids: int, counter: str | None) -> ub.Stream:
                 yield rows(first, count)
 
     return ub.from_generator(once)
+
+
+def keyed(ids: int) -> ub.Stream:
+    """All keyed stages: rows whose labels come later, normalised and in windows by key."""
+    x, y = rows(0, ids)
+    table = {"id": np.arange(ids), "key": np.arange(ids) % 7, "x": x, "s": x[:, 1]}
+
+    def later(start: int = 0) -> Iterator[Any]:
+        while True:
+            at = np.arange(start - 9, start - 9 + 1 + start % 7) % ids
+            yield {"id": at, "y": y[at]}
+            start += len(at)
+
+    def last(windows: Any) -> Any:
+        moved = windows["x"][:, -1].copy()
+        moved[:, 1] = windows["s"].sum(axis=1)
+        return moved, windows["y"][:, -1]
+
+    joined = ub.from_arrays(table, shuffle=False).join(ub.from_generator(later), on="id", within=20)
+    return joined.normalize("s", by="key").windows(3, by="key").map(last)
 
 
 def noise(batch: Any, rng: np.random.Generator) -> Any:

@@ -46,6 +46,7 @@ SHARES = {
     ("jax", "start"): 3,
     ("jax", "state"): 3,
     ("jax", "mix"): 2,
+    ("jax", "keyed"): 2,
     ("torch", "arrays"): 2,
     ("tensorflow", "start"): 2,
     ("jax", "once"): 3,
