@@ -249,6 +249,33 @@ def test_a_feed_that_was_forgotten_gives_way_to_the_next_one_with_all_that_it_ha
     forgotten.close()
 
 
+def test_a_second_feed_at_work_does_not_take_the_row_log_of_the_first(tmp_path: Path) -> None:
+    with at_work(6) as (first, _), at_work(4) as (second, _):
+        assert train(first, 1) == [[0]]
+        first.save(tmp_path)
+        train(second, 1)
+        with pytest.raises(CheckpointError, match="Another feed of this process keeps the rows of its source in"):
+            second.save(tmp_path)
+        second.save(tmp_path / "second")
+        assert train(first, 2) == [[1], [2]]
+        first.save(tmp_path)
+
+
+def test_loading_into_a_feed_that_reads_already_leaves_the_run_and_its_log_as_they_are(tmp_path: Path) -> None:
+    with at_work(6) as (feed, _):
+        train(feed, 2)
+        feed.save(tmp_path)
+    with at_work(3) as (late, _):
+        with pytest.raises(ub.StreamError, match="is being read already"):
+            late.load(tmp_path)
+        assert train(late, 1) == [[0]]
+    after = Steps()
+    with ub.Feed(after.stream().batch(1)) as feed:
+        feed.load(tmp_path)
+        assert train(feed, 4) == [[2], [3], [4], [5]]
+        after.end()
+
+
 def test_a_read_only_directory_leaves_the_run_at_work(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         (tmp_path / "file").write_text("")

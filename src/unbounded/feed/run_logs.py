@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from unbounded.core.block import Offset
 from unbounded.core.identity import comparable
 from unbounded.core.node import Node
+from unbounded.sources.log_dump import refuse_moving
 from unbounded.sources.logged import Logged
+from unbounded.sources.record_log import RecordLog
 from unbounded.sources.replayed import Replayed
 from unbounded.sources.row_log import RowLog
 from unbounded.store.checkpoints import CheckpointError
@@ -82,6 +84,7 @@ class RunLogs:
         if isinstance(node.log, RowLog):
             return
         path = self._directory / name
+        self._refuse_taken(node, path)
         log = self._open(path)
         foreign = log.stop > Offset(0) and (node.has_begun or origin is None or origin.log != log.id)
         if foreign:
@@ -98,19 +101,23 @@ class RunLogs:
                 f"{log.stop.rows - log.start.rows:,}",
             )
 
-    def attach(self) -> None:
-        """Open the logs of a run that is gone on with, or is saved for the first time.
+    def attach(self, *, loading: bool = False) -> None:
+        """Open the logs of a run that is saved, or, for `loading`, gone on with.
 
         Raises:
-            CheckpointError: they can't be opened.
+            CheckpointError: they can't be opened, or another feed of this process writes them.
+            StreamError: for `loading`, a source is being read already.
         """
         for name, node, _ in self._nodes():
             if isinstance(node, Logged) and not isinstance(node.log, RowLog):
-                self._sentence(lambda node=node, name=name: self._attach(node, name))
+                self._sentence(lambda node=node, name=name: self._attach(node, name, loading))
         self._sentence(self._write_origin)
 
-    def _attach(self, node: Logged, name: str) -> None:
+    def _attach(self, node: Logged, name: str, loading: bool) -> None:
         path = self._directory / name
+        if loading and node.has_read:
+            refuse_moving()
+        self._refuse_taken(node, path)
         log = self._open(path)
         if log.stop > Offset(0) and node.has_begun:
             log.close()
@@ -135,6 +142,14 @@ class RunLogs:
         if origins and origins != known:
             write_origin(self._directory, origins, self._runtime)
         self._is_written = True
+
+    def _refuse_taken(self, node: Logged, path: Path) -> None:
+        # A feed that has not read yet takes the place of one that nobody has closed; one at work has rows of its own.
+        if node.has_read and RecordLog.is_written_here(path, self._runtime):
+            raise CheckpointError(
+                f"Another feed of this process keeps the rows of its source in {path}, and is not closed. Nothing was "
+                "saved. Close it, or save this one to another directory."
+            )
 
     def _open(self, path: Path) -> RowLog:
         return RowLog(path, self._runtime)

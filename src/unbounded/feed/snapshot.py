@@ -78,7 +78,7 @@ class Keeper:
         """
         rows = {name: saved.read_segment(segment) for name, segment in state["carried"].items()}
         if not rows:
-            self._logs.attach()
+            self._logs.attach(loading=True)
         self._feed.restore_state(state, rows, load_page=saved.read_segment, accept_changes=accept_changes)
         self._logs.attach()
         self._loaded = saved

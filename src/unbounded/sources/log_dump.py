@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
@@ -60,12 +60,16 @@ def load_rows(node: Logged, dump: Mapping[str, Any], runtime: Runtime) -> None:
     if log.id == dump["log"] and log.start <= start:
         return
     if node.has_begun:
-        raise StreamError(
-            "A source that can't go back is being read already, and can't be put to another place. Load the "
-            "state into a new feed, "
-            "before its first batch."
-        )
+        refuse_moving()
     node.put(_as_log(dump, start, runtime))
+
+
+def refuse_moving() -> NoReturn:
+    """Raise StreamError: a source that can't go back reads, and is to be put to another place."""
+    raise StreamError(
+        "A source that can't go back is being read already, and can't be put to another place. Load the state into a "
+        "new feed, before its first batch."
+    )
 
 
 def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime) -> MemoryLog:

@@ -106,6 +106,12 @@ class RecordLog:
             self.close()
             raise
 
+    @classmethod
+    def is_written_here(cls, directory: Path, runtime: Runtime) -> bool:
+        """Whether a log of this process writes to a directory."""
+        log = cls._open.get(str(runtime.files.resolve(directory)))
+        return log is not None and not log._is_closed
+
     @property
     def start(self) -> Offset:
         """Where the oldest record begins."""
