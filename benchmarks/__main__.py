@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "mixes", "windows", "fit", "saves", "costs")
+PARTS = ("batches", "mixes", "windows", "fit", "saves", "logs", "costs")
 ON_EACH_BACKEND = ("fit", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -78,6 +78,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import saves
 
         return saves.report(quick=quick)
+    if name == "logs":
+        from benchmarks import logs
+
+        return logs.report(quick=quick)
     if name == "costs":
         from benchmarks import costs
 

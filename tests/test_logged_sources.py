@@ -116,6 +116,29 @@ def test_it_reads_ahead_so_that_nothing_is_missed_and_no_further_than_it_may() -
         assert len(read) <= 2 * 4096 + 64
 
 
+class _Still(Runtime):
+    """All rows come at the same moment."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def test_a_row_that_came_at_once_after_others_is_handed_on_though_no_more_follow() -> None:
+    steps = Steps()
+    with ub.Feed(steps.stream().batch(10), runtime=_Still()) as feed:
+        source, begun = feed.opened.sources[0], time.monotonic()
+        for row in range(3):
+            # The row comes while it is waited for: the first ones are told of, the others found.
+            later = threading.Thread(
+                target=lambda: wait_until(lambda: source._state._waiters) or steps.give(np.ones(1))
+            )
+            later.start()
+            assert source.pull(60.0).count == 1, row
+            later.join()
+        assert time.monotonic() - begun < 30
+        steps.end()
+
+
 def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() -> None:
     with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         log = feed.opened.sources[0].log

@@ -56,6 +56,26 @@ def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
+def arrays(tree: Tree) -> list[Any]:
+    """The leaves without their paths, in the same order: for what is done for each block."""
+    if type(tree) is np.ndarray:
+        return [tree]
+    found: list[Any] = []
+    _add_arrays(tree, found)
+    return found
+
+
+def _add_arrays(tree: Tree, found: list[Any]) -> None:
+    if isinstance(tree, (dict, tuple, list)):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            if type(part) is np.ndarray:
+                found.append(part)
+            else:
+                _add_arrays(part, found)
+    elif tree is not None:
+        found.append(tree)
+
+
 def name(path: str) -> str:
     """A leaf's path as a reader wants it."""
     return f"leaf {path}" if path else "the array"
@@ -239,7 +259,7 @@ def _cut_parts(parts: Iterable[Tree], size: int) -> list[Iterable[Tree]]:
 
 def row_bytes(rows: Tree) -> int:
     """The bytes of one row over all leaves."""
-    return sum(int(leaf.dtype.itemsize * np.prod(leaf.shape[1:], dtype=np.int64)) for _, leaf in leaves(rows))
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in arrays(rows))
 
 
 BLOCK_BYTES = 1 << 21

@@ -28,6 +28,10 @@ _BLOCKS = 64
 _ROWS = 4096
 _BYTES = 1 << 26
 _SOON = 0.01  # seconds after which, at the latest, a source that waits for it hears that its rows are on the disk
+# Rows that come one by one within this time (seconds) of each other are told of this many at a time: to switch threads
+# for each takes as long as all else that is done for it.
+_BURST = 0.0005
+_TOLD = 32
 
 
 class _Read(NamedTuple):
@@ -55,6 +59,9 @@ class Logged(ReaderThread):
         self._read_ahead: deque[_Read] = deque()  # read, and not pulled
         self._rows = self._bytes = 0  # of these
         self._full = False
+        self._burst = False  # the last rows came so soon after each other that not all of them are told of
+        self._untold = 0
+        self._kept_at = 0.0
         self._stop_at = Offset(0)  # the end of the log
         self._refusal: OSError | None = None  # of the disk, for the block that waits
         self._unlogged: float | None = None  # since when the source waits to hear of rows
@@ -108,14 +115,25 @@ class Logged(ReaderThread):
 
     @locked
     def _keep(self, first: Offset, block: Block) -> None:
-        size = block.count * trees.row_bytes(block.rows) if block.count else 0
-        if block.count:
-            block = block.with_rows(trees.read_only(block.rows))  # it may be read again, whatever was done to it
+        size = 0
+        for leaf in trees.arrays(block.rows):
+            # It may be read again, whatever was done to it meanwhile. The array is ours: a copy, or a view.
+            leaf.flags.writeable = False
+            size += leaf.nbytes
         self._read_ahead.append(_Read(first, block, size))
         self._rows += block.count
         self._bytes += size
         self._stop_at = first.after(block)
-        self._state.notify_all()
+        self._tell(block.count)
+
+    def _tell(self, rows: int) -> None:
+        now = self._runtime.monotonic()
+        burst = now - self._kept_at < _BURST
+        self._untold += rows
+        if not (burst and self._burst) or self._untold >= _TOLD:
+            self._untold = 0
+            self._state.notify_all()
+        self._burst, self._kept_at = burst, now
 
     @locked
     def _await_retry(self, error: OSError) -> bool:
@@ -156,9 +174,7 @@ class Logged(ReaderThread):
     def _next(self, timeout: float | None) -> tuple[Block, Offset] | None:
         """What was read ahead, and where it ends; `_IN_LOG` where it lies there alone; None where there is none."""
         if self._stop_at <= self._at:
-            self._state.wait_for(
-                lambda: self._stop_at > self._at or self._error is not None or self._refusal is not None, timeout
-            )
+            self._await_rows(timeout)
         if self._stop_at > self._at:
             return self._joined()
         refusal, self._refusal = self._refusal, None
@@ -173,6 +189,17 @@ class Logged(ReaderThread):
         if error is not None:
             raise error
         return None
+
+    def _await_rows(self, timeout: float | None) -> None:
+        def is_there() -> bool:
+            return self._stop_at > self._at or self._error is not None or self._refusal is not None
+
+        if self._burst and (timeout is None or timeout > _SOON):
+            # It is not told of the next row at once: but where that is the last for a while, soon.
+            if self._state.wait_for(is_there, _SOON):
+                return
+            self._burst = False
+        self._state.wait_for(is_there, timeout)
 
     def _joined(self) -> tuple[Block, Offset]:
         at, ahead = self._at, self._read_ahead
