@@ -1,9 +1,7 @@
-"""The pages of docs/ run as they stand, and every public name has an example that runs."""
+"""The pages of docs/ run as they stand, and every public name has an example; test_testing.py runs the examples."""
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,13 @@ import pytest
 import unbounded as ub
 
 PAGES = Path(__file__).parent.parent / "docs"
+# A protocol is shown by its page, and by `from_source`; an opening by the page.
+SHOWN_ELSEWHERE = {"Source", "Reader", "Opening"}
+# The words of a stream: its public methods that give a stream, and those that look at one.
+STREAM = {
+    *("map", "map_rows", "random_map", "filter", "columns", "shuffle", "buffer", "windows", "normalize", "replay"),
+    *("take", "batch", "prefetch", "peek", "shapes", "describe", "batch_at", "step_of"),
+}
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -27,3 +32,15 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path, m
     for block in blocks:
         line = text[: text.index(block)].count("\n")
         exec(compile("\n" * line + block, f"docs/{page}.md", "exec"), names)
+
+
+def test_every_public_name_has_an_example() -> None:
+    public = {f"ub.{name}": getattr(ub, name) for name in ub.__all__ if name not in SHOWN_ELSEWHERE}
+    public |= {f"ub.testing.{name}": getattr(ub.testing, name) for name in ub.testing.__all__}
+    public |= {f"Stream.{name}": getattr(ub.Stream, name) for name in STREAM}
+    assert [name for name, value in public.items() if ">>>" not in (value.__doc__ or "")] == []
+
+
+def test_what_is_shown_elsewhere_is_on_the_page_of_sources() -> None:
+    text = (PAGES / "sources.md").read_text()
+    assert [name for name in SHOWN_ELSEWHERE if name.lower() not in text.lower()] == []

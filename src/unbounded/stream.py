@@ -52,7 +52,13 @@ class Stream(Lookup):
     gives a new one. `batch` is the last word that changes rows; only `map`, `random_map` and `prefetch` may
     follow it.
 
-    Sources make streams: `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_machine`.
+    Sources make streams: `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_machine`, `from_source`; and
+    `mix` makes one of several.
+
+    >>> import numpy as np, unbounded as ub
+    >>> stream = ub.from_arrays(np.arange(100)).shuffle(10).batch(4)
+    >>> stream
+    from_arrays(100 rows).shuffle(10).batch(4)
     """
 
     # -- the words -----------------------------------------------------------------------------------------------
@@ -81,6 +87,12 @@ class Stream(Lookup):
         Args:
             fn: is given a tree of arrays of shape (…), one row without its first dimension, and returns such
                 a tree.
+
+        >>> import numpy as np, unbounded as ub
+        >>> rows = {"text": np.array(["1 2", "3 4 5"])}
+        >>> stream = ub.from_arrays(rows, shuffle=False).map_rows(lambda row: {"words": len(str(row["text"]).split())})
+        >>> stream.batch(2).peek()
+        {'words': array([2, 3])}
         """
         return self._then(MapRows(fn))
 
@@ -112,6 +124,10 @@ class Stream(Lookup):
         Args:
             fn: is given a tree of arrays of shape (rows, …) and returns bool of shape (rows,). It must be
                 pure, and treat each row for itself.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.from_arrays(np.arange(9), shuffle=False).filter(lambda rows: rows % 2 == 0).batch(4).peek()
+        array([0, 2, 4, 6])
         """
         return self._then(Filter(fn))
 
@@ -123,6 +139,12 @@ class Stream(Lookup):
             x: the name of a column; or a list or dict of names, nested as the model's inputs are.
             y: the same for the targets.
             sample_weight: the name of the column of sample weights.
+
+        >>> import numpy as np, unbounded as ub
+        >>> table = {"a": np.arange(4), "b": np.ones(4), "label": np.zeros(4)}
+        >>> x, y = ub.from_arrays(table, shuffle=False).columns(x={"in": "a"}, y="label").batch(4).peek()
+        >>> x["in"], y
+        (array([0, 1, 2, 3]), array([0., 0., 0., 0.]))
         """
         return self._then(Columns(x, y, sample_weight))
 
@@ -135,6 +157,11 @@ class Stream(Lookup):
             rows: how many rows the buffer holds. As many as a pass has make its order uniformly random.
             seed: the order is a function of the seed, the stage's place in the stream, and the buffer's
                 number.
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.from_arrays(np.arange(100), shuffle=False).shuffle(10).batch(10)
+        >>> sorted(stream.batch_at(3).tolist())
+        [30, 31, 32, 33, 34, 35, 36, 37, 38, 39]
         """
         return self._then(Shuffle(rows, seed))
 
@@ -147,6 +174,11 @@ class Stream(Lookup):
             overflow: what happens when it is full: "block" lets the source wait; "drop_oldest" lets the
                 oldest rows go, counts them, and leaves a gap in their place (the stream's guarantee is then
                 `at_most_once`).
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.from_arrays(np.arange(100)).buffer(50, overflow="drop_oldest").batch(4)
+        >>> stream.guarantee
+        'at_most_once'
         """
         return self._then(Buffer(rows, overflow))
 
@@ -186,6 +218,12 @@ class Stream(Lookup):
             by: the name of a column: each key has statistics of its own, which are part of the position.
             expire: with `by`, rows of the whole stream after which a silent key is forgotten: should it come again, its
                 statistics begin anew. Keys that are forgotten are counted in `stats.expired`. None keeps keys for ever.
+
+        >>> import numpy as np, unbounded as ub
+        >>> values = np.random.default_rng(0).normal(20, 5, 1000)
+        >>> batch = ub.from_arrays({"x": values}).normalize("x").batch(1000).peek()
+        >>> bool(abs(batch["x"].mean()) < 0.1 and abs(batch["x"].std() - 1) < 0.1)
+        True
         """
         return self._then(Normalize(columns, by, expire))
 
@@ -266,18 +304,37 @@ class Stream(Lookup):
 
     @checked(".take(rows)")
     def take(self, rows: int) -> Stream:
-        """The first `rows` rows, and then the declared end."""
+        """The first `rows` rows, and then the declared end.
+
+        >>> import numpy as np, unbounded as ub
+        >>> with ub.Feed(ub.from_arrays(np.arange(9), shuffle=False).take(5).batch(3)) as feed:
+        ...     [batch.tolist() for batch in feed.batches()]
+        [[0, 1, 2], [3, 4]]
+        """
         return self._then(Take(rows))
 
     @checked(".batch(rows)")
     def batch(self, rows: int) -> Stream:
         """Rows in batches of `rows` each. Only at a declared end may the last have fewer; it is neither
-        padded nor mixed."""
+        padded nor mixed.
+
+        >>> import numpy as np, unbounded as ub
+        >>> x, y = ub.from_arrays((np.zeros((10, 3)), np.ones(10))).batch(4).peek()
+        >>> x.shape, y.shape
+        ((4, 3), (4,))
+        """
         return self._then(Batch(rows))
 
     @checked(".prefetch(batches)")
     def prefetch(self, batches: int) -> Stream:
-        """Work ahead in a thread: at least `batches` batches, so that the model does not wait."""
+        """Work ahead in a thread: at least `batches` batches, so that the model does not wait.
+
+        The position counts what was trained: batches in the queue come again after a resume.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.from_arrays(np.arange(9), shuffle=False).batch(3).prefetch(4).batch_at(1)
+        array([3, 4, 5])
+        """
         return self._then(Prefetch(batches))
 
     def _then(self, stage: Stage) -> Stream:
@@ -349,6 +406,13 @@ class Stream(Lookup):
         """The chain, a line for each word, with what it holds back and what it promises.
 
         "Known by type alone" is what a function reads and the fingerprint can't compare: a model, an open file.
+
+        >>> import numpy as np, unbounded as ub
+        >>> print(ub.from_arrays(np.arange(100)).shuffle(10).batch(4).describe())  # doctest: +ELLIPSIS
+        from_arrays(100 rows)                       100 rows a pass
+        .shuffle(10)                                100 rows a pass
+        .batch(4)                                   100 rows a pass
+        guarantee: exact; fingerprint ...
         """
         lines = []
         for text, part, rows in self.lines():

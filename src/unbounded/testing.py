@@ -83,7 +83,16 @@ class _EveryState(Runtime):
 
 
 class Flaky(RuntimeError):
-    """The failure that a shaken stream brings about."""
+    """The failure that a shaken stream brings about.
+
+    >>> import numpy as np, unbounded as ub
+    >>> stream = ub.testing.shaken(ub.from_arrays(np.arange(9)).batch(3), fail=1.0)
+    >>> try:
+    ...     stream.peek()
+    ... except ub.testing.Flaky:
+    ...     print("the next pull goes on where this one stood")
+    the next pull goes on where this one stood
+    """
 
 
 class _Shaker(Over):
@@ -168,12 +177,21 @@ def shaken(stream: Stream, *, seed: int = 0, stall: float = 0.1, fail: float = 0
         seed: what the trouble is drawn from.
         stall: the share of pulls that find nothing yet.
         fail: the share of pulls that raise `Flaky`; the next one goes on where this one stood.
+
+    >>> import numpy as np, unbounded as ub
+    >>> stream = ub.testing.shaken(ub.from_arrays(np.arange(9), shuffle=False).batch(3), stall=0.2, fail=0.0)
+    >>> stream.peek()
+    array([0, 1, 2])
     """
     return _Shaken(stream, seed, stall, fail)
 
 
 def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
-    """Assert that two trees of arrays are equal: structure, dtypes, shapes and every bit (NaN equals NaN)."""
+    """Assert that two trees of arrays are equal: structure, dtypes, shapes and every bit (NaN equals NaN).
+
+    >>> import numpy as np
+    >>> assert_same_rows({"x": np.array([1.0, np.nan])}, {"x": np.array([1.0, np.nan])})
+    """
     ours, theirs = dict(trees.leaves(got)), dict(trees.leaves(expected))
     assert list(ours) == list(theirs), f"{what}: leaves {list(ours)} for {list(theirs)}"
     for path, leaf in theirs.items():

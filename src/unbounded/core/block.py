@@ -19,7 +19,11 @@ from unbounded.core.trees import Array, Tree
 
 
 class Boundary(NamedTuple):
-    """A seam after a row: the end of a pass, or a gap in which `missed` rows (0: unknown) did not come."""
+    """A seam after a row: the end of a pass, or a gap in which `missed` rows (0: unknown) did not come.
+
+    >>> Boundary("gap", missed=3)
+    Boundary(kind='gap', missed=3)
+    """
 
     kind: str
     missed: int = 0

@@ -18,11 +18,47 @@ from unbounded.core.runtime import Runtime
 
 
 class EndOfStream(Exception):
-    """The declared end: there are no more rows, and there were not meant to be."""
+    """The declared end: there are no more rows, and there were not meant to be. A reader of one's own raises it.
+
+    >>> import numpy as np, unbounded as ub
+    >>> class Once:
+    ...     replayable = True
+    ...     def identity(self):
+    ...         return "once"
+    ...     def open(self):
+    ...         return OnceReader()
+    >>> class OnceReader:
+    ...     at = 0
+    ...     def position(self):
+    ...         return self.at
+    ...     def seek(self, position):
+    ...         self.at = position
+    ...     def read(self, timeout):
+    ...         if self.at:
+    ...             raise ub.EndOfStream
+    ...         self.at = 3
+    ...         return np.arange(3)
+    ...     def close(self):
+    ...         pass
+    >>> with ub.Feed(ub.from_source(Once()).batch(2)) as feed:
+    ...     [batch.tolist() for batch in feed.batches()]
+    [[0, 1], [2]]
+    """
 
 
 class StreamError(RuntimeError):
-    """A stream can't go on: the sentence says where it stood, what was expected and what to do."""
+    """A stream can't go on: the sentence says where it stood, what was expected and what to do.
+
+    >>> import numpy as np, unbounded as ub
+    >>> def short():
+    ...     yield np.arange(3)
+    >>> with ub.Feed(ub.from_generator(short).batch(2)) as feed:
+    ...     try:
+    ...         list(feed.batches())
+    ...     except ub.StreamError:
+    ...         print("short() ended, and no end was declared: write passes=1")
+    short() ended, and no end was declared: write passes=1
+    """
 
 
 def empty_stream(words: str) -> StreamError:
@@ -34,11 +70,26 @@ def empty_stream(words: str) -> StreamError:
 
 
 class CannotTell(LookupError):
-    """What a step contains can't be said without running up to it."""
+    """What a step contains can't be said without running up to it.
+
+    >>> import numpy as np, unbounded as ub
+    >>> def sensor():
+    ...     yield np.zeros(4)
+    >>> try:
+    ...     ub.from_generator(sensor).batch(2).batch_at(10)
+    ... except ub.CannotTell:
+    ...     print("look at the batches of a feed")
+    look at the batches of a feed
+    """
 
 
 class DataLoss(StreamError):
-    """What was to be read again is no longer there, or has changed."""
+    """What was to be read again is no longer there, or has changed: a log was damaged, or a source lost rows.
+
+    >>> import unbounded as ub
+    >>> issubclass(ub.DataLoss, ub.StreamError)
+    True
+    """
 
 
 class Node(Protocol):

@@ -24,7 +24,15 @@ Array: TypeAlias = NDArray[Any]
 
 
 class RowsError(ValueError):
-    """Rows that are not what a stream can carry: the sentence says what was given and what was expected."""
+    """Rows that are not what a stream can carry: the sentence says what was given and what was expected.
+
+    >>> import numpy as np, unbounded as ub
+    >>> try:
+    ...     ub.from_arrays((np.zeros(3), np.zeros(4)))
+    ... except ub.RowsError as error:
+    ...     print(type(error).__name__)
+    RowsError
+    """
 
 
 def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:

@@ -23,7 +23,20 @@ class StreamChanged(UserWarning):
 
 
 class RunFinished(UserWarning):
-    """A run that already has all the epochs asked for."""
+    """A warning: a run already has all the epochs that were asked for, so nothing is trained.
+
+    >>> import tempfile, warnings, numpy as np, unbounded as ub
+    >>> with ub.Feed(ub.from_arrays(np.arange(4)).batch(2), epoch=ub.Epoch(steps=1)) as feed:
+    ...     for epoch in feed.epochs(2):
+    ...         for batch in epoch:
+    ...             pass
+    ...     with warnings.catch_warnings(record=True) as caught:
+    ...         warnings.simplefilter("always")
+    ...         list(feed.epochs(2))
+    []
+    >>> [warning.category.__name__ for warning in caught]
+    ['RunFinished']
+    """
 
 
 def finished(number: int, asked: int) -> None:
@@ -45,7 +58,15 @@ def weakest(stream: Stream) -> str:
 
 class Position:
     """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
-    words."""
+    words.
+
+    >>> import numpy as np, unbounded as ub
+    >>> with ub.Feed(ub.from_arrays(np.arange(10)).batch(4), epoch=ub.Epoch(steps=3)) as feed:
+    ...     for batch in feed:
+    ...         pass
+    ...     print(feed.position, feed.position.rows)
+    pass 2, row 2 of 10 12
+    """
 
     def __init__(self, count: Count, words: str) -> None:
         self.steps, self.rows, self.passes, _ = count

@@ -40,6 +40,13 @@ class Stats:
         unmatched: rows that `join` gave up waiting for a label of.
         unmatched_labels: labels that it gave up waiting for a row of.
         inputs: of a mix, the rows and passes of each source, by its name.
+
+    >>> import numpy as np, unbounded as ub
+    >>> with ub.Feed(ub.from_arrays(np.arange(10)).batch(5), epoch=ub.Epoch(steps=4)) as feed:
+    ...     for batch in feed:
+    ...         pass
+    ...     print(feed.stats, feed.stats.in_doubt)
+    4 batches × 5 = 20 rows, 2 passes 0
     """
 
     steps: int = 0

@@ -27,6 +27,9 @@ class Faults:
         lost_syncs: the share of fsyncs that fail, after which the disk has lost what was to be synced.
         short_writes: the share of writes that write less than they were given.
         delays: the share of file calls that take up to two seconds.
+
+    >>> Faults(errors=0.01, lost_syncs=0.1).errors
+    0.01
     """
 
     kills: float = 0.0

@@ -25,7 +25,15 @@ _log = logging.getLogger("unbounded")
 
 
 class NonFiniteRows(UserWarning):
-    """Rows with a NaN or an infinity are left out of training; said at the first of them."""
+    """A warning: rows with a NaN or an infinity are left out of training; said at the first of them.
+
+    >>> import warnings, numpy as np, unbounded as ub
+    >>> stream = ub.from_arrays(np.array([1.0, np.nan, 3.0]), shuffle=False).batch(2)
+    >>> with ub.Feed(stream, on_nan="skip") as feed, warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", ub.NonFiniteRows)
+    ...     feed.peek()
+    array([1., 3.])
+    """
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,16 @@ _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint can't be written or read; the sentence says what to do."""
+    """A checkpoint can't be written or read; the sentence says what to do.
+
+    >>> import os, tempfile, numpy as np, unbounded as ub
+    >>> with tempfile.NamedTemporaryFile() as file, ub.Feed(ub.from_arrays(np.arange(4)).batch(2)) as feed:
+    ...     try:
+    ...         feed.save(file.name)
+    ...     except ub.CheckpointError:
+    ...         print("a file is no directory")
+    a file is no directory
+    """
 
 
 class DamagedError(CheckpointError):
@@ -30,7 +39,14 @@ class DamagedError(CheckpointError):
 
 
 class DamagedCheckpoint(UserWarning):
-    """A damaged checkpoint was passed over."""
+    """A warning: a damaged checkpoint was passed over, and the one before it was taken.
+
+    To refuse instead, make it an error:
+
+    >>> import warnings, unbounded as ub
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", ub.DamagedCheckpoint)
+    """
 
 
 @dataclass(frozen=True)
