@@ -255,3 +255,12 @@ def test_several_outputs_have_columns_of_their_own(tmp_path):
         "target.a",
         "target.b",
     )
+
+
+def test_excluded_rows_are_tested_and_weigh_nothing_in_training(tmp_path):
+    described = STREAMS["shuffle"](stream())
+    plain, _, _, before = run(described, tmp_path / "a", every=100)
+    table, _, _, after = run(described.exclude([range(10, 60)]), tmp_path / "b", every=100)
+    assert (table["row"] == plain["row"]).all()
+    assert (table["prediction"][:30] == plain["prediction"][:30]).all()
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unbounded.chain import Chain
 from unbounded.core import check
@@ -12,12 +16,17 @@ from unbounded.core.node import CannotTell, Cursor
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
+from unbounded.sources.counting import Counting
+from unbounded.sources.source import SourcePart
 from unbounded.stages.combined import Combined
 from unbounded.stages.map import Columns, Filter, Map, MapRows
+from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
+from unbounded.stages.stage import Stage
+from unbounded.stages.windows import Windows
 
 
 class Lookup(Chain):
@@ -149,15 +158,72 @@ class Lookup(Chain):
         own, _, rest = name.partition("/")
         return list(self.branches).index(own), self.branches[own], rest or "source"
 
+    @checked(".rows_at(step, source=None)")
+    def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
+        """Which rows of a source batch number `step` (from 0) has, without running up to it.
+
+        Args:
+            step: the batch.
+            source: which source, of a mix: its name.
+
+        Returns:
+            The numbers of the rows in their source, in the order of the batch: of arrays the rows' places in them, of
+            any other source counted from the run's beginning; [rows], or [rows, length] where rows are windows.
+
+        Raises:
+            LookupError: where the stream can't tell.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.from_arrays(np.arange(100) * 10, seed=7).shuffle(30).batch(4).rows_at(1000)
+        array([55, 33,  9, 49])
+        """
+        names = list(self.leaves)
+        name = names[0] if source is None and len(names) == 1 else source
+        if name not in names:
+            raise ValueError(
+                f"rows_at({step}, source={source!r}): expected the name of a source, {', '.join(map(repr, names))}."
+            )
+        run = self.numbers().run_at(check.at_least(0, step, "rows_at(step)"))
+        numbers: NDArray[np.int64] = run.items[0]
+        if run.provenance is None:
+            return numbers
+        of_source: NDArray[np.int64] = numbers[run.provenance[: len(numbers)] & 0xFF == names.index(name)]
+        return of_source
+
+    def numbers(self) -> Lookup:
+        """`numbered`, over sources too whose rows nobody knows beforehand: these are numbered as they come."""
+        head = self._head
+        if isinstance(head, SourcePart):
+            return Lookup(_counted(head, self._stages), self._moving())
+        if not isinstance(head, Mix):
+            raise CannotTell(f"which rows {head.word}() gives depends on all rows before them")
+        branches = {name: each.numbers() for name, each in self.branches.items()}
+        return Lookup(replace(head, branches=branches), self._moving())
+
     def numbered(self) -> Lookup:
         """The same stream over the numbers of its sources' rows in place of the rows, as far as no function has to be
         asked."""
-        if any(isinstance(stage, (Filter, Finite, Normalize)) for stage in self._stages):
+        return Lookup(self._head.numbered(), self._moving())
+
+    def _moving(self) -> tuple[Stage, ...]:
+        """The stages over rows' numbers: those that change rows change nothing."""
+        if any(isinstance(stage, Filter | Finite | Normalize) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # A stage that changes rows keeps its place: the random choices of those after it are keyed by theirs.
         changes = (Map, MapRows, RandomMap, Columns)
-        kept = tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
-        return Lookup(self._head.numbered(), kept)
+        return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
+
+
+def _counted(part: SourcePart, stages: Sequence[Stage]) -> SourcePart:
+    """A source of the numbers of another one's rows."""
+    if hasattr(part.source, "numbered"):
+        return part.numbered()
+    if part.passes is not None:
+        raise CannotTell(f"where the passes of {part.word}() end is not known beforehand")
+    holding = [stage for stage in stages if isinstance(stage, Shuffle | Windows)]
+    if part.is_logged and holding:
+        raise CannotTell(f"a gap in {part.name} would close a buffer of {holding[0].word}()")
+    return SourcePart(Counting())
 
 
 def _same(rows: Tree) -> Tree:

@@ -19,6 +19,7 @@ from unbounded.core.words import STREAM, checked, unknown
 from unbounded.feed.waiting import Waiting
 from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
+from unbounded.stages.exclude import Exclude, ranges_of
 from unbounded.stages.join import WITHIN, Unmatched
 from unbounded.stages.join import described as join_of
 from unbounded.stages.keys import EXPIRE
@@ -336,6 +337,36 @@ class Stream(Lookup):
         array([3, 4, 5])
         """
         return self._then(Prefetch(batches))
+
+    @checked(".exclude(rows, source=None)")
+    def exclude(self, rows: Any, *, source: str | None = None) -> Stream:
+        """Let rows weigh nothing, such as those of a broken sensor, from here on; a run may go on with it.
+
+        The rows keep their numbers and their places in batches, and their sample weight is 0: batches `(x, y)` become
+        `(x, y, sample_weight)`, other ones `(x, None, sample_weight)`, and dicts have a column `sample_weight`. A
+        window weighs nothing where one of its rows does not. Checkpoints record which rows are excluded from which step
+        on. Wherever it stands, the weights are put on the finished batches. `Prequential` tests excluded rows as well.
+
+        Args:
+            rows: row numbers and ranges of them, as `Feed.rows_at` has them: of arrays the rows' places in them, of any
+                other source counted from the run's beginning.
+            source: whose rows, of a mix: its name.
+
+        Raises:
+            ValueError: in `Feed`, where which rows a batch has can't be told beforehand, as after a filter.
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.from_arrays((np.arange(6), np.arange(6)), shuffle=False).batch(3).exclude([1, range(4, 6)])
+        >>> with ub.Feed(stream) as feed:
+        ...     feed.peek()[2]
+        array([1., 0., 1.], dtype=float32)
+        """
+        names = list(self.leaves)
+        if (source is None and len(names) > 1) or (source is not None and source not in names):
+            raise ValueError(
+                f"exclude(source={source!r}): expected the name of a source, {', '.join(map(repr, names))}."
+            )
+        return self._then(Exclude(ranges_of(rows), source))
 
     def _then(self, stage: Stage) -> Stream:
         if self._batched and isinstance(stage, Batch):

@@ -22,12 +22,14 @@ from unbounded.feed import describe, validate
 from unbounded.feed.counters import Counters
 from unbounded.feed.describe import Position
 from unbounded.feed.epoch import Epoch
+from unbounded.feed.excluded import Weights, plain
 from unbounded.feed.in_flight import Count, InFlight, InputCount
 from unbounded.feed.progress import Progress
 from unbounded.feed.stats import InputStats, Stats
 from unbounded.feed.waiting import Waiting
 from unbounded.opened import Opened
 from unbounded.stages.batch import BlocksAsBatches
+from unbounded.stages.exclude import Exclude
 from unbounded.stages.tap import NewRows
 from unbounded.stream import Stream
 
@@ -64,6 +66,10 @@ class AtHand:
         self.counters = Counters(runtime)
         """What it counts of its own doing."""
         self._opened: Opened = stream.open(runtime)
+        self._excluded = [part for part in stream.parts if isinstance(part, Exclude)]
+        self._weights = Weights(stream, self._excluded, runtime) if self._excluded else None
+        self.excluded: list[Any] = [[0, plain(self._excluded)]] if self._excluded else []
+        """From which step on which rows are excluded: a step, and for each source its ranges of rows."""
         self._new_rows: NewRows | None = None  # those of one source, where somebody asks for them
         self._waiting = Waiting(stream, self._opened, runtime)
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
@@ -183,6 +189,8 @@ class AtHand:
         self._taking_in = (at, before)
         try:
             run = self._held.read(_SLICE)
+            if run is not None and run.count and self._weights is not None:
+                run = self._weights.weigh(run, before.steps)
         except Exception:
             self._taking_in = None
             raise

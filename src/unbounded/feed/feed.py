@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unbounded import torch
 from unbounded.core import show, trees
 from unbounded.core.cursor import from_plain, to_plain
@@ -25,6 +28,7 @@ from unbounded.core.words import FEED, checked, unknown
 from unbounded.feed import describe, sharing, validate
 from unbounded.feed.at_hand import OnNan
 from unbounded.feed.epoch import Epoch
+from unbounded.feed.excluded import plain, record_of
 from unbounded.feed.in_flight import Count
 from unbounded.feed.loops import Loops
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
@@ -183,8 +187,13 @@ class Feed(Loops):
             "epoch": self.progress.state(),
             "tally": self.counters.state(),
             "on_nan": self._on_nan,
+            **({"excluded": self.excluded} if self.excluded else {}),
             "arrivals": to_plain(self._top.arrivals()),
         }
+
+    def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
+        """Which rows of a source batch number `step` has: see `Stream.rows_at`."""
+        return self.stream.rows_at(step, source=source)
 
     def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
         """Go to where `state_dict` was taken: the next batch is the first that had not been trained on then.
@@ -255,6 +264,7 @@ class Feed(Loops):
         self._tail = Count.of(state["count"])
         self._handed = self._fetched = self._trained = self._since = self._tail.steps
         self.progress.restore(state["epoch"])
+        self.excluded = record_of(state, self._tail.steps, plain(self._excluded))
         self.counters.begin(state["tally"])
 
     @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
@@ -337,6 +347,8 @@ class Feed(Loops):
         self._sure = 0
         self._dropped.detach()
         self._top.close()
+        if self._weights is not None:
+            self._weights.close()
         if self._directories is not None:
             self._directories.close()
 

@@ -20,6 +20,7 @@ from unbounded.core.node import Context, Node
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
 from unbounded.stages.batch import Batch
+from unbounded.stages.exclude import Exclude
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.prefetch import Buffer, Prefetch
 from unbounded.stages.random_map import RandomMap
@@ -78,7 +79,7 @@ class NewRowsOf:
     def _changes(self, source: str) -> Iterator[Through | None]:
         """The nodes that change rows one at a time; None stands for leaving out rows that are not finite."""
         for stage in self._feed.stream.after_tap(source):
-            if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap):
+            if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap | Exclude):
                 continue
             if isinstance(stage, Finite):
                 yield None

@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
@@ -141,6 +143,10 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
     def peek(self) -> Tree:
         """The next batch, without handing it out. Waits for it."""
         return self.core.peek()
+
+    def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
+        """Which rows of a source batch number `step` has: see `Stream.rows_at`."""
+        return self.core.rows_at(step, source=source)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands, as plain data; for whoever keeps the model's state by other means."""

@@ -10,25 +10,12 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Run
-from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.node import Context, Node
 from unbounded.core.prefetcher import Prefetcher
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import RowsError, Tree
 from unbounded.stages.calls import Call, Caller
-from unbounded.stages.stage import Stage, Through, name_of, plain
-
-
-@dataclass(frozen=True)
-class _OneToOne(Stage):
-    """A stage that gives one row for each row, in order."""
-
-    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
-        """The upstream's own."""
-        return upstream(ordinal)
-
-    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
-        """The same."""
-        return ordinal
+from unbounded.stages.stage import OneToOne, Stage, Through, name_of, plain
 
 
 class _Apply(Through):
@@ -44,7 +31,7 @@ class _Apply(Through):
 
 
 @dataclass(frozen=True)
-class Map(_OneToOne):
+class Map(OneToOne):
     """See `Stream.map`."""
 
     fn: Callable[[Tree], Tree]
@@ -74,7 +61,7 @@ class Workers(Prefetcher):
 
 
 @dataclass(frozen=True)
-class MapRows(_OneToOne):
+class MapRows(OneToOne):
     """See `Stream.map_rows`."""
 
     fn: Callable[[Tree], Tree]
@@ -148,7 +135,7 @@ class _FilterNode(Through):
 
 
 @dataclass(frozen=True)
-class Columns(_OneToOne):
+class Columns(OneToOne):
     """See `Stream.columns`."""
 
     x: Any

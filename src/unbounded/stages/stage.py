@@ -19,7 +19,7 @@ from unbounded.core.identity import identity_of, name_of
 from unbounded.core.input_buffer import InputBuffer, addresses, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node, Over
 
-__all__ = ["WEAKEST_FIRST", "Guarantee", "Holding", "Stage", "Through", "name_of", "plain"]
+__all__ = ["WEAKEST_FIRST", "Guarantee", "Holding", "OneToOne", "Stage", "Through", "name_of", "plain"]
 
 Guarantee: TypeAlias = Literal["exact", "at_least_once", "at_most_once"]
 WEAKEST_FIRST: tuple[Guarantee, ...] = ("at_most_once", "at_least_once", "exact")
@@ -78,6 +78,19 @@ class Stage(ABC):
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
         """The output row at which input row `ordinal` comes."""
         raise CannotTell(f"where a row comes out of {self.word}() depends on all rows before it")
+
+
+@dataclass(frozen=True)
+class OneToOne(Stage):
+    """A stage that gives one row for each row, in order."""
+
+    def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
+        """The upstream's own."""
+        return upstream(ordinal)
+
+    def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
+        """The same."""
+        return ordinal
 
 
 def plain(value: Any) -> Any:

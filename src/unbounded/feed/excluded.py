@@ -1,0 +1,107 @@
+"""Excluded rows: their weights in the batches of a feed, and the record of them in its checkpoints.
+
+Beside the stream, the numbers of its rows are read in the same order: a batch's weights follow from its step alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from unbounded.core.block import Run
+from unbounded.core.node import CannotTell
+from unbounded.core.runtime import Runtime
+from unbounded.stages.exclude import Exclude, weighted
+from unbounded.stream import Stream
+
+
+class Weights:
+    """Puts weights on runs of batches.
+
+    Args:
+        stream: what is fed.
+        excluded: the stages of it that exclude rows.
+        runtime: the feed's.
+
+    Raises:
+        ValueError: which rows a batch has can't be told beforehand.
+    """
+
+    def __init__(self, stream: Stream, excluded: Sequence[Exclude], runtime: Runtime) -> None:
+        self._excluded = excluded
+        self._names = list(stream.leaves)
+        try:
+            self._numbers = stream.numbers()
+            self._numbers.cursor_at(0)
+        except CannotTell as error:
+            raise ValueError(
+                f"exclude() needs to know which rows a batch has, and {error}. Give such rows a weight of 0 with "
+                ".map()."
+            ) from error
+        self._top = self._numbers.open(runtime).top
+        self._step: int | None = None  # of the next run
+        self._run: Run | None = None
+
+    def weigh(self, run: Run, step: int) -> Run:
+        """A run whose first batch has this number, with weights."""
+        items = [weighted(item, self._without(step + i)) for i, item in enumerate(run.items)]
+        return replace(run, items=items, parts=tuple(items))
+
+    def _without(self, step: int) -> Any:
+        """Which rows of a batch weigh nothing; a window does not where one of its rows does not."""
+        if step != self._step:
+            self._top.restore(self._numbers.cursor_at(step))
+            self._run = None
+        while self._run is None or not self._run.count:
+            pulled = self._top.pull(None)
+            assert pulled is None or isinstance(pulled, Run)
+            self._run = pulled
+        numbers, leaf = self._run.items[0], self._run.provenance
+        rows = len(numbers)
+        out = np.zeros(numbers.shape, bool)
+        for stage in self._excluded:
+            named = stage.names(numbers)
+            if leaf is not None:
+                index = self._names.index(str(stage.source))
+                named &= (leaf[:rows] & 0xFF == index).reshape(-1, *[1] * (numbers.ndim - 1))
+            out |= named
+        self._step, self._run = step + 1, self._run.part(1, self._run.count)
+        return out.reshape(rows, -1).any(1)
+
+    def close(self) -> None:
+        """Let go of the numbers."""
+        self._top.close()
+
+
+def plain(excluded: Sequence[Exclude]) -> list[Any]:
+    """Excluded rows as plain data: for each source, and there for each range, the first and one past the last."""
+    return [[stage.source, [list(each) for each in stage.ranges]] for stage in excluded]
+
+
+def record_of(state: Mapping[str, Any], step: int, now: list[Any]) -> list[Any]:
+    """Which rows are excluded from which step on, in a feed that goes on from a state and excludes `now`.
+
+    Warns:
+        UserWarning: rows that were excluded before weigh again.
+    """
+    record = [list(entry) for entry in state.get("excluded", [])]
+    before = record[-1][1] if record else []
+    if now == before:
+        return record
+    if not all(_within(each, now) for each in before):
+        warnings.warn(
+            f"The checkpoint excludes rows that the stream does not exclude: from step {step:,} on they weigh again. "
+            "feed.excluded has the record.",
+            stacklevel=4,
+        )
+    return [*record, [step, now]]
+
+
+def _within(entry: list[Any], now: list[Any]) -> bool:
+    """Whether all rows that an entry of a record names are excluded now, too."""
+    ranges = [each for source, found in now if source == entry[0] for each in found]
+    return all(any(low <= start and stop <= high for low, high in ranges) for start, stop in entry[1])

@@ -1,0 +1,130 @@
+"""Rows that are excluded keep their numbers and places, and weigh nothing; which rows a step has can be asked."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import unbounded as ub
+
+N = 60
+X = np.arange(N)
+
+
+def numbers(start=0):
+    for i in itertools.count(start):
+        yield np.array([i])
+
+
+def arrays():
+    return ub.from_arrays((X, X), seed=3)
+
+
+STREAMS = {
+    "arrays": lambda: arrays().batch(8),
+    "shuffle": lambda: arrays().shuffle(25).batch(8).prefetch(2),
+    "replay": lambda: ub.from_generator(numbers).map(lambda r: (r, r)).replay(30, reuse=3).batch(8),
+    "mapped": lambda: ub.from_generator(numbers).shuffle(16).batch(8).map(lambda r: (r, r)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_rows_at_a_step_are_those_that_its_batch_has(name):
+    stream = STREAMS[name]()
+    with ub.Feed(stream) as feed:
+        for step, (x, _) in zip(range(30), feed.batches(), strict=False):
+            assert (feed.rows_at(step) == x).all()
+
+
+def test_the_rows_at_a_step_of_a_mix_are_told_by_source():
+    mixed = ub.mix({"old": arrays(), "new": ub.from_generator(numbers).map(lambda r: (r + 1000, r))}).batch(8)
+    with ub.Feed(mixed) as feed:
+        for step, (x, _) in zip(range(20), feed.batches(), strict=False):
+            assert (feed.rows_at(step, source="old") == x[x < 1000]).all()
+            assert (feed.rows_at(step, source="new") == x[x >= 1000] - 1000).all()
+        with pytest.raises(ValueError, match="'old', 'new'"):
+            feed.rows_at(3)
+
+
+def test_the_rows_of_windows_are_told_for_each_of_their_rows():
+    stream = ub.from_arrays(X * 10, shuffle=False).windows(4).batch(5)
+    assert (stream.rows_at(2) * 10 == stream.batch_at(2)).all()
+
+
+def test_where_the_rows_of_a_step_depend_on_values_that_is_said():
+    with pytest.raises(LookupError, match="depends on their values"):
+        ub.from_arrays(X).filter(lambda r: r > 3).batch(4).rows_at(0)
+    with pytest.raises(ValueError, match=r"exclude\(\) needs to know which rows"):
+        ub.Feed(ub.from_arrays(X).filter(lambda r: r > 3).batch(4).exclude([1]))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_excluded_rows_weigh_nothing_and_move_no_row(name):
+    stream = STREAMS[name]()
+    out = stream.exclude([3, range(10, 20), 50])
+    assert out.fingerprint == stream.fingerprint
+    with ub.Feed(stream) as plain, ub.Feed(out) as feed:
+        for step, (x, _), (x2, y2, w) in zip(range(30), plain.batches(), feed.batches(), strict=False):
+            assert (x == x2).all(), step
+            assert (y2 == x2).all(), step
+            assert w.dtype == np.float32
+            assert (w == ~np.isin(x, [3, *range(10, 20), 50])).all()
+
+
+def test_weights_that_were_there_are_kept_and_other_batches_are_given_some():
+    weighted = ub.from_arrays((X, X, np.full(N, 0.5)), shuffle=False).batch(4).exclude([1])
+    with ub.Feed(weighted) as feed:
+        assert feed.peek()[2].tolist() == [0.5, 0.0, 0.5, 0.5]
+    with ub.Feed(ub.from_arrays(X, shuffle=False).batch(4).exclude([1])) as feed:
+        x, y, w = feed.peek()
+        assert (x.tolist(), y, w.tolist()) == ([0, 1, 2, 3], None, [1, 0, 1, 1])
+    with ub.Feed(ub.from_arrays({"a": X}, shuffle=False).batch(4).exclude(range(2))) as feed:
+        assert feed.peek()["sample_weight"].tolist() == [0, 0, 1, 1]
+    with ub.Feed(ub.from_arrays(X, shuffle=False).windows(3).batch(4).exclude([3])) as feed:
+        assert feed.peek()[2].tolist() == [1, 0, 0, 0]
+
+
+def test_a_mix_excludes_rows_of_the_source_that_is_named():
+    mixed = ub.mix({"old": arrays(), "new": ub.from_arrays((X + 1000, X))}).batch(8)
+    with pytest.raises(ValueError, match="'old', 'new'"):
+        mixed.exclude([3])
+    with ub.Feed(mixed.exclude([3, 5], source="new").exclude([7], source="old")) as feed:
+        for _, (x, _, w) in zip(range(20), feed.batches(), strict=False):
+            assert (w == ~np.isin(x, [1003, 1005, 7])).all()
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_with_excluded_rows_resumes_exactly(name):
+    ub.testing.assert_resumes(STREAMS[name]().exclude([3, range(10, 20)]), steps=15)
+
+
+def test_a_run_goes_on_with_rows_excluded_and_its_checkpoints_record_since_when(tmp_path):
+    stream = STREAMS["replay"]()
+
+    def run(described, steps):
+        with ub.Feed(described, epoch=ub.Epoch(steps=steps)) as feed:
+            feed.load(tmp_path)
+            out = list(next(iter(feed.epochs())))
+            feed.save(tmp_path)
+            return out, feed.excluded
+
+    first, record = run(stream, 5)
+    assert record == []
+    second, record = run(stream.exclude([4]), 5)
+    assert record == [[5, [[None, [[4, 5]]]]]]
+    third, record = run(stream.exclude([4, range(20, 22)]), 5)
+    assert record == [[5, [[None, [[4, 5]]]]], [10, [[None, [[4, 5], [20, 22]]]]]]
+    with ub.Feed(stream) as feed:
+        for (x, _), one in zip(feed.batches(), [*first, *second, *third], strict=False):
+            assert (one[0] == x).all()
+    assert all((w == (x != 4)).all() for x, _, w in second)
+    with pytest.warns(UserWarning, match="from step 15 on"):
+        _, record = run(stream, 5)
+    assert record[-1] == [15, []]
+
+
+def test_rows_that_make_no_sense_are_refused():
+    stream = arrays().batch(4)
+    for rows, words in (([], "no row"), ([range(0, 9, 2)], "without a step"), ([-1], "at least 0")):
+        with pytest.raises(ValueError, match=words):
+            stream.exclude(rows)
