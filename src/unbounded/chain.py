@@ -278,21 +278,34 @@ class Chain:
             mixes: list[tuple[str, CombinedNode]] = [("", mixing)]
             for name, each in zip(self.branches, opened, strict=True):
                 mixes += [(f"{name}/{before}", mix) for before, mix in each.mixes]
+            if head.makes_new_rows:
+                new_rows[0] = NewRows(context.runtime)
+                node = Numbered(node, new_rows[0])
         else:
             source = head.open(context)
             new_rows = [NewRows(context.runtime)]
             sources, node, mixes = [source], Numbered(Turns(source, context.runtime), new_rows[0]), []
         node = wrap(node)
-        tap = -1 if isinstance(head, Combined) else place_of(self._stages)
+        tap = place_of(self._stages) if self._makes_new_rows else -1
         for i, (stage, place) in enumerate(zip(self._stages, places.stages, strict=True)):
             node = wrap(stage.open(Tap(node, new_rows[0]) if i == tap else node, context.at(place)))
         if tap == len(self._stages):
             node = Tap(node, new_rows[0])
         return Opened(sources, list(self.leaves), node, tuple(mixes), tuple(new_rows))
 
+    @property
+    def _makes_new_rows(self) -> bool:
+        """Whether the rows that can be tested before training come out of its head."""
+        return not isinstance(self._head, Combined) or self._head.makes_new_rows
+
     def after_tap(self, name: str) -> list[Stage]:
         """The stages between the tap of a source, by its name among `leaves`, and the end."""
-        if not isinstance(self._head, Combined):
+        if self._makes_new_rows:
+            if name != next(iter(self.leaves)):
+                raise ValueError(
+                    f"source={name!r}: what is tested of a join is its rows with their labels, by the name of "
+                    f"{next(iter(self.leaves))!r}."
+                )
             return list(self._stages[place_of(self._stages) :])
         first, _, rest = name.partition("/")
         return [*self.branches[first].after_tap(rest or "source"), *self._stages]

@@ -24,6 +24,8 @@ class Combined(ABC):
 
     word: ClassVar[str]
     """What the user writes for it."""
+    makes_new_rows: ClassVar[bool] = False
+    """Whether what comes out of it, and not what its inputs have, are the rows that can be tested before training."""
     branches: Mapping[str, Any]
     """The streams, by their names."""
 

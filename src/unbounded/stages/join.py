@@ -33,6 +33,7 @@ class Join(Combined):
     unmatched: Unmatched
 
     word = "join"
+    makes_new_rows = True
 
     @property
     def has_end(self) -> bool:

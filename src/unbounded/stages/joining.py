@@ -93,6 +93,7 @@ class Joining(Inner):
         self._pairing = Pairing(within)
         self._done: _Done | None = None
         self._over = False  # both inputs have ended, and nothing waits any more
+        self._given = 0  # rows that came out
         self._counts = [0, 0]  # rows and labels that waited in vain
         self._timed = False  # some rows have a time of arrival
         self.waits_for: str | None = None
@@ -257,6 +258,7 @@ class Joining(Inner):
         if callable(self._unmatched) and lost.any():
             user_code.call(self._unmatched, trees.read_only(given_up))
         self._done = None
+        self._given += out.count
         entries = self._pairing.count(ROW) + self._pairing.count(LABEL)
         since = sum(side.changes.used - side.changes.snapshot_rows for side in self._sides)
         if since > entries + SETTLED:
@@ -331,6 +333,7 @@ class Joining(Inner):
         ]
         changes = [side.changes.own() for side in self._sides]
         return {
+            "row": self._given,
             "sides": sides,
             "changes": changes,
             "unmatched": list(self._counts),
@@ -371,6 +374,7 @@ class Joining(Inner):
             self._pairing.end()
         for side, stood in zip(self._sides, own["sides"], strict=True):
             side.read, side.clock = stood["read"], stood["clock"]
+        self._given = own["row"]
         self._counts = list(own["unmatched"])
         self._timed = own["timed"]
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from unbounded.core.block import Block, Run
+from unbounded.core.cursor import own_part
 from unbounded.core.locked import locked
 from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import Runtime
@@ -81,7 +82,7 @@ class NewRows:
 
 
 class Numbered(Over):
-    """Right after a source: says of each row how many rows of the source had come with it."""
+    """Right after a source, or a join: says of each row how many rows of it had come with it."""
 
     def __init__(self, upstream: Node, rows: NewRows) -> None:
         super().__init__(upstream)
@@ -91,7 +92,7 @@ class Numbered(Over):
         """The source's."""
         if not self._rows.wanted:
             return self._upstream.pull(timeout)
-        first = int(self._upstream.cursor()["row"])
+        first = int(own_part(self._upstream.cursor())["row"])
         block = self._upstream.pull(timeout)
         if block is None or not block.count:
             return block
