@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def read_origin(directory: Path, runtime: Runtime) -> dict[str, SourceOrigin] | 
                 "version that wrote it, or a newer one; or another directory."
             )
         return {name: SourceOrigin(**origin) for name, origin in data["sources"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is damaged: it is not what was written ({error}). It says where the sources of a run began. Move "
             f"{directory} away to begin anew, or put back a copy."
@@ -71,16 +72,18 @@ def write_origin(directory: Path, sources: Mapping[str, SourceOrigin], runtime: 
     data = {"format": _FORMAT, "sources": {name: asdict(origin) for name, origin in sources.items()}}
     fd = files.create(unfinished)
     try:
-        text = memoryview(json.dumps(data, indent=1).encode() + b"\n")
-        while text:
-            text = text[files.write(fd, text) :]
-        files.fsync(fd)
+        try:
+            text = memoryview(json.dumps(data, indent=1).encode() + b"\n")
+            while text:
+                text = text[files.write(fd, text) :]
+            files.fsync(fd)
+        finally:
+            files.close(fd)
+        files.rename(unfinished, directory / _NAME)
     except BaseException:
-        files.remove(unfinished)
+        with suppress(OSError):  # what went wrong first is what is raised
+            files.remove(unfinished)
         raise
-    finally:
-        files.close(fd)
-    files.rename(unfinished, directory / _NAME)
     files.sync_directory(directory)
 
 
