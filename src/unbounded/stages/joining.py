@@ -21,31 +21,10 @@ from unbounded.core.cursor import Cursor, own_part
 from unbounded.core.input_buffer import addresses, compose_held
 from unbounded.core.node import Context, EndOfStream, Inner, Node
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.stages.changelog import SETTLED, Changelog
-from unbounded.stages.keys import hashable, keys_of
-from unbounded.stages.mix_input import MixInput
+from unbounded.stages.changelog import SETTLED
+from unbounded.stages.join_side import Floats, JoinSide
+from unbounded.stages.keys import keys_of
 from unbounded.stages.pairing import LABEL, ROW, Pairing
-
-Floats = NDArray[np.float64]
-
-
-class _Side:
-    """The rows, or the labels: an input, the changelog of those that wait, and times."""
-
-    def __init__(self, node: Node, name: str, first_leaf: int, unique: str) -> None:
-        self.name = name
-        self.input = MixInput(node, name, first_leaf, "join")
-        self.changes = Changelog(unique)
-        self.sample: Tree = None  # one row
-        self.begin(0, 0, 0.0)
-
-    def begin(self, passes: int, read: int, clock: float) -> None:
-        """Nothing is at hand, and so many were read up to the time `clock`."""
-        self.input.begin(passes)
-        self.read = read
-        self.clock = clock
-        self.times: Floats = np.empty(0)  # of what is at hand
-        self.since = (read, clock)  # `read` and `clock` at the last snapshot
 
 
 @dataclass(frozen=True)
@@ -83,8 +62,8 @@ class Joining(Inner):
         self.inputs = tuple(inputs)
         unique = context.runtime.unique()
         self._sides = [
-            _Side(inputs[ROW], "rows", 0, f"{unique}-rows"),
-            _Side(inputs[LABEL], "labels", leaves[ROW], f"{unique}-labels"),
+            JoinSide(inputs[ROW], "rows", 0, f"{unique}-rows", on, time),
+            JoinSide(inputs[LABEL], "labels", leaves[ROW], f"{unique}-labels", on, time),
         ]
         self._on = on
         self._time = time
@@ -130,7 +109,7 @@ class Joining(Inner):
         self._take(int(many[0]), int(many[1]))
         return True
 
-    def _read(self, side: _Side, timeout: float | None) -> bool:
+    def _read(self, side: JoinSide, timeout: float | None) -> bool:
         """Read until there is something at hand, or the end; False where there is nothing yet."""
         while not side.input.count:
             if not side.input.read(timeout):
@@ -140,31 +119,8 @@ class Joining(Inner):
         if side.sample is None:
             side.sample = trees.map_leaves(np.copy, trees.cut(block.rows, 0, 1))
             self._check_columns()
-        side.times = self._times(side, block.rows)
+        side.times = side.times_of(block.rows)
         return True
-
-    def _times(self, side: _Side, rows: Tree) -> Floats:
-        """The times of rows that follow what was taken so far. One that is earlier than those before it, or missing,
-        counts as of their time."""
-        count = trees.count(rows)
-        if self._time is None:
-            return np.arange(side.read, side.read + count, dtype=np.float64)
-        column = keys_of(rows, self._time, f"join(time={self._time!r}), for its {side.name},")
-        if column.dtype.kind not in "iufM":
-            raise RowsError(
-                f"join(time={self._time!r}): the column is {column.dtype} in the {side.name}. Expected seconds as "
-                "numbers, or datetime64."
-            )
-        if column.dtype.kind == "M":
-            missing = np.isnat(column)
-            times = column.astype("M8[ns]").astype(np.int64) / 1e9
-            times[missing] = np.nan
-        else:
-            times = column.astype(np.float64)
-        if not side.read and not np.isnan(times[0]):
-            return np.fmax.accumulate(times)
-        clock: Floats = np.fmax.accumulate(np.append(side.clock, times))[1:]
-        return clock
 
     def _check_columns(self) -> None:
         rows, labels = (side.sample for side in self._sides)
@@ -222,16 +178,11 @@ class Joining(Inner):
         keys: list[Any] = []
         for side, start, each in zip(self._sides, starts, times, strict=True):
             if len(each):
-                keys += self._keys(side, start, start + len(each))
+                keys += side.keys(start, start + len(each))
         found = self._pairing.advance(
             when[order].tolist(), sides[order].tolist(), [keys[i] for i in order], numbers[order].tolist()
         )
         return np.array(found[0], np.int64), np.array(found[1], np.int64), found[2]
-
-    def _keys(self, side: _Side, start: int, stop: int) -> list[Any]:
-        keys: Array = side.changes.rows["rows"][self._on][start:stop]
-        # One unit for both sides, of which only numbers are compared.
-        return hashable(keys.astype(f"{keys.dtype.kind}8[ns]") if keys.dtype.kind in "mM" else keys)
 
     def _end(self) -> bool:
         """Both inputs have ended."""
@@ -359,13 +310,13 @@ class Joining(Inner):
             side.since = tuple(stood["since"])
             first = side.changes.snapshot_rows
             at = [] if snapshot is None else snapshot["times"].tolist()
-            waiting.append((at, range(first), self._keys(side, 0, first) if first else []))
+            waiting.append((at, range(first), side.keys(0, first) if first else []))
             times.append(np.empty(0))
             side.sample = None if snapshot is None else snapshot["sample"]
             if side.changes.used > first:
                 rows = trees.cut(side.changes.rows["rows"], first, side.changes.used)
                 side.sample = trees.cut(rows, 0, 1)
-                times[-1] = self._times(side, rows)
+                times[-1] = side.times_of(rows)
             starts.append(first)
         self._pairing.begin(*waiting)
         self._advance(times, starts)

@@ -1,0 +1,67 @@
+"""One side of a join: its rows, or its labels, with their keys and times, and a changelog of those that wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core import trees
+from unbounded.core.node import Node
+from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.stages.changelog import Changelog
+from unbounded.stages.keys import hashable, keys_of
+from unbounded.stages.mix_input import MixInput
+
+Floats = NDArray[np.float64]
+
+
+class JoinSide:
+    """The rows, or the labels: an input, the changelog of those that wait, and times."""
+
+    def __init__(self, node: Node, name: str, first_leaf: int, unique: str, on: str, time: str | None) -> None:
+        self.name = name
+        self.on = on
+        self.time = time
+        self.input = MixInput(node, name, first_leaf, "join")
+        self.changes = Changelog(unique)
+        self.sample: Tree = None  # one row
+        self.begin(0, 0, 0.0)
+
+    def begin(self, passes: int, read: int, clock: float) -> None:
+        """Nothing is at hand, and so many were read up to the time `clock`."""
+        self.input.begin(passes)
+        self.read = read
+        self.clock = clock
+        self.times: Floats = np.empty(0)  # of what is at hand
+        self.since = (read, clock)  # `read` and `clock` at the last snapshot
+
+    def times_of(self, rows: Tree) -> Floats:
+        """The times of rows that follow what was taken so far. One that is earlier than those before it, or missing,
+        counts as of their time."""
+        count = trees.count(rows)
+        if self.time is None:
+            return np.arange(self.read, self.read + count, dtype=np.float64)
+        column = keys_of(rows, self.time, f"join(time={self.time!r}), for its {self.name},")
+        if column.dtype.kind not in "iufM":
+            raise RowsError(
+                f"join(time={self.time!r}): the column is {column.dtype} in the {self.name}. Expected seconds as "
+                "numbers, or datetime64."
+            )
+        if column.dtype.kind == "M":
+            missing = np.isnat(column)
+            times = column.astype("M8[ns]").astype(np.int64) / 1e9
+            times[missing] = np.nan
+        else:
+            times = column.astype(np.float64)
+        if not self.read and not np.isnan(times[0]):
+            return np.fmax.accumulate(times)
+        clock: Floats = np.fmax.accumulate(np.append(self.clock, times))[1:]
+        return clock
+
+    def keys(self, start: int, stop: int) -> list[Any]:
+        """The keys of what lies in the changelog from `start` up to `stop`, as a dict can tell them apart."""
+        keys: Array = self.changes.rows["rows"][self.on][start:stop]
+        # One unit for both sides, of which only numbers are compared.
+        return hashable(keys.astype(f"{keys.dtype.kind}8[ns]") if keys.dtype.kind in "mM" else keys)
