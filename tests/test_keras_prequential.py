@@ -224,6 +224,13 @@ def test_what_can_not_be_applied_to_a_row_alone_is_refused():
     assert tested.rows == 30
 
 
+def test_rows_that_wait_for_their_labels_are_refused():
+    labels = ub.from_generator(rows).map(lambda r: {"i": r["i"], "late": r["y"]})
+    joined = stream().join(labels, on="i").columns("x", "late").batch(8)
+    with ub.keras.Feed(joined) as feed, pytest.raises(ValueError, match=r"wait for their labels in \.join\(\)"):
+        ub.keras.Prequential(feed)
+
+
 def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
     def bad(rows):
         return np.where(rows["i"][:, None] % 10 == 3, np.nan, rows["x"]), rows["y"]

@@ -21,6 +21,7 @@ from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
 from unbounded.stages.batch import Batch
 from unbounded.stages.exclude import Exclude
+from unbounded.stages.join import Join
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.prefetch import Buffer, Prefetch
 from unbounded.stages.random_map import RandomMap
@@ -55,11 +56,16 @@ class NewRowsOf:
         prepare: makes of rows as they come to the tap what batches have; None applies the stages after it.
 
     Raises:
-        ValueError: there is no such source, or a stage after the tap can't be applied to its rows.
+        ValueError: no such source, a join in the stream, or a stage after the tap that can't be applied to its rows.
         StreamError: batches are out and not confirmed.
     """
 
     def __init__(self, feed: Feed, source: str | None = None, prepare: Callable[[Tree], Tree] | None = None) -> None:
+        if any(isinstance(part, Join) for part in feed.stream.all_parts):
+            raise ValueError(
+                "Rows that wait for their labels in .join() can't be tested when they come: which rows had come for a "
+                "batch is not known behind it. Test them in a callback of your own."
+            )
         names = list(feed.stream.leaves)
         if source is None and len(names) == 1:
             source = names[0]
