@@ -22,7 +22,7 @@ class Door(Files):
         self._call = call
 
     def create(self, path: Path) -> int:
-        return int(self._call(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        return int(self._call(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666))
 
     def open_write(self, path: Path) -> int:
         return int(self._call(os.open, path, os.O_RDWR | os.O_CREAT, 0o666))

@@ -24,13 +24,16 @@ from tests.helpers import from_start
 
 import unbounded as ub
 from unbounded.core import trees
+from unbounded.feed import directories, snapshot  # now: in a walk, their import would be lines of the first one alone
 from unbounded.simulation.scheduler import Killed
 from unbounded.store.writer import Pending
 from unbounded.testing import Faults, Simulation
 
+assert directories
+assert snapshot
 DIRECTORY = Path("/simulated/run")
 # Where each line of a walk in five is a switch: what threads share is here.
-LINES = ("core/prefetcher.py", "stages/prefetch.py", "store/writer.py", "feed/at_hand.py")
+LINES = ("core/prefetcher.py", "stages/prefetch.py", "store/writer.py")
 
 
 def fingerprint(batch: Any) -> int:
@@ -135,15 +138,53 @@ class Walk:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed * 2 + 1)
-        self.plan = plan(self.rng)
+        self.plan = self.make_plan()
         lines = LINES if self.rng.random() < 0.2 else ()
         self.simulation = Simulation(seed, faults(self.rng), lines=lines)
         self.fails = self.rng.choice((0.0, 0.0, 0.02))  # how often the user's functions do
-        self.expected = self._undisturbed()
+        self.prepare()
         self.durable = 0  # the step of the last checkpoint that was said to be on the disk
-        self.pending: list[tuple[int, Pending[Any]]] = []
-        self.damaged = False
+        self.pending: list[tuple[int, int, Pending[Any]]] = []
         self.lives = 0
+
+    # -- what a kind of walk decides -----------------------------------------------------------------------------------
+
+    def make_plan(self) -> Plan:
+        """The stream."""
+        return plan(self.rng)
+
+    def prepare(self) -> None:
+        """Before the first process."""
+        self.expected = self._undisturbed()
+
+    def note(self, batch: Any) -> None:
+        """A batch is trained."""
+        self.trained.append(fingerprint(batch))
+
+    def check(self) -> None:
+        """What was trained is what it must be.
+
+        Raises:
+            AssertionError: it is not.
+        """
+        found = self.trained
+        expected = self.expected[: len(found)]
+        if found != expected:
+            step = next(i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
+            raise AssertionError(f"batch {step} of {len(found)} is another one than without trouble")
+
+    def saving(self) -> int:
+        """A checkpoint is about to be cut; gives what `on_disk` is told when it is there."""
+        return 0
+
+    def on_disk(self, step: int, cut: int) -> None:
+        """A checkpoint of this step is on the disk."""
+        self.durable = max(self.durable, step)
+
+    def ended(self, *, power_cut: bool) -> None:
+        """A process was killed, or gave up."""
+
+    # -- the walk ------------------------------------------------------------------------------------------------------
 
     def _undisturbed(self) -> list[int]:
         with ub.Feed(self.plan.stream(lambda rows: rows)) as feed:
@@ -172,79 +213,89 @@ class Walk:
                 self.simulation.faults = Faults()
                 self.fails = 0.0
             assert self.lives < 12, "it does not come to its end"
-            self.trained: list[int] | None = None
+            self.trained: list[int] = []
             self.pending = []
+            self.done = False
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 alive = self.simulation.run(self._process)
             self._settle()
-            self.damaged = any(issubclass(one.category, ub.DamagedCheckpoint) for one in said)
-            if alive and self.trained is not None and len(self.trained) == self.plan.steps:
+            self.said = [str(one.message) for one in said]
+            if alive and self.done:
                 return
+            self.ended(power_cut=self.simulation.was_power_cut)
 
     def _settle(self) -> None:
         """Checkpoints that were said to be on the disk."""
-        for step, pending in self.pending:
+        for step, cut, pending in self.pending:
             if pending.done:
                 try:
                     pending.wait()
                 except (ub.CheckpointError, OSError, Killed):
                     continue
-                self.durable = max(self.durable, step)
+                self.on_disk(step, cut)
+
+    @property
+    def faulty(self) -> bool:
+        """Whether file calls fail."""
+        return self.simulation.faults.errors + self.simulation.faults.lost_syncs > 0
 
     def _process(self) -> None:
-        errors = self.simulation.faults.errors + self.simulation.faults.lost_syncs > 0
         feed = ub.Feed(self.plan.stream(self._touch), runtime=self.simulation)
         try:
             with feed:
                 state = feed.load(DIRECTORY)
-                found = [] if state is None else state["trained"].tolist()
-                assert feed.steps == len(found), f"at step {feed.steps} with a model of step {len(found)}"
-                if not errors:
+                if state is not None:
+                    self.trained = state["trained"].tolist()
+                    steps = int(state["steps"])
+                    assert feed.steps == steps, f"at step {feed.steps} with a model of step {steps}"
+                if not self.faulty:
                     assert feed.steps >= self.durable, f"at step {feed.steps}; {self.durable} was on the disk"
-                self.trained = found
-                self._check()
-                while len(found) < self.plan.steps and not self._leg(feed):
-                    pass
+                self.check()
+                while not self.done:
+                    self._leg(feed)
         except (ub.CheckpointError, OSError):
-            if not errors:
+            if not self.faulty:
                 raise
 
-    def _leg(self, feed: ub.Feed) -> bool:
-        """One loop over the feed; says whether it came to the end."""
-        assert self.trained is not None
+    def _leg(self, feed: ub.Feed) -> None:
+        """One loop over the feed."""
         try:
             for batch in feed.batches():
-                self.trained.append(fingerprint(batch))
-                feed.trained()
-                self._check()
-                if len(self.trained) == self.plan.steps:
-                    return True
-                if self._now_and_then(feed) or self.rng.random() < 0.1:
-                    return False
+                self._train(feed, batch)
+                if self.done or self._now_and_then(feed) or self.rng.random() < 0.1:
+                    return
         except Flaky:
             pass
-        return False
+        except ub.StreamError as error:
+            if not (self.faulty and "can't be written to the row log" in str(error)):
+                raise
+
+    def _train(self, feed: ub.Feed, batch: Any) -> None:
+        self.note(batch)
+        feed.trained()
+        self.check()
+        self.done = feed.steps >= self.plan.steps
 
     def _now_and_then(self, feed: ub.Feed) -> bool:
         """Something that a trainer may do between two batches; says whether the loop is over with it."""
-        assert self.trained is not None
         chance = self.rng.random()
         if chance < 0.2:
             wait = self.rng.random() < 0.5
-            step, model = feed.steps, np.array(self.trained)
+            step, model = feed.steps, np.array(self.trained, np.int64)
+            cut = self.saving()
             try:
-                saved = feed.save(DIRECTORY, state={"trained": model}, keep=2, wait=wait)
+                saved = feed.save(DIRECTORY, state={"trained": model, "steps": step}, keep=2, wait=wait)
             except ub.CheckpointError:
-                if not self.simulation.faults.errors + self.simulation.faults.lost_syncs:
+                if not self.faulty:
                     raise
                 return False
             if wait:
-                self.durable = step
                 self._settle()
+                self.on_disk(step, cut)
             else:
                 model.fill(-1)  # what is written is what was there
-                self.pending.append((step, saved))
+                self.pending.append((step, cut, saved))
         elif chance < 0.24:
             state = feed.state_dict()
             feed.load_state_dict(state)
@@ -259,29 +310,21 @@ class Walk:
             stopper.start()
             try:
                 for batch in feed.batches():
-                    self.trained.append(fingerprint(batch))
-                    feed.trained()
-                    if len(self.trained) == self.plan.steps:
+                    self._train(feed, batch)
+                    if self.done:
                         break
             finally:
                 stopper.join()
                 feed.resume()
-            self._check()
             return True
         return False
-
-    def _check(self) -> None:
-        found = self.trained
-        assert found is not None
-        expected = self.expected[: len(found)]
-        if found != expected:
-            step = next(i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
-            raise AssertionError(f"batch {step} of {len(found)} is another one than without trouble")
 
 
 def walk(seed: int) -> Walk:
     """Walk, and say how to do so again where it fails."""
-    found = Walk(seed)
+    from tests.simulated_live import LiveWalk
+
+    found = (LiveWalk if seed % 2 else Walk)(seed)
     try:
         found.run()
     except Exception as error:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from doors import all_changes, behind
+from unbounded.core.runtime import SYSTEM
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedError
 
 KEEP = 2
@@ -318,6 +319,8 @@ def images(place: Path, name: str, skip_sync: int | None = None) -> Iterator[tup
         return model.call(function, *args)
 
     with all_changes(call):
+        # Its directories are on the disk: that they are is another promise, of `Files.make_directory`.
+        SYSTEM.files._on_disk |= {path, path / "segments", *path.parents}
         write(Checkpoints(path, keep=KEEP), SCENARIOS[name][1], "new")
     leave()
     for i, image in enumerate(made):

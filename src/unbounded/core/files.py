@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 try:
     import fcntl
@@ -21,13 +21,20 @@ except ImportError:  # Windows has no such locks: there, nothing stops two write
 class Files:
     """The machine's own file system."""
 
+    def __new__(cls, *args: object, **given: object) -> Self:
+        files = super().__new__(cls)  # whatever a test's own file system begins with
+        files._on_disk = set()  # directories of which this process knows that a loss of power leaves them
+        return files
+
+    _on_disk: set[Path]
+
     def open_read(self, path: Path) -> BinaryIO:
         """A file for reading."""
         return io.open(path, "rb")  # noqa: UP020 - whoever asked closes it
 
     def create(self, path: Path) -> int:
-        """A new file for writing; FileExistsError where there is one."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        """A new file for writing at its end, also after it was cut off; FileExistsError where there is one."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
 
     def open_write(self, path: Path) -> int:
         """A file for reading and writing at any place, made where there is none."""
@@ -60,7 +67,7 @@ class Files:
         return os.pread(fd, n, at)
 
     def pwrite(self, fd: int, data: bytes, at: int) -> int:
-        """Write at a place in a file; gives how many bytes."""
+        """Write at a place in a file that `open_write` has opened; gives how many bytes."""
         return os.pwrite(fd, data, at)
 
     def fsync(self, fd: int) -> None:
@@ -137,16 +144,24 @@ class Files:
 
     def make_directory(self, path: Path) -> None:
         """Make a directory where there is none, and those above it, all of them on the disk when this returns."""
-        if self.is_directory(path):
+        there = self.is_directory(path)
+        if there and path in self._on_disk:
             return
         if path.parent != path:
             self.make_directory(path.parent)
+        if not there:
+            try:
+                self.mkdir(path)
+            except FileExistsError:
+                if not self.is_directory(path):
+                    raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a directory", str(path)) from None
+        # One that is there, too: whoever made it may have been killed before this line.
         try:
-            self.mkdir(path)
-        except FileExistsError:
-            if not self.is_directory(path):
-                raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a directory", str(path)) from None
-        self.sync_directory(path.parent)
+            self.sync_directory(path.parent)
+        except PermissionError:
+            if not there:
+                raise
+        self._on_disk.add(path)
 
     def sync_directory(self, path: Path) -> None:
         """Put the names in a directory on the disk: without that, a file that is there can still be lost."""

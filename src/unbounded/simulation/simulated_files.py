@@ -140,7 +140,7 @@ class SimulatedFiles(Files):
         return io.BufferedReader(_SimulatedReadFile(self, fd))
 
     def create(self, path: Path) -> int:
-        return self._opened(path, create=True, new=True)
+        return self._opened(path, create=True, new=True, append=True)
 
     def open_write(self, path: Path) -> int:
         return self._opened(path, create=True)

@@ -16,6 +16,8 @@ from unbounded.simulation.primitives import SimulatedCondition, SimulatedEvent, 
 from unbounded.simulation.scheduler import Killed, Scheduler
 from unbounded.simulation.simulated_files import Faults, SimulatedFiles
 
+# Of all simulations: by its number a process knows what is its own.
+_processes = itertools.count(100_000_000)
 _EPOCH = 1_700_000_000.0  # seconds since 1970 at which a simulation begins
 
 
@@ -57,15 +59,16 @@ class Simulation(Runtime):
         self._disk = Disk()
         self._locks: dict[int, SimulatedFiles] = {}
         self._numbers = itertools.count(1000)
-        self._lives = 0
         self._trace = 0
         self._running = False
         self._failure: str | None = None
+        self.was_power_cut = False
+        """Whether the process that ran last was killed by a loss of power."""
         self._begin(0.0, None)
 
     def _begin(self, now: float, kill_at: int | None) -> None:
         """A new process on the same machine."""
-        self._lives += 1
+        self._process = next(_processes)
         self._locks.clear()
         self._scheduler: Scheduler = Scheduler(self._rng, now, kill_at)
         self.files = SimulatedFiles(
@@ -90,6 +93,8 @@ class Simulation(Runtime):
         self._running, self._failure = True, None
         # What is let go of by the collector is let go of at another switch each time.
         collects = gc.isenabled()
+        if self._lines:
+            gc.collect()  # nor are there lines that look at what earlier processes have left
         gc.disable()
         tracer, hook = sys.gettrace(), sys.unraisablehook
         # A generator that ends in a killed process is closed as its frame goes: there, too, nothing goes on.
@@ -114,7 +119,8 @@ class Simulation(Runtime):
             raise scheduler.failure
         if self._failure is not None:
             raise AssertionError(self._failure)
-        if killed and self._rng.random() < self.faults.power_cuts:
+        self.was_power_cut = killed and self._rng.random() < self.faults.power_cuts
+        if self.was_power_cut:
             self.cut_power()
         return not killed
 
@@ -149,7 +155,9 @@ class Simulation(Runtime):
             sys.settrace(self._on_call)
 
     def _on_call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._on_line if frame.f_code.co_filename.endswith(self._lines) else None
+        code = frame.f_code
+        # A module is imported once, and not by each simulation that comes to it.
+        return self._on_line if code.co_filename.endswith(self._lines) and code.co_name != "<module>" else None
 
     def _on_line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line" and not self._scheduler.dead:
@@ -195,7 +203,7 @@ class Simulation(Runtime):
         return 0 if task is None else task.number + 1
 
     def process(self) -> int:
-        return 10_000 + self._lives
+        return self._process
 
     def unique(self) -> str:
         return f"{self._rng.getrandbits(128):032x}"

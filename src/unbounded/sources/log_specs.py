@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import zlib
 from pathlib import Path
@@ -86,8 +85,9 @@ class LogSpecs:
         fd = self._files.open_write(self._path)
         try:
             self._files.truncate(fd, at)  # what is left of a line that could not be written
-            if self._files.pwrite(fd, text, at) < len(text):
-                raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
+            done = 0
+            while done < len(text):  # a disk that fills up takes a part first, and then refuses
+                done += self._files.pwrite(fd, text[done:], at + done)
             self._files.fsync(fd)  # before the rows that need it, and seldom
         finally:
             self._files.close(fd)

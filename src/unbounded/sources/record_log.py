@@ -170,9 +170,13 @@ class RecordLog:
                 del self._segments[i:]
                 break
             self._tail = segment.begin
-            for record, place in segment.records(self._files, segment.begin):
+            # What it has after the beginning of the one that follows was written again there.
+            until = self._segments[i + 1].begin.number if i + 1 < len(self._segments) else None
+            for record, place in segment.records(self._files, segment.begin, until):
                 self._tail, self.last = place, record
         last = self._segments[-1]
+        for record, place in last.records(self._files, self._tail):  # where the one that followed was set aside
+            self._tail, self.last = place, record
         if self._tail.byte < last.size:
             _log.warning(
                 "%s ended with %s bytes that are no whole record: it was being written when the process was killed or "

@@ -1,0 +1,106 @@
+"""Walks of a training run on a function that can't go back: each row it yielded is trained once, in order.
+
+Rows may be lost where nobody could have kept them: the block that the function had just yielded when its process was
+killed, and, where the power was cut, what was not synced. Nothing that a checkpoint on the disk knows of may.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from tests.simulated import Plan, Walk
+
+import unbounded as ub
+
+_LIVE = 1_000_000  # added to the numbers of live rows, beside which others may come
+
+
+class LiveWalk(Walk):
+    """One run of training on rows that the world gives once, numbered from `_LIVE`."""
+
+    def make_plan(self) -> Plan:
+        return _plan(self.rng, self._sensor)
+
+    def prepare(self) -> None:
+        self.next = _LIVE  # of the row that the world gives next
+        self.accepted = _LIVE  # up to here they are in the log: the function was asked for more
+        self.safe = _LIVE  # up to here they are on the disk
+        self.lost: set[int] = set()  # rows that may be missing
+        self.drops = "drop_oldest" in self.plan.words
+        # Where nothing slows it down, a row is soon dropped for another.
+        self.pace = self.rng.choice((0.1, 1.0) if self.drops else (0.0, 0.01, 1.0))
+        self.shuffles = "shuffle" in self.plan.words
+
+    def _sensor(self) -> Iterator[Any]:
+        simulation = self.simulation
+        while True:
+            self.accepted = self.next
+            simulation.switch()
+            if self.rng.random() < 0.3:
+                simulation.sleep(self.rng.random() * self.pace)
+            if self.rng.random() < self.fails:
+                raise ConnectionError("the sensor is gone for a moment")
+            first, n = self.next, self.rng.randint(1, 5)
+            self.next += n
+            yield np.arange(first, first + n)
+
+    def note(self, batch: Any) -> None:
+        self.trained += batch.tolist()
+
+    def check(self) -> None:
+        live = [row for row in self.trained if row >= _LIVE]
+        old = [row for row in self.trained if row < _LIVE]
+        assert old == [i % 100 for i in range(len(old))], "rows beside the live ones are not in order"
+        assert len(set(live)) == len(live), f"trained twice: {sorted({r for r in live if live.count(r) > 1})}"
+        if self.shuffles:
+            return
+        assert live == sorted(live), "not in order"
+        if not self.drops and live:
+            missing = set(range(_LIVE, live[-1])) - set(live) - self.lost
+            assert not missing, f"lost: {sorted(missing)}"
+
+    def saving(self) -> int:
+        return self.accepted
+
+    def on_disk(self, step: int, cut: int) -> None:
+        super().on_disk(step, cut)
+        self.safe = max(self.safe, cut)
+
+    def ended(self, *, power_cut: bool) -> None:
+        self.lost.update(range(self.safe if power_cut else self.accepted, self.next))
+
+
+def _plan(rng: random.Random, sensor: Callable[[], Iterator[Any]]) -> Plan:
+    words, stages = [], []
+    mixed = rng.random() < 0.3
+    for _ in range(rng.randint(0, 3)):
+        n, workers = rng.randint(1, 60), rng.randint(0, 3)
+        choice = rng.choice(("map", "buffer", "drop_oldest", "shuffle"))
+        if choice == "map":
+            words.append(f"map(workers={workers})")
+            stages.append(lambda s, f, w=workers: s.map(lambda rows: f(rows) + 0, workers=w))
+        elif choice == "buffer":
+            words.append(f"buffer({n})")
+            stages.append(lambda s, f, n=n: s.buffer(n))
+        elif choice == "drop_oldest" and not mixed:
+            words.append(f"buffer({n}, drop_oldest)")
+            stages.append(lambda s, f, n=n: s.buffer(n, overflow="drop_oldest"))
+        elif choice == "shuffle" and not mixed:
+            words.append(f"shuffle({n})")
+            stages.append(lambda s, f, n=n: s.shuffle(n))
+    size, ahead = rng.randint(1, 20), rng.randint(0, 6)
+    words.append(f"batch({size}).prefetch({ahead})")
+
+    def make(touch: Callable[[Any], Any]) -> ub.Stream:
+        stream = ub.from_generator(sensor)
+        if mixed:
+            stream = ub.mix({"old": ub.from_arrays(np.arange(100), shuffle=False), "new": stream})
+        for stage in stages:
+            stream = stage(stream, touch)
+        stream = stream.batch(size)
+        return stream.prefetch(ahead) if ahead else stream
+
+    return Plan(f"{'mix' if mixed else 'live'}.{'.'.join(words)}", make, rng.randint(5, 40))
