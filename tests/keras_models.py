@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from unbounded.keras._model import build, model_state, restore_model
+from unbounded.keras._model_state import build, model_state, restore_model
 
 BACKEND = keras.backend.backend()
 

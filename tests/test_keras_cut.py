@@ -17,7 +17,7 @@ import keras_models as km
 import unbounded as ub
 from helpers import wait_until
 from unbounded.keras import Checkpoint, Feed
-from unbounded.keras._model import model_state
+from unbounded.keras._model_state import model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 from unbounded.store.writer import Writer
 

@@ -563,9 +563,9 @@ def test_under_a_distribution_of_keras_every_row_is_trained_on_once_and_in_order
 
 
 def test_the_docstrings_examples_run() -> None:
-    from unbounded.keras import _checkpoint, _feed, _model
+    from unbounded.keras import _checkpoint, _keras_feed, _model_state
 
-    for module in (_feed, _checkpoint, _model):
+    for module in (_keras_feed, _checkpoint, _model_state):
         assert doctest.testmod(module).failed == 0
 
 

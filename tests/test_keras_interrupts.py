@@ -62,7 +62,8 @@ def attempt(directory: Path, lines: Lines) -> list[int]:
 def is_of_steps(line: Line) -> bool:
     """Whether it has a part in handing out batches and counting them, and not only in writing checkpoints."""
     name = Path(line[0]).name
-    saves = ("_owned", "_optimizers", "_others", "_arrays", "_state", "_leaf", "_disk", "_saved", "_walk", "_code")
+    saves = ("_owned", "_optimizers", "_others", "_variables", "packing", "npz", "leaf", "directory", "files", "saved")
+    saves += ("manifest", "object_walk", "code_identity")
     return WHOLE_CALL or not name.startswith(saves)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import keras_models as km
 import unbounded as ub
-from unbounded.keras import Checkpoint, Feed, _model, _optimizers, _owned
+from unbounded.keras import Checkpoint, Feed, _model_state, _optimizers, _owned
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
@@ -50,12 +50,12 @@ def test_a_gan_with_four_optimizers_ends_as_if_it_was_never_stopped(lazy: bool, 
 
 def test_an_optimizer_that_was_saved_before_its_first_step_is_as_new_again() -> None:
     model = km.gan(lazy=True)
-    state = _model.model_state(model)
+    state = _model_state.model_state(model)
     assert state["optimizers"]["g_opt"]["built"] is False
     x = np.ones((4, 2), np.float32)
     model.fit(x, x, batch_size=2, verbose=0)
     assert int(model.g_opt.iterations) == 2
-    _model.restore_model(model, state)
+    _model_state.restore_model(model, state)
     assert int(model.g_opt.iterations) == 0
     assert all(float(abs(v.numpy()).max()) == 0 for v in model.g_opt.variables if "momentum" in v.name)
 
@@ -123,7 +123,7 @@ def test_an_optimizer_is_found_in(where: str) -> None:
         return [model, slots]
 
     (first, _), (second, slots) = make(3), make(0)
-    _model.restore_model(second, _model.model_state(first))
+    _model_state.restore_model(second, _model_state.model_state(first))
     assert [float(keras.ops.max(v)) for v in slots] == [3.0] * 5
 
 
@@ -146,7 +146,7 @@ def test_variables_seeds_and_random_generators_on_helper_objects_come_back() -> 
 
     first, second = make(), make()
     draw(first)
-    _model.restore_model(second, _model.model_state(first))
+    _model_state.restore_model(second, _model_state.model_state(first))
     assert draw(second) == draw(first)
 
 
@@ -157,7 +157,7 @@ def test_metrics_of_a_models_own_are_of_the_state() -> None:
     first, second = make(), make()
     first.inner["seen"].update_state([2.0, 4.0])
     first.inner["list"][0].update_state([5.0])
-    _model.restore_metrics(second, {"metrics": _model.metrics_state(first)})
+    _model_state.restore_metrics(second, {"metrics": _model_state.metrics_state(first)})
     assert (float(second.inner["seen"].result()), float(second.inner["list"][0].result())) == (3.0, 5.0)
 
 
@@ -191,11 +191,11 @@ def test_an_optimizer_in_a_global_or_a_closure_is_named_once() -> None:
 
     model = Careless(lambda opt, model: opt)
     sentence = "Careless uses the optimizer 'enclosed', the optimizer 'outside', and the model doesn't hold them"
-    with pytest.warns(_model.StateNotFound, match=sentence):
-        _model.model_state(model)
+    with pytest.warns(_model_state.StateNotFound, match=sentence):
+        _model_state.model_state(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _model.model_state(model)
+        _model_state.model_state(model)
 
 
 def test_a_model_whose_optimizers_never_moved_is_said_to_have_another_one() -> None:
@@ -204,9 +204,11 @@ def test_a_model_whose_optimizers_never_moved_is_said_to_have_another_one() -> N
             return {}
 
     model = Other(lambda opt, model: opt)
-    _model.model_state(model, steps=0)
-    with pytest.warns(_model.StateNotFound, match="has made 7 steps, and no optimizer that the model holds has made"):
-        _model.model_state(model, steps=7)
+    _model_state.model_state(model, steps=0)
+    with pytest.warns(
+        _model_state.StateNotFound, match="has made 7 steps, and no optimizer that the model holds has made"
+    ):
+        _model_state.model_state(model, steps=7)
 
 
 # -- matched by structure ------------------------------------------------------------------------------------------
@@ -260,20 +262,20 @@ def test_a_model_of_load_model_and_one_built_later_go_on_to_the_same_bits(make: 
     model = train(make())
     model.save(tmp_path / "model.keras")
     later, loaded = make(), keras.saving.load_model(tmp_path / "model.keras")
-    _model.build(later, km.rows(4))
+    _model_state.build(later, km.rows(4))
     train(loaded, 2)
-    state = _model.model_state(model)
+    state = _model_state.model_state(model)
     expected = km.weights(train(model))
     for other in (later, loaded):
-        _model.restore_model(other, state)
+        _model_state.restore_model(other, state)
         for a, b in zip(km.weights(train(other)), expected, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 def test_a_sequential_model_fits_a_functional_one_of_the_same_layers() -> None:
     model, other = train(sequential()), functional()
-    _model.build(other, km.rows(4))
-    _model.restore_model(other, _model.model_state(model))
+    _model_state.build(other, km.rows(4))
+    _model_state.restore_model(other, _model_state.model_state(model))
     assert all(np.array_equal(a, b) for a, b in zip(km.weights(model), km.weights(other), strict=True))
 
 
@@ -285,29 +287,29 @@ def test_a_sequential_model_fits_a_functional_one_of_the_same_layers() -> None:
     ],
 )
 def test_another_model_is_refused_with_the_first_difference(other: Any, difference: str) -> None:
-    state = _model.model_state(train(sequential()))
+    state = _model_state.model_state(train(sequential()))
     made = other()
     made.compile("adam", "mse", metrics=["mae"])
-    _model.build(made, km.rows(4))
+    _model_state.build(made, km.rows(4))
     before = km.weights(made)
     with pytest.raises(ValueError, match=f"The checkpoint is of another model: .*{difference}"):
-        _model.restore_model(made, state)
+        _model_state.restore_model(made, state)
     assert all(np.array_equal(a, b) for a, b in zip(km.weights(made), before, strict=True))
 
 
 def test_a_layer_that_the_optimizer_did_not_train_is_a_difference_with_a_name() -> None:
-    state = _model.model_state(train(sequential()))
+    state = _model_state.model_state(train(sequential()))
     frozen = sequential()
     frozen.layers[0].trainable = False
     train(frozen, 1)
     with pytest.raises(ValueError, match=r"its optimizer 'optimizer' it has 'layers/dense/kernel/momentum'"):
-        _model.restore_model(frozen, state)
+        _model_state.restore_model(frozen, state)
 
 
 def test_an_unbuilt_model_is_built_as_it_was_when_it_is_restored() -> None:
     for make in (lambda: sequential(build=False), nested):
         model, fresh = train(make()), make()
-        _model.restore_variables(fresh, _model.model_state(model))
+        _model_state.restore_variables(fresh, _model_state.model_state(model))
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), fresh.get_weights(), strict=True))
 
 
@@ -317,46 +319,46 @@ def test_an_unbuilt_model_is_built_as_it_was_when_it_is_restored() -> None:
 def with_rate(rate: float) -> keras.Model:
     model = sequential()
     model.optimizer.learning_rate = rate
-    _model.begin(model)
+    _model_state.begin(model)
     return model
 
 
 def test_a_changed_learning_rate_is_said_to_be_overridden_or_goes_on_where_that_is_accepted() -> None:
-    state = _model.model_state(train(with_rate(0.25)))
+    state = _model_state.model_state(train(with_rate(0.25)))
     model = sequential()
     model.optimizer.learning_rate = 0.5
     with pytest.warns(UserWarning, match=r"changed from 0\.25 to 0\.5, and the checkpoint's goes on, which is 0\.25"):
-        _model.restore_model(built(model), state)
+        _model_state.restore_model(built(model), state)
     assert float(model.optimizer.learning_rate) == 0.25
     model = sequential()
     model.optimizer.learning_rate = 0.5
-    _model.restore_model(built(model), state, accept_changes=True)
-    _model.restore_learning_rate(model, state)
+    _model_state.restore_model(built(model), state, accept_changes=True)
+    _model_state.restore_learning_rate(model, state)
     assert float(model.optimizer.learning_rate) == 0.5
 
 
 def test_a_rate_that_a_callback_has_moved_is_no_change_of_the_script() -> None:
     model = with_rate(0.25)
     model.optimizer.learning_rate = 0.125  # as a scheduler does
-    state = _model.model_state(train(model))
+    state = _model_state.model_state(train(model))
     fresh = sequential()
     fresh.optimizer.learning_rate = 0.25
-    _model.restore_model(built(fresh), state)
+    _model_state.restore_model(built(fresh), state)
     assert float(fresh.optimizer.learning_rate) == 0.125
 
 
 def test_a_rate_that_is_changed_between_two_fits_is_a_change_of_the_script() -> None:
     model = with_rate(0.25)
-    state = _model.model_state(train(model))
-    _model.end(model)
+    state = _model_state.model_state(train(model))
+    _model_state.end(model)
     model.optimizer.learning_rate = 0.5
     with pytest.warns(UserWarning, match=r"changed from 0\.25 to 0\.5"):
-        _model.restore_model(model, state)
+        _model_state.restore_model(model, state)
 
 
 def built(model: keras.Model) -> keras.Model:
     """Have the metrics built that `compile` makes, as `fit` has."""
-    _model.build(model, km.rows(4))
+    _model_state.build(model, km.rows(4))
     return model
 
 
@@ -380,7 +382,7 @@ def test_the_optimizer_goes_on_exactly_with(optimizer: Any) -> None:
         return model
 
     model, fresh = train(make(), 5), built(make())
-    _model.restore_model(fresh, _model.model_state(model))
+    _model_state.restore_model(fresh, _model_state.model_state(model))
     for a, b in zip(km.weights(train(fresh, 4)), km.weights(train(model, 4)), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -421,15 +423,15 @@ def test_pytorch_modules_optimizers_and_schedulers_inside_a_keras_model_go_on() 
 
     model, fresh = Mixed(), Mixed()
     step(model, 3)
-    state = _model.model_state(model)
+    state = _model_state.model_state(model)
     assert state["others"]["heads/0"]["state"].keys() == {"weight", "bias"}
-    _model.restore_model(fresh, state)
+    _model_state.restore_model(fresh, state)
     for a, b in zip(step(fresh, 3), step(model, 3), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_the_examples_run() -> None:
-    for module in (_owned, _model):
+    for module in (_owned, _model_state):
         assert doctest.testmod(module).failed == 0
 
 

@@ -16,7 +16,6 @@ from unbounded.core.node import EndOfStream, empty_stream
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown
-from unbounded.feed.waiting import Waiting
 from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
 from unbounded.stages.exclude import Exclude, ranges_of
@@ -33,6 +32,7 @@ from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.stage import Stage
 from unbounded.stages.take import Take
 from unbounded.stages.windows import Windows
+from unbounded.waiting import Waiting
 
 
 class LeafShape(NamedTuple):

@@ -26,12 +26,12 @@ from unbounded.feed.excluded import Weights, plain
 from unbounded.feed.in_flight import Count, InFlight, InputCount
 from unbounded.feed.progress import Progress
 from unbounded.feed.stats import InputStats, Stats
-from unbounded.feed.waiting import Waiting
 from unbounded.opened import Opened
 from unbounded.stages.batch import BlocksAsBatches
 from unbounded.stages.exclude import Exclude
 from unbounded.stages.tap import NewRows
 from unbounded.stream import Stream
+from unbounded.waiting import Waiting
 
 OnNan: TypeAlias = Literal["raise", "pass", "skip"]
 _SLICE = 0.05  # seconds: how long the feed waits for data before it looks whether it is to stop

@@ -32,7 +32,7 @@ from unbounded.stages.stage import Stage, Through
 from unbounded.stages.take import Take
 
 
-class Rows(NamedTuple):
+class ArrivedRows(NamedTuple):
     """Rows in the order in which they came.
 
     Args:
@@ -109,7 +109,7 @@ class NewRowsOf:
         """How many rows of the source had been read for the batches from number `start` up to `stop`, all at hand."""
         return max((self._feed.seen_at(step) for step in range(start, stop)), default=0)
 
-    def between(self, first: int, stop: int) -> Rows | None:
+    def between(self, first: int, stop: int) -> ArrivedRows | None:
         """The rows of the source from number `first` up to `stop` that batches may have; None where there are none."""
         came, changed = [], []
         for block in self._kept.between(first, stop):
@@ -123,7 +123,7 @@ class NewRowsOf:
             return None
         whole = join(changed)
         assert whole.seen is not None
-        return Rows(whole.seen - 1, join(came).rows, whole.rows)
+        return ArrivedRows(whole.seen - 1, join(came).rows, whole.rows)
 
     def _changed(self, block: Block) -> Block | None:
         out: Any = block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unbounded.keras import _backend as _backend  # isort: skip - first: it says so where the backend is missing
 from unbounded.keras._checkpoint import Checkpoint
-from unbounded.keras._feed import Feed
+from unbounded.keras._keras_feed import Feed
 from unbounded.keras._weights import load_model_state
 from unbounded.keras.prequential import Prequential
 

@@ -17,7 +17,7 @@ from unbounded.keras._fit import Convert, Fit
 from unbounded.keras._rounds import Rounds
 
 if TYPE_CHECKING:
-    from unbounded.keras._feed import Feed
+    from unbounded.keras._keras_feed import Feed
     from unbounded.stream import Stream
 
 

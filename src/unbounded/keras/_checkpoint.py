@@ -17,13 +17,13 @@ from typing import Any
 import keras
 
 from unbounded.feed.epoch import Epoch
-from unbounded.keras import _model, internals
+from unbounded.keras import _model_state, internals
 from unbounded.keras._director import Director
 from unbounded.keras._due import Due
-from unbounded.keras._feed import Feed
+from unbounded.keras._fit_signals import Signals
+from unbounded.keras._keras_feed import Feed
 from unbounded.keras._resuming import Resuming
 from unbounded.keras._saving import NotSaved, Saving
-from unbounded.keras._signals import Signals
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -172,8 +172,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Validation resets the metrics of training: keep them, in case that it is not to be finished."""
         self._in_round = True
         self._before_round = {
-            "metrics": _model.metrics_state(self.model),
-            "random": _model.random_state(),
+            "metrics": _model_state.metrics_state(self.model),
+            "random": _model_state.random_state(),
         }
         self._round_numbers = [other.rounds.number for other in self.feeds[1:]]
 
@@ -221,7 +221,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def end(self) -> None:
         """`fit` ends: let go of signals and of the directory."""
         self._signals.put_back()
-        _model.end(self.model)
+        _model_state.end(self.model)
         self._director = None
         self._resuming.end()
         self._saving.close()

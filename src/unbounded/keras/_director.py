@@ -36,7 +36,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
         self.params = params
         self.checkpoint = checkpoint
         self.users = list(users)
-        self._watch = _Watch(checkpoint)
+        self._watch = _ErrorWatch(checkpoint)
         self._fit: Fit | None = None  # from on_train_begin to on_train_end
         self._muted = False
         self._done = 0  # steps of the epoch at hand that were trained before Keras's step 0
@@ -272,7 +272,7 @@ def _overrides(callback: Any, event: str) -> bool:
     )
 
 
-class _Watch:
+class _ErrorWatch:
     """Tells `Checkpoint` of an error in an event: after one, Keras calls nobody's `on_train_end`."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:

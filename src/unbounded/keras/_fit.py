@@ -20,10 +20,10 @@ from unbounded.core.trees import Tree
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed as CoreFeed
 from unbounded.feed.stats import Stats
-from unbounded.keras import _batches, _length, _model, internals
+from unbounded.keras import _batches, _length, _model_state, internals
 
 if TYPE_CHECKING:
-    from unbounded.keras._feed import Feed
+    from unbounded.keras._keras_feed import Feed
     from unbounded.keras._tensorflow import Blocks
 
 Convert: TypeAlias = Callable[[Iterator[Tree]], Iterable[Any]]
@@ -111,7 +111,7 @@ class Fit:
         """Remember the optimizer's own count, from which `settle` learns what was trained."""
         feed = self._feed()
         assert feed is not None
-        feed.updates = (self._model, (_model.iterations(self.model) or 0) - self._core.steps)
+        feed.updates = (self._model, (_model_state.iterations(self.model) or 0) - self._core.steps)
 
     def end_steps(self) -> None:
         """Keras has asked for more in vain, or had as many steps as the epoch has."""
@@ -289,7 +289,7 @@ def updated(core: CoreFeed, updates: tuple[weakref.ref[Any], int] | None) -> int
     model = None if updates is None else updates[0]()
     if updates is None or model is None or not internals.is_attached(model):
         return None
-    count = _model.iterations(model)
+    count = _model_state.iterations(model)
     if count is None:
         return None
     trained = count - updates[1] - core.steps

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 
 from unbounded.keras import internals
-from unbounded.keras._arrays import Pairs, match, read
 from unbounded.keras._owned import Owned, plain_name, unique
+from unbounded.keras._variables import Pairs, match, read
 
 _script_rates: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 """Of each optimizer, the learning rate that the script gave it, before anything was trained or restored."""

@@ -80,7 +80,7 @@ def find(model: Any) -> Owned:
         >>> list(find(model).variables)
         ['layers/dense/kernel', 'layers/dense/bias', 'layers/dense_1/kernel', 'layers/dense_1/bias']
     """
-    walk = _Walk()
+    walk = _OwnedWalk()
     walk.visit(model, "", 0)
     walk.finish()
     return walk.found
@@ -113,7 +113,7 @@ def join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-class _Walk:
+class _OwnedWalk:
     def __init__(self) -> None:
         self.found = Owned()
         # Objects themselves, by id: a list that a property made is gone after its visit, and its id given again.

@@ -13,9 +13,9 @@ from typing import Any
 import keras
 
 from unbounded.feed.describe import RunFinished
-from unbounded.keras import _model, internals
+from unbounded.keras import _model_state, internals
 from unbounded.keras._callbacks import CallbackStates, continue_files
-from unbounded.keras._feed import Feed
+from unbounded.keras._keras_feed import Feed
 from unbounded.keras._saving import Saving
 from unbounded.store.saved import Saved
 
@@ -67,7 +67,7 @@ class Resuming:
                 # A run of its own: what the feed was trained on before it belongs to another one.
                 feed.close_epoch()
                 feed.core.progress.renumber(0)
-            _model.begin(model)
+            _model_state.begin(model)
         feed.run = self._saving.directory
         if feed.epoch_number >= epochs:
             self._finish(f"{feed.epoch_number} epochs", epochs)
@@ -80,8 +80,8 @@ class Resuming:
         state = saved.read_state()
         if not (model.built and model.optimizer is not None and model.optimizer.built):
             assert self._feed.fit is not None
-            _model.build(model, self._feed.fit.peek())
-        _model.restore_model(model, state["model"], accept_changes=self._accept_changes)
+            _model_state.build(model, self._feed.fit.peek())
+        _model_state.restore_model(model, state["model"], accept_changes=self._accept_changes)
         self._state = state
 
     def _finish(self, done: str, asked: int) -> None:
@@ -115,8 +115,8 @@ class Resuming:
         state, self._state = self._state, None
         core = self._feed.core
         if state is not None and core.steps > core.progress.start.steps:
-            _model.restore_metrics(model, state["model"])
-            _model.restore_learning_rate(model, state["model"])
+            _model_state.restore_metrics(model, state["model"])
+            _model_state.restore_learning_rate(model, state["model"])
             assert self._states is not None
             self._states.restore(state["callbacks"])
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Tree
-from unbounded.keras._arrays import read
+from unbounded.keras._variables import read
 
 _GROUP = 1024  # rows
 

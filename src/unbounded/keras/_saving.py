@@ -3,8 +3,8 @@
 All that it holds is taken in the thread that trains, between two steps: the model's variables, the random states, the
 callbacks' states and the feeds' positions are of one moment. It is written in another thread, while training goes on.
 
-What it holds of the model is in `_model`, of the callbacks in `_callbacks`, of a feed in `unbounded.feed.snapshot`;
-how it is written all or nothing in `unbounded.store.checkpoints`.
+What it holds of the model is in `_model_state`, of the callbacks in `_callbacks`, of a feed in
+`unbounded.feed.snapshot`; how it is written all or nothing in `unbounded.store.checkpoints`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import keras
 
 from unbounded.core.packing import Packed, non_finite, owned, pack
 from unbounded.feed.snapshot import Keeper, Snapshot, States
-from unbounded.keras import _model
+from unbounded.keras import _model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
 
 if TYPE_CHECKING:
-    from unbounded.keras._feed import Feed
+    from unbounded.keras._keras_feed import Feed
 
 FORMAT = 1
 
@@ -213,14 +213,14 @@ class Saving:
     ) -> _Cut:
         """All of a checkpoint, as it is at this moment."""
         step = self._feeds[0].steps
-        state = {**_model.model_state(model, steps=step), **changed}
+        state = {**_model_state.model_state(model, steps=step), **changed}
         for other in self._feeds[1:]:
             other.rounds.settle()
         versions = {"format": FORMAT, "keras": keras.__version__, "backend": keras.backend.backend()}
         return _Cut(
             step,
             pack({"model": state, "callbacks": owned(states)}),
-            _model.trainable(model, state),
+            _model_state.trainable(model, state),
             {**versions, **about},
             [keeper.cut() for keeper in self._keepers],
         )

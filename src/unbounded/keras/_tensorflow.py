@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from unbounded.core import trees
 from unbounded.core.trees import Tree
-from unbounded.keras import _model
+from unbounded.keras import _model_state
 from unbounded.stream import Stream
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Blocks:
         self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's takes them
         self._blocks: deque[Tree] = deque()
         # After an error nobody but an optimizer's count or a director knows what of a block was trained.
-        self._is_counted = fit.directed or _model.counts_updates(fit.model)
+        self._is_counted = fit.directed or _model_state.counts_updates(fit.model)
         self._most = _FIRST if self._is_counted else 1  # batches to hand out at once, in whole executions
         self._added: float | None = None  # when that was done last in this epoch
         self._dataset: Any = None

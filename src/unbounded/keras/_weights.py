@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from unbounded.keras import _model
+from unbounded.keras import _model_state
 from unbounded.store.choosing import ReadOnly
 from unbounded.store.manifest import CheckpointError
 
@@ -47,7 +47,7 @@ def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
     """
     checkpoints = ReadOnly(directory)
     try:
-        found = checkpoints.read_newest(only=[("model", part) for part in _model.FOR_INFERENCE])
+        found = checkpoints.read_newest(only=[("model", part) for part in _model_state.FOR_INFERENCE])
     except CheckpointError:
         for saved in checkpoints.all()[-1:]:
             if "keras" not in saved.info:
@@ -62,5 +62,5 @@ def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
             "ub.keras.Checkpoint(feed, directory) has saved at least once."
         )
     saved, state = found
-    _model.restore_variables(model, state["model"])
+    _model_state.restore_variables(model, state["model"])
     return saved.number

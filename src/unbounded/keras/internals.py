@@ -244,7 +244,7 @@ def _probe() -> None:
     missing = []
     seen: list[Any] = []
 
-    class Feed(DataAdapter):  # type: ignore[misc]
+    class ProbeAdapter(DataAdapter):  # type: ignore[misc]
         @property
         def num_batches(self) -> None:
             frame = sys._getframe(1)
@@ -256,7 +256,7 @@ def _probe() -> None:
         def set_params(self, params: Any) -> None:
             seen.append(callback_list())
 
-    feed = Feed()
+    feed = ProbeAdapter()
     iterator = EpochIterator(feed)
     if seen != [True] or getattr(iterator, "data_adapter", None) is not feed:
         missing.append("EpochIterator's arguments")

@@ -24,7 +24,7 @@ import numpy as np
 from unbounded.core import check, trees
 from unbounded.core.trees import Tree
 from unbounded.feed.new_rows import NewRowsOf
-from unbounded.keras._feed import Feed
+from unbounded.keras._keras_feed import Feed
 from unbounded.keras._running import Running
 from unbounded.store.table import Table
 

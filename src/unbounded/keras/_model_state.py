@@ -15,9 +15,9 @@ from typing import Any
 import keras
 
 from unbounded.keras import _optimizers, _others, _owned, _unfound, internals
-from unbounded.keras._arrays import Pairs, match, read, start_copying
 from unbounded.keras._owned import Owned
 from unbounded.keras._random import random_state, restore_random
+from unbounded.keras._variables import Pairs, match, read, start_copying
 
 __all__ = [
     "FOR_INFERENCE",
