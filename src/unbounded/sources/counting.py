@@ -21,7 +21,7 @@ class Counting:
     any_thread = True
 
     def open(self, opening: Opening) -> Any:
-        return _Counting(opening)
+        return _CountingReader(opening)
 
     def identity(self) -> JSON:
         return {}
@@ -31,7 +31,7 @@ class Counting:
         return row
 
 
-class _Counting:
+class _CountingReader:
     def __init__(self, opening: Opening) -> None:
         self._rows = opening.block_rows or max(1, int(4096 * opening.share))
         self._row = 0
