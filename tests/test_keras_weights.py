@@ -96,7 +96,7 @@ def test_a_seed_of_another_backends_integers_fits(run: Any) -> None:
     state = Checkpoints(directory).newest().read_state()["model"]  # type: ignore[union-attr]
     path = next(path for path in state["variables"] if "seed" in path)
     state["variables"][path] = state["variables"][path].astype(np.int64)
-    _weights._model.restore_variables(model, state)
+    _weights._model_state.restore_variables(model, state)
 
 
 def test_the_examples_run() -> None:
