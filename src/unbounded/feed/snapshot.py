@@ -7,7 +7,6 @@ those that it needs.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +66,7 @@ class Keeper:
             store.resume(self._loaded)
             self._loaded = None
         elif store.run is None:
-            store.run = uuid.uuid4().hex  # a run begins, and the directory had better be its own
+            store.run = self._feed.runtime.unique()  # a run begins, and the directory had better be its own
 
     def load(self, state: Mapping[str, Any], saved: Saved, store: Checkpoints, *, accept_changes: bool = False) -> None:
         """Go to where the state was saved.
