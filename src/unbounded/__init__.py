@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbounded.feed.epoch_run import EpochRun
     from unbounded.feed.feed import Feed
     from unbounded.feed.stats import Stats
+    from unbounded.sources.log_options import LogOptions
     from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.stages.skip_non_finite import NonFiniteRows
     from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint, saved_steps
@@ -43,6 +44,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "Position",
     "Stats",
     "Log",
+    "LogOptions",
     "saved_steps",
     "Source",
     "Reader",
@@ -71,6 +73,7 @@ _HOME = {
     "core.block": ("Boundary",),
     "core.node": ("EndOfStream", "StreamError", "DataLoss", "CannotTell"),
     "sources.reader": ("Source", "Reader", "Rows", "Opening"),
+    "sources.log_options": ("LogOptions",),
     "store.checkpoints": ("CheckpointError", "DamagedCheckpoint", "saved_steps"),
     "store.json_log": ("Log",),
     "feed.describe": ("Position", "RunFinished"),

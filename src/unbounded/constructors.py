@@ -10,6 +10,7 @@ from unbounded.core.words import checked
 from unbounded.sources import given
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.generator import Generator
+from unbounded.sources.log_options import LogOptions
 from unbounded.sources.machine import Machine
 from unbounded.sources.reader import Source, check_source
 from unbounded.sources.source import SourcePart
@@ -45,7 +46,9 @@ def from_arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int 
 
 
 @checked("ub.from_generator(fn, passes=None)")
-def from_generator(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+def from_generator(
+    fn: Callable[..., Iterator[Any]], *, passes: int | None = None, log: LogOptions | None = None
+) -> Stream:
     """Rows that a generator function yields, any number at a time, for ever.
 
     How exactly it resumes is up to the function. One with a parameter named `start` is called with the number
@@ -61,6 +64,7 @@ def from_generator(fn: Callable[..., Iterator[Any]], *, passes: int | None = Non
             number of rows may change. What was yielded is
             copied at once, so the same memory may be filled again.
         passes: call it this many times, each to its end; None: it never ends, and an end is an error.
+        log: bounds its row log, or puts a function behind one that could go back: `ub.LogOptions(max_bytes=…)`.
 
     Raises:
         TypeError: for a generator that is already running, or a function that requires other parameters.
@@ -73,11 +77,13 @@ def from_generator(fn: Callable[..., Iterator[Any]], *, passes: int | None = Non
     >>> ub.from_generator(numbers).batch(4).batch_at(1000)
     array([4000, 4001, 4002, 4003])
     """
-    return Stream(SourcePart(Generator(fn, passes)))
+    return Stream(SourcePart(Generator(fn, passes), log))
 
 
 @checked("ub.from_samples(fn, passes=None)")
-def from_samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None) -> Stream:
+def from_samples(
+    fn: Callable[..., Iterator[Any]], *, passes: int | None = None, log: LogOptions | None = None
+) -> Stream:
     """Rows that a generator function yields one at a time, for ever.
 
     As `from_generator`, but each value is a single sample: a tree of arrays or numbers without a first dimension
@@ -91,7 +97,7 @@ def from_samples(fn: Callable[..., Iterator[Any]], *, passes: int | None = None)
     >>> ub.from_samples(squares).columns(x="x", y="y").batch(3).batch_at(1)
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
-    return Stream(SourcePart(Generator(fn, passes, single=True)))
+    return Stream(SourcePart(Generator(fn, passes, single=True), log))
 
 
 @checked("ub.from_machine(rate=10.0)")
@@ -161,7 +167,7 @@ def mix(
 
 
 @checked("ub.from_source(source)")
-def from_source(source: Source) -> Stream:
+def from_source(source: Source, *, log: LogOptions | None = None) -> Stream:
     """Rows of a source of your own.
 
     Where the source is `replayable`, it is read in a thread of its own and put back to a stored position after a crash.
@@ -170,6 +176,7 @@ def from_source(source: Source) -> Stream:
     Args:
         source: an object with `open()`, `identity()` and `replayable`, as `Source` says. `ub.testing.assert_reads`
             tests one.
+        log: bounds its row log, or puts a source behind one that could go back: `ub.LogOptions(max_bytes=…)`.
 
     Raises:
         TypeError: it lacks something of that, or its identity is not what JSON can hold.
@@ -200,4 +207,4 @@ def from_source(source: Source) -> Stream:
     [0 1 4] [ 9 16 25]
     """
     check_source(source)
-    return Stream(SourcePart(source))
+    return Stream(SourcePart(source, log))

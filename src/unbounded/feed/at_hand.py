@@ -163,6 +163,7 @@ class AtHand:
                     return False
                 if flight is not None:
                     break
+                self.release_posted()  # a source whose log is full waits for it
                 self._waiting.look()
                 if self._interrupted or self.epoch_over:
                     return False

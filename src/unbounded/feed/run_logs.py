@@ -11,6 +11,7 @@ import json
 import logging
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ class RunLogs:
             log.close()
             self._set_aside(name, "another run's")
             log = self._open(path)
-        node.move_log(log)
+        self._move(node, log)
         if log.stop > Offset(0) and not node.has_read:
             _log.warning(
                 "The run in %s was ended before its first checkpoint. It begins again with the first row of %s; %s "
@@ -123,7 +124,7 @@ class RunLogs:
             log.close()
             self._set_aside(name, "another run's")
             log = self._open(path)
-        node.move_log(log)
+        self._move(node, log)
 
     def _write_origin(self) -> None:
         if self._is_written:
@@ -153,6 +154,19 @@ class RunLogs:
 
     def _open(self, path: Path) -> RowLog:
         return RowLog(path, self._runtime)
+
+    def _move(self, node: Logged, log: RowLog) -> None:
+        """Let a node have its log, with the rows that it had in memory."""
+        is_empty = log.stop == Offset(0)
+        try:
+            node.move_log(log)
+        except BaseException:
+            log.close()
+            if is_empty:
+                # What was written of the rows is in memory as before, and not the run's.
+                with suppress(OSError):
+                    self._runtime.files.remove(Path(log.where))
+            raise
 
     def _set_aside(self, name: str, whose: str) -> None:
         path = self._directory / name

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbounded.core.block import Offset
 from unbounded.core.cursor import from_plain, input_cursors, leaf_cursors
-from unbounded.core.node import Cursor
+from unbounded.core.node import Cursor, DataLoss
 from unbounded.core.pages import write_pages
 from unbounded.core.trees import Tree
 from unbounded.feed.run_logs import RunLogs
@@ -78,6 +79,7 @@ class Keeper:
         rows = {name: saved.read_segment(segment) for name, segment in state["carried"].items()}
         if not rows:
             self._logs.attach(loading=True)
+            check_logs(self._feed, state.get("logs", {}))
         self._feed.restore_state(state, rows, load_page=saved.read_segment, accept_changes=accept_changes)
         self._logs.attach()
         self._loaded = saved
@@ -101,7 +103,7 @@ class Snapshot:
             name: (node, cursor) for name, node, cursor in logged(feed, self._needed) if node.log not in self._synced
         }
         self._pages: dict[str, Tree] = {}
-        self.info: dict[str, Any] = {**feed.plain_state(self._pages), "carried": {}}
+        self.info: dict[str, Any] = {**feed.plain_state(self._pages), "carried": {}, "logs": logs_of(feed)}
         """Plain data for the manifest; whole once `write` has returned."""
 
     def write(self, store: Checkpoints) -> list[Segment]:
@@ -128,6 +130,28 @@ def logged(feed: Feed, cursor: Cursor) -> Iterator[tuple[str, Logged, Cursor]]:
     for name, node, leaf in zip(opened.names, opened.sources, leaf_cursors(cursor), strict=True):
         if isinstance(node, Logged):
             yield name, node, leaf
+
+
+def logs_of(feed: Feed) -> dict[str, Any]:
+    """By source, which row log has its rows, and where it ends: that is on the disk when the checkpoint is."""
+    return {name: {"id": node.log.id, "stop": list(node.log.stop)} for name, node, _ in logged(feed, feed.needed())}
+
+
+def check_logs(feed: Feed, logs: Mapping[str, Any]) -> None:
+    """Raise DataLoss where a source has another log than the one that a position was saved with, or only a part."""
+    for name, node, _ in logged(feed, feed.needed()):
+        log, saved = node.log, logs.get(name)
+        if saved is None:
+            continue
+        back = "Put the run's directory back as it was, with its log; or begin a new run in another directory."
+        stop = Offset(*saved["stop"])
+        if log.stop < stop:
+            raise DataLoss(
+                f"The checkpoint was saved when {stop.rows:,} rows of {node.name} were in the row log, and the log in "
+                f"{log.where} has rows {log.start.rows:,} to {log.stop.rows:,}. The source can't go back. {back}"
+            )
+        if log.id != saved["id"] and log.stop > Offset(0):
+            raise DataLoss(f"The row log in {log.where} is another run's than the checkpoint's. {back}")
 
 
 def rows_of(feed: Feed) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class Form:
             self._spec = row_spec.spec(rows)
         else:
             row_spec.check_same(self._spec, rows, what)
-        return Block(rows, count, None, np.full(count, self.runtime.time()))
+        times = np.empty(count)
+        times.fill(self.runtime.time())
+        return Block(rows, count, None, times)
 
 
 class Made:

@@ -6,6 +6,7 @@ number of a row in the log. Once the log is on the disk, memory holds only what 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,11 +18,15 @@ from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor, DataLoss, StreamError
 from unbounded.core.trees import RowsError
 from unbounded.sources.as_block import AsBlock
+from unbounded.sources.log_options import LogOptions
 from unbounded.sources.log_sync import LogSync
 from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
+from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
+
+_log = logging.getLogger("unbounded")
 
 # How far the thread reads ahead of what is pulled: so many blocks and so many rows, or so many bytes in two blocks.
 _BLOCKS = 64
@@ -47,12 +52,14 @@ class Logged(ReaderThread):
         source: what is read; it need not be able to seek.
         context: what nodes are opened with.
         as_block: makes blocks of what the reader gives.
+        described: how large the log may become.
     """
 
-    def __init__(self, source: Source, context: Context, as_block: AsBlock) -> None:
+    def __init__(self, source: Source, context: Context, as_block: AsBlock, described: LogOptions) -> None:
         super().__init__(source, context.runtime, as_block)
         self._coalesce = context.coalesce
-        self._log: RowLog | MemoryLog = MemoryLog(context.runtime)
+        self._described = described
+        self._log: RowLog | MemoryLog = MemoryLog(context.runtime, max_bytes=described.max_bytes)
         self._changing = context.runtime.lock()  # held while the log is appended to, or another takes its place
         self._sync: LogSync | None = None  # of a log on the disk
         self._at = Offset(0)
@@ -63,6 +70,8 @@ class Logged(ReaderThread):
         self._untold = 0
         self._kept_at = 0.0
         self._stop_at = Offset(0)  # the end of the log
+        self._releases = 0  # counts what may have made room
+        self._said_full = False
         self._refusal: OSError | None = None  # of the disk, for the block that waits
         self._unlogged: float | None = None  # since when the source waits to hear of rows
         self._position: JSON = None  # the reader's, after the last row in the log
@@ -91,9 +100,13 @@ class Logged(ReaderThread):
         if not (block.count or block.boundary):
             return
         while True:
+            releases = self._releases
             try:
                 self._append(block, position)
                 return
+            except Full as full:
+                if not self._await_room(full, releases):
+                    return
             except OSError as error:
                 # Rows that are in the log are handed on. This block waits here, and nothing is read meanwhile; the pull
                 # that finds no other rows raises, and the one after it has the block tried again.
@@ -135,6 +148,30 @@ class Logged(ReaderThread):
             self._state.notify_all()
         self._burst, self._kept_at = burst, now
 
+    def _await_room(self, full: Full, releases: int) -> bool:
+        """Wait until rows were let go of; False where the node is closed."""
+        if not self._said_full:
+            self._said_full = True
+            _log.warning(
+                "The row log of %s, in %s, has the %s bytes that max_bytes allows. Nothing more is read until a "
+                "checkpoint is saved and rows before it are let go of.",
+                self._as_block.name,
+                self._log.where,
+                f"{self._described.max_bytes:,}",
+            )
+        return self._await_release(releases)
+
+    @locked
+    def _await_release(self, releases: int) -> bool:
+        token = self._token
+        self._state.wait_for(lambda: self._releases != releases or self._token is not token)
+        return self._token is token
+
+    @locked
+    def _released(self) -> None:
+        self._releases += 1
+        self._state.notify_all()
+
     @locked
     def _await_retry(self, error: OSError) -> bool:
         """Wait until a pull asks again; False where the node is closed."""
@@ -163,12 +200,21 @@ class Logged(ReaderThread):
             self._launch()
         found = self._next(timeout)
         if found is _IN_LOG:
-            found = self._log.read(self._at, self._coalesce)
+            found = self._read_log()
         if found is None:
             return None
         block, end = found
         self._pulled(end)
         return block
+
+    def _read_log(self) -> tuple[Block, Offset] | None:
+        try:
+            return self._log.read(self._at, self._coalesce)
+        except OSError as error:
+            raise StreamError(
+                f"Rows of {self._as_block.name} can't be read again from the row log in {self._log.where}: "
+                f"{error.strerror or error}."
+            ) from error
 
     @locked
     def _next(self, timeout: float | None) -> tuple[Block, Offset] | None:
@@ -182,8 +228,8 @@ class Logged(ReaderThread):
             self._state.notify_all()
             raise StreamError(
                 f"Rows of {self._as_block.name} can't be written to the row log in {self._log.where}: "
-                f"{refusal.strerror or refusal}. All rows in the log were handed on, and nothing more is read. Make "
-                "room there; the next attempt to read goes on with the next row."
+                f"{refusal.strerror or refusal}. All rows in the log were handed on, and nothing more is read. Once "
+                "there is room, the next attempt to read goes on with the next row."
             ) from refusal
         error = self._taken_error()
         if error is not None:
@@ -247,6 +293,8 @@ class Logged(ReaderThread):
 
     def release(self, cursor: Cursor) -> None:
         self._log.release(Offset(cursor["row"], cursor["boundaries"]))
+        if self._described.max_bytes is not None:
+            self._released()
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
@@ -299,8 +347,6 @@ class Logged(ReaderThread):
         """Keep the rows on the disk from now on: those in memory go there first. Where nothing was read yet, what the
         log holds is read first."""
         with self._changing: self._move(log)  # fmt: skip  # noqa: E701 - see `locked`
-        assert self._sync is not None
-        self._sync.appended()
 
     def _move(self, log: RowLog) -> None:
         memory = self._log
@@ -310,7 +356,9 @@ class Logged(ReaderThread):
             memory.spill(log)
         else:
             self._begin(log)
+        log.limit(self._described.max_bytes)  # after what is there is written, whatever it takes
         self._log, self._sync = log, LogSync(log, self._runtime)
+        self._sync.appended()
 
     @locked
     def _begin(self, log: RowLog | MemoryLog) -> None:

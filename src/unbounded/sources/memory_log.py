@@ -10,6 +10,7 @@ from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
+from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
 
 
@@ -18,12 +19,14 @@ class MemoryLog:
 
     where = "memory"
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, max_bytes: int | None = None) -> None:
         self.id = runtime.unique()
         self._lock = runtime.lock()
         self._blocks: list[Block] = []
         self._firsts: list[Offset] = []  # where each of them begins
         self._positions: list[Any] = []  # the reader's after each
+        self._max_bytes = max_bytes
+        self._bytes = 0  # of the rows
         self._gone = 0  # how many of them, from the front, are let go: removed when they are the greater part
         self.start = self.stop = Offset(0)
         self.position: Any = None
@@ -32,7 +35,15 @@ class MemoryLog:
 
     @locked
     def append(self, block: Block, position: Any = None) -> None:
-        """Keep a block; `position` is the reader's after it."""
+        """Keep a block; `position` is the reader's after it.
+
+        Raises:
+            Full: there is no room for it.
+        """
+        size = _size(block)
+        if self._max_bytes is not None and self._bytes and self._bytes + size > self._max_bytes:
+            raise Full(self.where, self._max_bytes)
+        self._bytes += size
         self._blocks.append(block.with_rows(trees.read_only(block.rows)) if block.count else block)
         self._firsts.append(self.stop)
         self._positions.append(position)
@@ -74,6 +85,7 @@ class MemoryLog:
             if end > at:
                 break
             self.start = end
+            self._bytes -= _size(self._blocks[self._gone])
             self._gone += 1
             self._blocks[self._gone - 1] = _NOTHING
         if self._gone > 64 and self._gone > len(self._blocks) // 2:
@@ -117,6 +129,10 @@ class MemoryLog:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def _size(block: Block) -> int:
+    return sum(leaf.nbytes for leaf in trees.arrays(block.rows)) if block.count else 0
 
 
 _NOTHING = Block(None, 0)

@@ -73,8 +73,9 @@ class RecordLog:
         self.id = runtime.unique()
         self._runtime = runtime
         self._files = files = runtime.files
-        self._segment_bytes = segment_bytes if max_bytes is None else min(segment_bytes, max_bytes // _SEGMENTS)
-        self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
+        self._max_bytes: int | None = None
+        self.limit(max_bytes)
         # Taken in this order, none of them while one further down is held.
         self._syncing = runtime.lock()  # held by who syncs
         self._writing = runtime.lock()  # held by who writes: the thread that appends, or a sync that writes again
@@ -111,6 +112,12 @@ class RecordLog:
         """Whether a log of this process writes to a directory."""
         log = cls._open.get(str(runtime.files.resolve(directory)))
         return log is not None and not log._is_closed
+
+    def limit(self, max_bytes: int | None) -> None:
+        """How large it may become from now on; None: as large as it takes."""
+        self._max_bytes = max_bytes
+        if max_bytes is not None:
+            self._segment_bytes = min(self._segment_bytes, max_bytes // _SEGMENTS)
 
     @property
     def start(self) -> Offset:

@@ -139,6 +139,10 @@ class RowLog:
             self._log.append(0, 0, self._meta(0, None, None, passed, missed, last_time), [])
         self.passed, self.missed, self.last_time = passed, missed, last_time
 
+    def limit(self, max_bytes: int | None) -> None:
+        """How large it may become from now on; None: as large as it takes."""
+        self._log.limit(max_bytes)
+
     def sync(self) -> None:
         """What was appended before this call survives a loss of power when it returns. Where the directory was removed
         meanwhile, all rows that it had are written again.
@@ -248,7 +252,7 @@ def _leaves(block: Block) -> list[Any]:
     if not block.count:
         return []
     found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME)]
-    for _, leaf in trees.leaves(block.rows):
+    for leaf in trees.arrays(block.rows):
         if leaf.nbytes:
             # Dates and structures are no buffers of their own.
             whole = np.ascontiguousarray(leaf)

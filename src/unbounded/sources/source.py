@@ -12,6 +12,7 @@ from unbounded.core.runtime import Runtime
 from unbounded.core.turn import Turn
 from unbounded.sources.as_block import AsBlock
 from unbounded.sources.inline import Inline
+from unbounded.sources.log_options import LogOptions
 from unbounded.sources.logged import Logged
 from unbounded.sources.reader import JSON, Source
 from unbounded.sources.replayed import Replayed
@@ -25,11 +26,11 @@ class SourcePart:
 
     Args:
         source: what keeps the public protocol.
-        log: whether its rows go through the row log though it can seek.
+        log: a description of its row log, which it has then though it can seek; None for what is usual.
     """
 
     source: Source
-    log: bool = False
+    log: LogOptions | None = None
 
     @property
     def word(self) -> str:
@@ -49,7 +50,7 @@ class SourcePart:
     @property
     def is_logged(self) -> bool:
         """Whether rows are kept in the row log, from the oldest that a checkpoint needs."""
-        return self.log or not self.source.replayable
+        return self.log is not None or not self.source.replayable
 
     @property
     def guarantee(self) -> Guarantee:
@@ -118,10 +119,10 @@ class SourcePart:
 
     def open(self, context: Context) -> SourceNode:
         """Put it to work."""
-        if getattr(self.source, "any_thread", False) and not self.log:
+        if getattr(self.source, "any_thread", False) and self.log is None:
             return Inline(self.source, context)
         if self.is_logged:
-            return Logged(self.source, context, AsBlock(self.name, context.runtime))
+            return Logged(self.source, context, AsBlock(self.name, context.runtime), self.log or LogOptions())
         return Replayed(self.source, context, self.name)
 
 

@@ -1,0 +1,497 @@
+"""The logs of a run: begun with it, moved with it, and never mixed with another's."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import unbounded as ub
+from doors import all_changes
+from helpers import train, train_all, wait_until
+from test_record_log import Disk, full, never
+from unbounded.core.block import Offset
+from unbounded.sources.memory_log import MemoryLog
+from unbounded.sources.row_log import RowLog
+from unbounded.store.origin import SourceOrigin, read_origin, set_aside, write_origin
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+class Meter:
+    """A function that gives each number once, whatever the process, and waits after `stop` of them."""
+
+    def __init__(self, first: int = 0) -> None:
+        self.numbers = itertools.count(first)
+
+    def stream(self, size: int = 3, batch: int = 4, **given: Any) -> ub.Stream:
+        """Its stream: one that can't go back."""
+        numbers = self.numbers
+
+        def meter() -> Iterator[Any]:
+            while True:
+                yield np.array([next(numbers) for _ in range(size)])
+
+        return ub.from_generator(meter, **given).batch(batch)
+
+
+def log_of(feed: ub.Feed) -> Any:
+    """The log of the feed's only source."""
+    return feed.opened.sources[0].log
+
+
+def counted(batches: list[list[int]]) -> list[int]:
+    """The rows of all batches."""
+    return [row for batch in batches for row in batch]
+
+
+def left_alone(feed: ub.Feed) -> None:
+    """What a kill leaves: nothing is saved."""
+    feed.close()
+
+
+# ---- the beginning of a run ----
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_again_with_the_first_row_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        assert feed.load(tmp_path) is None
+        assert counted(train(feed, 5)) == [*range(20)]
+    assert not caplog.records
+    for _ in range(2):
+        caplog.clear()
+        with ub.Feed(meter.stream()) as feed:
+            assert feed.load(tmp_path) is None
+            # Nothing that was read is lost, and nothing is read twice.
+            assert counted(train(feed, 3000)) == [*range(12_000)]
+        (said,) = [r.getMessage() for r in caplog.records]
+        assert "ended before its first checkpoint. It begins again with the first row of meter()" in said
+
+
+def test_a_source_that_can_seek_begins_again_where_it_was_first_opened(tmp_path: Path) -> None:
+    class Latest:
+        """Begins with the newest row."""
+
+        replayable = True
+        newest = 100
+
+        def identity(self) -> Any:
+            return "latest"
+
+        def open(self) -> Any:
+            return LatestReader(self.newest)
+
+    class LatestReader:
+        def __init__(self, at: int) -> None:
+            self.at = at
+
+        def position(self) -> int:
+            return self.at
+
+        def seek(self, position: int) -> None:
+            self.at = position
+
+        def read(self, timeout: float) -> Any:
+            self.at += 2
+            return np.arange(self.at - 2, self.at)
+
+        def close(self) -> None:
+            pass
+
+    for newest in (100, 500):
+        Latest.newest = newest
+        with ub.Feed(ub.from_source(Latest()).batch(2)) as feed:
+            feed.load(tmp_path)
+            assert train(feed, 2) == [[100, 101], [102, 103]]
+
+
+def test_rows_that_were_read_before_the_directory_was_known_are_spilled_into_it(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        assert counted(train(feed, 3)) == [*range(12)]
+        assert isinstance(log_of(feed), MemoryLog)
+        feed.save(tmp_path)
+        assert isinstance(log_of(feed), RowLog)
+        assert counted(train(feed, 2)) == [*range(12, 20)]
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        assert counted(train(feed, 2000)) == [*range(12, 8012)]
+
+
+def test_a_disk_that_is_full_when_rows_are_spilled_leaves_nothing_behind_and_the_run_at_work(tmp_path: Path) -> None:
+    meter = Meter()
+    disk = Disk()
+    with ub.Feed(meter.stream(), runtime=disk) as feed:
+        train(feed, 3)
+        for allowed in (0, 1, 2, 30):
+            left = itertools.count(-allowed)
+
+            def fails(function: Any, *args: Any, left: Any = left) -> None:
+                if function is os.write and next(left) >= 0:
+                    full(5)(function, *args)
+
+            disk.fails = fails
+            with pytest.raises(ub.CheckpointError, match=r"can't be opened: No space left.*Make room there"):
+                feed.save(tmp_path)
+            disk.fails = None
+            assert isinstance(log_of(feed), MemoryLog)
+            assert not (tmp_path / "log" / "feed" / "meter").exists()
+            assert not [*tmp_path.glob("log/feed/**/*.log")]
+        feed.save(tmp_path)
+        assert counted(train(feed, 2)) == [*range(12, 20)]
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        assert counted(train(feed, 500)) == [*range(12, 2012)]
+
+
+# ---- whose log it is ----
+
+
+def test_the_log_of_another_source_is_set_aside_under_a_free_name_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ub.Feed(Meter().stream()) as feed:
+        feed.load(tmp_path)
+        train(feed, 2)
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "log").rglob("*.log")}
+
+    def other() -> Iterator[Any]:
+        while True:
+            yield np.arange(7)
+
+    for number in (1, 2):
+        caplog.clear()
+        with ub.Feed(ub.from_generator(other, passes=number).batch(7)) as feed:
+            feed.load(tmp_path)
+            assert train(feed, 2) == [[*range(7)]] * 2
+        (said,) = [r.getMessage() for r in caplog.records]
+        assert f".old-{number}" in said
+        assert "another source's. It was set aside" in said
+    aside = [p for p in (tmp_path / "log" / "feed").iterdir() if p.name.endswith(".old-1")]
+    assert len(aside) == 1
+    assert {p.name: p.read_bytes() for p in aside[0].glob("*.log")} == kept
+
+
+def test_a_run_that_was_copied_goes_on_there_and_both_by_themselves(tmp_path: Path) -> None:
+    meter, other = Meter(), Meter(1000)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "a")
+        train(feed, 3)
+        feed.save(tmp_path / "a")
+        train(feed, 2)
+    had = int(next(meter.numbers))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for name, source in (("b", other), ("a", meter)):
+        with ub.Feed(source.stream()) as feed:
+            feed.load(tmp_path / name)
+            found = counted(train(feed, 2000))
+            expected = [*range(12, had)]
+            assert found[: len(expected)] == expected
+            assert found[len(expected)] == (1000 if name == "b" else had + 1)
+
+
+def test_checkpoints_are_not_gone_on_with_beside_the_log_of_another_run(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with ub.Feed(Meter().stream()) as feed:
+            feed.load(tmp_path / name)
+            train(feed, 3)
+            feed.save(tmp_path / name)
+            train(feed, 1000)
+    shutil.rmtree(tmp_path / "a" / "log")
+    shutil.copytree(tmp_path / "b" / "log", tmp_path / "a" / "log")
+    with ub.Feed(Meter().stream()) as feed, pytest.raises(ub.DataLoss, match="is another run's"):
+        feed.load(tmp_path / "a")
+
+
+def test_a_log_that_ends_before_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        train(feed, 100)
+        feed.save(tmp_path)
+    (file,) = tmp_path.rglob("*.log")
+    file.write_bytes(file.read_bytes()[:2000])
+    with ub.Feed(meter.stream()) as feed, pytest.raises(ub.DataLoss, match=r"rows 0 to \d+.*Put the run"):
+        feed.load(tmp_path)
+    shutil.rmtree(tmp_path / "log")
+    with ub.Feed(meter.stream()) as feed, pytest.raises(ub.DataLoss, match="rows 0 to 0"):
+        feed.load(tmp_path)
+
+
+def test_an_older_checkpoint_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        for _ in range(4):
+            train(feed, 5)
+            feed.save(tmp_path, keep=3)
+    newest = max(p for p in tmp_path.iterdir() if (p / "manifest.json").exists())
+    shutil.rmtree(newest)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        assert feed.steps == 15
+        assert counted(train(feed, 2000)) == [*range(60, 8060)]
+
+
+def test_rows_travel_into_a_second_directory_and_a_run_goes_on_there(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "first")
+        train(feed, 3)
+        feed.save(tmp_path / "first")
+        train(feed, 2)
+        held = log_of(feed).stop.rows
+        feed.save(tmp_path / "second")
+        assert Path(log_of(feed).where).is_relative_to(tmp_path / "first")
+    shutil.rmtree(tmp_path / "first")
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "second")
+        found = counted(train(feed, 5000))
+        old = next(i for i, (a, b) in enumerate(itertools.pairwise(found)) if b != a + 1) + 1
+        assert found[:old] == [*range(20, 20 + old)]
+        assert 20 + old >= held
+        feed.save(tmp_path / "second")
+        assert Path(log_of(feed).where).is_relative_to(tmp_path / "second")
+        after = counted(train(feed, 1))[0]
+        assert after == found[-1] + 1
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "second")
+        assert counted(train(feed, 3))[0] == after
+
+
+def test_a_state_has_the_rows_wherever_they_lie(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        train(feed, 2)
+        feed.hold()
+        in_memory = json.loads(json.dumps(feed.state_dict()))
+        feed.save(tmp_path)
+        wait_until(lambda: log_of(feed).stop.rows > 1000)
+        on_disk = json.loads(json.dumps(feed.state_dict()))
+        held = log_of(feed).stop.rows
+    for state in (in_memory, on_disk):
+        with ub.Feed(Meter(10**6).stream()) as feed:
+            feed.load_state_dict(state)
+            found = counted(train(feed, held))
+            old = [row for row in found if row < 10**6]
+            assert old == [*range(8, 8 + len(old))]
+            assert len(old) >= 900 or state is in_memory
+            assert found[len(old)] == 10**6
+
+
+# ---- a disk that refuses ----
+
+
+def test_on_a_full_disk_what_is_logged_is_handed_on_then_it_raises_and_asking_again_goes_on(tmp_path: Path) -> None:
+    meter = Meter()
+    disk = Disk()
+    seen: list[int] = []
+    with ub.Feed(meter.stream(), runtime=disk) as feed:
+        feed.load(tmp_path)
+        seen += counted(train(feed, 2))
+        disk.fails = full(3)
+        for _ in range(3):
+            with pytest.raises(ub.StreamError, match=r"can't be written to the row log .*No space left"):
+                train_all(feed, seen)
+        assert len(seen) > 100
+        disk.fails = None
+        seen += counted(train(feed, 2000))
+        assert seen == [*range(len(seen))]
+        feed.save(tmp_path)
+        seen += counted(train(feed, 3))
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        del seen[-12:]
+        seen += counted(train(feed, 3000))
+    assert seen == [*range(len(seen))]
+
+
+def test_a_checkpoint_that_can_not_be_synced_is_no_checkpoint_and_the_next_one_is(tmp_path: Path) -> None:
+    meter = Meter()
+    disk = Disk()
+    with ub.Feed(meter.stream(), runtime=disk) as feed:
+        feed.load(tmp_path)
+        train(feed, 2)
+        disk.fails = never(os.fsync)
+        with pytest.raises((ub.CheckpointError, OSError)):
+            feed.save(tmp_path)
+        disk.fails = None
+        train(feed, 2)
+        feed.save(tmp_path)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        assert counted(train(feed, 2000)) == [*range(16, 8016)]
+
+
+def test_a_checkpoint_is_written_in_another_thread_while_rows_come(tmp_path: Path) -> None:
+    meter = Meter()
+    seen: list[int] = []
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        for _ in range(10):
+            seen += counted(train(feed, 300))
+            pending = feed.save(tmp_path, wait=False, keep=2)
+            seen += counted(train(feed, 100))
+            pending.wait()
+        at = feed.steps - 100
+        log = log_of(feed)
+        assert log.start <= Offset(4 * at) <= log.synced
+    assert seen == [*range(len(seen))]
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        assert feed.steps == at
+        assert counted(train(feed, 3000)) == [*range(4 * at, 4 * at + 12_000)]
+
+
+def test_the_older_of_two_feeds_of_one_run_gives_way_in_a_sentence(tmp_path: Path) -> None:
+    meter = Meter()
+    older = ub.Feed(meter.stream())
+    older.load(tmp_path)
+    train(older, 2)
+    older.save(tmp_path)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        with pytest.raises(ub.StreamError, match="another feed of this process goes on with it"):
+            train(older, 100_000)
+        assert counted(train(feed, 2))[:8] == [*range(8, 16)]
+        older.close()
+        feed.save(tmp_path)
+
+
+# ---- a bound ----
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_reading_waits_where_the_log_is_full_until_rows_are_let_go(
+    directory: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Meter().stream(size=5000, batch=1000, log=ub.LogOptions(max_bytes=500_000))
+
+    def said() -> int:
+        return sum("500,000 bytes that max_bytes allows" in r.getMessage() for r in caplog.records)
+
+    seen: list[int] = []
+    with ub.Feed(stream) as feed:
+        if directory:
+            feed.load(tmp_path)
+        assert feed.available()
+        wait_until(lambda: said() == 1)
+        for _ in range(20):
+            seen += counted(train(feed, 10))
+            if directory:
+                feed.save(tmp_path, keep=1)
+                assert sum(p.stat().st_size for p in tmp_path.rglob("*.log")) <= 500_000
+        assert seen == [*range(200_000)]
+    assert said() == 1
+
+
+def test_a_bound_is_a_positive_number() -> None:
+    with pytest.raises(ValueError, match=r"LogOptions\(max_bytes=n\)"):
+        ub.LogOptions(max_bytes=0)
+
+
+def test_a_source_that_could_go_back_is_put_behind_a_log(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def numbers(start: int = 0) -> Iterator[Any]:
+        calls.append(start)
+        for i in itertools.count(start, 4):
+            yield np.arange(i, i + 4)
+
+    stream = ub.from_generator(numbers, log=ub.LogOptions()).batch(4)
+    with ub.Feed(stream) as feed:
+        feed.load(tmp_path)
+        train(feed, 3)
+        feed.save(tmp_path)
+        held = log_of(feed).stop.rows
+    with ub.Feed(stream) as feed:
+        feed.load(tmp_path)
+        assert counted(train(feed, 3000)) == [*range(12, 12_012)]
+    assert calls[0] == 0
+    assert calls[1] >= held  # only what was never read
+
+
+# ---- origin.json ----
+
+
+def test_origins_are_all_there_or_none_of_them(tmp_path: Path) -> None:
+    disk = Disk()
+    first = {"a": SourceOrigin({"topic": "é"}, {"p": [1, 2]}), "b": SourceOrigin(None, None, "00ff")}
+    write_origin(tmp_path, first, disk)
+    assert read_origin(tmp_path, disk) == first
+    second = {"a": SourceOrigin("other")}
+    for number in itertools.count():
+        calls = itertools.count()
+
+        def fails(function: Any, *args: Any, number: int = number, calls: Any = calls) -> None:
+            if next(calls) == number:
+                raise OSError(errno.EIO, "Input/output error")
+
+        disk.fails = fails
+        try:
+            write_origin(tmp_path, second, disk)
+        except OSError:
+            disk.fails = None
+            assert read_origin(tmp_path, disk) in (first, second)
+            assert [p.name for p in tmp_path.iterdir()] == ["origin.json"]
+        else:
+            break
+    assert number > 3
+    assert read_origin(tmp_path, disk) == second
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "sources": {"a": {"x": 1}}}', '{"format": "x"}', "\0\0"]
+)
+def test_origins_that_are_damaged_are_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "origin.json").write_text(text)
+    with pytest.raises(ub.CheckpointError, match=r"origin\.json is damaged"):
+        read_origin(tmp_path, Disk())
+
+
+def test_origins_of_a_newer_version_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "origin.json").write_text('{"format": 2, "sources": {}}')
+    with pytest.raises(ub.CheckpointError, match="has format 2, and this version of unbounded reads up to 1"):
+        read_origin(tmp_path, Disk())
+
+
+def test_there_are_no_origins_where_nothing_was_written(tmp_path: Path) -> None:
+    assert read_origin(tmp_path / "none", Disk()) is None
+
+
+def test_what_is_set_aside_gets_the_first_name_that_is_free(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / "log").mkdir()
+        (tmp_path / "log" / f"{number}").touch()
+        assert set_aside(tmp_path / "log", Disk()) == tmp_path / f"log.old-{number}"
+        assert (tmp_path / f"log.old-{number}" / f"{number}").exists()
+
+
+def test_the_origin_is_on_the_disk_before_the_first_row_is_handed_on(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        (origin,) = (read_origin(tmp_path / "log" / "feed", Disk()) or {}).values()
+        assert origin.log == log_of(feed).id
+        assert log_of(feed).stop == Offset(0)
+
+
+def test_a_directory_that_can_not_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    def read_only(function: Any, *args: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with ub.Feed(Meter().stream()) as feed:
+        with all_changes(read_only), pytest.raises(ub.CheckpointError, match="Read-only file system"):
+            feed.load(tmp_path / "new")
+        assert counted(train(feed, 2)) == [*range(8)]
