@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from test_record_log import QUICK, Disk, full, never
@@ -376,6 +376,10 @@ class Model:
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
+# Files that could not be removed: before a hole, of an older generation, and with the newest record of all.
+@example(seed=807150909)
+@example(seed=1115)
+@example(seed=1040)
 def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     rng = random.Random(seed)
     path = tmp_path_factory.mktemp("log")

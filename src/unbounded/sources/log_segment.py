@@ -17,13 +17,16 @@ from typing import Any, NamedTuple
 
 from unbounded.core.block import Offset
 from unbounded.core.files import Files
+from unbounded.sources.log_checksum import checksum
 
 _MAGIC = b"UBLOG1\0\0"
 # Magic, the log's id, the first record's number, the number up to which the log was on the disk, row and boundaries of
 # the first record, the checksum before it; and the head's own.
 _HEAD = struct.Struct("<8s16sQQQIII")
-# Checksum; bytes that follow this head, number, row and boundaries, rows in it, boundaries after them, bytes of meta.
-_RECORD = struct.Struct("<IIQQIIII")
+# Checksum; bytes that follow this head, number, row and boundaries, rows in it, boundaries after them, bytes of meta,
+# and how many parts have a checksum of their own. It is followed by their sizes, the meta, and the data.
+_RECORD = struct.Struct("<IIQQIIIII")
+_PART = struct.Struct("<Q")
 _INDEX = 1 << 16  # bytes between two entries of a segment's index
 _PIECE = 1 << 18  # bytes that are read at once
 _MOST_PARTS = 64  # that are written in one call
@@ -100,8 +103,8 @@ class LogSegment:
         try:
             head = files.pread(fd, _HEAD.size, 0)
             if len(head) == _HEAD.size:
-                magic, log, number, synced, row, boundaries, crc, checksum = _HEAD.unpack(head)
-                if magic == _MAGIC and checksum == zlib.crc32(head[:-4]):
+                magic, log, number, synced, row, boundaries, crc, own = _HEAD.unpack(head)
+                if magic == _MAGIC and own == zlib.crc32(head[:-4]):
                     begin = RecordEdge(Offset(row, boundaries), _HEAD.size, crc, number)
                     return cls(path, log.hex(), begin, synced, fd, files.size(fd), [begin])
         except BaseException:
@@ -122,20 +125,24 @@ class LogSegment:
             at = byte - begin
             if len(buffer) - at < head.size:
                 return
-            checksum, length, n, row, boundaries, rows, seams, meta = head.unpack_from(buffer, at)
-            if n != number or length > size - byte - head.size or meta > length:
+            crc_there, length, n, row, boundaries, rows, seams, meta, parts = head.unpack_from(buffer, at)
+            sizes = parts * _PART.size
+            if n != number or length > size - byte - head.size or sizes + meta > length:
                 return
             if at + head.size + length > len(buffer):
                 buffer, begin, at = files.pread(fd, max(_PIECE, head.size + length), byte), byte, 0
                 if len(buffer) < head.size + length:
                     return
             whole = memoryview(buffer)[at : at + head.size + length]
-            if zlib.crc32(whole[4:], crc) != checksum:
+            body = whole[head.size + sizes :]
+            if (
+                _checksum(whole[4:], head.size - 4 + sizes + meta, whole[head.size : head.size + sizes], crc)
+                != crc_there
+            ):
                 return
-            body = whole[head.size :]
             first = Offset(row, boundaries)
             end = Offset(row + rows, seams + (0 if rows else boundaries))
-            byte, crc, number = byte + head.size + length, checksum, number + 1
+            byte, crc, number = byte + head.size + length, crc_there, number + 1
             after = RecordEdge(end, byte, crc, number)
             self.note(after)
             yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], whole), after
@@ -153,16 +160,32 @@ def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence
     at, byte, crc, number = tail
     views = [memoryview(part).cast("B") for part in parts]
     length = len(meta) + sum(map(len, views))
-    head = _RECORD.pack(0, length, number, at.rows, at.boundaries, rows, seams, len(meta))[4:] + meta
-    if length < _SMALL:
+    sizes = b""
+    if length >= _SMALL:
+        sizes = b"".join(_PART.pack(len(view)) for view in views)
+        length += len(sizes)
+    of = len(sizes) // _PART.size
+    head = _RECORD.pack(0, length, number, at.rows, at.boundaries, rows, seams, len(meta), of)[4:] + sizes + meta
+    if not sizes:
         head = b"".join((head, *views))
         views = []
     crc = zlib.crc32(head, crc)
     for view in views:
-        crc = zlib.crc32(view, crc)
+        crc = checksum(view, crc)
     end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
     after = RecordEdge(end, byte + _RECORD.size + length, crc, number + 1)
     return [crc.to_bytes(4, "little") + head, *views], after
+
+
+def _checksum(record: memoryview, at: int, sizes: memoryview, crc: int) -> int:
+    """The checksum of a record that was read, whose data begins at a byte; chained to the one before."""
+    if not sizes:
+        return zlib.crc32(record, crc)
+    crc = zlib.crc32(record[:at], crc)
+    for (size,) in _PART.iter_unpack(sizes):
+        crc = checksum(record[at : at + size], crc)
+        at += size
+    return zlib.crc32(record[at:], crc)
 
 
 def write(files: Files, fd: int, parts: list[Any]) -> None:

@@ -86,6 +86,7 @@ class RecordLog:
         self._synced = _BEFORE
         self._unsynced: list[LogSegment] = []  # before the last one
         self._gone: list[LogSegment] = []  # of these, removed: they are closed when no sync can be at work on them
+        self._stale: list[Path] = []  # files whose records have been written again
         self._new_names = False  # the directory is to be synced
         self._refused = False  # by the disk, which was to sync: what is not synced must be written again
         self._torn = False  # the last segment ends with bytes that could not be cut off
@@ -445,9 +446,15 @@ class RecordLog:
         replaced = [each for each in self._segments if each.begin.number >= synced.number]
         self._replace(segment, replaced, tail, generation)
         self._files.sync_directory(self.directory)
-        for each in replaced:
-            self._files.remove(each.path)
         self._synced, self._refused, self._new_names = self._tail, False, False
+        self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        """Remove the files that others have taken the place of: before those go, or the next process reads these."""
+        for path in list(self._stale):
+            self._files.remove(path)
+            with suppress(ValueError):  # a sync and a release may be at it at once
+                self._stale.remove(path)
 
     def _since(self, synced: RecordEdge) -> Iterator[Record]:
         i = bisect_right(self._segments, synced.number, key=lambda each: each.begin.number) - 1
@@ -458,6 +465,7 @@ class RecordLog:
     @locked
     def _replace(self, segment: LogSegment, replaced: Sequence[LogSegment], tail: RecordEdge, generation: int) -> None:
         self._gone += replaced
+        self._stale += [each.path for each in replaced]
         self._segments = [*(each for each in self._segments if each not in replaced), segment]
         self._unsynced = []
         self._tail = tail._replace(byte=segment.size)
@@ -466,20 +474,29 @@ class RecordLog:
 
     def release(self, at: Offset) -> None:
         """Nothing before `at` will be read again: whole segments go."""
-        # With the lock, since a sync that writes again walks over all segments.
-        with self.reading: gone = self._released(at)  # fmt: skip  # noqa: E701 - see `locked`
-        for segment in gone:
+        self._remove_stale()
+        while (segment := self._released(at)) is not None:
+            # The oldest first, and none after one that can't be removed: the next process finds files that follow each
+            # other, or takes what comes after a hole for lost.
             self._files.remove(segment.path)
+            # With the lock, since a sync that writes again walks over all segments.
+            with self.reading: self._forget(segment)  # fmt: skip  # noqa: E701 - see `locked`
         self._close_gone()
 
     @locked
-    def _released(self, at: Offset) -> list[LogSegment]:
+    def _released(self, at: Offset) -> LogSegment | None:
+        """The oldest segment, where it lies before `at` and the newest record is in another: that says what came
+        before."""
         self._let_go = max(self._let_go, at)
-        gone = []
-        while len(self._segments) > 1 and self._segments[1].begin.at <= at:
-            gone.append(self._segments.pop(0))
-        self._gone += gone
-        return gone
+        if len(self._segments) < 2:
+            return None
+        oldest, following = self._segments[:2]
+        return oldest if following.begin.at <= at and following.begin.number < self._tail.number else None
+
+    @locked
+    def _forget(self, segment: LogSegment) -> None:
+        if self._segments[0] is segment:  # no sync has written it again meanwhile
+            self._gone.append(self._segments.pop(0))
 
     def _close_gone(self) -> None:
         with self.reading:
