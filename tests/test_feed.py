@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,10 @@ def test_a_closed_feed_says_so() -> None:
 def test_a_finished_run_warns_and_names_what_would_go_on() -> None:
     with ub.Feed(table(100).batch(4), epoch=ub.Epoch(steps=3)) as feed:
         assert [run.number for run in feed.epochs(2) if list(run)] == [0, 1]
-        with pytest.warns(RunFinished, match=r"trained 2 epochs already, and 2 were asked for.*epochs=4 would go on"):
+        said = r"trained 2 epochs already, and 2 were asked for.*feed\.epochs\(4\) would go on"
+        with pytest.warns(RunFinished, match=said) as caught:
             assert list(feed.epochs(2)) == []
+        assert caught[0].filename == __file__
         assert [run.number for run in feed.epochs(4) if list(run)] == [2, 3]
 
 
@@ -604,3 +607,24 @@ def test_two_feeds_of_one_live_function_are_noticed(caplog: pytest.LogCaptureFix
     del two
     steps.end()
     others.end()
+
+
+def test_a_load_in_the_middle_of_a_run_says_from_where_it_moved_the_feed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ub.Feed(table(100).batch(4), epoch=ub.Epoch(steps=5)) as feed:
+        assert feed.load(tmp_path) is None
+        list(feed)
+        feed.save(tmp_path)
+        feed.load(tmp_path)
+        assert not caplog.messages
+        list(feed)
+        feed.load(tmp_path)
+        assert feed.steps == 5
+    (said,) = caplog.messages
+    assert "had trained 10 batches, and stands after 5 now" in said
+
+
+def test_replay_names_all_of_its_arguments_where_it_is_called_wrongly() -> None:
+    with pytest.raises(TypeError, match=r"start_after=0\) was called with other arguments"):
+        table(10).replay(5, after=3)  # type: ignore[call-arg]

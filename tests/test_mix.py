@@ -152,13 +152,13 @@ def test_a_mix_ends_with_the_first_of_its_inputs_or_goes_on_to_the_last() -> Non
     assert 80 < (of == 1).sum() < 125
     of = np.concatenate([b["of"] for b in first(ends("all"), 10**6)])
     assert np.bincount(of).tolist() == [100, 5000]
-    assert ends("all")._declared_rows() == 5100
+    assert ends("all").declared_rows() == 5100
 
 
 def test_a_declared_end_is_known_beforehand() -> None:
     stream = ub.mix([tagged(0, passes=3), tagged(1)], weights=[1, 2]).batch(7)
     with ub.Feed(stream) as feed:
-        assert len(list(feed.batches())) == -(-stream._declared_rows() // 7) == feed.length
+        assert len(list(feed.batches())) == -(-stream.declared_rows() // 7) == feed.length
     assert stream.has_end
     assert not ub.mix([tagged(0, passes=3), tagged(1)], ends="all").has_end
 

@@ -207,3 +207,11 @@ def test_accelerate_saves_and_loads_the_feeds_position(at: int, tmp_path: Path) 
         helper.load_state(tmp_path)
         assert first_ids(loader) == list(range(70 + 10 * at, 120, 10))
         assert first_ids(loader) == [120, 130, 140, 150, 160, 170]
+
+
+def test_a_loader_that_would_put_batches_into_batches_is_told_what_to_write() -> None:
+    with (
+        ub.Feed(ub.from_arrays(np.arange(8)).batch(4), epoch=ub.Epoch(steps=2)) as feed,
+        pytest.raises(TypeError, match=r"DataLoader\(feed, batch_size=None\)"),
+    ):
+        next(iter(DataLoader(feed)))

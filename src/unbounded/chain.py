@@ -49,6 +49,16 @@ class Chain:
         return ".".join(map(words, self.parts))
 
     @property
+    def head(self) -> SourcePart | Combined:
+        """What it begins with: a source, or streams that are put together."""
+        return self._head
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in order."""
+        return self._stages
+
+    @property
     def parts(self) -> tuple[SourcePart | Combined | Stage, ...]:
         """The source or the mix, and the stages in order."""
         return (self._head, *self._stages)
@@ -153,13 +163,13 @@ class Chain:
             rows.append(stage.rows_per_pass(rows[-1]))
         return rows
 
-    def _declared_rows(self, first: int = 0) -> int | None:
+    def declared_rows(self, first: int = 0) -> int | None:
         """How many rows come before a declared end, where that can be said."""
         head = self._head
         if isinstance(head, Combined):
             places = self._places(first)
             inputs = zip(self.branches.values(), places.branches, strict=True)
-            total = head.declared_rows([branch._declared_rows(place) for branch, place in inputs], places.head)
+            total = head.declared_rows([branch.declared_rows(place) for branch, place in inputs], places.head)
         else:
             passes, per_pass = head.passes, head.rows_per_pass()
             total = None if passes is None or per_pass is None else passes * per_pass
@@ -178,7 +188,7 @@ class Chain:
                     f".{words(stage)} gives nothing of a pass of {before:,} rows: no window spans the end of a pass. "
                     f"Use .windows({before}) or a shorter one."
                 )
-        if self._declared_rows() == 0:
+        if self.declared_rows() == 0:
             raise ValueError(f"{self!r} gives no row before its declared end. Declare a later one.")
 
     def refuse_without_batches(self, passes: int) -> None:

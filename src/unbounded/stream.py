@@ -228,7 +228,7 @@ class Stream(Lookup):
         """
         return self._then(Normalize(columns, by, expire))
 
-    @checked(".replay(capacity, reuse=4.0, half_life=None)")
+    @checked(".replay(capacity, reuse=4.0, half_life=None, seed=0, start_after=0)")
     def replay(
         self,
         capacity: int,
@@ -387,7 +387,7 @@ class Stream(Lookup):
             )
         stream = self._with((*self._stages, stage))
         if isinstance(stage, Batch):
-            rows = stream._declared_rows()
+            rows = stream.declared_rows()
             if rows is not None and stage.rows > rows:
                 raise ValueError(
                     f".batch({stage.rows:,}) is larger than the {rows:,} rows that come before the declared end. Use "

@@ -152,7 +152,7 @@ class _Shaken(Stream):
     """A stream with a shaker after each of its nodes."""
 
     def __init__(self, stream: Stream, seed: int, stall: float, fail: float, cut: bool = True) -> None:
-        super().__init__(stream._head, stream._stages)
+        super().__init__(stream.head, stream.stages)
         self._shaking = (seed, stall, fail, cut)
 
     def open(

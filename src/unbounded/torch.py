@@ -14,6 +14,19 @@ def register(feed: type) -> None:
         data.IterableDataset.register(feed)
 
 
+def refuse_collation() -> None:
+    """Raise TypeError where a DataLoader that was made without `batch_size=None` asks for an iterator: it would put
+    batches into batches. Called by the feed's `__iter__`, whose caller the DataLoader's fetcher is."""
+    if "torch.utils.data" not in sys.modules:
+        return
+    caller = sys._getframe(2)
+    if caller.f_globals.get("__name__") == "torch.utils.data._utils.fetch" and caller.f_locals.get("auto_collation"):
+        raise TypeError(
+            "DataLoader(feed) would put the feed's batches into batches of its own. Write "
+            "DataLoader(feed, batch_size=None): the stream's .batch(n) says how many rows a batch has."
+        )
+
+
 def refuse_worker() -> None:
     """Raise StreamError in a worker process of a DataLoader: each worker would train on the same batches."""
     data = sys.modules.get("torch.utils.data")

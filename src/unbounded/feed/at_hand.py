@@ -120,7 +120,8 @@ class AtHand:
             if epoch.passes != int(epoch.passes):
                 raise ValueError(f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes.")
 
-    def _usable(self) -> None:
+    def check_usable(self) -> None:
+        """Raise StreamError for a feed that is closed."""
         if self._closed:
             raise StreamError(
                 "The feed is closed. Make a new one: ub.Feed(stream, …), and load the checkpoint to go on."
@@ -222,7 +223,7 @@ class AtHand:
     def available(self) -> bool:
         """Whether there is another batch; waits until that is known. False after a declared end, and where
         the feed is to stop."""
-        self._usable()
+        self.check_usable()
         while self._handed >= self._tail.steps and not self._ended and not self._interrupted:
             self._pull()
         self.counters.pause()

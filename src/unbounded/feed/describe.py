@@ -40,13 +40,13 @@ class RunFinished(UserWarning):
 
 
 def finished(number: int, asked: int) -> None:
-    """Say that there is nothing left to train, and what would go on."""
+    """Say that there is nothing left to train, and what would go on; called by the generator of `Feed.epochs`."""
     epochs = "epoch" if number == 1 else "epochs"
     warnings.warn(
         f"The run has trained {number} {epochs} already, and {asked} were asked for: nothing is left to train. "
-        f"epochs={number + asked} would go on.",
+        f"feed.epochs({max(number, asked) + asked}) would go on.",
         RunFinished,
-        stacklevel=4,
+        stacklevel=3,  # the line that iterates: this function, the generator, and who asks it
     )
 
 

@@ -6,6 +6,7 @@ What of a feed goes into a checkpoint is in `snapshot.py`; how a checkpoint is w
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from unbounded.store.writer import Pending
 if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
 
+_log = logging.getLogger("unbounded")
+
 
 class Directories:
     """The directories that a feed is saved to and loaded from; all that is written to them is of one run."""
@@ -33,9 +36,9 @@ class Directories:
     @classmethod
     def of(cls, feed: Feed) -> Directories:
         """Those of a feed."""
-        if feed._directories is None:
-            feed._directories = cls(feed)
-        directories: Directories = feed._directories
+        if feed.directories is None:
+            feed.directories = cls(feed)
+        directories: Directories = feed.directories
         return directories
 
     def open(
@@ -102,8 +105,9 @@ def save(
 
 def load_newest(feed: Feed, directory: Any, *, accept_changes: bool, local: Any) -> Tree:
     """See `Feed.load`."""
-    feed._usable()
+    feed.check_usable()
     feed.writer.finish()
+    before = feed.steps
     directories = Directories.of(feed)
     keeper, store = directories.open(directory, local=local)
     saved = store.fetch_newest()
@@ -119,4 +123,11 @@ def load_newest(feed: Feed, directory: Any, *, accept_changes: bool, local: Any)
     state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
     keeper.load(saved.info["feed"], saved, store, accept_changes=accept_changes)
     directories.loaded(saved)
+    if before and feed.steps != before:
+        _log.warning(
+            "feed.load(%r): the feed had trained %s batches, and stands after %s now, as the checkpoint does.",
+            os.fspath(directory),
+            f"{before:,}",
+            f"{feed.steps:,}",
+        )
     return state

@@ -124,7 +124,7 @@ class Feed(Loops):
                 ".batch(n) makes batches of one size.",
                 stream,
             )
-        self._directories: Any = None  # where it is saved and loaded, once it is: `directories.Directories`
+        self.directories: Any = None  # where it is saved and loaded, once it is: `directories.Directories`
         self.writer = Writer(runtime)
         """Writes its checkpoints, one at a time."""
         # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
@@ -172,7 +172,7 @@ class Feed(Loops):
             pages: is filled with the pages of keyed stages, by their ids, and the state refers to them; None leaves
                 them in it.
         """
-        self._usable()
+        self.check_usable()
         self._count_bad()
         cursor = self._cursor()
         if pages is not None:
@@ -205,7 +205,7 @@ class Feed(Loops):
         Raises:
             ValueError: for a newer format, or the state of another stream.
         """
-        self._usable()
+        self.check_usable()
         describe.check_whole(state)
         self.restore_state(state, from_plain(state.get("rows", {})), accept_changes=accept_changes)
 
@@ -238,7 +238,7 @@ class Feed(Loops):
         """
         from unbounded.feed import snapshot
 
-        self._usable()
+        self.check_usable()
         # Up to where on_nan="raise" had come each row was finite: leaving out others changes none of them.
         stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
@@ -248,14 +248,14 @@ class Feed(Loops):
         try:
             self._top.recall(from_plain(state["arrivals"]))
             snapshot.put_rows(self, rows)
-            self._go(state, cursor)
+            self.go_to(state, cursor)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"The state's position does not fit {self.stream!r}: it is of a stream with other stages or another "
                 "kind of source. Begin a new run, in another directory."
             ) from error
 
-    def _go(self, state: Mapping[str, Any], cursor: Cursor) -> None:
+    def go_to(self, state: Mapping[str, Any], cursor: Cursor) -> None:
         """Go to a position of this very feed, whose source still has, or can read again, what follows."""
         self._begin()
         for rows in self._opened.new_rows:
@@ -349,8 +349,8 @@ class Feed(Loops):
         self._top.close()
         if self._weights is not None:
             self._weights.close()
-        if self._directories is not None:
-            self._directories.close()
+        if self.directories is not None:
+            self.directories.close()
 
     def __enter__(self) -> Feed:
         return self

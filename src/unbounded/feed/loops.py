@@ -94,7 +94,7 @@ class Loops(OneByOne):
         return epochs
 
     def _take_trainer(self) -> None:
-        self._usable()
+        self.check_usable()
         trainer = self._trainer() if self._trainer is not None else None
         if trainer is not None and getgeneratorstate(trainer) in (GEN_RUNNING, GEN_SUSPENDED):
             raise StreamError(
@@ -140,8 +140,9 @@ class Loops(OneByOne):
         theirs, `state_dict()` in the body of such a loop takes the batch at hand for trained, where the feed has a
         length; where it has none, trainers take a batch ahead, and only those before the batch at hand count.
         """
-        self._usable()
+        self.check_usable()
         torch.refuse_worker()
+        torch.refuse_collation()
         if self.epoch is None and not self.stream.has_end:
             raise ValueError(
                 "Iterating over a feed gives the batches of one epoch, and nothing says what that is. Give "
@@ -182,7 +183,7 @@ class Loops(OneByOne):
     @property
     def length(self) -> int | None:
         """How many batches the epoch at hand has in all; None where time or the data decides."""
-        declared = self.stream._declared_rows()
+        declared = self.stream.declared_rows()
         if self.stream.has_end and declared is None:
             return None
         return self.progress.length(self.stream.batch_size, declared)
@@ -197,7 +198,7 @@ class Loops(OneByOne):
         return self._hand_out(Loop())
 
     def _hand_out(self, loop: Loop) -> Iterator[Tree]:
-        self._usable()
+        self.check_usable()
         self._take_back()
         self._check_confirmed()
         sharing.reads(self)
@@ -217,7 +218,7 @@ class Loops(OneByOne):
                     self._handed = step = step + 1
                     yield batch
                     if self._handed != step or self._loop is not loop:
-                        self._usable()
+                        self.check_usable()
                         raise StreamError(
                             "The feed was moved while this loop was at work: another loop over it began, or it was "
                             "rewound, or a state was loaded. Begin a new loop."
@@ -259,7 +260,7 @@ class Loops(OneByOne):
     def _next_flight(self) -> InFlight | None:
         """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed
         is to stop."""
-        self._usable()
+        self.check_usable()
         while not self._interrupted and not self.epoch_over:
             if self._handed < self._tail.steps:
                 return self._flight_of(self._handed)
@@ -288,7 +289,7 @@ class Loops(OneByOne):
 
     def leave_epoch(self) -> None:
         """See `EpochRun.stop`, for a loop over `batches()` or over the feed itself."""
-        self._usable()
+        self.check_usable()
         if self._auto:
             self.trained()
         self.progress.leave()
@@ -299,7 +300,7 @@ class Loops(OneByOne):
     def trained(self, batches: int | None = None) -> None:
         """Say that batches are trained on: the oldest `batches` of those handed out and not confirmed; None
         says all of them."""
-        self._usable()
+        self.check_usable()
         out = self._handed - self._trained
         batches = out if batches is None else check.whole(batches, "trained(batches)")
         if not 0 <= batches <= out:

@@ -31,7 +31,7 @@ class OneByOne(AtHand):
         wanted = self._handed + batches
         if wanted <= self._fetched:
             return batches
-        self._usable()
+        self.check_usable()
         if wanted <= self._sure and not self._interrupted:
             self._fetched = wanted
             return batches

@@ -163,37 +163,48 @@ class Progress:
         # Never before one batch was handed out.
         return max(end, self.start.steps + 1)
 
-    def length(self, batch_rows: int | None, declared_rows: int | None) -> int | None:
+    def length(
+        self, batch_rows: int | None, declared_rows: int | None, *, now: Count | None = None, multiple: int = 1
+    ) -> int | None:
         """How many batches the epoch at hand has in all, where that can be said beforehand.
 
         Args:
             batch_rows: rows in a batch; None where blocks of any size are the batches.
             declared_rows: rows of the whole stream, up to its declared end; None where it has none.
+            now: how far it is trained, all of it acknowledged; None: it has just begun.
+            multiple: batches come in groups of so many, from `now` on: bounds by rows and passes are rounded up to
+                them.
         """
         epoch, start = self.epoch, self.start
-        steps: list[int] = []
+        now = start if now is None else now
+        done = now.steps - start.steps
+        if epoch is not None and epoch.seconds is not None:
+            return None
 
-        def by_rows(rows: int) -> int | None:
-            return None if batch_rows is None else max(1, math.ceil((rows - start.rows) / batch_rows))
-
-        found: list[int | None] = []
-        if epoch is not None:
-            if epoch.seconds is not None:
+        def by_rows(goal: int | Fraction, multiple: int = 1) -> int | None:
+            """Batches from `now` on."""
+            if batch_rows is None:
                 return None
+            return math.ceil(max(0, math.ceil((math.ceil(goal) - now.rows) / batch_rows)) / multiple) * multiple
+
+        found: list[int | None] = []  # batches from `now` on, by each bound
+        if epoch is not None:
             if epoch.steps is not None:
-                found.append(epoch.steps)
+                found.append(max(0, epoch.steps - done))
             if epoch.rows is not None:
-                found.append(by_rows(start.rows + epoch.rows))
+                found.append(by_rows(start.rows + epoch.rows, multiple))
             for name, goal in self.goals().items():
                 per_pass = None if name else self._rows_per_pass
-                found.append(None if per_pass is None else by_rows(math.ceil(goal * per_pass)))
+                found.append(None if per_pass is None else by_rows(goal * per_pass, multiple))
         if declared_rows is not None:
             found.append(by_rows(declared_rows))
+        left: list[int] = []
         for each in found:
             if each is None:
                 return None
-            steps.append(each)
-        return min(steps, default=None)
+            left.append(each)
+        # Never before one batch was trained.
+        return done + max(min(left), 0 if done else 1) if left else None
 
     def end(self, reached: Count) -> None:
         """It is over, where `reached` says: the next one begins there."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 from unbounded.feed.feed import Feed
 
 # Told to Keras where nobody knows how many steps there are: None would be replaced by the first epoch's number.
@@ -26,33 +23,8 @@ def epoch_steps(feed: Feed, multiple: int = 1) -> tuple[int, int | None]:
     Returns:
         The steps done, and those of the whole epoch; None for these where time or the data decides.
     """
-    epoch, start = feed.epoch, feed.progress.start
-    now = feed.count
-    done = now.steps - start.steps
-    size = feed.stream.batch_size
-    per_pass = feed.stream.rows_per_pass
-    if epoch is not None and (epoch.seconds is not None or (size is None and epoch.steps is None)):
+    now, declared = feed.count, feed.stream.declared_rows()
+    done = now.steps - feed.progress.start.steps
+    if feed.stream.has_end and declared is None:
         return done, None
-    left: list[int] = []  # steps from now on, by each bound that can be counted in advance
-
-    def by_rows(goal: int | Fraction) -> int:
-        return max(0, math.ceil((math.ceil(goal) - now.rows) / (size or 1)))
-
-    if epoch is not None and epoch.rows is not None:
-        left.append(by_rows(start.rows + epoch.rows))
-    if epoch is not None and epoch.passes is not None:
-        if per_pass is None:
-            return done, None
-        left += [by_rows(goal * per_pass) for goal in feed.progress.goals().values()]
-    rounded = [math.ceil(steps / multiple) * multiple for steps in left]
-    if epoch is not None and epoch.steps is not None:
-        rounded.append(max(0, epoch.steps - done))
-    if feed.stream.has_end:
-        rows = feed.stream._declared_rows()
-        if rows is None or size is None:
-            return done, None
-        rounded.append(by_rows(rows))
-    if not rounded:
-        return done, None
-    # Never before one batch was trained.
-    return done, done + max(min(rounded), 0 if done else 1)
+    return done, feed.progress.length(feed.stream.batch_size, declared, now=now, multiple=multiple)

@@ -123,4 +123,4 @@ class Rounds:
         """Go back to where the round began: it has not happened."""
         self._begun = False
         if self._state is not None and (self.feed.handed or self.feed.epoch_number):
-            self.feed._go(self._state, from_plain(self._state["position"]))
+            self.feed.go_to(self._state, from_plain(self._state["position"]))
