@@ -163,9 +163,9 @@ class Logged(ReaderThread):
 
     @locked
     def _await_release(self, releases: int) -> bool:
-        token = self._token
-        self._state.wait_for(lambda: self._releases != releases or self._token is not token)
-        return self._token is token
+        token = self._token  # None where the node was closed before this
+        self._state.wait_for(lambda: self._releases != releases or token is None or self._token is not token)
+        return token is not None and self._token is token
 
     @locked
     def _released(self) -> None:
@@ -178,8 +178,8 @@ class Logged(ReaderThread):
         token = self._token
         self._refusal = error
         self._state.notify_all()
-        self._state.wait_for(lambda: self._refusal is None or self._token is not token)
-        return self._token is token
+        self._state.wait_for(lambda: self._refusal is None or token is None or self._token is not token)
+        return token is not None and self._token is token
 
     def _after_read(self, reader: Reader, *, nothing: bool) -> None:
         logged = getattr(reader, "logged", None)
