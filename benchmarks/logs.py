@@ -9,7 +9,6 @@ import itertools
 import os
 import statistics
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter, process_time
@@ -21,6 +20,7 @@ import unbounded as ub
 from benchmarks._harness import Check, Report, Spread
 from unbounded.core.block import Block
 from unbounded.core.runtime import SYSTEM
+from unbounded.sources.log_checksum import checksum
 from unbounded.sources.row_log import RowLog
 
 
@@ -31,6 +31,7 @@ def report(*, quick: bool = False) -> Report:
         for size in (1 << 16, 1 << 20):
             found.checks.append(blocks(Path(folder), size, rounds=5 if quick else 15, total=1 << (26 if quick else 28)))
         found.checks.append(single(Path(folder), rows=40_000 if quick else 400_000, rounds=3 if quick else 7))
+        found.checks += held(Path(folder), rows=1_000_000 if quick else 10_000_000)
     return found
 
 
@@ -49,7 +50,7 @@ def blocks(folder: Path, size: int, *, rounds: int, total: int) -> Check:
         rates.append(total / taken["plain"] / 1e6)
     begin = process_time()
     for _ in range(16):
-        zlib.crc32(memory)
+        checksum(memory, 0)
     crc = size * 16 / (process_time() - begin) / 1e6
     note = f"{statistics.median(rates):,.0f} MB/s plain; the checksum alone {crc:,.0f} MB/s"
     return Check.of(f"the row log over a plain write, blocks of {size >> 10} KiB", Spread.of(ratios), 1.25, note=note)
@@ -91,3 +92,43 @@ def single(folder: Path, *, rows: int, rounds: int) -> Check:
             worked.append(rows / (process_time() - work))
     note = f"{statistics.median(worked):,.0f} a second of the processor's time"
     return Check("single rows a second through the row log", statistics.median(rates), 20_000, True, "", note=note)
+
+
+def held(folder: Path, *, rows: int) -> list[Check]:
+    """Single rows a second, and what memory grows by, with so many rows held on the disk."""
+    row = {"x": np.zeros(1, np.float32), "y": np.zeros(1)}
+    many = {name: np.repeat(value, 1000) for name, value in row.items()}
+
+    def sensor() -> Iterator[Any]:
+        yield from itertools.repeat(many, rows // 1000)
+        yield from itertools.repeat(row)
+
+    with ub.Feed(ub.from_generator(sensor).batch(250)) as feed:
+        feed.load(folder / "held")  # nothing is let go of before the first checkpoint
+        batches = feed.batches()
+        _go_on(batches, rows // 10 // 250)
+        before = _resident()
+        _go_on(batches, rows * 9 // 10 // 250)
+        grown = (_resident() - before) / 1e6
+        rates = []
+        for _ in range(9):
+            begin = perf_counter()
+            _go_on(batches, 100)
+            rates.append(25_000 / (perf_counter() - begin))
+        batches.close()
+    what = f"with {rows:,} rows held on the disk: "
+    return [
+        Check(what + "single rows a second", statistics.median(rates), 20_000, True, ""),
+        Check(what + "memory since a tenth of them", grown, 16, unit=" MB"),
+    ]
+
+
+def _go_on(batches: Iterator[Any], count: int) -> None:
+    for _ in itertools.islice(batches, count):
+        pass
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
