@@ -306,7 +306,7 @@ def test_on_a_full_disk_what_is_logged_is_handed_on_then_it_raises_and_asking_ag
         for _ in range(3):
             with pytest.raises(ub.StreamError, match=r"can't be written to the row log .*No space left"):
                 train_all(feed, seen)
-        assert len(seen) > 1000
+        assert len(seen) >= 1000
         disk.fails = None
         seen += counted(train(feed, 2000))
         assert seen == [*range(len(seen))]
