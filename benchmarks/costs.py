@@ -54,14 +54,14 @@ def counting(quick: bool) -> Report:
         Side("its nodes alone", timed(lambda n: deque(islice(items, n), maxlen=0))),
         fit.fitted(f"a step of fit on {keras.backend.backend()}", fit.ours(*rows), 1),
     ]
-    title = "What counting, marks and stats add to batches of 32, µs a batch"
+    title = "What counting, cursors and stats add to batches of 32, µs a batch"
     timings = measure(title, sides, rounds=7 if quick else 25, slice_seconds=0.05, warm=0.25)
     fed, alone, step = (timings.micros[side.name] for side in sides)
     shares = sorted((a - b) / c * 100 for a, b, c in zip(fed, alone, step, strict=True))
     low, middle, high = statistics.quantiles(shares, n=4, method="inclusive")
     added = statistics.median(a - b for a, b in zip(fed, alone, strict=True))
     note = f"{added:.2f} µs of {statistics.median(step):.0f} µs"
-    check = Check("counting, marks and stats: share of a fit", middle, 2.0, unit=" %", spread=(low, high), note=note)
+    check = Check("counting, cursors and stats: share of a fit", middle, 2.0, unit=" %", spread=(low, high), note=note)
     return Report([(timings, sides[1].name)], [check])
 
 

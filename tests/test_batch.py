@@ -32,7 +32,7 @@ def test_the_cut_of_blocks_carries_no_meaning(block_rows: int) -> None:
             ends += [len(rows) // 7 + at for at, _ in run.boundaries]
             rows += [i for item in run.items for i in ids(item)]
     assert rows == first_ids(table(100, passes=3).batch(7), 99)
-    # The batch in which a pass ends carries its break: the batches 14, 28 and 42 (from 0).
+    # The batch in which a pass ends carries its boundary: the batches 14, 28 and 42 (from 0).
     assert ends in ([15, 29, 43], [15, 29])
 
 

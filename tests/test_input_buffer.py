@@ -89,7 +89,7 @@ def test_reading_again_from_any_address_gives_what_followed_whatever_the_cut(
         assert drain(again, other) == items[place:]
 
 
-def test_the_number_of_marks_is_bounded_and_reading_again_costs_little_more_than_what_is_held() -> None:
+def test_the_number_of_cursors_is_bounded_and_reading_again_costs_little_more_than_what_is_held() -> None:
     upstream = Upstream(list(range(100_000)), np.random.default_rng(0))
     held: InputBuffer[Block] = InputBuffer(upstream)  # type: ignore[arg-type]
     worst = 0

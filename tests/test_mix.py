@@ -229,7 +229,7 @@ def test_a_silent_input_is_left_out_from_the_edge_of_a_group_and_comes_back_at_o
             got = pull(top, 1024)
         assert sum(got) == 512  # and no more: what it did not give is not owed
         # Another process does the same as far as was decided.
-        top.recall(arrivals)
+        top.restore_arrivals(arrivals)
         top.restore(cursor)
         assert sum(pull(top, 1024)) == 0
     finally:

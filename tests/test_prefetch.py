@@ -288,7 +288,7 @@ def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks(
     for _ in range(20):
         opened = stream.buffer(1000, overflow="drop_oldest").open(block_rows=int(rng.integers(1, 40)))
         node: Any = opened.top
-        node.recall({"inputs": [{}], "own": {"drops": log, "settled": 200, "dropped": 66}})
+        node.restore_arrivals({"inputs": [{}], "own": {"drops": log, "settled": 200, "dropped": 66}})
         node.restore({"inputs": [{"row": 0}], "own": {"row": 0, "over": 0}})
         found: list[Any] = []
         cursors = []

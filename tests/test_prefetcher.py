@@ -58,7 +58,7 @@ class Numbers:
     def arrivals(self) -> dict[str, Any]:
         return {}
 
-    def recall(self, arrivals: Any) -> None:
+    def restore_arrivals(self, arrivals: Any) -> None:
         pass
 
 
@@ -72,7 +72,7 @@ def take(pump: Prefetcher, n: int) -> list[int]:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_the_mark_is_that_of_the_last_block_handed_on(threads: int) -> None:
+def test_the_cursor_is_that_of_the_last_block_handed_on(threads: int) -> None:
     source = Numbers()
     pump = Prefetcher(source, SYSTEM, threads=threads)  # type: ignore[arg-type]
     for i in range(50):
@@ -94,7 +94,7 @@ def test_an_error_of_the_upstream_comes_after_the_blocks_before_it_and_the_next_
     pump.close()
 
 
-def test_an_error_of_the_work_leaves_the_mark_and_is_tried_again() -> None:
+def test_an_error_of_the_work_leaves_the_cursor_and_is_tried_again() -> None:
     failed = []
 
     def work(block: Any) -> Any:

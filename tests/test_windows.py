@@ -1,4 +1,4 @@
-"""windows: sliding, over all rows or each key's own, never over a break, the same whatever the blocks."""
+"""windows: sliding, over all rows or each key's own, never over a boundary, the same whatever the blocks."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Node(Protocol):
         """The arrival log: decisions that depended on when rows arrived (what was dropped, which input was absent),
         which a restored node needs beside its cursor. In the form of a cursor."""
 
-    def recall(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         """Take up an arrival log, before `restore`."""
 
 
@@ -137,7 +137,7 @@ class Inner:
     """A node with inputs: the verbs that it passes on to them, and its cursor put together and taken apart.
 
     A kind of node that keeps something of its own says so by `own`, and takes it up again by `take_up`; one that
-    decides by what has arrived, by `own_arrivals` and `recall_own`.
+    decides by what has arrived, by `own_arrivals` and `restore_own_arrivals`.
     """
 
     inputs: Sequence[Node]
@@ -156,7 +156,7 @@ class Inner:
         """Its own part of the arrival log; None of a kind that never decides by what has arrived."""
         return None
 
-    def recall_own(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_own_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         """Take up its own part of the arrival log."""
 
     # -- the verbs ---------------------------------------------------------------------------------------------------
@@ -206,17 +206,17 @@ class Inner:
             return self.inputs[0].arrivals()
         return compose([node.arrivals() for node in self.inputs], own)
 
-    def recall(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         """Pass on the inputs' parts, and take up its own."""
         if self.own_arrivals() is None:
             self._recall_inputs([arrivals])
             return
         self._recall_inputs(input_cursors(arrivals))
-        self.recall_own(own_part(arrivals))
+        self.restore_own_arrivals(own_part(arrivals))
 
     def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
         for node, each in self._for_inputs(arrivals):
-            node.recall(each)
+            node.restore_arrivals(each)
 
     def _for_inputs(self, parts: Sequence[Mapping[str, Any]]) -> list[tuple[Node, Mapping[str, Any]]]:
         """Each input with its part; raises TypeError where these are of a node with more or fewer inputs."""

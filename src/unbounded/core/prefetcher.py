@@ -1,12 +1,12 @@
-"""Pump: the one thread-and-queue of (rows, cursor), behind `prefetch`, `buffer` and `map(workers=…)`.
+"""Prefetcher: the one thread-and-queue of (rows, cursor), behind `prefetch`, `buffer` and `map(workers=…)`.
 
 Threads pull from upstream in turn, do their work on what they pulled, and queue it in the order in which it
 was pulled, each block with the upstream's cursor right after it. The cursor of the whole is that of the last
 block which was handed on: what is queued was never given to anyone, and comes again after a crash.
 
-Nobody waits for a thread that sits in somebody else's code. The threads of a pump are a pool: a restore retires
-it, and its threads end as soon as they look; a new pool begins where the restore says. The upstream is used by one of
-them at a time, or by the consumer while none uses it. What the consumer wants of the upstream (a restore, a recall, a
+Nobody waits for a thread that is inside the user's code. The threads form a pool. A restore retires the pool: its
+threads end as soon as they look, and a new pool begins where the restore says. The upstream is used by one thread at a
+time, or by the consumer while no thread uses it. What the consumer wants of the upstream (restore, restore_arrivals,
 close) is a request, carried out by whoever uses the upstream next.
 """
 
@@ -68,8 +68,7 @@ class Prefetcher(Over):
         self._asleep = False
         self._over = False  # nothing more will be pulled: the end, or an error
 
-    # -- what a kind of pump decides
-    # -------------------------------------------------------------------------------
+    # -- what a kind of prefetcher decides -----------------------------------------------------------------------------
 
     def size(self, block: Block | Run) -> int:
         """How much of the room a block takes."""
@@ -173,7 +172,7 @@ class Prefetcher(Over):
                 thread.join(_JOIN)
 
     def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
-        self._request("recall", lambda: self._upstream.recall(*arrivals))
+        self._request("restore_arrivals", lambda: self._upstream.restore_arrivals(*arrivals))
         self._serve_now(_GRACE)
 
     # -- who uses the upstream ---------------------------------------------------------------------------------------

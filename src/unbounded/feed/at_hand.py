@@ -79,7 +79,7 @@ class AtHand:
         """The run's beginning: nothing at hand, nothing trained."""
         self._held: InputBuffer[Run] = InputBuffer(self._top)
         self._flights: deque[InFlight] = deque()
-        self._tail = Count(inputs=(InputCount(),) * len(self._input_passes))  # after all lots
+        self._tail = Count(inputs=(InputCount(),) * len(self._input_passes))  # after all flights
         self._taking_in: tuple[Offset, Count] | None = None  # where it began, while a run is taken in
         self._handed = 0
         self._fetched = 0  # up to here batches were fetched, and are known to belong to the epoch at hand
@@ -393,7 +393,7 @@ class AtHand:
             self.counters.bad += self._bad.pop(step)
 
     def _check(self, flight: InFlight, step: int) -> None:
-        """Refuse what no trainer can use, before it is handed out. The rows of a lot are looked at once."""
+        """Refuse what no trainer can use, before it is handed out. The rows of a run of batches are looked at once."""
         if flight.bad is None:
             flight.bad = validate.bad_rows(flight)
         if self._on_nan == "pass":

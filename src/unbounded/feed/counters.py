@@ -1,4 +1,4 @@
-"""Tally: what a feed counts of its own doing: how time was spent, how old rows were, what was in doubt."""
+"""Counters of a feed: seconds waited and worked, the age of rows, batches in doubt."""
 
 from __future__ import annotations
 

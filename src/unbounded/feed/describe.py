@@ -147,7 +147,7 @@ def row_address(stream: Stream, ordinal: int) -> str:
         opened.top.close()
 
 
-_PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "tally", "arrivals")
+_PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "counters", "arrivals")
 
 
 def check_whole(state: Any) -> None:

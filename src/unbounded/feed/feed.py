@@ -185,7 +185,7 @@ class Feed(Loops):
             "position": to_plain(cursor),
             "count": self.count.state(),
             "epoch": self.progress.state(),
-            "tally": self.counters.state(),
+            "counters": self.counters.state(),
             "on_nan": self._on_nan,
             **({"excluded": self.excluded} if self.excluded else {}),
             "arrivals": to_plain(self._top.arrivals()),
@@ -246,7 +246,7 @@ class Feed(Loops):
         if load_page is not None:
             cursor = join_pages(cursor, load_page)
         try:
-            self._top.recall(from_plain(state["arrivals"]))
+            self._top.restore_arrivals(from_plain(state["arrivals"]))
             snapshot.put_rows(self, rows)
             self.go_to(state, cursor)
         except (KeyError, TypeError, AttributeError) as error:
@@ -265,7 +265,7 @@ class Feed(Loops):
         self._handed = self._fetched = self._trained = self._since = self._tail.steps
         self.progress.restore(state["epoch"])
         self.excluded = record_of(state, self._tail.steps, plain(self._excluded))
-        self.counters.begin(state["tally"])
+        self.counters.begin(state["counters"])
 
     @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
     def save(self, directory: Any, *, state: Tree = None, keep: int = 3, wait: bool = True, local: Any = None) -> Any:

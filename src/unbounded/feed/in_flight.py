@@ -1,8 +1,8 @@
-"""Lots: the batches that a feed has at hand, and where among them it stands.
+"""Batches in flight: the runs of batches that a feed has at hand, and where it stands in them.
 
-A lot is a run of batches with what had been trained on before it. Which batch was handed out, and which was
-trained on, are two step numbers; everything else about a point (its rows, its passes, its address in the
-stream) follows from the lot it lies in.
+Each run is kept with the count of what had been trained before it. Which batch was handed out, and which was trained
+on, are two step numbers; everything else about a point (its rows, its passes, its cursor) follows from the run in which
+it lies.
 """
 
 from __future__ import annotations

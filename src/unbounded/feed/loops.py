@@ -258,7 +258,7 @@ class Loops(OneByOne):
             )
 
     def _next_flight(self) -> InFlight | None:
-        """The lot that the next batch is in; None where the epoch is over, the stream has ended, or the feed
+        """The run that the next batch is in; None where the epoch is over, the stream has ended, or the feed
         is to stop."""
         self.check_usable()
         while not self._interrupted and not self.epoch_over:

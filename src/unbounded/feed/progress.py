@@ -143,7 +143,7 @@ class Progress:
         )
 
     def end_in(self, flight: InFlight) -> int:
-        """The step at which the epoch ends, as far as batches decide it; beyond the lot's end where it is not in it."""
+        """The step at which the epoch ends, as far as batches decide it; after the run's end where it is not in it."""
         epoch, end = self.epoch, flight.end + 1
         if epoch is None:
             return end

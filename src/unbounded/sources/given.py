@@ -80,5 +80,5 @@ def _check(leaf: Any, what: str, path: str) -> None:
             "come from a generator with a parameter start, that yields dataset[start % len(dataset)] and counts start "
             "up: ub.from_samples(rows)."
         )
-    if hasattr(leaf, "_stages") or hasattr(leaf, "tally"):
+    if hasattr(leaf, "_stages") or hasattr(leaf, "counters"):
         raise TypeError(f"{what} was given a {name} {_at(path)}in place of an array. It has its rows already.")

@@ -59,5 +59,5 @@ class Inline:
     def arrivals(self) -> Mapping[str, Any]:
         return {}
 
-    def recall(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         """There is none."""

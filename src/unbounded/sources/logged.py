@@ -318,7 +318,7 @@ class Logged(ReaderThread):
     def arrivals(self) -> Mapping[str, Any]:
         return {}
 
-    def recall(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         """There is none."""
 
     # -- the log -------------------------------------------------------------------------------------------------------

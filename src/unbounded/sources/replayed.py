@@ -132,7 +132,7 @@ class Replayed(ReaderThread):
     def arrivals(self) -> Mapping[str, Any]:
         return {} if self._order is None else self._order.state()
 
-    def recall(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         if self._order is not None:
             self._order.restore(arrivals)
 

@@ -282,5 +282,5 @@ class Mixing(Inner):
         return self._absences.plain()
 
     @locked
-    def recall_own(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_own_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         self._absences.load(arrivals)

@@ -243,7 +243,7 @@ class _DroppingNode(_BufferNode):
         }
 
     @locked
-    def recall_own(self, arrivals: Mapping[str, Any]) -> None:
+    def restore_own_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         self._log = [(low, high) for low, high in arrivals["drops"]]
         self._settled, self._dropped = arrivals["settled"], arrivals["dropped"]
 
