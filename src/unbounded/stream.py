@@ -1,5 +1,5 @@
 """Stream: the words with which a user says what becomes of rows, and looks at what comes of them. What is known of a
-chain of them, and putting it to work, is left to `_chain`.
+chain of them, and putting it to work, is left to `chain`.
 """
 
 from __future__ import annotations

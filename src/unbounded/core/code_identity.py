@@ -2,7 +2,7 @@
 variables are left out, so that only a change of what is computed changes it.
 
 It also says which names outside the function are read, and which of them the function itself changes. What values
-these names have is left to `_identity`.
+these names have is left to `identity`.
 """
 
 from __future__ import annotations

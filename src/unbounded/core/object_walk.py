@@ -1,5 +1,5 @@
 """A walk over a function and all that it reaches: its code, and the constants that it reads. The rule of what a
-constant is stands in `_identity`.
+constant is stands in `identity`.
 """
 
 from __future__ import annotations

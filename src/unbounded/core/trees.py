@@ -3,8 +3,8 @@
 A tree is an array, or a tuple, list or dict of trees; None in one of these holds the place of what isn't there, as
 in `(x, None, sample_weight)`. Here is what the rest of the library needs of one: its leaves, how many rows it has, a
 slice of it, two joined into one, new memory for it, and a sentence when it is not what it should be. What must stay the
-same from block to block is left to `_spec`, values that are not finite to `_finite`, and how rows are wrapped while
-they move through a stream to `_block`.
+same from block to block is left to `row_spec`, values that are not finite to `finite_rows`, and how rows are wrapped
+while they move through a stream to `block`.
 """
 
 from __future__ import annotations

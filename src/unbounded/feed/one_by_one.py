@@ -1,7 +1,7 @@
 """OneByOne: batches for a trainer that asks for each of them in its own time, as Keras does.
 
 It has batches fetched, where waiting and failing are in place, and takes them where neither may happen. Loops of the
-feed's own are left to `_loops`.
+feed's own are left to `loops`.
 """
 
 from __future__ import annotations
