@@ -237,13 +237,10 @@ class ReaderThread:
         token = object()
         self._error = None
         self._thread = self._runtime.thread(lambda: self._run(token), name="unbounded-reader")
-        # Before the start: the thread looks for it first. Where the start is interrupted, the next pull starts another.
+        self._thread.start()
+        # Last: where the launch was interrupted, a thread that did start finds that it is not the reader, and ends. It
+        # looks for that with the lock held, which is ours until then.
         self._token = token
-        try:
-            self._thread.start()
-        except BaseException:
-            self._token = None
-            raise
 
     def opening_position(self) -> JSON:
         """The position at which the source begins, which is known once it is open: it is opened now.
@@ -269,7 +266,9 @@ class ReaderThread:
         declared end there is none. Called with the lock held."""
         error = self._error
         if error is not None and not isinstance(error, EndOfStream):
-            self._error, self._token = None, None
+            # In this order: interrupted in between, the next pull starts a thread all the same.
+            self._token = None
+            self._error = None
         return error
 
     def _go_to(self, position: JSON) -> None:
@@ -277,7 +276,8 @@ class ReaderThread:
         self._generation += 1
         self._seek, self._to_seek = position, True
         if isinstance(self._error, EndOfStream):
-            self._error, self._token = None, None  # the thread has ended with the stream
+            self._token = None  # the thread has ended with the stream
+            self._error = None
         self._wake()
 
     @locked
