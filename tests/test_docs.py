@@ -16,7 +16,7 @@ SHOWN_ELSEWHERE = {"Source", "Reader", "Opening"}
 # The words of a stream: its public methods that give a stream, and those that look at one.
 STREAM = {
     *("map", "map_rows", "random_map", "filter", "columns", "shuffle", "buffer", "windows", "normalize", "replay"),
-    *("take", "batch", "prefetch", "peek", "shapes", "describe", "batch_at", "step_of"),
+    *("take", "batch", "prefetch", "join", "exclude", "peek", "shapes", "describe", "batch_at", "rows_at", "step_of"),
 }
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")

@@ -51,18 +51,18 @@ def from_generator(
 ) -> Stream:
     """Rows that a generator function yields, any number at a time, for ever.
 
-    How exactly it resumes is up to the function. One with a parameter named `start` is called with the number
-    of the first row to make. One that returns an iterator with `state_dict()` and `load_state_dict(state)` is
-    put back where it was. Any other can't go
-    back: it is read in a thread of its own, and rows that were read and not trained on travel with the
-        checkpoint; after
-    a kill, those read since the last checkpoint are lost, and counted.
+    How it resumes is up to the function:
+
+    - with a parameter named `start`, it is called with the number of the first row to make;
+    - if it returns an iterator with `state_dict()` and `load_state_dict(state)`, the iterator is put back;
+    - any other function can't go back. It is read in a thread of its own, and its rows are written to the row log, in
+      the run's directory, before they are handed on: none that was read is lost, also after a kill. With a parameter
+      named `past` it is told how many rows were read before, and when the last one came.
 
     Args:
-        fn: a function without required parameters (but `start`) that returns an iterator of rows: trees of
+        fn: a function without required parameters (but `start` or `past`) that returns an iterator of rows: trees of
             arrays that share their first dimension. Structure, dtypes and trailing shapes stay the same; the
-            number of rows may change. What was yielded is
-            copied at once, so the same memory may be filled again.
+            number of rows may change. What was yielded is copied at once, so the same memory may be filled again.
         passes: call it this many times, each to its end; None: it never ends, and an end is an error.
         log: bounds its row log, or puts a function behind one that could go back: `ub.LogOptions(max_bytes=…)`.
 

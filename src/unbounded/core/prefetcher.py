@@ -227,7 +227,7 @@ class Prefetcher(Over):
         pool = object()
         self._threads = [t for t in self._threads if t.is_alive()]
         for _ in range(self._count):
-            name = f"unbounded-{type(self).__name__.lower()}"
+            name = f"unbounded-{type(self).__name__.strip('_').removesuffix('Node').lower()}"
             thread = self._runtime.thread(lambda: self._run(pool), name)
             self._threads.append(thread)
             thread.start()
