@@ -388,7 +388,7 @@ def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_f
     def fails(function: Any, *args: Any) -> None:
         if rng.random() < trouble:
             if function is os.write:
-                os.write(args[0], args[1][: rng.randint(0, len(args[1]))])
+                os.write(args[0], args[1][: rng.randint(0, max(0, len(args[1]) - 1))])  # a whole one may be found
             raise OSError(errno.EIO, "Input/output error")
 
     disk = Disk()
