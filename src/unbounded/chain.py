@@ -34,7 +34,8 @@ class Places(NamedTuple):
     last: int
 
 
-_COALESCED = 4096  # rows up to which small blocks of a source are joined, where `batch` follows
+# Small blocks of a source are joined where `batch` follows: up to so many batches, or so many rows.
+_COALESCED_BATCHES, _COALESCED_ROWS = 8, 4096
 
 
 class Chain:
@@ -266,7 +267,7 @@ class Chain:
             runtime,
             block_rows=block_rows,
             batch_rows=self.batch_size or 1,
-            coalesce=_COALESCED if self._batched else 0,
+            coalesce=min(_COALESCED_ROWS, _COALESCED_BATCHES * (self.batch_size or 0)),
         )
         return self._open(context, wrap or (lambda node: node))
 
