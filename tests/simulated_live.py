@@ -30,8 +30,8 @@ class LiveWalk(Walk):
         self.safe = _LIVE  # up to here they are on the disk
         self.lost: set[int] = set()  # rows that may be missing
         self.drops = "drop_oldest" in self.plan.words
-        # Where nothing slows it down, a row is soon dropped for another.
-        self.pace = self.rng.choice((0.1, 1.0) if self.drops else (0.0, 0.01, 1.0))
+        # Rows that are dropped as fast as they come leave nothing to train on where a schedule starves who takes them.
+        self.pace, self.rests = (10.0, 1.0) if self.drops else (self.rng.choice((0.0, 0.01, 1.0)), 0.3)
         self.shuffles = "shuffle" in self.plan.words
 
     def _sensor(self) -> Iterator[Any]:
@@ -39,7 +39,7 @@ class LiveWalk(Walk):
         while True:
             self.accepted = self.next
             simulation.switch()
-            if self.rng.random() < 0.3:
+            if self.rng.random() < self.rests:
                 simulation.sleep(self.rng.random() * self.pace)
             if self.rng.random() < self.fails:
                 raise ConnectionError("the sensor is gone for a moment")
@@ -86,6 +86,7 @@ def _plan(rng: random.Random, sensor: Callable[[], Iterator[Any]]) -> Plan:
             words.append(f"buffer({n})")
             stages.append(lambda s, f, n=n: s.buffer(n))
         elif choice == "drop_oldest" and not mixed:
+            n += 20
             words.append(f"buffer({n}, drop_oldest)")
             stages.append(lambda s, f, n=n: s.buffer(n, overflow="drop_oldest"))
         elif choice == "shuffle" and not mixed:

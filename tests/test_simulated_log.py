@@ -6,12 +6,14 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from unbounded.core.block import Offset
+from unbounded.core.block import Block, Offset
 from unbounded.core.files import Files
 from unbounded.core.runtime import Runtime
 from unbounded.sources.record_log import RecordLog
+from unbounded.sources.row_log import RowLog
 from unbounded.testing import Faults, Simulation
 
 DIRECTORY = Path("/simulated/log")
@@ -149,3 +151,28 @@ def test_a_directory_that_a_killed_process_made_is_put_on_the_disk_by_the_next_o
         simulation.cut_power()
         assert simulation.files.is_directory(DIRECTORY)
     assert lost
+
+
+def test_what_rows_are_made_of_is_on_the_disk_before_them_though_a_killed_process_wrote_it() -> None:
+    rows = Block(np.arange(3), 3, None, np.zeros(3))
+    for seed in range(60):
+        simulation = Simulation(seed, Faults(kills=20, power_cuts=0.0))
+
+        def write(simulation: Simulation = simulation) -> None:
+            log = RowLog(DIRECTORY, simulation)
+            log.append(rows)
+            log.sync()
+
+        simulation.run(write)
+        simulation.faults = Faults()
+        assert simulation.run(write)
+        simulation.cut_power()
+        found: list[int] = []
+
+        def read(simulation: Simulation = simulation, found: list[int] = found) -> None:
+            log = RowLog(DIRECTORY, simulation)
+            while (piece := log.read(Offset(len(found)))) is not None:
+                found.extend(piece[0].rows.tolist())
+
+        assert simulation.run(read)
+        assert found in ([0, 1, 2], [0, 1, 2] * 2)

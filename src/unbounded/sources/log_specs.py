@@ -30,6 +30,7 @@ class LogSpecs:
         self._lines: list[bytes] = []  # as they are in the file
         self._numbers: dict[bytes, int] = {}  # by their lines
         self._last: tuple[Tree, bool, int] | None = None
+        self._is_on_disk = True
         try:
             with self._files.open_read(path) as file:
                 text = file.read()
@@ -38,6 +39,7 @@ class LogSpecs:
         for line in text.splitlines(keepends=True):
             if line.endswith(b"\n"):  # else a process was killed while it wrote
                 self._add(line)
+        self._is_on_disk = not self._lines  # whoever wrote them may have been killed before they were synced
 
     def number(self, spec: Tree, has_times: bool) -> int:
         """The number of a spec, which is written down, and on the disk, if it is new."""
@@ -47,6 +49,9 @@ class LogSpecs:
         text = json.dumps([_to_json(spec), has_times]).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
         number = self._numbers.get(line)
+        if not self._is_on_disk:
+            with self._lock:
+                self._sync()
         if number is None:
             with self._lock:
                 self._write(line, sum(map(len, self._lines)))
@@ -79,6 +84,16 @@ class LogSpecs:
         with self._lock:
             if self._lines and not self._files.exists(self._path):
                 self._write(b"".join(self._lines), 0)
+
+    def _sync(self) -> None:
+        """Put on the disk what was read: before the rows that need it, and once."""
+        fd = self._files.open_write(self._path)
+        try:
+            self._files.fsync(fd)
+        finally:
+            self._files.close(fd)
+        self._files.sync_directory(self._path.parent)
+        self._is_on_disk = True
 
     def _write(self, text: bytes, at: int) -> None:
         made = not self._files.exists(self._path)
