@@ -248,8 +248,9 @@ def test_a_pass_that_ended_among_dropped_rows_is_counted() -> None:
     opened = stream.open()
     kinds: list[Boundary] = []
     rows = 0
-    opened.top._launch()  # type: ignore[attr-defined]
-    wait_until(lambda: opened.top._row == 48 and opened.top._over)  # type: ignore[attr-defined]
+    (buffer,) = opened.top.inputs  # type: ignore[attr-defined]
+    buffer._launch()
+    wait_until(lambda: buffer._row == 48 and buffer._over)
     try:
         while True:
             block = opened.top.pull(1.0)

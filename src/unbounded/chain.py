@@ -18,6 +18,7 @@ from unbounded.opened import Opened
 from unbounded.sources.source import SourcePart, Turns
 from unbounded.stages.batch import Batch
 from unbounded.stages.combined import Combined, CombinedNode
+from unbounded.stages.prefetch import Buffer
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
@@ -97,6 +98,11 @@ class Chain:
     @property
     def _batched(self) -> bool:
         return any(isinstance(stage, Batch) for stage in self._stages)
+
+    @property
+    def _drops(self) -> bool:
+        # A block that is larger than the buffer would be dropped whole, each time.
+        return any(isinstance(part, Buffer) and part.overflow != "block" for part in self.all_parts)
 
     @property
     def _batch_index(self) -> int:
@@ -267,7 +273,7 @@ class Chain:
             runtime,
             block_rows=block_rows,
             batch_rows=self.batch_size or 1,
-            coalesce=min(_COALESCED_ROWS, _COALESCED_BATCHES * (self.batch_size or 0)),
+            coalesce=0 if self._drops else min(_COALESCED_ROWS, _COALESCED_BATCHES * (self.batch_size or 0)),
         )
         return self._open(context, wrap or (lambda node: node))
 
