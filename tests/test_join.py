@@ -20,7 +20,6 @@ from helpers import first
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import CannotTell, EndOfStream
 from unbounded.core.trees import RowsError
-from unbounded.feed.new_rows import NewRowsOf
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -319,26 +318,3 @@ def test_what_waits_is_kept_in_files_of_arrays_and_forgotten_once_it_is_paired(t
         assert feed.stats.unmatched == 500
     assert np.concatenate(got).tolist() == list(range(59_500))
     assert sum(file.stat().st_size for file in (tmp_path / "segments").iterdir()) < 60_000 * 72 / 2
-
-
-def test_rows_with_their_labels_are_the_new_rows_that_are_tested_before_training() -> None:
-    stream = endless(within=40).map(lambda r: {**r, "z": r["y"] - r["x"]}).shuffle(30).batch(5)
-    with ub.Feed(stream) as feed:
-        new = NewRowsOf(feed, "rows")
-        tested: list[int] = []
-        stop = 0
-        for step, batch in enumerate(itertools.islice(feed.batches(), 40)):
-            upto = new.upto(step, step + 1)
-            if upto > stop:
-                rows = new.between(stop, upto)
-                assert rows is not None
-                assert rows.numbers.tolist() == list(range(stop, upto))
-                assert (rows.rows["z"] == rows.rows["x"]).all()
-                tested += rows.rows["id"].tolist()
-                stop = upto
-            assert set(batch["id"].tolist()) <= set(tested)
-            feed.trained()
-        alone = [i for b in first(endless(within=40).batch(1), len(tested)) for i in b["id"].tolist()]
-        assert tested == alone
-        with pytest.raises(ValueError, match="by the name of 'rows'"):
-            NewRowsOf(feed, "labels")

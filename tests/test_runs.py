@@ -85,7 +85,7 @@ def test_of_two_runs_in_one_directory_neither_loses_a_checkpoint_to_the_other(tm
     run(tmp_path / "b", 5, 5, stream=ub.from_generator(once).batch(4))
     for path in (tmp_path / "b").glob("step-*"):  # as two runs left them before they were told apart
         path.rename(tmp_path / "a" / f"{path.name}.1")
-    shutil.copytree(tmp_path / "b" / "segments", tmp_path / "a" / "segments")
+    shutil.copytree(tmp_path / "b" / "log", tmp_path / "a" / "log")
     run(tmp_path / "a", 5, 5, 5, keep=2, stream=ub.from_generator(once).batch(4))
     assert numbers(tmp_path / "a") == [10, 20, 30, 20, 25]
     for saved in Checkpoints(tmp_path / "a").all():

@@ -88,6 +88,9 @@ def save(
     steps = feed.steps
     # Copied where it is written while training goes on, and else written from where it is.
     owned = state if wait else pack_owned(state)
+    # Before the feed's row logs are moved here: the directory may be another run's, whose logs then stay as they are.
+    keeper.take_up(store)
+    store.prepare(writing=True)
     snapshot = keeper.cut()
 
     def write() -> Path | str:
