@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import unbounded as ub
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
+from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
 
 
@@ -119,6 +121,29 @@ class Steps:
                 yield item
 
         return ub.from_generator(sensor, **given)
+
+
+def over_restarts(
+    stream: ub.Stream, cuts: list[int], *, pulls: int = 3, at_end: Callable[[Any], object] = lambda top: None
+) -> Iterator[Any]:
+    """The blocks of a stream that ends, where after each few pulls another run goes on: from the cursor as plain data,
+    and with blocks of another length. `at_end` is given the last node of the last run."""
+    cursor: Any = None
+    for turn in itertools.count():
+        top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
+        if cursor is not None:
+            top.restore(from_plain(json.loads(json.dumps(to_plain(cursor)))))
+        try:
+            for _ in range(pulls):
+                block = top.pull(None)
+                if block is not None:
+                    yield block
+            cursor = top.cursor()
+        except EndOfStream:
+            at_end(top)
+            return
+        finally:
+            top.close()
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:

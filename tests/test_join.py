@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unbounded as ub
-from helpers import first
+from helpers import first, over_restarts
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import CannotTell, EndOfStream
 from unbounded.core.trees import RowsError
@@ -112,24 +112,11 @@ def test_pairs_are_those_of_a_loop_however_blocks_are_cut_and_wherever_it_resume
         unmatched=unmatched if unmatched == "keep" else lambda lost: sunk.extend(lost["row"].tolist()),
     )
     got: list[tuple[int, float]] = []
-    cursor: Any = None
-    counts = {}
-    for turn in itertools.count():
-        # Another run goes on each time, from the cursor as plain data, with blocks of another length.
-        top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
-        if cursor is not None:
-            top.restore(from_plain(json.loads(json.dumps(to_plain(cursor)))))
-        try:
-            block = top.pull(None)
-            if block is not None and block.count:
-                label = np.nan_to_num(block.rows["label"], nan=-1)
-                got += zip(block.rows["row"].tolist(), label.tolist(), strict=True)
-            cursor = top.cursor()
-        except EndOfStream:
-            counts = top.counts()
-            break
-        finally:
-            top.close()
+    counts: dict[str, int] = {}
+    for block in over_restarts(stream, cuts, pulls=1, at_end=lambda top: counts.update(top.counts())):
+        if block.count:
+            label = np.nan_to_num(block.rows["label"], nan=-1)
+            got += zip(block.rows["row"].tolist(), label.tolist(), strict=True)
     assert counts["unmatched"] == len(given_up)
     if unmatched == "keep":
         assert got == expected

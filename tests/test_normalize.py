@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unbounded as ub
-from helpers import first, table
-from unbounded.core.cursor import from_plain, to_plain
-from unbounded.core.node import EndOfStream
+from helpers import first, over_restarts, table
 from unbounded.stages.moments import GROUP, normalized, start
 from unbounded.testing import assert_resumes
 
@@ -141,22 +137,7 @@ def test_keyed_statistics_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_
     rows = {"k": keys, "x": x, "y": x[:, 0].astype(np.float32)}
     cuts = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=4))
     stream = ub.from_arrays(rows, shuffle=False, passes=1).normalize(by="k", expire=expire)
-    got: list[Any] = []
-    cursor: Any = None
-    for turn in itertools.count():
-        # Another run goes on each time, from the cursor as plain data, with blocks of another length.
-        top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
-        if cursor is not None:
-            top.restore(from_plain(json.loads(json.dumps(to_plain(cursor)))))
-        try:
-            for _ in range(3):
-                block = top.pull(None)
-                got += [block.rows] if block is not None and block.count else []
-            cursor = top.cursor()
-        except EndOfStream:
-            break
-        finally:
-            top.close()
+    got = [block.rows for block in over_restarts(stream, cuts) if block.count]
     assert np.concatenate([g["x"] for g in got]).tobytes() == by_key(keys.tolist(), x, expire).tobytes()
     expected = by_key(keys.tolist(), rows["y"][:, None].astype(np.float64), expire)[:, 0].astype(np.float32)
     assert np.concatenate([g["y"] for g in got]).tobytes() == expected.tobytes()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unbounded as ub
-from helpers import first, segments, table
+from helpers import first, over_restarts, segments, table
 from unbounded.core import trees
-from unbounded.core.cursor import from_plain, to_plain
+from unbounded.core.cursor import to_plain
 from unbounded.core.node import EndOfStream
 from unbounded.core.pages import split_pages
 from unbounded.core.trees import RowsError
@@ -90,25 +90,12 @@ def test_keyed_windows_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and
     rows = {"k": np.array(keys), "id": np.arange(len(keys))}
     stream = ub.from_arrays(rows, shuffle=False, passes=passes).windows(length, stride=stride, by="k", expire=expire)
     got: list[Any] = []
-    cursor: Any = None
-    for turn in itertools.count():
-        # Another run goes on each time, from the cursor as plain data, with blocks of another length.
-        top: Any = stream.open(block_rows=cuts[turn % len(cuts)]).top
-        if cursor is not None:
-            top.restore(from_plain(json.loads(json.dumps(to_plain(cursor)))))
-        try:
-            for _ in range(3):
-                block = top.pull(None)
-                if block is not None and block.count:
-                    assert (block.rows["k"] == block.rows["k"][:, :1]).all()
-                    got += block.rows["id"].tolist()
-                if block is not None and block.boundary:
-                    got.append("end of pass")
-            cursor = top.cursor()
-        except EndOfStream:
-            break
-        finally:
-            top.close()
+    for block in over_restarts(stream, cuts):
+        if block.count:
+            assert (block.rows["k"] == block.rows["k"][:, :1]).all()
+            got += block.rows["id"].tolist()
+        if block.boundary:
+            got.append("end of pass")
     assert got == [*by_hand(keys, length, stride, expire), "end of pass"] * passes
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unbounded.core.node import Node, SourceNode
+from unbounded.sources.logged import Logged
 from unbounded.stages.combined import CombinedNode
 from unbounded.stages.tap import NewRows
 
@@ -20,6 +22,12 @@ class Opened:
     """Each mix, and what stands before the names of its inputs."""
     new_rows: tuple[NewRows, ...] = ()
     """The rows of each source that were read and not trained on, where somebody asks for them."""
+
+    def logged(self) -> Iterator[tuple[str, Logged]]:
+        """The sources that have a row log, by their names."""
+        for name, node in zip(self.names, self.sources, strict=True):
+            if isinstance(node, Logged):
+                yield name, node
 
     def waited_for(self) -> list[str]:
         """The sources for which a mix waits."""

@@ -61,6 +61,11 @@ class Block:
     provenance: NDArray[np.int64] | None = None
     seen: NDArray[np.int64] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its rows."""
+        return sum(leaf.nbytes for leaf in trees.arrays(self.rows)) if self.count else 0
+
     def with_rows(self, rows: Tree) -> Block:
         """The same stretch of the stream with other values: as many rows, the same times and boundary."""
         return replace(self, rows=rows)

@@ -59,8 +59,12 @@ class RunLogs:
 
     def here(self) -> list[RowLog]:
         """The row logs that lie here."""
-        logs = [node.log for _, node, _ in self._nodes() if isinstance(node, Logged)]
-        return [log for log in logs if isinstance(log, RowLog) and Path(log.where).is_relative_to(self._directory)]
+        return [log for _, node in self._feed.opened.logged() if (log := self._log_here(node)) is not None]
+
+    def _log_here(self, node: Logged) -> RowLog | None:
+        """A source's row log, where it lies here."""
+        log = node.log
+        return log if isinstance(log, RowLog) and Path(log.where).is_relative_to(self._directory) else None
 
     def begin(self) -> None:
         """A run begins here that has no checkpoint: anew, or with all that a process that was killed had read.
@@ -109,8 +113,8 @@ class RunLogs:
             CheckpointError: they can't be opened, or another feed of this process writes them.
             StreamError: for `loading`, a source is being read already.
         """
-        for name, node, _ in self._nodes():
-            if isinstance(node, Logged) and not isinstance(node.log, RowLog):
+        for name, node in self._feed.opened.logged():
+            if not isinstance(node.log, RowLog):
                 self._sentence(lambda node=node, name=name: self._attach(node, name, loading))
         self._sentence(self._write_origin)
 
@@ -133,8 +137,8 @@ class RunLogs:
         origins: dict[str, SourceOrigin] = {}
         for name, node, identity in self._nodes():
             if isinstance(node, Logged):
-                here = isinstance(node.log, RowLog) and Path(node.log.where).is_relative_to(self._directory)
-                origins[name] = SourceOrigin(identity, None, node.log.id if here else None)
+                log = self._log_here(node)
+                origins[name] = SourceOrigin(identity, None, None if log is None else log.id)
             elif name in known and known[name].identity == identity:
                 origins[name] = known[name]
             else:

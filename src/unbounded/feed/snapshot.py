@@ -40,7 +40,6 @@ class Keeper:
 
     def __init__(self, feed: Feed, directory: Path, *, name: str, find: States) -> None:
         self._feed = feed
-        self._name = name
         self._find = find
         self._logs = RunLogs(feed, directory, name)
         self.pages: list[Segment] = []
@@ -126,20 +125,19 @@ class Snapshot:
 
 def logged(feed: Feed, cursor: Cursor) -> Iterator[tuple[str, Logged, Cursor]]:
     """The feed's sources that have a row log: name, node, and what of it a cursor needs."""
-    opened = feed.opened
-    for name, node, leaf in zip(opened.names, opened.sources, leaf_cursors(cursor), strict=True):
-        if isinstance(node, Logged):
-            yield name, node, leaf
+    leaves = dict(zip(feed.opened.names, leaf_cursors(cursor), strict=True))
+    for name, node in feed.opened.logged():
+        yield name, node, leaves[name]
 
 
 def logs_of(feed: Feed) -> dict[str, Any]:
     """By source, which row log has its rows, and where it ends: that is on the disk when the checkpoint is."""
-    return {name: {"id": node.log.id, "stop": list(node.log.stop)} for name, node, _ in logged(feed, feed.needed())}
+    return {name: {"id": node.log.id, "stop": list(node.log.stop)} for name, node in feed.opened.logged()}
 
 
 def check_logs(feed: Feed, logs: Mapping[str, Any]) -> None:
     """Raise DataLoss where a source has another log than the one that a position was saved with, or only a part."""
-    for name, node, _ in logged(feed, feed.needed()):
+    for name, node in feed.opened.logged():
         log, saved = node.log, logs.get(name)
         if saved is None:
             continue
@@ -161,7 +159,6 @@ def rows_of(feed: Feed) -> dict[str, Any]:
 
 def put_rows(feed: Feed, rows: Mapping[str, Any]) -> None:
     """Give sources that can't go back the rows that were saved with a position."""
-    opened = feed.opened
-    for name, node in zip(opened.names, opened.sources, strict=True):
-        if name in rows and isinstance(node, Logged):
+    for name, node in feed.opened.logged():
+        if name in rows:
             load_rows(node, rows[name], feed.runtime)

@@ -57,6 +57,7 @@ class AsBlock:
         else:
             row_spec.check_same(self._spec, rows, what)
         if times is None:
-            times = np.full(count, self._runtime.time())
+            times = np.empty(count)  # np.full takes longer, and it may be for each row
+            times.fill(self._runtime.time())
         self.row += count
         return Block(rows, count, boundary, times)

@@ -17,6 +17,7 @@ from unbounded.core.block import Block
 from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Array, Tree
+from unbounded.sources.as_block import AsBlock
 
 _MOST_SAMPLES = 256
 _SOON = 0.01  # seconds after which single samples are handed on, few as they may be
@@ -38,19 +39,12 @@ class Form:
         self.name = name
         self.single = single
         self.runtime = runtime
-        self._spec: Tree = None
+        self._as_block = AsBlock(f"{name}()", runtime, what="Sample" if single else "Row")
 
     def block(self, rows: Tree, number: int) -> Block:
         """Rows as a block; raises RowsError where they are not what they were before."""
-        what = f"{'Sample' if self.single else 'Row'} {number:,} of {self.name}()"
-        count = trees.count_checked(rows, what)
-        if self._spec is None:
-            self._spec = row_spec.spec(rows)
-        else:
-            row_spec.check_same(self._spec, rows, what)
-        times = np.empty(count)
-        times.fill(self.runtime.time())
-        return Block(rows, count, None, times)
+        self._as_block.row = number
+        return self._as_block.block(rows)
 
 
 class Made:

@@ -40,7 +40,7 @@ class MemoryLog:
         Raises:
             Full: there is no room for it.
         """
-        size = _size(block)
+        size = block.nbytes
         if self._max_bytes is not None and self._bytes and self._bytes + size > self._max_bytes:
             raise Full(self.where, self._max_bytes)
         self._bytes += size
@@ -85,7 +85,7 @@ class MemoryLog:
             if end > at:
                 break
             self.start = end
-            self._bytes -= _size(self._blocks[self._gone])
+            self._bytes -= self._blocks[self._gone].nbytes
             self._gone += 1
             self._blocks[self._gone - 1] = _NOTHING
         if self._gone > 64 and self._gone > len(self._blocks) // 2:
@@ -129,10 +129,6 @@ class MemoryLog:
 
     def close(self) -> None:
         """There is nothing to let go of."""
-
-
-def _size(block: Block) -> int:
-    return sum(leaf.nbytes for leaf in trees.arrays(block.rows)) if block.count else 0
 
 
 _NOTHING = Block(None, 0)

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from unbounded.core import trees
 from unbounded.core.block import Block
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor
@@ -69,7 +68,7 @@ class Replayed(ReaderThread):
         self._seek = position  # where it goes on, should it have to be opened again
         if not (block.count or block.boundary):
             return
-        size = block.count * trees.row_bytes(block.rows) if block.count else 0
+        size = block.nbytes
         self._queue.append(_Queued(block, position, size))
         self._size += size
         self._state.notify_all()
@@ -121,7 +120,8 @@ class Replayed(ReaderThread):
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
         if hasattr(self._reader, "commit"):
-            self._request(lambda reader: _commit(reader, trained["position"], needed["position"]))
+            positions = trained["position"], needed["position"]
+            self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]
 
     def close(self) -> None:
         self._stop()
@@ -135,7 +135,3 @@ class Replayed(ReaderThread):
     def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
         if self._order is not None:
             self._order.restore(arrivals)
-
-
-def _commit(reader: Reader, trained: JSON, needed: JSON) -> None:
-    reader.commit(trained, needed)  # type: ignore[attr-defined]

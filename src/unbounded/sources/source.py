@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from unbounded.core.block import Block, Run
+from unbounded.core.identity import name_of
 from unbounded.core.node import CannotTell, Context, Cursor, Node, Over, SourceNode
 from unbounded.core.runtime import Runtime
 from unbounded.core.turn import Turn
@@ -42,8 +43,6 @@ class SourcePart:
         """What it is called in messages, such as `sensor()`."""
         fn = getattr(self.source, "fn", None)
         if fn is not None:
-            from unbounded.core.identity import name_of
-
             return f"{name_of(fn)}()"
         return f"{self.word}()" if hasattr(self.source, "word") else type(self.source).__name__
 
