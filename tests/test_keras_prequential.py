@@ -1,11 +1,15 @@
 """Test-then-train: each new row is tested once, with the weights before the first update that could contain it."""
 
+import signal
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
 import unbounded as ub
 from keras_models import KERAS_NOISE
+from unbounded.feed.describe import StreamChanged
 
 pytestmark = pytest.mark.filterwarnings(KERAS_NOISE)
 
@@ -271,3 +275,43 @@ def test_excluded_rows_are_tested_and_weigh_nothing_in_training(tmp_path):
     assert (table["row"] == plain["row"]).all()
     assert (table["prediction"][:30] == plain["prediction"][:30]).all()
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+class Signals:
+    """Counts calls, and sends SIGINT in one of them."""
+
+    def __init__(self, at=0):
+        self.at, self.calls = at, 0
+
+    def __call__(self, rows):
+        self.calls += 1
+        if self.calls == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return to_xy(rows)
+
+
+def test_a_signal_in_any_call_of_a_users_function_ends_the_fit_cleanly_and_goes_on(tmp_path):
+    def attempt(signals, folder):
+        made = model()
+        # Rows are tested before they come out of the shuffle, by calls of the function outside of the stream.
+        described = stream(lambda s: s.shuffle(20).map(lambda rows: signals(rows)).batch(8))
+        with ub.keras.Feed(described, epoch=ub.Epoch(steps=2)) as feed:
+            checkpoint = ub.keras.Checkpoint(feed, folder, accept_changes=True)  # the count of calls has changed
+            try:
+                made.fit(feed, epochs=2, verbose=0, callbacks=[ub.keras.Prequential(feed, ["mae"]), checkpoint])
+            except KeyboardInterrupt:
+                assert feed.steps == 0  # Keras builds the model before training begins, and handlers are installed
+                return "SIGINT", None
+        return checkpoint.stopped_by, made.get_weights()
+
+    whole = Signals()
+    _, expected = attempt(whole, tmp_path / "whole")
+    for at in range(1, whole.calls + 1, 4):
+        folder = tmp_path / str(at)
+        stopped_by, _ = attempt(Signals(at), folder)
+        assert stopped_by == "SIGINT", at
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ub.RunFinished)  # a signal in the last calls leaves nothing to train
+            warnings.simplefilter("ignore", StreamChanged)
+            _, weights = attempt(Signals(), folder)
+        assert all(np.array_equal(*pair) for pair in zip(weights, expected, strict=True)), (at, whole.calls)

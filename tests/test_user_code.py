@@ -13,7 +13,7 @@ import pytest
 import unbounded as ub
 from helpers import Counter, ids
 from unbounded.core import user_code
-from unbounded.core.user_code import Interrupted, interruptible
+from unbounded.core.user_code import CatchInterrupt, Interrupted, can_interrupt
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def handler() -> Iterator[None]:
     """SIGTERM raises where the contract allows it, and does nothing elsewhere."""
 
     def handle(number: int, frame: Any) -> None:
-        if interruptible():
+        if can_interrupt():
             raise Interrupted
 
     before = signal.signal(signal.SIGTERM, handle)
@@ -31,10 +31,30 @@ def handler() -> Iterator[None]:
 
 def test_only_a_guarded_call_may_be_interrupted(handler: None) -> None:
     signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(Interrupted):
+    ended = True
+    with CatchInterrupt():
         user_code.call(signal.raise_signal, signal.SIGTERM)
-    assert not interruptible()
-    assert user_code.call(lambda: (user_code.call(interruptible), interruptible())) == (True, True)
+        ended = False
+    assert ended
+    assert not can_interrupt()
+    with CatchInterrupt():
+        assert user_code.call(lambda: (user_code.call(can_interrupt), can_interrupt())) == (True, True)
+        assert not can_interrupt()
+    user_code.call(signal.raise_signal, signal.SIGTERM)  # nobody would catch it
+
+
+def test_a_block_within_a_block_leaves_the_outer_one_in_force() -> None:
+    with CatchInterrupt():
+        with CatchInterrupt():
+            pass
+        assert user_code.call(can_interrupt)
+    assert not user_code.call(can_interrupt)
+
+
+def test_other_exceptions_pass_through_the_block() -> None:
+    with pytest.raises(KeyboardInterrupt), CatchInterrupt():
+        raise KeyboardInterrupt
+    assert not user_code.call(can_interrupt)
 
 
 def test_a_function_that_runs_in_another_thread_allows_nothing_in_this_one() -> None:
@@ -47,7 +67,8 @@ def test_a_function_that_runs_in_another_thread_allows_nothing_in_this_one() -> 
     thread = threading.Thread(target=user_code.call, args=(wait,))
     thread.start()
     assert begun.wait(10)
-    assert not interruptible()
+    with CatchInterrupt():
+        assert not can_interrupt()
     go_on.set()
     thread.join()
 
@@ -128,15 +149,17 @@ def test_a_signal_in_any_call_of_the_users_functions_loses_no_row_and_doubles_no
         at, seen, interrupted = _At(number), [], False
         with ub.Feed(make(at)) as feed:
             for _ in range(2):
-                try:
+                ended = False
+                with CatchInterrupt():
                     for batch in feed.batches():
                         seen += ids(batch)
                         feed.trained()
                         if feed.steps == 12:
                             break
+                    ended = True
+                if ended:
                     break
-                except Interrupted:
-                    interrupted = True
+                interrupted = True
         return seen, at.calls, interrupted
 
     expected, calls, _ = run(0)

@@ -127,10 +127,9 @@ class Fit:
         core = self._core
         if not core.stream.has_end:
             return True
-        try:
+        with user_code.CatchInterrupt():
             return core.available() or core.interrupted
-        except user_code.Interrupted:
-            return True
+        return True
 
     # -- batches ---------------------------------------------------------------------------------------------
 
@@ -160,9 +159,8 @@ class Fit:
         there = self.fetch(batches) if batches else 0
         if self.ahead and there == batches:
             try:
-                self._own().fetch(batches + self.ahead, whole=self.multiple > 1)
-            except user_code.Interrupted:
-                pass
+                with user_code.CatchInterrupt():
+                    self._own().fetch(batches + self.ahead, whole=self.multiple > 1)
             except Exception as error:
                 self._late = error
 
@@ -170,15 +168,15 @@ class Fit:
         """`Feed.fetch`, in whole executions; a signal ends the wait."""
         core = self._own()
         try:
-            there = core.fetch(batches, whole=self.multiple > 1)
-            if there and self._weigh is not None:
-                # Batches that can't be weighed are refused here as well, and not where Keras takes them.
-                self._weigh(core.upcoming(1)[0])
-            return there
-        except user_code.Interrupted:
-            return 0
+            with user_code.CatchInterrupt():
+                there = core.fetch(batches, whole=self.multiple > 1)
+                if there and self._weigh is not None:
+                    # Batches that can't be weighed are refused here as well, and not where Keras takes them.
+                    self._weigh(core.upcoming(1)[0])
+                return there
         except BaseException as error:
             self._fail(error)
+        return 0
 
     def _fail(self, error: BaseException) -> NoReturn:
         if self.on_failure is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from unbounded.core.user_code import Interrupted, interruptible
+from unbounded.core.user_code import Interrupted, can_interrupt
 from unbounded.keras import internals
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
@@ -59,6 +59,6 @@ class Signals:
             return
         self.received = number
         self._on_first()
-        if interruptible():
+        if can_interrupt():
             # A flag alone would wait out a generator that sleeps.
             raise Interrupted

@@ -85,10 +85,11 @@ class Rounds:
         feed = self.feed
         if feed.interrupted:
             return 0
-        try:
+        there = None
+        with user_code.CatchInterrupt():
             there = feed.fetch(batches, whole=batches > 1 and feed.epoch is not None and feed.epoch.steps is None)
-        except user_code.Interrupted:
-            return 0
+        if there is None:
+            return 0  # a signal has ended the wait
         if not there and not feed.outstanding and not feed.interrupted and not feed.epoch_over:
             raise StreamError(
                 'The stream of a feed with validation="next" has ended: there is no next round. Declare more '
