@@ -67,4 +67,5 @@ def _text(array: np.ndarray[Any, Any]) -> list[Any]:
 
 def _array(text: list[Any]) -> np.ndarray[Any, Any]:
     dtype, shape, data = text
-    return np.frombuffer(base64.b64decode(data), dtype=dtype).reshape(shape)
+    # A copy: PyTorch makes no tensor of memory that can't be written to.
+    return np.frombuffer(base64.b64decode(data), dtype=dtype).reshape(shape).copy()

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unbounded.core import user_code
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import EndOfStream
+from unbounded.sources import shared_state
 from unbounded.sources.iteration import Form, Iteration, Made
 from unbounded.sources.reader import JSON, Opening
+from unbounded.sources.untrusted_states import refuse_unsavable
 
 if TYPE_CHECKING:
     from unbounded.sources.generator import Generator
@@ -38,6 +40,20 @@ class Calls:
     def iteration(self, row: int, **given: Any) -> Iteration:
         """Call the function with what is given; its first row has number `row`."""
         return Iteration(self._made(**given), self._form, row)
+
+    def put_back(self, row: int, state: Any) -> Iteration:
+        """Call the function, and put what it returns back to `state`; None leaves it at its beginning.
+
+        Raises:
+            StreamError: it returned an object that was read before, and can't be begun again.
+        """
+        made = self._made()
+        shared_state.take(made.value, self, state, self.source.returned)
+        return Iteration(made, self._form, row, state=state)
+
+    def check_own(self, iteration: Iteration) -> None:
+        """Raise StreamError where what is iterated over was returned again since, and moved."""
+        shared_state.check_own(iteration.made.value, self, self.source.returned)
 
     def one_by_one(self, row: int, **given: Any) -> Iteration:
         """The same, where each single sample is a block: it can be kept before the next one is asked for."""
@@ -113,6 +129,7 @@ class Generated:
         self._every_state = calls.runtime.every_state
         self._by_state = self._source.grade == "state"
         self._iteration: Iteration | None = None
+        self._seen_state = False
         self._go({"row": 0, "passed": 0, "in_pass": 0, "state": None, "skip": 0})
 
     def _go(self, position: JSON) -> None:
@@ -130,6 +147,8 @@ class Generated:
         begun = self._monotonic()
         try:
             iteration = self._iteration or self._open()
+            if self._by_state:
+                self._calls.check_own(iteration)
             block = iteration.next()
         except BaseException:
             # A generator that raised is dead: the next read opens it again where this one stood.
@@ -152,9 +171,8 @@ class Generated:
         place, (state, given) = self._place, self._taken
         if self._by_state:
             self._todo = place.in_pass - given
-            self._iteration = iteration = self._calls.iteration(place.row - self._todo)
-            if state is not None:
-                user_code.call(iteration.made.value.load_state_dict, copy.deepcopy(state))
+            self._iteration = iteration = self._calls.put_back(place.row - self._todo, state)
+            self._source.refuse_untrusted(iteration.made)  # what it is made of may be there once it is iterated over
         else:
             self._todo = 0
             self._iteration = iteration = self._calls.iteration(place.row, start=place.in_pass)
@@ -176,6 +194,9 @@ class Generated:
             assert iteration is not None
             begun = self._monotonic()
             state = copy.deepcopy(user_code.call(iteration.made.value.state_dict))
+            if not self._seen_state:
+                self._seen_state = True
+                refuse_unsavable(state, self._source.returned)
             self._taken, skip = (state, place.in_pass), 0
             self._cost, self._worked = self._monotonic() - begun, 0.0
         return {**place._asdict(), "state": self._taken[0] if self._by_state else None, "skip": skip}

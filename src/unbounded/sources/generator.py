@@ -8,7 +8,7 @@ goes to the row log. How its rows are read is in `generated.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from unbounded.core.trees import Tree
 from unbounded.sources.generated import Calls, Generated, GeneratedOnce
 from unbounded.sources.iteration import Form, Made
 from unbounded.sources.reader import JSON, Opening, Reader
+from unbounded.sources.untrusted_states import refuse_untrusted
 
 Grade = Literal["start", "state", "live"]
 _GIVEN = ("start", "past")  # parameters that a function may have
@@ -40,6 +41,13 @@ class Generator:
             raise TypeError(
                 f"{self.word}() was given a generator that is already running, and it can't be started again. Give the "
                 f"function that makes it: ub.{self.word}({name}), or ub.{self.word}(lambda: {name}(…))."
+            )
+        if not callable(self.fn) and isinstance(self.fn, Iterable):
+            kind = type(self.fn).__name__
+            raise TypeError(
+                f"{self.word}() takes a function, and was given a {kind} itself. Give a function that makes one each "
+                f"time that it is called: ub.{self.word}(lambda: {kind}(…)). Rows that are all there, such as arrays "
+                "or a list, go to ub.from_arrays."
             )
         check.function(self.fn, f"{self.word}(fn)")
         others = [name for name in check.required(self.fn) if name not in _GIVEN]
@@ -80,8 +88,20 @@ class Generator:
         if known is not None:
             return known
         # Kept for the first who reads: a second call might open a second connection.
-        self.__dict__["_looked_at"] = made = Made(self.fn, self.form(SYSTEM))
+        made = Made(self.fn, self.form(SYSTEM))
+        if made.keeps_state:
+            self.refuse_untrusted(made)
+        self.__dict__["_looked_at"] = made
         return "state" if made.keeps_state else "live"
+
+    def refuse_untrusted(self, made: Made) -> None:
+        """Raise TypeError where the state of what it returned is known not to be trusted."""
+        refuse_untrusted(made.value, self.returned)
+
+    @property
+    def returned(self) -> str:
+        """How a sentence about what the function returned begins."""
+        return f"{self.word}() called {self._name}(), which returned"
 
     def _known_grade(self) -> Grade | None:
         """The grade, where it can be told without a call."""

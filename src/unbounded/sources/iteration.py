@@ -6,6 +6,7 @@ rows reaches the user's own arrays.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -66,6 +67,18 @@ class Made:
         """Whether it can be put back where it was."""
         return hasattr(self.value, "state_dict") and hasattr(self.value, "load_state_dict")
 
+    def iterator(self, state: Any) -> Iterator[Any]:
+        """Its iterator, put back to a state; None leaves it at its beginning."""
+        # A data loader or a data set takes a state for the iterator that it makes next; an iterator takes it for
+        # itself, and `iter` may begin it anew.
+        takes_before = state is not None and not isinstance(self.value, Iterator)
+        if takes_before:
+            user_code.call(self.value.load_state_dict, copy.deepcopy(state))
+        values: Iterator[Any] = user_code.call(iter, self.value)
+        if state is not None and not takes_before:
+            user_code.call(self.value.load_state_dict, copy.deepcopy(state))
+        return values
+
     def close(self) -> None:
         """Let go of what it holds open, if it can be told to."""
         close = getattr(self.value, "close", None)
@@ -81,13 +94,14 @@ class Iteration:
         form: what its rows must be.
         row: the number of its first row, for messages.
         stack: how many single samples a block has at most.
+        state: what to put it back to; None leaves it at its beginning.
     """
 
-    def __init__(self, made: Made, form: Form, row: int, *, stack: int = _MOST_SAMPLES) -> None:
+    def __init__(self, made: Made, form: Form, row: int, *, stack: int = _MOST_SAMPLES, state: Any = None) -> None:
         self.made = made
         self._form = form
         self._row = row
-        self._values = user_code.call(iter, made.value)
+        self._values = made.iterator(state)
         self._left: Any = None  # a sample that fits no block with those before it
         self._failure: Exception | None = None  # it came after samples that are rows all the same
         self._ended = False
