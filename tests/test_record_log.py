@@ -280,6 +280,40 @@ def test_no_file_of_what_was_released_stays_open(tmp_path: Path) -> None:
     assert open_files() == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux tells them")
+def test_a_log_of_many_segments_has_few_files_open(tmp_path: Path) -> None:
+    before = open_files()
+    for _ in range(2):
+        log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+        if log.stop == Offset(0):
+            add(log, *range(300))
+        log.sync()
+        assert len([*log.directory.glob("*.log")]) > 50
+        for at in (0, 250, 100, 299, 0):
+            assert held(log, at) == [*range(at, 300)]
+            assert open_files() - before <= 12
+        log.close()
+        assert open_files() == before
+
+
+def test_of_a_directory_that_is_removed_what_is_not_open_is_gone_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, segment_bytes=200)
+    add(log, *range(300))
+    log.sync()
+    shutil.rmtree(tmp_path / "log")
+    with pytest.raises(DataLoss, match=r"000000000000\.log is missing"):
+        held(log)
+    add(log, 300)
+    log.sync()
+    start = log.start.rows
+    assert f"{start} rows that no open file has. The log begins with row {start} now" in caplog.text
+    assert held(log, start) == [*range(start, 301)]
+    log.close()
+    assert reopened(tmp_path / "log") == [*range(start, 301)]
+
+
 # ---- a disk that refuses ----
 
 

@@ -56,14 +56,14 @@ class RecordEdge(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class LogSegment:
-    """A segment's file, open for reading and for writing at its end: what is removed meanwhile can still be read.
+    """A segment's file. While it is open, for reading and for writing at its end, it can be read though it was removed.
 
     Args:
         path: its file.
         log: the log's id.
         begin: the place of its first record.
         synced: the records before this number were on the disk when it was begun.
-        fd: the open file.
+        fd: the open file; None while it is closed.
         size: in bytes, of the whole records.
         index: some of the places in it, in order, as far as it was read or written.
     """
@@ -72,7 +72,7 @@ class LogSegment:
     log: str
     begin: RecordEdge
     synced: int
-    fd: int
+    fd: int | None
     size: int
     index: list[RecordEdge] = field(default_factory=list)
 
@@ -113,12 +113,30 @@ class LogSegment:
         files.close(fd)
         return None
 
-    def records(self, files: Files, place: RecordEdge, stop: int | None = None) -> Iterator[tuple[Record, RecordEdge]]:
+    def open_again(self, files: Files) -> int:
+        """The open file.
+
+        Raises:
+            FileNotFoundError: it was closed, and then removed.
+        """
+        if self.fd is None:
+            self.fd = files.open_append(self.path)
+        return self.fd
+
+    def close(self, files: Files) -> None:
+        """Close the file."""
+        fd, self.fd = self.fd, None
+        if fd is not None:
+            files.close(fd)
+
+    def records(
+        self, files: Files, fd: int, place: RecordEdge, stop: int | None = None
+    ) -> Iterator[tuple[Record, RecordEdge]]:
         """The whole records from a place on, each with the place after it; ends at the first that is not whole, or
-        before record number `stop`."""
+        before record number `stop`. `fd` is its open file."""
         _, byte, crc, number = place
         buffer, begin = b"", byte
-        head, size, fd = _RECORD, self.size, self.fd
+        head, size = _RECORD, self.size
         while byte + head.size <= size and (stop is None or number < stop):
             if byte + head.size > begin + len(buffer):
                 buffer, begin = files.pread(fd, _PIECE, byte), byte
