@@ -77,6 +77,37 @@ def test_a_state_stays_as_it_was_while_training_goes_on(optimizer: str, compiled
     assert not np.array_equal(first[kernel], last[kernel])  # it did learn
 
 
+class Weights(keras.callbacks.Callback):
+    """A copy of the weights after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: list[dict[str, np.ndarray]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.after.append({path: np.array(array) for path, array in arrays(model_state(self.model)).items()})
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_checkpoints_that_follow_one_another_are_each_of_their_step(wait: bool, tmp_path: Path) -> None:
+    """Of arrays so large that the memory of one checkpoint's copies is used for the next one's."""
+    keras.utils.set_random_seed(0)
+    wide = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8_000), keras.layers.Dense(1)])
+    wide.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+    weights = Weights()
+    with Feed(ub.from_arrays(km.rows(64, 8), shuffle=False).batch(4), ub.Epoch(steps=6)) as feed:
+        saver = Checkpoint(feed, tmp_path, every=1, keep=20, wait=wait)
+        wide.fit(feed, epochs=2, verbose=0, callbacks=[weights, saver])
+    found = Checkpoints(tmp_path).all()
+    assert found[-1].number == 12
+    for saved in found:
+        state = arrays(saved.read_state()["model"])
+        copies = weights.after[saved.number - 1]
+        large = [path for path in copies if copies[path].nbytes > 1 << 17]
+        assert len(large) == 3  # the weights and Adam's two slots
+        assert not [path for path in large if state[path].tobytes() != copies[path].tobytes()]
+
+
 # -- written while training goes on ---------------------------------------------------------------------------------
 
 

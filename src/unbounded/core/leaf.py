@@ -14,7 +14,21 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+from unbounded.core.copies import Array, Copies
+
+__all__ = [
+    "Array",
+    "Note",
+    "foreign_dtype",
+    "foreign_name",
+    "from_array",
+    "has_non_finite",
+    "in_main_memory",
+    "own",
+    "start_copying",
+    "to_array",
+]
+
 Note: TypeAlias = dict[str, Any]
 
 
@@ -65,18 +79,21 @@ def start_copying(value: Any) -> None:
         value.copy_to_host_async()
 
 
-def own(value: Any) -> Any:
-    """The leaf as it is now, which nobody else writes to: a copy of what can be written to.
+def in_main_memory(value: Any) -> bool:
+    """Whether an array of JAX lies in the computer's own memory, and on no accelerator."""
+    return all(device.platform == "cpu" for device in value.devices())
+
+
+def own(value: Any, copies: Copies) -> Any:
+    """The leaf as it is now, which nobody else writes to: a copy of what can be written to, one of `copies`.
 
     An array of JAX stays itself. It can't be written to, but an accelerator's memory may be donated to the next step:
     it is safe as soon as `to_array` has read it, which on a CPU takes a view that keeps JAX from donating that memory.
     """
     if isinstance(value, np.ndarray):
-        return np.array(value, subok=True)
+        return copies.of_array(value)
     if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
-        value = value.detach()
-        # `cpu()` copies what is elsewhere. A copy on the device would be faster, and may not fit into its memory.
-        return value.clone() if value.device.type == "cpu" else value.cpu()
+        return copies.of_tensor(value, torch)
     return value
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 import numpy as np
 
 from unbounded.core import npz
+from unbounded.core.copies import Copies
 from unbounded.core.leaf import (
     Array,
     foreign_dtype,
@@ -148,8 +149,13 @@ def pack(tree: Tree, *, name: str = "state") -> Packed:
     return Packed(_encode(tree, name, arrays), arrays)
 
 
-def pack_owned(tree: Tree, *, name: str = "state") -> Packed:
+def pack_owned(tree: Tree, *, name: str = "state", copies: Copies | None = None) -> Packed:
     """`pack` of a tree as it is now, to be written later: what may change until then is copied.
+
+    Args:
+        tree: as `write_tree` takes it.
+        name: what it is called in errors.
+        copies: what the copies are to be some of; None where no others follow them.
 
     Example:
         >>> weights = np.ones(3)
@@ -158,24 +164,24 @@ def pack_owned(tree: Tree, *, name: str = "state") -> Packed:
         >>> unpack(*packed)
         {'w': array([1., 1., 1.])}
     """
-    return pack(owned(tree), name=name)
+    return pack(owned(tree, Copies() if copies is None else copies), name=name)
 
 
-def owned(tree: Tree) -> Tree:
+def owned(tree: Tree, copies: Copies) -> Tree:
     """A tree as it is now, of which `pack`, called at once, makes what no later change reaches."""
     for _, leaf in _leaves(tree, ""):
         start_copying(leaf)
-    return _owned(tree)
+    return _owned(tree, copies)
 
 
-def _owned(tree: Tree) -> Tree:
+def _owned(tree: Tree, copies: Copies) -> Tree:
     if isinstance(tree, Mapping):
-        return {key: _owned(item) for key, item in tree.items()}
+        return {key: _owned(item, copies) for key, item in tree.items()}
     if isinstance(tree, list):
-        return [_owned(item) for item in tree]
+        return [_owned(item, copies) for item in tree]
     if isinstance(tree, tuple):
-        return tuple(_owned(item) for item in tree)
-    return own(tree)
+        return tuple(_owned(item, copies) for item in tree)
+    return own(tree, copies)
 
 
 def unpack(structure: JSON, arrays: Sequence[Array]) -> Tree:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbounded.core.copies import Copies
 from unbounded.core.node import StreamError
 from unbounded.core.packing import pack_owned
 from unbounded.core.trees import Tree
@@ -32,6 +33,8 @@ class Directories:
         self._feed = feed
         self._run = feed.runtime.unique()
         self._open: dict[str, tuple[Keeper, Checkpoints]] = {}
+        self.copies: Copies | None = None
+        """Of the state that was written last: their memory is for the next copies."""
 
     @classmethod
     def of(cls, feed: Feed) -> Directories:
@@ -69,6 +72,7 @@ class Directories:
 
     def close(self) -> None:
         """Let go of all of them."""
+        self.copies = None
         for _, store in self._open.values():
             store.close()
 
@@ -84,10 +88,14 @@ def save(
             "is trained on, and then feed.save(); or save between epochs."
         )
     feed.writer.finish()  # what is being written: one at a time, and the directory's files are its own until then
-    keeper, store = Directories.of(feed).open(directory, keep, local)
+    directories = Directories.of(feed)
+    keeper, store = directories.open(directory, keep, local)
     steps = feed.steps
     # Copied where it is written while training goes on, and else written from where it is.
-    owned = state if wait else pack_owned(state)
+    copies, owned = None, state
+    if not wait:
+        copies, directories.copies = Copies(directories.copies), None
+        owned = pack_owned(state, copies=copies)
     # Before the feed's row logs are moved here: the directory may be another run's, whose logs then stay as they are.
     keeper.take_up(store)
     store.prepare(writing=True)
@@ -97,6 +105,8 @@ def save(
         segments = snapshot.write(store)
         path = store.write(steps, owned, {"feed": snapshot.info}, segments=segments)
         snapshot.posted(keep)
+        if copies is not None:
+            directories.copies = copies
         return path
 
     if not wait:

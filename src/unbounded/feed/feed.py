@@ -282,8 +282,8 @@ class Feed(Loops):
                 dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
             keep: how many checkpoints of this run are kept, the newest.
             wait: True returns when the checkpoint is on the disk. False copies `state` as it is now, and writes it in a
-                thread while training goes on; the copy takes as much memory as `state`, until it is written. One
-                checkpoint is written at a time: the next call waits for the one before.
+                thread while training goes on; the copy takes as much memory as `state`, and the next one its place.
+                One checkpoint is written at a time: the next call waits for the one before.
             local: for a URL, a directory on this machine for the logs of a source that can't go back, which are copied
                 to the URL with each checkpoint, and fetched from it where they are missing; None for one under
                 `~/.cache/unbounded` (`XDG_CACHE_HOME`), which the URL decides.

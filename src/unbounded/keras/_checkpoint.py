@@ -33,10 +33,10 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     in its middle, with its number, its metrics so far and the states of the other callbacks. SIGINT and SIGTERM
     let the step at hand end, write a checkpoint and end `fit`; a second one ends at once.
 
-    A checkpoint is taken between two steps, and written in a thread while training goes on: that takes as much memory
-    as the weights, until it is written. One is written at a time: where another falls due meanwhile, it is taken after
-    the first step at which the one before is written. One that could not be written ends `fit` after the step at hand.
-    The last one of a `fit` is on the disk when `fit` returns.
+    A checkpoint is taken between two steps, and written in a thread while training goes on. It is copied for that: from
+    the first one until `fit` ends, the weights and the optimizer's state are in memory twice. One is written at a time:
+    where another falls due meanwhile, it is taken after the first step at which the one before is written. One that
+    could not be written ends `fit` after the step at hand. The last one of a `fit` is on the disk when `fit` returns.
 
     Args:
         feed: what `fit` trains on; or a list of it and of validation feeds, whose positions are then saved too.

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from unbounded.core.copies import Copies
 from unbounded.keras import _optimizers, _others, _owned, _unfound, internals
 from unbounded.keras._owned import Owned
 from unbounded.keras._random import random_state, restore_random
@@ -55,12 +56,13 @@ def end(model: Any) -> None:
     _optimizers.leave_learning_rates(_owned.find(model))
 
 
-def model_state(model: Any, *, steps: int | None = None) -> State:
+def model_state(model: Any, *, steps: int | None = None, copies: Copies | None = None) -> State:
     """Everything that decides the model's next step, as it is now: later steps change nothing of what is returned.
 
     Args:
         model: a `keras.Model`, in the middle of `fit` or not.
         steps: how many steps it was trained for, so that an optimizer that can't be found is noticed; None skips that.
+        copies: what the arrays are to be some of; None where no others follow them.
 
     Returns:
         A tree of dicts and lists: NumPy arrays of the variables' own shapes and dtypes, by path, and plain data.
@@ -74,16 +76,18 @@ def model_state(model: Any, *, steps: int | None = None) -> State:
         >>> list(state["variables"])
         ['layers/dense/kernel', 'layers/dense/bias']
     """
+    copies = Copies() if copies is None else copies
     _gather(model)
     owned = _owned.find(model)
     _unfound.warn_once(model, owned, steps)
-    start_copying([*owned.variables.values(), *itertools.chain.from_iterable(owned.optimizer_variables().values())])
+    others = [*owned.optimizer_variables().values(), *(metric.variables for metric in owned.metrics.values())]
+    start_copying([*owned.variables.values(), *itertools.chain.from_iterable(others)])
     return {
         "layers": _build_configs(owned),
-        "variables": {path: read(v) for path, v in owned.variables.items()},
+        "variables": {path: read(v, copies) for path, v in owned.variables.items()},
         "metrics": _metrics(owned),
-        "optimizers": _optimizers.optimizer_states(owned),
-        "others": _others.states(owned),
+        "optimizers": _optimizers.optimizer_states(owned, copies),
+        "others": _others.states(owned, copies),
         "random": random_state(),
     }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from unbounded.core.copies import Copies
 from unbounded.keras import internals
 from unbounded.keras._owned import Owned, plain_name, unique
 from unbounded.keras._variables import Pairs, match, read
@@ -47,7 +48,7 @@ def leave_learning_rates(owned: Owned) -> None:
             _left_rates[owned.optimizers[path]] = float(read(rate))
 
 
-def optimizer_states(owned: Owned) -> dict[str, Any]:
+def optimizer_states(owned: Owned, copies: Copies) -> dict[str, Any]:
     """The state of each optimizer by its path, copied."""
     note_learning_rates(owned)
     return {
@@ -56,7 +57,9 @@ def optimizer_states(owned: Owned) -> dict[str, Any]:
             "built": bool(owned.optimizers[path].built),
             "trains": _trained_paths(owned.optimizers[path], owned),
             "script_rate": _script_rates.get(owned.optimizers[path]),
-            "variables": {name: read(v) for name, v in _by_slot(owned.optimizers[path], variables, owned).items()},
+            "variables": {
+                name: read(v, copies) for name, v in _by_slot(owned.optimizers[path], variables, owned).items()
+            },
         }
         for path, variables in owned.optimizer_variables().items()
     }

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from unbounded.core.copies import Copies
+from unbounded.core.leaf import own
 from unbounded.keras import _random
 from unbounded.keras._owned import Owned, has_state_dict, is_random
 
 
-def states(owned: Owned) -> dict[str, Any]:
+def states(owned: Owned, copies: Copies) -> dict[str, Any]:
     """The state of each by its path, copied."""
     wrapped = _wrapped(owned)
     out = {}
@@ -23,9 +25,9 @@ def states(owned: Owned) -> dict[str, Any]:
         if is_random(value):
             state: Any = _random.generator_state(value)
         elif _is_module(value):
-            state = {name: _array(tensor) for name, tensor in _tensors(value, wrapped)}
+            state = {name: _array(tensor, copies) for name, tensor in _tensors(value, wrapped)}
         else:
-            state = _copy(value.state_dict())
+            state = _copy(value.state_dict(), copies)
         out[path] = {"class": type(value).__name__, "module": _is_module(value), "state": state}
     return out
 
@@ -76,7 +78,7 @@ def restore(owned: Owned, saved: Mapping[str, Any]) -> None:
         elif _is_module(value):
             _put(_tensors(value, wrapped), state)
         else:
-            value.load_state_dict(_copy(state))
+            value.load_state_dict(_copy(state, Copies()))
 
 
 def _other(difference: str) -> ValueError:
@@ -101,11 +103,11 @@ def _tensors(module: Any, wrapped: set[int]) -> Iterator[tuple[str, Any]]:
             yield name, parameter
 
 
-def _array(tensor: Any) -> Any:
+def _array(tensor: Any, copies: Copies) -> Any:
     import torch
 
     # NumPy has no bfloat16; a tensor travels as it is.
-    tensor = tensor.detach().cpu().clone()
+    tensor = copies.of_tensor(tensor, torch)
     return tensor if tensor.dtype is torch.bfloat16 else tensor.numpy()
 
 
@@ -118,10 +120,10 @@ def _put(tensors: Iterator[tuple[str, Any]], state: Mapping[str, Any]) -> None:
             tensor.copy_(torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value)
 
 
-def _copy(state: Any) -> Any:
+def _copy(state: Any, copies: Copies) -> Any:
     """A state dict of PyTorch's with its tensors copied: they change in place at the next step."""
     if isinstance(state, Mapping):
-        return {key: _copy(item) for key, item in state.items()}
+        return {key: _copy(item, copies) for key, item in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(_copy(item) for item in state)
-    return state.detach().cpu().clone() if hasattr(state, "detach") else state
+        return type(state)(_copy(item, copies) for item in state)
+    return own(state, copies) if hasattr(state, "detach") else state

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from unbounded.core.copies import Copies
 from unbounded.core.packing import Packed, non_finite, owned, pack
 from unbounded.feed.snapshot import Keeper, Snapshot, States
 from unbounded.keras import _model_state
@@ -43,6 +44,7 @@ class _Cut:
         trainable: of the model's state, what a NaN must not replace.
         about: plain data about the run.
         snapshots: the feeds' parts.
+        copies: what the arrays are some of.
     """
 
     step: int
@@ -50,6 +52,7 @@ class _Cut:
     trainable: dict[str, Any]
     about: dict[str, Any]
     snapshots: list[Snapshot]
+    copies: Copies
 
 
 class Saving:
@@ -81,6 +84,7 @@ class Saving:
         self._wait = wait
         self._writer = feeds[0].core.writer
         self._keepers: list[Keeper] = []
+        self._copies: Copies | None = None  # of the one that was written last: their memory is for the next copies
         self._wrote: int | None = None  # the step of the newest checkpoint
         self._not_saved: str | None = None  # why the one that was written last was left out, until that is said
 
@@ -98,6 +102,7 @@ class Saving:
         try:
             self.finish()
         finally:
+            self._copies = None
             self._store.close()
 
     @property
@@ -213,20 +218,28 @@ class Saving:
     ) -> _Cut:
         """All of a checkpoint, as it is at this moment."""
         step = self._feeds[0].steps
-        state = {**_model_state.model_state(model, steps=step), **changed}
+        copies, self._copies = Copies(self._copies), None
+        state = {**_model_state.model_state(model, steps=step, copies=copies), **changed}
         for other in self._feeds[1:]:
             other.rounds.settle()
         versions = {"format": FORMAT, "keras": keras.__version__, "backend": keras.backend.backend()}
         return _Cut(
             step,
-            pack({"model": state, "callbacks": owned(states)}),
+            pack({"model": state, "callbacks": owned(states, copies)}),
             _model_state.trainable(model, state),
             {**versions, **about},
             [keeper.cut() for keeper in self._keepers],
+            copies,
         )
 
     def _write(self, cut: _Cut) -> None:
         """Write what was taken, unless its weights would replace better ones; mostly in the writer's thread."""
+        try:
+            self._write_unless_bad(cut)
+        finally:
+            self._copies = cut.copies
+
+    def _write_unless_bad(self, cut: _Cut) -> None:
         if (bad := non_finite(cut.trainable, name="weights")) is not None:
             old = "nothing was saved yet" if self._wrote is None else f"the newest is of step {self._wrote:,}"
             self._not_saved = (

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from unbounded.core import leaf
+from unbounded.core.copies import Copies
 
 # Variables, and the arrays that are to be assigned to them.
 Pairs: TypeAlias = list[tuple[Any, np.ndarray]]
@@ -21,21 +22,30 @@ def start_copying(variables: Iterable[Any]) -> None:
             leaf.start_copying(variable.value)
 
 
-def read(variable: Any) -> np.ndarray:
-    """A variable's value of this moment, of its own shape and dtype, which no later step changes.
+def read(variable: Any, copies: Copies | None = None) -> np.ndarray:
+    """A copy of a variable's value, of its own shape and dtype.
 
-    On a CPU, JAX and TensorFlow give a view: JAX does not donate memory that is seen from outside to the next step, and
-    TensorFlow writes to no memory that a value read before still has. PyTorch changes a variable in place, so there it
-    is a copy; so is what comes from an accelerator.
+    A view would do on a CPU: JAX does not donate memory that is seen from outside to the next step, and TensorFlow
+    writes to no memory that a value read before still has. But the next step then takes fresh memory, which takes
+    longer than a copy into memory that is there.
+
+    Args:
+        variable: of Keras, or of the backend.
+        copies: what the copy is to be one of; None where no others follow them.
     """
     value = variable.value if isinstance(variable, keras.Variable) else variable
+    copies = Copies() if copies is None else copies
     match keras.backend.backend():
         case "tensorflow":
-            return np.asarray(value.read_value())
+            value = value.read_value()
+            array = np.asarray(value)
+            return copies.of_array(array) if "CPU" in value.backing_device else array
         case "jax":
-            return np.asarray(value)
+            # From an accelerator it is a copy already, which JAX writes to no more.
+            array = np.asarray(value)
+            return copies.of_array(array) if leaf.in_main_memory(value) else array
         case "torch" if "bfloat16" not in str(value.dtype):  # which NumPy lacks: Keras uses ml_dtypes
-            return np.asarray(leaf.own(value).numpy())
+            return np.asarray(leaf.own(value, copies).numpy())
         case _:
             return np.array(keras.ops.convert_to_numpy(value))
 
