@@ -93,6 +93,14 @@ def test_a_mix_excludes_rows_of_the_source_that_is_named():
             assert (w == ~np.isin(x, [1003, 1005, 7])).all()
 
 
+def test_rows_that_an_input_of_a_mix_excludes_weigh_nothing():
+    mixed = ub.mix({"old": arrays().exclude([7]), "new": ub.from_arrays((X + 1000, X)).exclude([3, 5])}).batch(8)
+    with ub.Feed(mixed) as feed:
+        assert feed.excluded == [[0, [["old", [[7, 8]]], ["new", [[3, 4], [5, 6]]]]]]
+        for _, (x, _, w) in zip(range(20), feed.batches(), strict=False):
+            assert (w == ~np.isin(x, [1003, 1005, 7])).all()
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_with_excluded_rows_resumes_exactly(name):
     ub.testing.assert_resumes(STREAMS[name]().exclude([3, range(10, 20)]), steps=15)

@@ -268,13 +268,51 @@ def test_several_outputs_have_columns_of_their_own(tmp_path):
     )
 
 
-def test_excluded_rows_are_tested_and_weigh_nothing_in_training(tmp_path):
-    described = STREAMS["shuffle"](stream())
+EXCLUDED = {
+    "generator": lambda: STREAMS["shuffle"](stream()),
+    "arrays": lambda: ub.from_arrays((X, Y), seed=5).shuffle(20).batch(8),
+    "replay": lambda: ub.from_arrays((X, Y), seed=5).replay(40, reuse=2).batch(8),
+    "windows": lambda: ub.from_arrays((X, Y), shuffle=False).windows(4).batch(8).map(last_of_window),
+}
+
+
+def last_of_window(windows):
+    return windows[0][:, -1], windows[1][:, -1]
+
+
+@pytest.mark.parametrize("name", EXCLUDED)
+def test_excluded_rows_are_not_tested_and_count_in_no_metric(tmp_path, name):
+    described, out = EXCLUDED[name](), [3, range(10, 60), 150]
     plain, _, _, before = run(described, tmp_path / "a", every=100)
-    table, _, _, after = run(described.exclude([range(10, 60)]), tmp_path / "b", every=100)
-    assert (table["row"] == plain["row"]).all()
-    assert (table["prediction"][:30] == plain["prediction"][:30]).all()
+    table, seen, history, after = run(described.exclude(out), tmp_path / "b", every=100)
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
+    # Which rows of the source those tested are: by their values.
+    (which,) = np.nonzero((plain["target"][:, None] == Y[None]).all(2))[1:]
+    span = range(4) if name == "windows" else range(1)
+    kept = ~np.isin(which[:, None] - span, [3, *range(10, 60), 150]).any(1)
+    assert 0 < kept.sum() < len(kept)
+    assert (table["row"] == plain["row"][kept]).all()
+    assert (table["row"] == numbers(seen)).all()
+    errors = np.abs(table["prediction"] - table["target"]).astype("float64").mean(1)
+    assert history["prequential_mae"][-1] == pytest.approx(errors.mean(), rel=1e-5)
+    run(described.exclude(out), tmp_path / "cut", every=4, stop=7)
+    cut, _, figures, _ = run(described.exclude(out), tmp_path / "cut", every=4)
+    assert cut.tobytes() == table.tobytes()
+    assert figures["prequential_mae_last"] == history["prequential_mae_last"]
+
+
+def test_rows_that_are_excluded_later_are_tested_up_to_then(tmp_path):
+    described = STREAMS["plain"](stream())
+    run(described, tmp_path, epochs=1, every=100)
+    table, _, _, _ = run(described.exclude([range(50, 70), range(100, 120)]), tmp_path, epochs=2, every=100)
+    assert table["row"].tolist() == [i for i in range(192) if i < 96 or not 100 <= i < 120]
+
+
+def test_rows_that_an_input_of_a_mix_excludes_are_not_tested(tmp_path):
+    new = ub.from_generator(rows).columns("x", "y").exclude([range(5, 15)])
+    mixed = ub.mix({"old": ub.from_arrays((X, Y), seed=3), "new": new}).batch(8)
+    table, _, _, _ = run(mixed, tmp_path, every=100, source="new")
+    assert table["row"].tolist() == [i for i in range(table["row"][-1] + 1) if not 5 <= i < 15]
 
 
 class Signals:

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 from unbounded.core.identity import comparable
@@ -18,6 +19,7 @@ from unbounded.opened import Opened
 from unbounded.sources.source import SourcePart, Turns
 from unbounded.stages.batch import Batch
 from unbounded.stages.combined import Combined, CombinedNode
+from unbounded.stages.exclude import Exclude
 from unbounded.stages.prefetch import Buffer
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
@@ -89,6 +91,17 @@ class Chain:
     def sources(self) -> list[SourcePart]:
         """The sources, in the order of the leaves."""
         return [leaf._head for leaf in self.leaves.values() if not isinstance(leaf._head, Combined)]
+
+    @property
+    def exclusions(self) -> list[Exclude]:
+        """The stages that exclude rows, in all branches; of several sources, each with the name of its own among
+        `leaves`."""
+        found = [
+            replace(stage, source=_below(name, stage.source or "source"))
+            for name, branch in self.branches.items()
+            for stage in branch.exclusions
+        ]
+        return found + [stage for stage in self._stages if isinstance(stage, Exclude)]
 
     @property
     def batch_size(self) -> int | None:

@@ -345,7 +345,7 @@ class Stream(Lookup):
         The rows keep their numbers and their places in batches, and their sample weight is 0: batches `(x, y)` become
         `(x, y, sample_weight)`, other ones `(x, None, sample_weight)`, and dicts have a column `sample_weight`. A
         window weighs nothing where one of its rows does not. Checkpoints record which rows are excluded from which step
-        on. Wherever it stands, the weights are put on the finished batches. `Prequential` tests excluded rows as well.
+        on. Wherever it stands, the weights are put on the finished batches. `Prequential` does not test excluded rows.
 
         Args:
             rows: row numbers and ranges of them, as `Feed.rows_at` has them: of arrays the rows' places in them, of any

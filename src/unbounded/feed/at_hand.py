@@ -28,7 +28,6 @@ from unbounded.feed.progress import Progress
 from unbounded.feed.stats import InputStats, Stats
 from unbounded.opened import Opened
 from unbounded.stages.batch import BlocksAsBatches
-from unbounded.stages.exclude import Exclude
 from unbounded.stages.tap import NewRows
 from unbounded.stream import Stream
 from unbounded.waiting import Waiting
@@ -66,7 +65,7 @@ class AtHand:
         self.counters = Counters(runtime)
         """What it counts of its own doing."""
         self._opened: Opened = stream.open(runtime)
-        self._excluded = [part for part in stream.parts if isinstance(part, Exclude)]
+        self._excluded = stream.exclusions
         self._weights = Weights(stream, self._excluded, runtime) if self._excluded else None
         self.excluded: list[Any] = [[0, plain(self._excluded)]] if self._excluded else []
         """From which step on which rows are excluded: a step, and for each source its ranges of rows."""

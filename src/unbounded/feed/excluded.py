@@ -11,11 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unbounded.core.block import Run
 from unbounded.core.node import CannotTell
 from unbounded.core.runtime import Runtime
+from unbounded.lookup import Lookup
 from unbounded.stages.exclude import Exclude, weighted
+from unbounded.stages.tap import place_of
+from unbounded.stages.windows import Windows
 from unbounded.stream import Stream
 
 
@@ -75,6 +79,61 @@ class Weights:
     def close(self) -> None:
         """Let go of the numbers."""
         self._top.close()
+
+
+class ExcludedNewRows:
+    """Which of the rows that come to a source's tap are excluded.
+
+    Args:
+        leaf: the branch of the source.
+        excluded: the stages that exclude rows of this source.
+        runtime: the feed's.
+    """
+
+    def __init__(self, leaf: Stream, excluded: Sequence[Exclude], runtime: Runtime) -> None:
+        self._excluded = excluded
+        self._numbers = Lookup(leaf.head).numbers()
+        self._top = self._numbers.open(runtime).top
+        self._first = 0  # the ordinal of the first of the numbers at hand
+        self._known: NDArray[np.int64] = np.empty(0, np.int64)
+        # A window is known by its last row: how many rows before that one each of its rows came.
+        before, step = np.zeros(1, np.int64), 1
+        for stage in leaf.stages[: place_of(leaf.stages)]:
+            if isinstance(stage, Windows):
+                before = np.unique(before[:, None] + np.arange(stage.length) * step)
+                step *= stage.stride
+        self._before = before
+
+    def mask(self, ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are excluded.
+
+        Args:
+            ordinals: in which place of the source's rows each came, from the run's beginning, rising; of a window, its
+                last row. [rows].
+        """
+        low = int(ordinals[0]) - int(self._before[-1])
+        numbers = self._read(low, int(ordinals[-1]) + 1)
+        named = np.zeros(len(numbers), bool)
+        for stage in self._excluded:
+            named |= stage.names(numbers)
+        out: NDArray[np.bool_] = named[ordinals[:, None] - self._before - low].any(1)
+        return out
+
+    def _read(self, low: int, stop: int) -> NDArray[np.int64]:
+        """The numbers of the rows that came from place `low` up to `stop`."""
+        end = self._first + len(self._known)
+        if not self._first <= low <= end:
+            self._top.restore(self._numbers.cursor_at(low))
+            self._first, self._known, end = low, self._known[:0], low
+        parts = [self._known[low - self._first :]]
+        while end < stop:
+            block = self._top.pull(None)
+            if block is not None and block.count:
+                assert not isinstance(block, Run)
+                parts.append(block.rows)
+                end += block.count
+        self._first, self._known = low, np.concatenate(parts)
+        return self._known[: stop - low]
 
 
 def plain(excluded: Sequence[Exclude]) -> list[Any]:

@@ -18,6 +18,7 @@ from unbounded.core import finite_rows
 from unbounded.core.block import Block, join
 from unbounded.core.node import Context, Node
 from unbounded.core.trees import Tree
+from unbounded.feed.excluded import ExcludedNewRows
 from unbounded.feed.feed import Feed
 from unbounded.stages.batch import Batch
 from unbounded.stages.exclude import Exclude
@@ -80,6 +81,8 @@ class NewRowsOf:
             self._steps = list(self._changes(source))
         else:
             self._steps = [self._opened(Map(prepare))]
+        excluded = [stage for stage in feed.stream.exclusions if (stage.source or source) == source]
+        self._excluded = ExcludedNewRows(feed.stream.leaves[source], excluded, feed.runtime) if excluded else None
         self._kept = feed.keep_new_rows(names.index(source))
 
     def _changes(self, source: str) -> Iterator[Through | None]:
@@ -127,6 +130,12 @@ class NewRowsOf:
 
     def _changed(self, block: Block) -> Block | None:
         out: Any = block
+        if self._excluded is not None:
+            assert block.seen is not None
+            without = self._excluded.mask(block.seen - 1)
+            out = block.only(~without) if without.any() else block
+            if out is None:
+                return None
         for node in self._steps:
             if node is None:
                 bad = finite_rows.non_finite_mask(out.rows)

@@ -39,7 +39,8 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
 
     The rows are those of the stream before `shuffle` and `replay`: each is tested once, in the order in which it came,
     changed by the stages after them that change one row at a time. What such a stage does by chance (`random_map`) is
-    left out, and a function after `batch` is given chunks of rows in place of batches.
+    left out, and a function after `batch` is given chunks of rows in place of batches. Rows that `exclude` names are
+    not tested.
 
     At the end of each epoch the metrics are in its logs, so that `History` and other callbacks see them:
     `prequential_mae` over all rows that were tested, and `prequential_mae_last` over the newest `last` of them.
