@@ -137,7 +137,7 @@ def test_predictions_are_those_of_the_weights_after_the_last_acknowledged_step(t
                 by_hand.train_on_batch(*next(batches))
                 steps += 1
         batches.close()
-    np.testing.assert_allclose(np.concatenate(done), table["prediction"], rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate(done), table["prediction"], rtol=1e-5, atol=1e-6)
     assert (table["target"] == Y[table["row"] % ROWS]).all()
 
 
