@@ -137,6 +137,11 @@ def test_what_is_no_key_of_a_row_is_refused() -> None:
             first(ub.from_arrays(rows).windows(2, by="k").batch(1), 1)
 
 
+def size_of(tree: Any) -> int:
+    """The bytes of a tree's arrays."""
+    return sum(each.nbytes for each in trees.arrays(tree))
+
+
 @pytest.mark.parametrize(("expire", "most"), [(None, 1_001), (50, 51)])
 def test_silent_keys_and_ever_new_ones_are_let_go_of_once_expired(expire: int | None, most: int) -> None:
     rows = {"k": np.arange(20_000), "id": np.arange(20_000)}
@@ -147,10 +152,12 @@ def test_silent_keys_and_ever_new_ones_are_let_go_of_once_expired(expire: int | 
     with contextlib.closing(top), contextlib.suppress(EndOfStream):
         while True:
             top.pull(None)
-            if (own := top.cursor()["own"])["snapshot"] is not None:
+            own, taken = top.cursor()["own"], 0
+            if own["snapshot"] is not None:
                 assert len(own["snapshot"].tree["state"]["keys"]) <= most
-            # A log may have as many rows as there are keys, and some more.
-            assert sum(map(trees.count, (page.tree for page in own["log"]))) <= 2 * most + SETTLED + 7
+                taken = size_of(own["snapshot"].tree)
+            # A log may have twice the bytes of the snapshot, and some more.
+            assert sum(size_of(page.tree) for page in own["log"]) <= 2 * taken + 16 * (SETTLED + 7)
 
 
 def test_the_first_key_that_is_forgotten_is_said_and_all_are_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,14 +2,15 @@
 
 A keyed stage changes its arrays in place, block by block, so a cursor can't refer to them. It refers to a snapshot of
 them, taken now and then, and to the rows that came after it: to restore is to take up the snapshot and to go through
-those rows again. A new snapshot falls due when there are more rows since the last one than it has entries itself: what
-snapshots cost a row does not depend on how many keys there are. Both are pages, written once: a save writes the pages
-that came since the last save.
+those rows again. A new snapshot falls due when the rows since the last one have twice its bytes: what snapshots cost a
+row does not depend on how many keys there are. Both are pages, written once: a save writes the pages that came since
+the last save.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ import numpy as np
 from unbounded.core import trees
 from unbounded.core.pages import Page, as_page
 from unbounded.core.trees import Array, Tree
+from unbounded.stages.keys import Ints
 
 SETTLED = 256
 """Rows that may come between two snapshots however small these are."""
 
+_PER_SNAPSHOT = 2  # bytes of rows for each byte of the snapshot before them
 _PAGE_BYTES = 1 << 18
 
 
@@ -39,35 +42,47 @@ class Changelog:
         self._pages_made = 0
         self.begin(0)
 
-    def begin(self, row: int, snapshot: Tree | None = None, rows: Tree | None = None, *, entries: int = 0) -> None:
-        """Begin with a snapshot.
+    def begin(self, row: int) -> None:
+        """Begin with nothing; `row` is the number of the next row of the stream."""
+        self._start(row, None, None, 0)
+
+    def snapshot(self, row: int, state: Tree, kept: Ints | None = None) -> Callable[[], None]:
+        """Take a snapshot, and give what to call to begin with it, which can't fail.
 
         Args:
             row: the number of the next row of the stream.
-            snapshot: a tree of arrays; None where there is no state.
-            rows: rows of the snapshot, which are kept at the front of the memory. They are given away.
-            entries: how many entries the snapshot has: keys and rows.
+            state: a tree of arrays.
+            kept: the places of the rows that are part of the snapshot. They move to the front of the memory, in this
+                order.
         """
-        count = 0 if rows is None else trees.count(rows)
-        page = None if not entries else self._page({"state": snapshot, "rows": rows, "entries": entries})
-        self._start(row, page, rows, count)
+        count = 0 if kept is None else len(kept)
+        rows, memory = None, None
+        if kept is not None and count:
+            # With room for all rows up to the next snapshot, so that these need not move again.
+            size = sum(each.nbytes for each in trees.arrays(state)) // max(1, trees.row_bytes(self.rows))
+            room = (1 + _PER_SNAPSHOT) * count + _PER_SNAPSHOT * size + SETTLED + self._put
+            memory = trees.map_leaves(lambda leaf: _taken(leaf, kept, room), self.rows)
+            rows = trees.cut(memory, 0, count)
+        return partial(self._start, row, self._page({"state": state, "rows": rows}), memory, count)
 
-    def _start(self, row: int, snapshot: Page | None, rows: Tree | None, count: int) -> None:
+    def _start(self, row: int, snapshot: Page | None, memory: Tree | None, count: int) -> None:
         self.row = row
-        self.rows: Any = rows
+        self.rows: Any = memory
         """All rows: the snapshot's own, and then those of the log. What lies behind them is not theirs."""
         self.snapshot_rows = count
-        self._entries = 0 if snapshot is None else int(snapshot.tree["entries"])
         self.used = count
+        self._put = 0  # rows that were put there last
         self._snapshot = snapshot
+        self._snapshot_bytes = 0 if snapshot is None else sum(each.nbytes for each in trees.arrays(snapshot.tree))
         self._closed: tuple[Page, ...] = ()
         self._closed_to = count
         self._open: tuple[int, Page] | None = None  # a page of the rows that are in no closed one, and to where it goes
 
     @property
-    def is_due(self) -> bool:
-        """Whether a new snapshot had better be taken."""
-        return self.used - self.snapshot_rows > self._entries + SETTLED
+    def excess(self) -> int:
+        """A new snapshot had better be taken once this is above 0: how many bytes of rows there are too many."""
+        size = trees.row_bytes(self.rows) if self.used > self.snapshot_rows else 0
+        return size * (self.used - self.snapshot_rows - SETTLED) - _PER_SNAPSHOT * self._snapshot_bytes
 
     def put(self, rows: Tree, count: int) -> int:
         """Write rows behind the last ones, and give the place of the first. They count once `accept` is called: until
@@ -90,6 +105,7 @@ class Changelog:
             into[self.used : self.used + count] = leaf
 
         trees.map_leaves(write, self.rows, rows)
+        self._put = count
         return self.used
 
     def accept(self, count: int) -> None:
@@ -129,6 +145,13 @@ class Changelog:
         self.used += sum(trees.count(page.tree) for page in log)
         self._closed_to = self.used
         return None if snapshot is None else snapshot.tree["state"]
+
+
+def _taken(leaf: Array, index: Ints, room: int) -> Array:
+    """The rows that `index` names, at the front of new memory for so many."""
+    out = trees.empty((room, *leaf.shape[1:]), leaf.dtype)
+    leaf.take(index, axis=0, out=out[: len(index)], mode="clip")
+    return out
 
 
 def _holds(rows: Tree, memory: Tree) -> bool:

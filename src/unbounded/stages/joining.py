@@ -21,7 +21,6 @@ from unbounded.core.cursor import Cursor, own_part
 from unbounded.core.input_buffer import addresses, compose_held
 from unbounded.core.node import Context, EndOfStream, Inner, Node
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.stages.changelog import SETTLED
 from unbounded.stages.join_side import Floats, JoinSide
 from unbounded.stages.keys import keys_of
 from unbounded.stages.pairing import LABEL, ROW, Pairing
@@ -210,9 +209,7 @@ class Joining(Inner):
             user_code.call(self._unmatched, trees.read_only(given_up))
         self._done = None
         self._given += out.count
-        entries = self._pairing.count(ROW) + self._pairing.count(LABEL)
-        since = sum(side.changes.used - side.changes.snapshot_rows for side in self._sides)
-        if since > entries + SETTLED:
+        if sum(side.changes.excess for side in self._sides) > 0:
             with suppress(MemoryError):  # tried again after the next rows: these must not be lost
                 self._settle()
         return out
@@ -259,23 +256,23 @@ class Joining(Inner):
     def _settle(self) -> None:
         """Take a snapshot: what waits, and nothing else."""
         waiting = [self._pairing.waiting(number) for number in (ROW, LABEL)]
-        kept = [
-            trees.gather(side.changes.rows, np.array([number for _, number, _ in entries], np.int64))
-            if entries
-            else None
+        begins = [
+            side.changes.snapshot(
+                side.read,
+                {"times": np.array([time for time, _, _ in entries]), "sample": side.sample},
+                np.array([number for _, number, _ in entries], np.int64),
+            )
             for side, entries in zip(self._sides, waiting, strict=True)
         ]
-        for side, entries, rows in zip(self._sides, waiting, kept, strict=True):
-            times = np.array([time for time, _, _ in entries])
-            state = {"times": times, "sample": side.sample}
-            side.changes.begin(side.read, state, rows, entries=len(entries) + (side.sample is not None))
-            side.since = (side.read, side.clock)
         self._pairing.begin(
             *(
                 ([time for time, _, _ in entries], range(len(entries)), [key for *_, key in entries])
                 for entries in waiting
             )
         )
+        for side, begin in zip(self._sides, begins, strict=True):
+            begin()
+            side.since = (side.read, side.clock)
 
     def own(self) -> Mapping[str, Any]:
         sides = [

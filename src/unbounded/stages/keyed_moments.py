@@ -7,7 +7,7 @@ Keys with many rows in the block are taken one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,10 @@ from unbounded.stages.changelog import Changelog
 from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, stretches
 from unbounded.stages.moments import GROUP, Floats, State, flat, normalized, running
 
-_TOGETHER = 128  # rows of a key in a block
+_EXACT = 4
+_SIZES = (*range(1, _EXACT + 1), 8, 16, 32, 64, 128)  # rows of a key in a block
+_TOGETHER = _SIZES[-1]
+_ARRAYS = len(State._fields) - 1
 
 
 class KeyedMoments:
@@ -41,13 +44,17 @@ class KeyedMoments:
     def _take(self, row: int, snapshot: Tree | None) -> None:
         empty = np.empty(0, np.int64)
         state = snapshot or {"keys": empty, "rows": empty, "seen": empty, "moments": {}}
+        slots = Slots(state["keys"])
+        rows, seen = np.array(state["rows"], np.int64), np.array(state["seen"], np.int64)
+        moments = {path: [np.array(each) for each in arrays] for path, arrays in state["moments"].items()}
+        # All that can fail is done.
         self._row = row  # the number of the next row
-        self._slots = Slots(state["keys"])
+        self._slots = slots
         # Of the key in each slot: how many rows it had, the number of the last one, and for each leaf the six arrays of
         # `State`.
-        self._rows: Ints = np.array(state["rows"], np.int64)
-        self._seen: Ints = np.array(state["seen"], np.int64)
-        self._moments: dict[str, Floats] = {path: np.array(each) for path, each in state["moments"].items()}
+        self._rows: Ints = rows
+        self._seen: Ints = seen
+        self._moments: dict[str, list[Floats]] = moments
 
     def advance(self, rows: Tree, leaves: Mapping[str, Array]) -> tuple[dict[str, Floats], Callable[[], None]]:
         """Leaves normalised, of shape (rows, width), and what to call for the statistics to go on after them."""
@@ -58,7 +65,7 @@ class KeyedMoments:
         def accept_all() -> None:
             self._changes.accept(len(keys))
             accept()
-            if self._changes.is_due:
+            if self._changes.excess > 0:
                 with suppress(MemoryError):  # tried again after the next block: this one must not be lost
                     self._settle()
 
@@ -66,16 +73,21 @@ class KeyedMoments:
 
     def _normalized(self, keys: Array, leaves: Mapping[str, Array]) -> tuple[dict[str, Floats], Callable[[], None]]:
         slots = self._slots.of(keys)
-        self._slots.name(keys, slots)
         have = len(self._slots)
         self._rows, self._seen = grown(self._rows, have), grown(self._seen, have)
         order, start, fresh, mine, first, final, leads, ends = stretches(slots, self._expire)
         had = self._rows[mine]
-        gone_on = had > 0
-        if self._expire is not None:
-            gone_on &= self._row + first - self._seen[mine] <= self._expire
-        before = np.zeros(len(fresh), np.int64)  # rows of each stretch that came before the block
-        before[leads] = np.where(gone_on, had, 0)
+        forgotten = mine[:0]
+        new = had == 0
+        if self._expire is not None and (silent := self._row + first - self._seen[mine] > self._expire).any():
+            forgotten = mine[silent & ~new]
+            new |= silent
+            had[silent] = 0
+        several = len(fresh) > len(mine)  # a key has several stretches
+        before = had  # rows of each stretch that came before the block
+        if several:
+            before = np.zeros(len(fresh), np.int64)
+            before[leads] = had
         together = _together(before, fresh)
         alone = np.flatnonzero((fresh > _TOGETHER) | (before % GROUP + fresh >= GROUP))
 
@@ -83,24 +95,29 @@ class KeyedMoments:
         for path, leaf in leaves.items():
             values = flat(leaf)[order]
             made = np.empty_like(values)
-            known = self._moments.get(path)
-            if known is None:
-                known = np.zeros((0, 6, values.shape[1]))
-            self._moments[path] = known = grown(known, have)
-            states = np.zeros((len(fresh), *known.shape[1:]))
-            states[leads] = np.where(gone_on[:, None, None], known[mine], 0.0)
+            known = self._moments.get(path) or [np.zeros((0, values.shape[1]))] * _ARRAYS
+            self._moments[path] = known = [grown(each, have) for each in known]
+            states = []
+            for each in known:
+                taken = each.take(mine, axis=0)
+                taken[new] = 0.0
+                if several:
+                    whole = np.zeros((len(fresh), values.shape[1]))
+                    whole[leads] = taken
+                    taken = whole
+                states.append(taken)
             for size, which in together:
                 _step(size, values, made, states, which, start[which], fresh[which])
             for i in alone:
                 part = slice(start[i], start[i] + fresh[i])
-                made[part], state = normalized(values[part], State(int(before[i]), *states[i]))
-                states[i] = state[1:]
+                made[part], state = normalized(values[part], State(int(before[i]), *(each[i] for each in states)))
+                for each, changed in zip(states, state[1:], strict=True):
+                    each[i] = changed
             out[path] = np.empty_like(made)
             out[path][order] = made
-            after[path] = states[ends]
+            after[path] = [each[ends] for each in states]
 
-        forgotten = mine[~gone_on & (had > 0)]
-        if len(fresh) > len(mine):  # silent within these rows
+        if several:  # silent within these rows
             lost = np.ones(len(fresh), bool)
             lost[ends] = False
             forgotten = np.append(forgotten, slots[order[start[lost]]])
@@ -109,7 +126,8 @@ class KeyedMoments:
             self._rows[mine] = (before + fresh)[ends]
             self._seen[mine] = self._row + final
             for path, states in after.items():
-                self._moments[path][mine] = states
+                for each, changed in zip(self._moments[path], states, strict=True):
+                    each[mine] = changed
             self._row += len(keys)
             if len(forgotten):
                 self._expired.add(len(forgotten), self._slots.names[forgotten[0]])
@@ -131,11 +149,12 @@ class KeyedMoments:
             "keys": self._slots.names[slots],
             "rows": self._rows[slots],
             "seen": self._seen[slots],
-            "moments": {path: each[slots] for path, each in self._moments.items()},
+            "moments": {path: [each[slots] for each in arrays] for path, arrays in self._moments.items()},
         }
-        self._changes.begin(self._row, state, entries=len(slots))
+        begin = self._changes.snapshot(self._row, state)
         if have > 2 * len(slots):
             self._take(self._row, state)
+        begin()
 
     def own(self) -> Mapping[str, Any]:
         """As part of a cursor."""
@@ -158,36 +177,44 @@ class KeyedMoments:
 
 
 def _together(before: Ints, fresh: Ints) -> list[tuple[int, Ints]]:
-    """Stretches that end before the next multiple of `GROUP`, by their length: up to 1 row, 2, 4, …"""
+    """Stretches that end before the next multiple of `GROUP`, by their length: 1, 2, 3 or 4 rows, up to 8, 16, …"""
     may = (fresh <= _TOGETHER) & (before % GROUP + fresh < GROUP)
     found = []
-    size = 1
-    while size <= _TOGETHER:
-        which = np.flatnonzero(may & (fresh <= size) & (fresh > size // 2))
+    low = 0
+    for size in _SIZES:
+        which = np.flatnonzero(may & (fresh <= size) & (fresh > low))
         if len(which):
             found.append((size, which))
-        size *= 2
+        low = size
     return found
 
 
-def _step(size: int, values: Floats, made: Floats, states: Floats, which: Ints, start: Ints, fresh: Ints) -> None:
+def _step(
+    size: int, values: Floats, made: Floats, states: Sequence[Floats], which: Ints, start: Ints, fresh: Ints
+) -> None:
     """Normalise stretches of up to `size` rows, and bring their states up to date.
 
     Args:
         values: all values, stretch by stretch; those of these stretches are written to `made`.
-        states: of all stretches, of shape (stretches, 6, width).
+        states: the arrays of `State` of all stretches, each of shape (stretches, width).
         which: the numbers of these stretches.
         start: where each begins in `values`.
         fresh: how many rows each has.
     """
     step = np.arange(size)[:, None]
-    there = step < fresh
-    place = start + np.minimum(step, fresh - 1)  # of shape (size, stretches)
-    given = values[place]
-    parts = np.moveaxis(states[which], 1, 0)
-    result = running(given, np.isfinite(given) & there[:, :, None], *parts)
-    made[place[there]] = result.out[there]
+    same = size <= _EXACT
+    place = start + (step if same else np.minimum(step, fresh - 1))  # of shape (size, stretches)
+    given = values.take(place, axis=0)
+    finite = np.isfinite(given)
+    if not same:
+        there = step < fresh
+        finite &= there[:, :, None]
+    result = running(given, finite, *(each.take(which, axis=0) for each in states))
+    if same:
+        made[place] = result.out
+    else:
+        made[place[there]] = result.out[there]
     at = (fresh - 1, np.arange(len(which)))
-    states[which, 1] = result.mean
+    states[1][which] = result.mean
     for i, each in ((3, result.more), (4, result.sum), (5, result.squares)):
-        states[which, i] = each[at]
+        states[i][which] = each[-1] if same else each[at]

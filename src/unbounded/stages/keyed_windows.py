@@ -50,17 +50,21 @@ class KeyedWindows(Holding):
         self._take(row, None)
 
     def _take(self, row: int, snapshot: Tree | None) -> None:
+        empty = np.empty(0, np.int64)
+        state = snapshot or {"keys": empty, "ahead": empty, "seen": empty}
+        slots = Slots(state["keys"])
+        ahead, seen = np.array(state["ahead"], np.int64), np.array(state["seen"], np.int64)
+        last, before = _links(ahead)
+        # All that can fail is done.
         self._row = row
-        state = snapshot or {"keys": np.empty(0, np.int64), **dict.fromkeys(("held", "over", "seen"), np.empty(0, int))}
-        self._slots = Slots(state["keys"])
-        # Of the key in each slot: how many rows it holds, how many of its next ones to pass over first (where the
-        # stride is longer than the window), the number of its last row, and where that lies.
-        self._count: Ints = np.array(state["held"], np.int64)
-        self._over: Ints = np.array(state["over"], np.int64)
-        self._seen: Ints = np.array(state["seen"], np.int64)
-        self._last: Ints = np.cumsum(self._count) - 1
+        self._slots = slots
+        # Of the key in each slot: how many rows it has from the first of its next window on (where the stride is longer
+        # than the window, less than 0: so many are to be passed over), the number of its last row, and where that lies.
+        self._ahead: Ints = ahead
+        self._seen: Ints = seen
+        self._last: Ints = last
         # Where the row of the same key before each row lies; of the first that a key holds, it means nothing.
-        self._before: Ints = np.arange(int(self._count.sum())) - 1
+        self._before: Ints = before
 
     def pull(self, timeout: float | None) -> Block | None:
         held = self._held
@@ -80,16 +84,18 @@ class KeyedWindows(Holding):
             held.keep(held.head)
             if block.boundary:
                 self._begin(self._row)
-            elif self._changes.is_due:
+            elif self._changes.excess > 0:
                 with suppress(MemoryError):  # tried again after the next block: this one's windows must not be lost
                     self._settle()
             if out.count or block.boundary:
                 return replace(out, boundary=block.boundary)
 
     def _most(self) -> int:
-        """How many rows to take at once: each is in up to `length` windows."""
+        """How many rows to take at once: each is in about `length / stride` windows."""
         rows = self._held.peek(1).rows
-        return 0 if rows is None else trees.block_rows(trees.row_bytes(rows) * self._windows.length, 1)
+        if rows is None:
+            return 0
+        return trees.block_rows(trees.row_bytes(rows) * -(-self._windows.length // self._windows.stride), 1)
 
     def _windows_of(self, block: Block) -> tuple[Block, Callable[[], None]]:
         """The windows whose last row is in the block, and what to call for the block to be accepted."""
@@ -129,47 +135,46 @@ class KeyedWindows(Holding):
         """
         length, stride, expire = self._windows.length, self._windows.stride, self._windows.expire
         slots = self._slots.of(keys)
-        self._slots.name(keys, slots)
-        self._count, self._over, self._seen, self._last = (
-            grown(each, len(self._slots)) for each in (self._count, self._over, self._seen, self._last)
-        )
+        have = len(self._slots)
+        self._ahead, self._seen, self._last = (grown(each, have) for each in (self._ahead, self._seen, self._last))
         order, start, fresh, mine, first, final, leads, ends = stretches(slots, expire)
-        held, over = np.zeros(len(fresh), np.int64), np.zeros(len(fresh), np.int64)
-        had, passes = self._count[mine], self._over[mine]
-        gone_on: Any = np.ones(len(mine), bool)
-        if expire is not None:
-            gone_on = self._row + first - self._seen[mine] <= expire
-        held[leads], over[leads] = np.where(gone_on, had, 0), np.where(gone_on, passes, 0)
-
-        # Of each stretch: its rows, those to pass over, and its windows.
-        count = held + fresh
-        skip = np.minimum(over, count)
-        made = np.maximum(0, (count - skip - length) // stride + 1)
-        gone = np.minimum(made * stride, count - skip)
-        keep = count - skip - gone
-        over += made * stride - gone - skip
+        had = self._ahead[mine]
+        forgotten = mine[:0]
+        if expire is not None and (silent := self._row + first - self._seen[mine] > expire).any():
+            forgotten = mine[silent & (had != 0)]
+            had[silent] = 0
+        # Of each stretch: the rows of its key from the first of the next window on, before, with its own and after, and
+        # its windows.
+        if len(fresh) > len(mine):
+            before = np.zeros(len(fresh), np.int64)
+            before[leads] = had
+        else:
+            before = had
+        ahead = before + fresh
+        made = np.maximum((ahead - length) // stride + 1, 0)
+        after = ahead - made * stride
         # The links of these rows. Nothing refers to them before the rows are accepted.
-        self._before = grown(self._before, at + len(keys))
-        before = np.empty(len(keys), np.int64)
-        before[1:] = order[:-1] + at
-        before[start[leads]] = np.where(held[leads] > 0, self._last[mine], 0)
-        self._before[order + at] = before
+        self._before = grown(self._before, at + len(keys), trees.count(self._changes.rows))
+        places = order + at
+        links = np.empty(len(keys), np.int64)
+        links[1:] = places[:-1]
+        links[start[leads]] = self._last[mine]
+        self._before[places] = links
         # A row is the last one of one window at most.
         some = np.flatnonzero(made)
-        ending = ranges(np.zeros(len(some), np.int64), made[some]) * stride
-        ending += np.repeat((start + skip + length - 1 - held)[some], made[some])
+        windows = made[some]
+        ending = ranges(np.zeros(len(some), np.int64), windows) * stride
+        ending += np.repeat((start - before + (length - 1))[some], windows)
         is_last = np.zeros(len(keys), bool)
         is_last[order[ending]] = True
 
-        forgotten = mine[~gone_on & (had + passes > 0)]
         if len(fresh) > len(mine):  # silent within these rows
-            lost = keep + over > 0
+            lost = after != 0
             lost[ends] = False
             forgotten = np.append(forgotten, slots[order[start[lost]]])
 
         def advance() -> None:
-            self._count[mine], self._over[mine], self._seen[mine] = keep[ends], over[ends], self._row + final
-            self._last[mine] = at + final
+            self._ahead[mine], self._seen[mine], self._last[mine] = after[ends], self._row + final, at + final
             self._row += len(keys)
             if len(forgotten):
                 self._expired.add(len(forgotten), self._slots.names[forgotten[0]])
@@ -179,28 +184,38 @@ class KeyedWindows(Holding):
     def _settle(self) -> None:
         """Take a snapshot, without the keys that are in the state of a new one, or silent for too long."""
         have = len(self._slots)
-        needed = self._count[:have] + self._over[:have] > 0
+        ahead = self._ahead[:have]
         if (expire := self._windows.expire) is not None:
-            silent = needed & (self._row - self._seen[:have] > expire)
+            silent = (self._row - self._seen[:have] > expire) & (ahead != 0)
             if silent.any():
                 self._expired.add(int(silent.sum()), self._slots.names[silent.argmax()])
-            self._count[:have][silent] = 0
-            self._over[:have][silent] = 0
-            needed &= ~silent
-        slots = np.flatnonzero(needed)
-        held = self._count[slots]
-        # Their rows, key by key: the first of a key that holds fewer rows than others are left out.
-        length = int(held.max(initial=0))
-        there = np.arange(length) >= length - held[:, None]
-        places = self._back(self._last[slots], length)[there]
-        rows = trees.gather(self._changes.rows, places) if len(places) else None
-        state = {"keys": self._slots.names[slots], "held": held, "over": self._over[slots], "seen": self._seen[slots]}
-        self._changes.begin(self._row, state, rows, entries=len(slots) + len(places))
+            ahead[silent] = 0
+        slots = np.flatnonzero(ahead)
+        ahead = ahead[slots]
+        places = self._places(self._last[slots], np.maximum(ahead, 0))
+        state = {"keys": self._slots.names[slots], "ahead": ahead, "seen": self._seen[slots]}
+        begin = self._changes.snapshot(self._row, state, places)
         if have > 2 * len(slots) + SETTLED:
             self._take(self._row, state)
         else:
-            self._last[slots] = np.cumsum(held) - 1
-            self._before = np.arange(len(places)) - 1
+            last, before = _links(ahead)
+            self._last[:] = 0
+            self._last[slots], self._before = last, before
+        begin()
+
+    def _places(self, last: Ints, held: Ints) -> Ints:
+        """Where the rows lie that keys hold, key by key, given the last of each and how many they are."""
+        stops = np.cumsum(held)
+        places = np.empty(int(held.sum()), np.int64)
+        which = np.flatnonzero(held)
+        last, left, at = last[which], held[which], stops[which]
+        while len(last):
+            at = at - 1
+            places[at] = last
+            left = left - 1
+            more = np.flatnonzero(left)
+            last, left, at = self._before[last[more]], left[more], at[more]
+        return places
 
     def own(self) -> Mapping[str, Any]:
         return {**self._changes.own(), "expired": self._expired.count}
@@ -217,3 +232,10 @@ class KeyedWindows(Holding):
     def counts(self) -> dict[str, int]:
         counts = super().counts()
         return {**counts, "expired": counts.get("expired", 0) + self._expired.count}
+
+
+def _links(ahead: Ints) -> tuple[Ints, Ints]:
+    """Where the last row of each key lies, and the row before each row, where rows lie key by key: of each key so many,
+    or none."""
+    held = np.maximum(ahead, 0)
+    return np.maximum(np.cumsum(held) - 1, 0), np.arange(-1, int(held.sum()) - 1)

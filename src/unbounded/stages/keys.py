@@ -1,12 +1,14 @@
 """Keys of rows: each has a slot in the arrays of a keyed stage, and a block's rows are put together by slots.
 
-What a block costs is a matter of its own rows and keys, not of all keys that there are: a dict knows the slots, and
-everything else is arithmetic on arrays with one entry for each of the block's keys.
+What a block costs is a matter of its own rows and keys, not of all keys that there are: a table or a dict knows the
+slots, and everything else is arithmetic on arrays with one entry for each of the block's keys.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,21 +28,33 @@ _INT64 = 1 << 63
 _log = logging.getLogger("unbounded")
 
 
-class Slots(dict[Any, int]):
-    """The slot of each key: 0, 1, 2, … in the order in which they were seen."""
+class Slots:
+    """The slot of each key: 0, 1, 2, … in the order in which they were seen.
+
+    Integers that lie close to each other are found in a table, which is far quicker than a dict; the dict is made once
+    there are others.
+
+    Args:
+        keys: those that have a slot already, each once.
+    """
 
     def __init__(self, keys: Array) -> None:
-        super().__init__(zip(hashable(keys), range(len(keys)), strict=True))
-        self.names = keys
-        """The key in each slot, once `name` was called."""
-        # Of integers that lie close to each other, the slots in a table, which is far quicker than the dict: -1 for
-        # those that were not looked up yet.
+        self._names = keys[:0]
+        self._count = 0
+        # Of integers: -1 for those that were not looked up yet. While there is no dict, all keys are in it.
         self._table: Ints = np.empty(0, np.int64)
         self._low = 0  # the integer of its first entry
+        self._dict: dict[Any, int] | None = None
+        if len(keys):
+            self.of(keys)
 
-    def __missing__(self, key: Any) -> int:
-        slot = self[key] = len(self)
-        return slot
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def names(self) -> Array:
+        """The key in each slot."""
+        return self._names[: self._count]
 
     def of(self, keys: Array) -> Ints:
         """The slot of each row's key; new keys get one."""
@@ -49,7 +63,7 @@ class Slots(dict[Any, int]):
         at = keys.astype(np.int64) - self._low
         slots = self._table[at]
         if (new := slots < 0).any():
-            slots[new] = self._look_up(keys[new])
+            slots[new] = self._number(keys[new], at[new]) if self._dict is None else self._look_up(keys[new])
             self._table[at[new]] = slots[new]
         return slots
 
@@ -68,17 +82,40 @@ class Slots(dict[Any, int]):
         self._table, self._low = table, low
         return True
 
-    def _look_up(self, keys: Array) -> Ints:
-        return np.fromiter(map(self.__getitem__, hashable(keys)), np.int64, len(keys))
+    def _number(self, keys: Array, at: Ints) -> Ints:
+        """Slots for keys of which none has one, and which are entries `at` of the table."""
+        # Of several assignments to one entry the last one stays: so the first of a key's rows stands in its entry.
+        rows = np.arange(len(at))
+        first = np.empty(int(at.max()) + 1 - (low := int(at.min())), np.int64)
+        first[at[::-1] - low] = rows[::-1]
+        leader = first[at - low]
+        leads = leader == rows
+        slots: Ints = (np.cumsum(leads) - 1 + self._count)[leader]
+        self._add(keys[leads])
+        return slots
 
-    def name(self, keys: Array, slots: Ints) -> None:
-        """Note the keys of slots that were given since this was called last."""
-        known = len(self.names)
-        if len(self) > known:
-            fresh = np.empty(len(self) - known, keys.dtype)
-            new = slots >= known
-            fresh[slots[new] - known] = keys[new]
-            self.names = np.concatenate([self.names, fresh]) if known else fresh
+    def _look_up(self, keys: Array) -> Ints:
+        if self._dict is None or len(self._dict) != self._count:  # what could not be done to the end is done anew
+            self._dict = defaultdict(itertools.count(self._count).__next__)
+            self._dict.update(zip(hashable(self.names), range(self._count), strict=True))
+        slots = np.fromiter(map(self._dict.__getitem__, hashable(keys)), np.int64, len(keys))
+        if len(self._dict) > self._count:
+            fresh = np.empty(len(self._dict) - self._count, keys.dtype)
+            new = slots >= self._count
+            fresh[slots[new] - self._count] = keys[new]
+            self._add(fresh)
+        return slots
+
+    def _add(self, keys: Array) -> None:
+        """These keys have the next slots."""
+        count = self._count + len(keys)
+        dtype = np.result_type(self._names.dtype, keys.dtype) if self._count else keys.dtype
+        if count > len(self._names) or dtype != self._names.dtype:
+            names = np.empty(2 * count, dtype)
+            names[: self._count] = self.names
+            self._names = names
+        self._names[self._count : count] = keys
+        self._count = count
 
 
 def hashable(keys: Array) -> list[Any]:
@@ -119,7 +156,8 @@ class Stretches(NamedTuple):
         slots: the slots of the block's keys, each once.
         first: the first row of each key, as a number within the block.
         last: the last one.
-        leads: each key's first stretch, which goes on with what the key had before.
+        leads: each key's first stretch, which goes on with what the key had before. `leads` and `ends` are indices: a
+            slice where each key has one stretch.
         ends: each key's last stretch.
     """
 
@@ -129,8 +167,8 @@ class Stretches(NamedTuple):
     slots: Ints
     first: Ints
     last: Ints
-    leads: Ints
-    ends: Ints
+    leads: Ints | slice
+    ends: Ints | slice
 
 
 def stretches(slots: Ints, expire: int | None) -> Stretches:
@@ -140,21 +178,30 @@ def stretches(slots: Ints, expire: int | None) -> Stretches:
         slots: of each row.
         expire: rows of the stream after which a silent key begins anew.
     """
-    # NumPy sorts 16 bits by radix.
-    order = np.argsort(slots.astype(np.uint16) if slots.max() < 1 << 16 else slots, kind="stable")
+    order = _sorted(slots)
     by_key = slots[order]
-    begins = np.ones(len(slots), bool)
-    begins[1:] = by_key[1:] != by_key[:-1]
-    first = np.flatnonzero(begins)
-    start = first
-    leads = ends = np.arange(len(first))
+    begins = np.empty(len(slots), bool)
+    begins[0] = True
+    np.not_equal(by_key[1:], by_key[:-1], out=begins[1:])
+    bounds = np.append(np.flatnonzero(begins), len(slots))
+    first, last = bounds[:-1], order[bounds[1:] - 1]
+    leads: Ints | slice = slice(None)
+    ends: Ints | slice = slice(None)
     if expire is not None and expire < len(slots):
         begins[1:] |= np.diff(order) > expire
-        start = np.flatnonzero(begins)
-        leads = np.searchsorted(start, first)
-        ends = np.append(leads[1:], len(start)) - 1
-    last = order[np.append(first[1:], len(slots)) - 1]
-    return Stretches(order, start, np.diff(start, append=len(slots)), by_key[first], order[first], last, leads, ends)
+        bounds = np.append(np.flatnonzero(begins), len(slots))
+        leads = np.searchsorted(bounds, first)
+        ends = np.append(leads[1:], len(bounds) - 1) - 1
+    start = bounds[:-1]
+    return Stretches(order, start, bounds[1:] - start, by_key[first], order[first], last, leads, ends)
+
+
+def _sorted(slots: Ints) -> Ints:
+    """The order of slots, stable. NumPy sorts 16 bits by radix, which is far quicker."""
+    order = np.argsort(slots.astype(np.uint16), kind="stable")
+    if int(slots.max()) >= 1 << 16:
+        order = order[np.argsort((slots >> 16).astype(np.uint16)[order], kind="stable")]
+    return order
 
 
 def ranges(starts: Ints, counts: Ints) -> Ints:
@@ -163,11 +210,11 @@ def ranges(starts: Ints, counts: Ints) -> Ints:
     return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
 
 
-def grown(array: Array, size: int) -> Array:
-    """An array with at least `size` entries: itself, or a copy of twice the length with zeros behind."""
+def grown(array: Array, size: int, room: int = 0) -> Array:
+    """An array with at least `size` entries: itself, or a copy with zeros behind, of twice the length or of `room`."""
     if len(array) >= size:
         return array
-    out = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    out = np.zeros((max(size, room or 2 * len(array)), *array.shape[1:]), array.dtype)
     out[: len(array)] = array
     return out
 

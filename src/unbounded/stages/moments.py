@@ -18,6 +18,8 @@ from unbounded.core.trees import Array, Tree
 
 GROUP = 1024
 
+_FEW = 16  # rows for which a step in Python each is quicker than a sum along the first axis
+
 Floats = NDArray[np.float64]
 
 
@@ -109,9 +111,11 @@ def running(
         deviation[~finite] = 0.0
 
     def summed(carry: Floats, each: Floats) -> Floats:
-        if len(each) == 1:
-            one: Floats = carry + each
-            return one
+        if len(each) <= _FEW:
+            out = np.empty_like(each)
+            for i, one in enumerate(each):
+                carry = np.add(carry, one, out=out[i])
+            return out
         # The carry goes first, so that the additions are the same ones in the same order whatever the cut.
         return np.cumsum(np.concatenate([carry[None], each]), axis=0)[1:]
 

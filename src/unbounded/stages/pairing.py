@@ -26,12 +26,16 @@ class Pairing:
 
     def begin(self, *sides: tuple[Iterable[float], Iterable[int], Iterable[Any]]) -> None:
         """Begin with what waits: times, numbers and keys of the rows, and those of the labels."""
-        self._queues: list[deque[tuple[float, int, Any]]] = [deque(zip(*side, strict=True)) for side in sides]
-        self._waiting: list[dict[Any, deque[int]]] = [{}, {}]
-        for queue, waiting in zip(self._queues, self._waiting, strict=True):
+        queues = [deque(zip(*side, strict=True)) for side in sides]
+        by_key: list[dict[Any, deque[int]]] = [{}, {}]
+        for queue, waiting in zip(queues, by_key, strict=True):
             for _, number, key in queue:
                 waiting.setdefault(key, deque()).append(number)
-        self._here: list[set[int]] = [{number for _, number, _ in queue} for queue in self._queues]
+        here = [{number for _, number, _ in queue} for queue in queues]
+        # All that can fail is done.
+        self._queues: list[deque[tuple[float, int, Any]]] = queues
+        self._waiting = by_key
+        self._here: list[set[int]] = here
 
     def count(self, side: int) -> int:
         """How many rows or labels wait."""
