@@ -352,8 +352,11 @@ def test_weights_that_are_not_finite_never_replace_finite_ones(tmp_path: Path) -
 def test_a_finished_run_says_so_and_names_the_epochs_that_would_go_on(tmp_path: Path) -> None:
     model, _ = fit(tmp_path, epochs=2)
     whole = km.weights(model)
-    with pytest.warns(RunFinished, match=r"trained 2 epochs already, and 2 were asked for.*epochs=4 would go on"):
+    with pytest.warns(
+        RunFinished, match=r"trained 2 epochs already, and 2 were asked for.*epochs=4 would go on"
+    ) as said:
         model, feed = fit(tmp_path, epochs=2)
+    assert [each.filename for each in said if each.category is RunFinished] == [__file__]
     assert feed.steps == 12
     assert len(model.history.history["loss"]) == 2
     assert all(np.array_equal(a, b) for a, b in zip(whole, km.weights(model), strict=True))

@@ -48,3 +48,15 @@ def test_a_fit_of_passes_over_one_source_is_stopped_anywhere_and_ends_the_same(t
 def test_a_checkpoint_is_due_by_the_passes_of_one_source(tmp_path: Path) -> None:
     fit(tmp_path, every=ub.Epoch(passes={"old": 0.25}))
     assert len(Checkpoints(tmp_path).all()) == 8
+
+
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [
+        (ub.Epoch(passes={"unknown": 1}), "names 'unknown'. Expected a source of the mix: 'old', 'new'"),
+        (ub.Epoch(passes=1), "a mix has none of its own. Count those of its sources"),
+    ],
+)
+def test_a_checkpoint_that_would_never_be_due_is_refused(every: Any, said: str, tmp_path: Path) -> None:
+    with Feed(mixed(), ub.Epoch(steps=3)) as feed, pytest.raises(ValueError, match=said):
+        Checkpoint(feed, tmp_path, every)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 import unbounded as ub
 from doors import all_changes
-from helpers import Steps, train
+from helpers import Steps, train, wait_until
 from unbounded.core.runtime import SYSTEM
 from unbounded.store.checkpoints import CheckpointError
 from unbounded.store.origin import SourceOrigin, read_origin, set_aside, write_origin
@@ -211,6 +212,76 @@ def test_rows_of_another_source_are_set_aside_said_and_not_lost(
     assert kept
     assert all(content == before[name] for name, content in kept.items() if name.endswith(".log"))
     assert any(name.endswith(".log") for name in kept)
+
+
+class Down(Newest):
+    """A source that can't be reached before a test says so: `open` waits, as a broker's client does."""
+
+    def __init__(self) -> None:
+        super().__init__(100)
+        self.asked, self.up = threading.Event(), threading.Event()
+
+    def open(self) -> Any:
+        self.asked.set()
+        self.up.wait()
+        return super().open()
+
+
+@pytest.mark.parametrize("word", ["load", "save"])
+def test_waiting_for_a_source_that_is_down_is_said_once_and_ends_when_the_feed_is_interrupted(
+    word: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, clock = Down(), ub.testing.Clock()
+    with ub.Feed(ub.from_source(source).batch(1), runtime=clock) as feed, caplog.at_level("WARNING", "unbounded"):
+        raised: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                getattr(feed, word)(tmp_path)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        assert source.asked.wait(10)
+        clock.advance(10.0)
+        wait_until(lambda: "Nothing for 10 seconds from Down: waiting." in caplog.text)
+        clock.advance(50.0)
+        feed.interrupt()
+        thread.join(10)
+        assert not thread.is_alive()
+        [error] = raised
+        assert isinstance(error, ub.StreamError)
+        assert "was interrupted while Down was being opened" in str(error)
+        assert caplog.text.count("waiting.") == 1
+        assert not list(tmp_path.rglob("origin.json"))
+        feed.resume()
+        source.up.set()
+        feed.load(tmp_path)
+        assert list(tmp_path.rglob("origin.json"))
+        assert [b for [b] in train(feed, 2)] == [100, 101]
+
+
+def test_waiting_for_a_source_that_is_down_ends_when_the_feed_is_closed(tmp_path: Path) -> None:
+    source = Down()
+    feed = ub.Feed(ub.from_source(source).batch(1))
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            feed.load(tmp_path)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert source.asked.wait(10)
+    feed.close()  # which waits a second for the thread that opens
+    thread.join(10)
+    source.up.set()
+    [error] = raised
+    assert isinstance(error, ub.StreamError)
+    assert "closed" in str(error)
 
 
 def _files(directory: Path) -> dict[str, bytes]:

@@ -17,7 +17,13 @@ from unbounded.stages.stage import Stage
 _log = logging.getLogger("unbounded")
 # Stages that take in rows and may give none.
 _HOLDING = frozenset({"filter", "on_nan", "shuffle", "windows", "random_map", "replay", "batch"})
-_LONG = 10.0  # seconds without a batch after which it is said
+LONG = 10.0
+"""Seconds without a batch after which it is said."""
+
+
+def waiting_sentence(name: str, seconds: float) -> str:
+    """What is said of a source that gives nothing."""
+    return f"Nothing for {seconds:,.0f} seconds from {name}: waiting."
 
 
 class Waiting:
@@ -60,7 +66,7 @@ class Waiting:
         self._asked = now
         if self._before is None:
             self._before = self._counts()
-        if self._waited >= _LONG:
+        if self._waited >= LONG:
             said = self.sentence is not None
             self.sentence = self._words(self._before, self._counts())
             if not said:
@@ -79,7 +85,7 @@ class Waiting:
             # What a mix waits for gives nothing, and then the others are not asked.
             waited = self._opened.waited_for()
             silent = [self._named(name) for name in self._sources if name in waited] or silent
-            return f"Nothing for {seconds} from {' and '.join(silent)}: waiting."
+            return waiting_sentence(" and ".join(silent), self._waited)
         rows = " and ".join(
             f"{self._named(name)} has given {each:,} rows" for name, each in zip(self._sources, given, strict=True)
         )

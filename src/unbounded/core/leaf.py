@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from unbounded.core.copies import Array, Copies
+from unbounded.core.warn import warn
 
 __all__ = [
     "Array",
@@ -192,10 +192,9 @@ def _weakly(value: Any) -> Any:
         # JAX has no public way to make one of given values; where this one is gone, we say what is lost.
         from jax._src.lax.lax import _convert_element_type
     except ImportError:
-        warnings.warn(
+        warn(
             f"A JAX array of {value.dtype} was weakly typed when it was saved, and can't be made so by this "
-            "JAX: what is computed from it and arrays of other dtypes may get another dtype.",
-            stacklevel=2,
+            "JAX: what is computed from it and arrays of other dtypes may get another dtype."
         )
         return value
     return _convert_element_type(value, weak_type=True)

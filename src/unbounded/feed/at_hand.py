@@ -8,7 +8,7 @@ one points; what lies between the two is in doubt, and comes again after a resta
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
 from unbounded.core import trees
@@ -53,6 +53,8 @@ class AtHand:
         self._rows_per_pass = stream.rows_per_pass
         self._check_epoch(epoch)
         self._closed = False
+        self.sharing_said = False
+        """Whether it was looked whether another feed reads the same source."""
         self._last_counts: dict[str, int] = {}  # the nodes', once it is closed
         self._interrupted = False
         self._holding = False  # what is trained is not released: checkpoints, or positions taken, may need it
@@ -103,21 +105,8 @@ class AtHand:
     def _check_epoch(self, epoch: Epoch | None) -> None:
         if epoch is not None and not isinstance(epoch, Epoch):
             raise TypeError(f"Feed(epoch={epoch!r}): expected an epoch, such as ub.Epoch(steps=1000).")
-        if epoch is not None and isinstance(epoch.passes, Mapping):
-            validate.epoch_of_inputs(self.stream, epoch)
-        elif epoch is not None and isinstance(epoch.passes, int | float) and self._rows_per_pass is None:
-            if self.stream.branches:
-                name = next(iter(self.stream.leaves))
-                raise ValueError(
-                    f"{epoch!r} counts passes of the stream, and a mix has none of its own. Count those of its "
-                    f"sources: passes={{{name!r}: {epoch.passes}}}."
-                )
-            if not self.stream.has_passes:
-                raise ValueError(
-                    f"{epoch!r} counts passes, and {self.stream!r} has none. Use steps=, rows= or seconds=."
-                )
-            if epoch.passes != int(epoch.passes):
-                raise ValueError(f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes.")
+        if epoch is not None:
+            validate.passes_of(self.stream, epoch)
 
     def check_usable(self) -> None:
         """Raise StreamError for a feed that is closed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from unbounded.core.cursor import leaf_cursors
 from unbounded.core.identity import CannotCompare, change, comparable, is_function
 from unbounded.core.node import Cursor
 from unbounded.core.trees import RowsError
+from unbounded.core.warn import warn
 from unbounded.feed.in_flight import Count
 from unbounded.stages.combined import Combined
 from unbounded.stream import Stream
@@ -42,11 +42,10 @@ class RunFinished(UserWarning):
 def finished(number: int, asked: int) -> None:
     """Say that there is nothing left to train, and what would go on; called by the generator of `Feed.epochs`."""
     epochs = "epoch" if number == 1 else "epochs"
-    warnings.warn(
+    warn(
         f"The run has trained {number} {epochs} already, and {asked} were asked for: nothing is left to train. "
         f"feed.epochs({max(number, asked) + asked}) would go on.",
         RunFinished,
-        stacklevel=3,  # the line that iterates: this function, the generator, and who asks it
     )
 
 
@@ -180,14 +179,13 @@ def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept
             "accept_changes=True goes on all the same."
         )
     if changes:
-        warnings.warn(
+        warn(
             f"The state is of another stream: {'; '.join(changes)}. It is gone on with all the same, as "
             "accept_changes=True asks.",
             StreamChanged,
-            stacklevel=5,
         )
     if unknown:
-        warnings.warn(f"{' '.join(unknown)} It is gone on with.", StreamChanged, stacklevel=5)
+        warn(f"{' '.join(unknown)} It is gone on with.", StreamChanged)
 
 
 def differences(was: Any, now: Any) -> tuple[list[str], list[str]]:

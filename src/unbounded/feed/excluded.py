@@ -5,7 +5,6 @@ Beside the stream, the numbers of its rows are read in the same order: a batch's
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from unbounded.core.block import Run
 from unbounded.core.node import CannotTell
 from unbounded.core.runtime import Runtime
+from unbounded.core.warn import warn
 from unbounded.lookup import Lookup
 from unbounded.stages.exclude import Exclude, weighted
 from unbounded.stages.tap import place_of
@@ -152,10 +152,9 @@ def record_of(state: Mapping[str, Any], step: int, now: list[Any]) -> list[Any]:
     if now == before:
         return record
     if not all(_within(each, now) for each in before):
-        warnings.warn(
+        warn(
             f"The checkpoint excludes rows that the stream does not exclude: from step {step:,} on they weigh again. "
-            "feed.excluded has the record.",
-            stacklevel=4,
+            "feed.excluded has the record."
         )
     return [*record, [step, now]]
 

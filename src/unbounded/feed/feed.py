@@ -343,6 +343,7 @@ class Feed(Loops):
     def _close(self) -> None:
         self._last_counts = self._opened.top.counts()
         self._closed = True
+        sharing.closed(self)
         self._loop = None
         self._sure = 0
         self._dropped.detach()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from unbounded.core.block import Offset
 from unbounded.core.identity import comparable
-from unbounded.core.node import Node
+from unbounded.core.node import Node, StreamError
 from unbounded.sources.log_dump import refuse_moving
 from unbounded.sources.logged import Logged
 from unbounded.sources.record_log import RecordLog
@@ -25,6 +25,7 @@ from unbounded.sources.replayed import Replayed
 from unbounded.sources.row_log import RowLog
 from unbounded.store.checkpoints import CheckpointError
 from unbounded.store.origin import SourceOrigin, read_origin, set_aside, write_origin
+from unbounded.waiting import LONG, waiting_sentence
 
 if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
@@ -142,11 +143,31 @@ class RunLogs:
             elif name in known and known[name].identity == identity:
                 origins[name] = known[name]
             else:
-                position = node.opening_position() if isinstance(node, Replayed) else None
+                if isinstance(node, Replayed):
+                    self._await_open(node)
+                position = node.opening_position if isinstance(node, Replayed) else None
                 origins[name] = SourceOrigin(identity, position)
         if origins and origins != known:
             write_origin(self._directory, origins, self._runtime)
         self._is_written = True
+
+    def _await_open(self, node: Replayed) -> None:
+        """Wait until a source is open, and its position is known, or the feed is to stop."""
+        begun, said = self._runtime.monotonic(), False
+        while not node.await_open():
+            self._feed.check_usable()
+            if self._feed.interrupted:
+                raise StreamError(
+                    f"The feed was interrupted while {node.name} was being opened, so where the run in {self._run} "
+                    "begins is not known yet, and nothing was saved or loaded. Once the source can be reached, "
+                    "feed.resume() and the same call once more go on."
+                )
+            waited = self._runtime.monotonic() - begun
+            if not said and waited >= LONG:
+                said = True
+                _log.warning("%s", waiting_sentence(node.name, waited))
+        if said:
+            _log.warning("%s is open, after %s seconds.", node.name, f"{self._runtime.monotonic() - begun:,.0f}")
 
     def _refuse_taken(self, node: Logged, path: Path) -> None:
         # A feed that has not read yet takes the place of one that nobody has closed; one at work has rows of its own.

@@ -14,18 +14,27 @@ if TYPE_CHECKING:
     from unbounded.feed.at_hand import AtHand
 
 _log = logging.getLogger("unbounded")
-_OPEN: weakref.WeakSet[AtHand] = weakref.WeakSet()
-_READ: weakref.WeakSet[AtHand] = weakref.WeakSet()  # feeds that were checked for a shared source
+# The open feeds, by their ids. Not a WeakSet: the collector changes one at any line, in any thread. What was dropped
+# and never closed is left out by whoever looks, and let go of when the next feed is made.
+_OPEN: dict[int, weakref.ref[AtHand]] = {}
 
 
 def opened(feed: AtHand) -> None:
     """A feed was made."""
-    _OPEN.add(feed)
+    for key in [key for key, ref in list(_OPEN.items()) if ref() is None]:
+        _OPEN.pop(key, None)
+    _OPEN[id(feed)] = weakref.ref(feed)
+
+
+def closed(feed: AtHand) -> None:
+    """A feed was closed."""
+    _OPEN.pop(id(feed), None)
 
 
 def others(feed: AtHand) -> list[Any]:
     """The other open feeds that call the same function."""
-    return [other for other in list(_OPEN) if other is not feed and not other.closed and _shared(feed, other)]
+    found = [ref() for ref in list(_OPEN.values())]
+    return [other for other in found if other is not None and other is not feed and _shared(feed, other)]
 
 
 def refuse_round(training: AtHand, word: str) -> None:
@@ -43,9 +52,9 @@ def refuse_round(training: AtHand, word: str) -> None:
 
 def reads(feed: AtHand) -> None:
     """A loop over a feed begins: where it shares a source, that is said, once for each feed."""
-    if feed in _READ:
+    if feed.sharing_said:
         return
-    _READ.add(feed)
+    feed.sharing_said = True
     for other in others(feed)[:1]:
         _log.warning(
             "%s is read by two feeds at once, and can't go back: each calls it anew. Where both calls draw from one "

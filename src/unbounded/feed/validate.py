@@ -31,13 +31,29 @@ def bad_rows(flight: InFlight) -> dict[int, int]:
     return {step: rows for step, rows in counts if rows}
 
 
-def epoch_of_inputs(stream: Stream, epoch: Epoch) -> None:
-    """Raise ValueError where an epoch that counts passes of sources by their names is none of this stream."""
-    assert isinstance(epoch.passes, Mapping)
+def passes_of(stream: Stream, epoch: Epoch) -> None:
+    """Raise ValueError where an epoch counts passes that the stream, or one of its sources, does not have."""
+    passes = epoch.passes
+    if isinstance(passes, Mapping):
+        _passes_of_inputs(stream, epoch, passes)
+    elif passes is not None and stream.rows_per_pass is None:
+        if stream.branches:
+            name = next(iter(stream.leaves))
+            raise ValueError(
+                f"{epoch!r} counts passes of the stream, and a mix has none of its own. Count those of its "
+                f"sources: passes={{{name!r}: {passes}}}."
+            )
+        if not stream.has_passes:
+            raise ValueError(f"{epoch!r} counts passes, and {stream!r} has none. Use steps=, rows= or seconds=.")
+        if passes != int(passes):
+            raise ValueError(f"{epoch!r}: how many rows a pass has is not known beforehand here. Use whole passes.")
+
+
+def _passes_of_inputs(stream: Stream, epoch: Epoch, asked: Mapping[str, float]) -> None:
     known = stream.input_passes()
     if not known:
         raise ValueError(f"{epoch!r} names sources, and {stream!r} is no mix. Use passes=1, without a name.")
-    for name, passes in epoch.passes.items():
+    for name, passes in asked.items():
         if name not in known:
             raise ValueError(f"{epoch!r} names {name!r}. Expected a source of the mix: {', '.join(map(repr, known))}.")
         if not stream.leaves[name].has_passes:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from unbounded.core.warn import warn
 from unbounded.feed.epoch import Epoch
 from unbounded.keras import _model_state, internals
 from unbounded.keras._director import Director
@@ -95,7 +95,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.feeds = feeds
         self.stopped_by: str | None = None
         """The name of the signal that ended the last `fit`; None where none did."""
-        self._due = Due(every)
+        self._due = Due(every, feeds[0].core.stream)
         self._owed = False  # one fell due while another was written
         self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes, wait=wait, local=local)
         self._resuming = Resuming(feeds[0], self._saving, accept_changes=accept_changes)
@@ -260,7 +260,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._save(changed=self._before_round if self._in_round else None, last=True)
         except Exception as error:
             # What is about to be raised matters more.
-            warnings.warn(f"No checkpoint was written: {error}", NotSaved, stacklevel=2)
+            warn(f"No checkpoint was written: {error}", NotSaved)
 
     def _interrupt(self) -> None:
         for feed in self.feeds:

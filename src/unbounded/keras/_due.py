@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 
 from unbounded.core import check
+from unbounded.feed import validate
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed
 from unbounded.feed.stats import Stats
+from unbounded.stream import Stream
 
 
 class Due:
@@ -17,10 +19,13 @@ class Due:
     Args:
         every: a number of steps, counted from the run's beginning; an `Epoch`, counted from the last checkpoint;
             or None for the end of each epoch.
+        stream: whose passes it counts.
     """
 
-    def __init__(self, every: int | Epoch | None) -> None:
-        if every is not None and not isinstance(every, Epoch):
+    def __init__(self, every: int | Epoch | None, stream: Stream) -> None:
+        if isinstance(every, Epoch):
+            validate.passes_of(stream, every)
+        elif every is not None:
             every = check.positive(every, "Checkpoint(every=n)")
         self.every = every
         self._steps = 0

@@ -8,13 +8,13 @@ are in `_callbacks.py`, the directory in `unbounded.store.checkpoints`, and the 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from unbounded.core.copies import Copies
+from unbounded.core.warn import warn
 from unbounded.keras import _optimizers, _others, _owned, _unfound, internals
 from unbounded.keras._owned import Owned
 from unbounded.keras._random import random_state, restore_random
@@ -257,11 +257,10 @@ def _match_metrics(owned: Owned, state: State) -> Pairs:
         if path in owned.metrics and path in saved and not there:
             continue  # saved before its first step made its variables: they are reset when an epoch begins
         if there and path in owned.metrics and not here:
-            warnings.warn(
+            warn(
                 f"The metric {path!r} has no variables yet, so it begins anew in the middle of this epoch; the weights "
                 "are not affected.",
                 StateNotFound,
-                stacklevel=4,
             )
             continue
         pairs += match(f"its metric {path!r}", here, there)

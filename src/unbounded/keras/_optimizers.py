@@ -8,7 +8,6 @@ had.
 from __future__ import annotations
 
 import contextlib
-import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import keras
 
 from unbounded.core.copies import Copies
+from unbounded.core.warn import warn
 from unbounded.keras import internals
 from unbounded.keras._owned import Owned, plain_name, unique
 from unbounded.keras._variables import Pairs, match, read
@@ -134,12 +134,11 @@ def settle_learning_rates(owned: Owned, states: dict[str, Any], *, accept_change
             state["variables"]["learning_rate"] = read(rate)
             then = now
         elif changed:
-            warnings.warn(
+            warn(
                 f"The script's learning rate was changed from {then:g} to {now:g}, and the checkpoint's goes on, which "
                 f"is {saved:g}. To change it, resume with Checkpoint(…, accept_changes=True), or from the next epoch "
                 f"on with the callback keras.callbacks.LearningRateScheduler(lambda epoch, rate: {now:g}).",
                 ScriptOverridden,
-                stacklevel=3,
             )
         if then is not None:
             _script_rates[owned.optimizers[path]] = then

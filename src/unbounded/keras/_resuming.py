@@ -6,12 +6,12 @@ its callbacks. So what a checkpoint holds is put back in several moments of a be
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from unbounded.core.warn import warn
 from unbounded.feed.describe import RunFinished
 from unbounded.keras import _model_state, internals
 from unbounded.keras._callbacks import CallbackStates, continue_files
@@ -87,11 +87,10 @@ class Resuming:
     def _finish(self, done: str, asked: int) -> None:
         self.finished = True
         more = max(asked, self._feed.epoch_number) + asked
-        warnings.warn(
+        warn(
             f"The run has trained {done} already, and {asked} were asked for: nothing is left to train. "
             f"epochs={more} would go on.",
             RunFinished,
-            stacklevel=2,
         )
 
     def before_epoch(self, model: Any, epoch: int) -> None:

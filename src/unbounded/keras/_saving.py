@@ -10,7 +10,6 @@ What it holds of the model is in `_model_state`, of the callbacks in `_callbacks
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import keras
 
 from unbounded.core.copies import Copies
 from unbounded.core.packing import Packed, non_finite, owned, pack
+from unbounded.core.warn import warn
 from unbounded.feed.snapshot import Keeper, Snapshot, States
 from unbounded.keras import _model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
@@ -122,7 +122,7 @@ class Saving:
         self._writer.check()
         if self._not_saved is not None and not self._writer.busy:
             text, self._not_saved = self._not_saved, None
-            warnings.warn(text, NotSaved, stacklevel=4)
+            warn(text, NotSaved)
 
     def finish(self) -> None:
         """Wait for what is being written, and `check`."""

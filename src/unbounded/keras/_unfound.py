@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Iterator
 from types import FunctionType
@@ -10,6 +9,7 @@ from typing import Any
 
 import keras
 
+from unbounded.core.warn import warn
 from unbounded.keras._optimizers import iterations
 from unbounded.keras._owned import Owned
 
@@ -45,11 +45,10 @@ def warn_once(model: Any, owned: Owned, steps: int | None) -> None:
     else:
         return
     _warned.add(model)
-    warnings.warn(
+    warn(
         f"{what}: its state is in no checkpoint, and starts anew when the run is resumed. Keep it where it is found: "
         "as an attribute of the model, or in a list, a dict or an object there (self.d_opt = …).",
         StateNotFound,
-        stacklevel=4,
     )
 
 

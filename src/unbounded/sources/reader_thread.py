@@ -242,8 +242,8 @@ class ReaderThread:
         # looks for that with the lock held, which is ours until then.
         self._token = token
 
-    def opening_position(self) -> JSON:
-        """The position at which the source begins, which is known once it is open: it is opened now.
+    def await_open(self) -> bool:
+        """Open the source, where it is not, and wait for that for a moment; says whether it is open.
 
         Raises:
             Exception: whatever the source raised.
@@ -252,13 +252,17 @@ class ReaderThread:
         return self._await_opening()
 
     @locked
-    def _await_opening(self) -> JSON:
-        while not self._state.wait_for(lambda: self._is_open or self._error is not None, _SLICE):
-            pass
+    def _await_opening(self) -> bool:
+        self._state.wait_for(lambda: self._is_open or self._error is not None, _SLICE)
         if not self._is_open:
             error = self._taken_error()
             if error is not None:
                 raise error
+        return self._is_open
+
+    @property
+    def opening_position(self) -> JSON:
+        """The position at which the source begins; None before it is open."""
         return self._opening_position
 
     def _taken_error(self) -> BaseException | None:

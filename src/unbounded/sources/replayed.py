@@ -123,6 +123,11 @@ class Replayed(ReaderThread):
             positions = trained["position"], needed["position"]
             self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]
 
+    @property
+    def name(self) -> str:
+        """What the source is called in messages."""
+        return self._as_block.name
+
     def close(self) -> None:
         self._stop()
 

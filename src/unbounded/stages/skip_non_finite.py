@@ -8,7 +8,6 @@ fingerprint; what it has counted is part of its cursor, so that a resumed run co
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from unbounded.core import finite_rows, trees
 from unbounded.core.block import Block, Run
 from unbounded.core.cursor import compose, own_part
 from unbounded.core.node import Context, Cursor, Node, StreamError
+from unbounded.core.warn import warn
 from unbounded.stages.stage import Stage, Through
 
 _log = logging.getLogger("unbounded")
@@ -107,12 +107,11 @@ class _FiniteNode(Through):
             return
         # Before the warning: where warnings are errors, the next pull goes on.
         self._said = True
-        warnings.warn(
+        warn(
             f"{name} has a NaN or an infinity in row {int(ordinals[0]):,} of the stream"
             f"{self._address(int(ordinals[0]))}: the row is left out, as on_nan='skip' asks. Further ones are counted "
             "in stats.bad; logging.getLogger('unbounded') names each of them at level INFO.",
             NonFiniteRows,
-            stacklevel=3,
         )
 
     def own(self) -> Mapping[str, Any]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import numpy as np
 
 from unbounded.core.packing import JSON, Packed, Tree, pack, to_json, write_packed
 from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.core.warn import warn
 from unbounded.store import manifest
 from unbounded.store.choosing import ReadOnly
 from unbounded.store.directory import SEGMENTS
@@ -277,7 +277,7 @@ class Checkpoints(ReadOnly):
             self._listing.remove_orphans(lock.fresh)
         except OSError as error:
             text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
-            warnings.warn(text, stacklevel=3)
+            warn(text)
 
 
 def saved_steps(directory: str | os.PathLike[str]) -> list[int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from unbounded.core.packing import Tree
 from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.core.warn import warn
 from unbounded.store.directory import open_directory
 from unbounded.store.listing import Listing
 from unbounded.store.manifest import CheckpointError, DamagedCheckpoint, DamagedError
@@ -120,7 +120,7 @@ class ReadOnly:
                     if reasons:
                         whose = "" if saved.run == run else ", which another run wrote"
                         text = f"{' '.join(reasons)} Going on from {saved.path} instead{whose}."
-                        warnings.warn(DamagedCheckpoint(text), stacklevel=3)
+                        warn(DamagedCheckpoint(text))
                     return saved, result
                 else:
                     break

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from unbounded.core.files import Files
 from unbounded.core.packing import JSON, from_json, to_json
 from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.core.warn import warn
 from unbounded.store.manifest import CheckpointError
 from unbounded.store.paths import local_path
 
@@ -119,7 +119,7 @@ class Log:
         end = self._repair(fd)
         if end < length:
             text = f"{self.path} has {end:,} bytes, and had {length:,} when the checkpoint was written:"
-            warnings.warn(f"{text} lines are lost.", stacklevel=2)
+            warn(f"{text} lines are lost.")
 
     def read(self) -> Iterator[Any]:
         """Its records; a last line that was cut short is left out.
@@ -155,7 +155,7 @@ class Log:
             self._fd, self._whole = None, False
             fd = self._open()
             text = f"{self.path} was removed or replaced while it was written to: its lines so far are lost."
-            warnings.warn(f"{text} A new file is begun.", stacklevel=3)
+            warn(f"{text} A new file is begun.")
         if not self._whole:
             self._repair(fd)
         return fd
@@ -207,10 +207,7 @@ def read_records(path: Path, *, runtime: Runtime = SYSTEM) -> Iterator[Any]:
                 continue
             yield record
     if damaged:
-        warnings.warn(
-            f"{damaged:,} of the lines in {path} are no records, as a crash may leave them: they were passed over.",
-            stacklevel=2,
-        )
+        warn(f"{damaged:,} of the lines in {path} are no records, as a crash may leave them: they were passed over.")
 
 
 def _record(line: bytes) -> Any:

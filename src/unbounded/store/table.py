@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import os
 import struct
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unbounded.core.runtime import SYSTEM, Runtime
+from unbounded.core.warn import warn
 from unbounded.store.manifest import CheckpointError
 from unbounded.store.paths import local_path
 
@@ -108,10 +108,9 @@ class Table:
         except OSError as error:
             raise self._problem("It could not be cut back", error) from error
         if self._rows < rows:
-            warnings.warn(
+            warn(
                 f"{self.path} has {self._rows:,} rows, and had {rows:,} when the checkpoint was written: the others "
-                "are lost.",
-                stacklevel=2,
+                "are lost."
             )
 
     def close(self) -> None:

@@ -1,0 +1,20 @@
+"""Warnings that point at the user's line: the innermost one outside of this package and of the frameworks it serves."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+# Whose frames are passed over, by the first part of their modules' names.
+_INSIDE = frozenset({"unbounded", "keras", "tensorflow", "jax", "torch", "lightning", "accelerate", "contextlib"})
+
+
+def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
+    """`warnings.warn` at the user's line; where a thread of ours has none, at the line that calls this."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        if frame.f_back is None:
+            level = 2
+            break
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
