@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 
 # Whose frames are passed over, by the first part of their modules' names.
@@ -11,10 +11,8 @@ _INSIDE = frozenset({"unbounded", "keras", "tensorflow", "jax", "torch", "lightn
 
 def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
     """`warnings.warn` at the user's line; where a thread of ours has none, at the line that calls this."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
-        if frame.f_back is None:
-            level = 2
-            break
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         level, frame = level + 1, frame.f_back
+    level = level if frame is not None else 2
     warnings.warn(message, category, stacklevel=level)
