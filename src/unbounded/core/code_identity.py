@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import CodeType
 from typing import Any
 
@@ -59,6 +59,7 @@ class Code:
     mutated: frozenset[str]
 
 
+@lru_cache(maxsize=1024)
 def read(code: CodeType) -> Code:
     """What a code object does.
 
@@ -106,6 +107,7 @@ def read(code: CodeType) -> Code:
     return Code((head, tuple(content), guarded), **{kind: frozenset(found) for kind, found in names.items()})
 
 
+@lru_cache(maxsize=1024)
 def assigned(code: CodeType) -> frozenset[str]:
     """The names of attributes that a code object assigns or deletes; quicker than `read`."""
     found = set()

@@ -63,6 +63,12 @@ class File:
                 self._put(sector, now)
         self.content, self._lost = bytearray(self._durable), set()
 
+    def copied(self, number: int) -> File:
+        """Another file of the same content, all of it on the disk."""
+        copy = File(number)
+        copy.content[:] = copy._durable[:] = self.content
+        return copy
+
     def _changed(self) -> Iterator[int]:
         for start in range(0, max(len(self.content), len(self._durable)), SECTOR):
             if self.content[start : start + SECTOR] != self._durable[start : start + SECTOR]:
@@ -96,6 +102,13 @@ class Folder:
     def sync(self) -> None:
         """Put its names on the disk."""
         self._durable, self._changes = dict(self.names), []
+
+    def set(self, name: str, target: File | Folder | None) -> None:
+        """Give a name, or take it away, at once on the disk, too."""
+        for change in self._changes:
+            change.pop(name, None)
+        for names in (self.names, self._durable):
+            _apply(names, {name: target})
 
     def crash(self, rng: random.Random) -> None:
         """The power is cut."""
@@ -147,6 +160,30 @@ class Disk:
                 return None
             found = found.names[part]
         return found
+
+    def remove(self, path: PurePath) -> None:
+        """Remove a file, or a directory with all that it holds, as another program does: it is gone from the disk, too.
+        Nothing where there is none."""
+        folder = self.find(path.parent)
+        if isinstance(folder, Folder):
+            folder.set(path.name, None)
+
+    def copy(self, old: PurePath, new: PurePath) -> None:
+        """Copy a directory with all that it holds, as another program does: the copy is on the disk, too."""
+        found, folder = self.find(old), self.find(new.parent)
+        if not isinstance(found, Folder) or not isinstance(folder, Folder):
+            raise FileNotFoundError(2, "No such directory", str(old))
+        folder.set(new.name, self._copied(found))
+
+    def _copied(self, folder: Folder) -> Folder:
+        copy = self.new_folder()
+        for name, inner in folder.names.items():
+            if isinstance(inner, File):
+                self._numbers += 1
+                copy.set(name, inner.copied(self._numbers))
+            else:
+                copy.set(name, self._copied(inner))
+        return copy
 
     def crash(self, rng: random.Random) -> None:
         """The power is cut: what was not synced is there in part."""

@@ -19,6 +19,12 @@ class Killed(BaseException):
     """Ends the threads of a simulated process that was killed, each where it stands."""
 
 
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class Task:
     """A thread of a simulated process.
@@ -32,7 +38,7 @@ class Task:
     number: int
     name: str
     weight: float = 1.0
-    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    baton: threading.Lock = field(default_factory=_taken)  # released when it is the task's turn
     is_ready: Callable[[], bool] | None = None  # None: it could go on
     until: float | None = None  # when it goes on in any case
     waits_for: str = ""
@@ -98,8 +104,9 @@ class Scheduler:
                 return
             except Killed:
                 pass
-        # The process is gone: its main thread ends the others, one after the other.
-        self.main.baton.release()
+        # The process is gone: its main thread ends the others, one after the other, and may be at it already.
+        if self.main.baton.locked():
+            self.main.baton.release()
 
     def task(self) -> Task | None:
         """The task of the thread that asks; None for any other thread."""
@@ -148,6 +155,8 @@ class Scheduler:
         task = self.task()
         if task is None:
             if not is_ready():
+                if self.dead:
+                    raise Killed  # what a killed process has left is closed in the next one
                 raise AssertionError(f"A thread that is none of the simulation's would wait for ever: for {what}.")
             return True
         if self.dead:
@@ -206,7 +215,8 @@ class Scheduler:
                     self._fail("Each thread waits for another")
                 self.now = min(untils)
                 continue
-            self.trace = (self.trace * 1_000_003 ^ (chosen.number + 1)) & 0xFFFF_FFFF_FFFF_FFFF
+            state = chosen.number + 1 + round(self.now * 1e6)
+            self.trace = (self.trace * 1_000_003 ^ state) & 0xFFFF_FFFF_FFFF_FFFF
             return chosen
 
     # -- the end -------------------------------------------------------------------------------------------------------

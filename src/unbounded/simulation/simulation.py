@@ -7,11 +7,12 @@ import itertools
 import random
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from unbounded.core.runtime import Event, Runtime, Thread
-from unbounded.simulation.disk import Disk
+from unbounded.simulation.disk import Disk, Folder
 from unbounded.simulation.primitives import SimulatedCondition, SimulatedEvent, SimulatedLock, SimulatedThread
 from unbounded.simulation.scheduler import Killed, Scheduler
 from unbounded.simulation.simulated_files import Faults, SimulatedFiles
@@ -61,6 +62,7 @@ class Simulation(Runtime):
         self._numbers = itertools.count(1000)
         self._trace = 0
         self._running = False
+        """Whether a process runs."""
         self._failure: str | None = None
         self.was_power_cut = False
         """Whether the process that ran last was killed by a loss of power."""
@@ -128,13 +130,26 @@ class Simulation(Runtime):
         """What was written and not synced is lost, any part of it. Between two processes."""
         self._disk.crash(self._rng)
 
+    def remove(self, path: Path) -> None:
+        """Remove a file or a directory, as another program does: at once, and without a fault."""
+        self._disk.remove(path)
+
+    def copy(self, old: Path, new: Path) -> None:
+        """Copy a directory, as another program does: at once, and without a fault."""
+        self._disk.copy(old, new)
+
+    def names(self, path: Path) -> list[str]:
+        """What a directory holds, in order; nothing where there is none."""
+        found = self._disk.find(path)
+        return sorted(found.names) if isinstance(found, Folder) else []
+
     def kill(self) -> None:
         """Kill the process, in one of its threads."""
         self._scheduler.kill()
 
     @property
     def trace(self) -> str:
-        """Tells which thread had its turn when: the same for the same seed."""
+        """A checksum of which thread had its turn at which time, at each switch: the same for the same seed."""
         return f"{self._trace:016x}"
 
     @property
