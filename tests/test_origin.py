@@ -178,6 +178,23 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_again_with_the_very
         assert [b for [b] in train(feed, 2)] == [103, 104]
 
 
+def test_a_cursor_from_before_the_source_was_opened_leads_to_the_row_at_which_it_was(tmp_path: Path) -> None:
+    def stream(newest: int) -> ub.Stream:
+        return ub.from_source(Newest(newest)).buffer(5).shuffle(10).batch(3)
+
+    seen: list[int] = []
+    for newest in (100, 5_000):
+        with ub.Feed(stream(newest)) as feed:
+            feed.load(tmp_path)
+            seen += [row for batch in train(feed, 2) for row in batch]  # rows from the first on are held back
+            feed.save(tmp_path)
+            state = feed.state_dict()
+    with ub.Feed(stream(9_000)) as feed:
+        feed.load_state_dict(state)
+        seen += [row for batch in train(feed, 6) for row in batch]
+    assert sorted(seen) == list(range(100, 130))
+
+
 def test_nothing_is_read_on_in_a_directory_whose_origins_are_damaged(tmp_path: Path) -> None:
     with ub.Feed(ub.from_source(Newest(100)).batch(1)) as feed:
         feed.load(tmp_path)

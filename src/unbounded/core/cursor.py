@@ -44,6 +44,16 @@ def leaf_cursors(cursor: Cursor) -> list[Cursor]:
     return [leaf for each in cursor["inputs"] for leaf in leaf_cursors(each)]
 
 
+def with_leaves(cursor: Cursor, leaves: Iterable[Cursor]) -> Cursor:
+    """The same with other parts of the sources, in the order of `leaf_cursors`."""
+    following = iter(leaves)
+
+    def each(cursor: Cursor) -> Cursor:
+        return compose(map(each, cursor["inputs"]), cursor["own"]) if "inputs" in cursor else next(following)
+
+    return each(cursor)
+
+
 def to_plain(value: Any) -> Any:
     """`value` as dicts with string keys, lists, numbers, strings and None."""
     structure, arrays = pack(value, name="The stream's state")

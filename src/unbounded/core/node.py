@@ -132,6 +132,10 @@ class SourceNode(Node, Protocol):
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Checkpoints on the disk need what follows `needed`; the newest has trained up to `trained`."""
 
+    def settled(self, cursor: Cursor) -> Cursor:
+        """A cursor of this node that may have been taken before the source was opened, with the position at which it
+        was, where that is known by now. As it is where nothing is to be settled."""
+
 
 class Inner:
     """A node with inputs: the verbs that it passes on to them, and its cursor put together and taken apart.

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from unbounded.core import trees
 from unbounded.core.block import Offset, Run
-from unbounded.core.cursor import input_cursors, leaf_cursors
+from unbounded.core.cursor import input_cursors, leaf_cursors, with_leaves
 from unbounded.core.input_buffer import InputBuffer, compose_held
 from unbounded.core.node import Cursor, EndOfStream, Node, StreamError
 from unbounded.core.runtime import Runtime
@@ -404,7 +404,12 @@ class AtHand:
         at = self._at()
         address = self._held.noted(at) if self._read_interrupted else self._held.address(at)
         self._held.keep(at)
-        return compose_held([address], {})
+        # Stages that hold rows back may have taken theirs before a source was opened, and known where it begins.
+        cursor = compose_held([address], {})
+        leaves = leaf_cursors(cursor)
+        settled = [node.settled(leaf) for node, leaf in zip(self._opened.sources, leaves, strict=True)]
+        is_new = any(one is not leaf for one, leaf in zip(settled, leaves, strict=True))
+        return with_leaves(cursor, settled) if is_new else cursor
 
     @property
     def position(self) -> Position:

@@ -50,6 +50,10 @@ class Inline:
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Nobody waits for it."""
 
+    def settled(self, cursor: Cursor) -> Cursor:
+        """Its cursors count rows from the beginning, wherever that is."""
+        return cursor
+
     def close(self) -> None:
         self._reader.close()
 

@@ -303,6 +303,10 @@ class Logged(ReaderThread):
             if None not in positions:
                 self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]
 
+    def settled(self, cursor: Cursor) -> Cursor:
+        """Its cursors count rows from the beginning, wherever that is."""
+        return cursor
+
     def close(self) -> None:
         self._stop()
         forget = getattr(self._source, "forget", None)

@@ -103,6 +103,10 @@ class Replayed(ReaderThread):
         position = self._opening_position if self._position is None else self._position
         return {"position": position, "row": self._row, "missed": self._missed}
 
+    def settled(self, cursor: Cursor) -> Cursor:
+        """Taken before it was opened, it is a cursor of the beginning, which has a position since."""
+        return cursor if cursor["position"] is not None else {**cursor, "position": self._opening_position}
+
     @locked
     def restore(self, cursor: Cursor) -> None:
         self._queue.clear()
