@@ -23,7 +23,7 @@ from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import leaves, map_leaves
 from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.row_log import RowLog
-from unbounded.testing import assert_same_rows
+from unbounded.testing import Faults, Simulation, assert_same_rows
 
 Log = RowLog | MemoryLog
 
@@ -340,6 +340,44 @@ def test_a_directory_that_is_removed_is_made_again_with_the_forms(tmp_path: Path
     log = RowLog(tmp_path / "log", SYSTEM)
     assert all_of(log, rows=10) == [([1, 2], None)]
     log.close()
+
+
+def test_rows_of_another_form_are_written_where_the_directory_was_removed(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", SYSTEM)
+    log.append(block(1))
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)  # what it reads is yet to be put on the disk
+    shutil.rmtree(tmp_path / "log")
+    log.append(block(2))
+    shutil.rmtree(tmp_path / "log")
+    log.append(block(3, time=None))
+    log.sync()
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)
+    at, found = Offset(0), []
+    while (read := log.read(at)) is not None:
+        found += read[0].rows.tolist()
+        at = read[1]
+    assert found == [1, 2, 3]
+    log.close()
+
+
+def test_a_kill_while_a_removed_directory_is_written_again_leaves_no_rows_of_unknown_form() -> None:
+    for seed in range(100):
+        simulation = Simulation(seed, Faults(kills=40, power_cuts=0.5))
+
+        def process(simulation: Simulation = simulation) -> None:
+            log = RowLog(Path("/simulated/log"), simulation)
+            log.append(block(1))
+            log.sync()
+            simulation.remove(Path("/simulated/log"))
+            log.sync()
+            log.close()
+
+        simulation.run(process)
+        simulation.faults = Faults()
+        # Nothing, or all of it.
+        assert simulation.run(lambda: all_of(RowLog(Path("/simulated/log"), simulation)))  # noqa: B023
 
 
 # ---- against a model ----

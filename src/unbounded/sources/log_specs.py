@@ -54,7 +54,7 @@ class LogSpecs:
                 self._sync()
         if number is None:
             with self._lock:
-                self._write(line, sum(map(len, self._lines)))
+                self._write([line])
             number = self._add(line)
         self._last = (spec, has_times, number)
         return number
@@ -83,20 +83,28 @@ class LogSpecs:
         """Write the file again, where it was removed."""
         with self._lock:
             if self._lines and not self._files.exists(self._path):
-                self._write(b"".join(self._lines), 0)
+                self._write([])
 
     def _sync(self) -> None:
         """Put on the disk what was read: before the rows that need it, and once."""
-        fd = self._files.open_write(self._path)
-        try:
-            self._files.fsync(fd)
-        finally:
-            self._files.close(fd)
-        self._files.sync_directory(self._path.parent)
+        if self._files.exists(self._path):
+            fd = self._files.open_append(self._path)
+            try:
+                self._files.fsync(fd)
+            finally:
+                self._files.close(fd)
+            self._files.sync_directory(self._path.parent)
+        else:  # the directory was removed since it was read
+            self._write([])
         self._is_on_disk = True
 
-    def _write(self, text: bytes, at: int) -> None:
+    def _write(self, more: list[bytes]) -> None:
+        """Write lines after those that are there; all of them, where the file was removed."""
         made = not self._files.exists(self._path)
+        if made:
+            self._files.make_directory(self._path.parent)
+        at = 0 if made else sum(map(len, self._lines))
+        text = b"".join([*self._lines, *more] if made else more)
         fd = self._files.open_write(self._path)
         try:
             self._files.truncate(fd, at)  # what is left of a line that could not be written

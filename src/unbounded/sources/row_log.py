@@ -150,8 +150,8 @@ class RowLog:
         Raises:
             OSError: the disk refused.
         """
+        self._specs.sync()  # first: a process that finds rows must find what they are made of
         self._log.sync()
-        self._specs.sync()
 
     def release(self, at: Offset) -> None:
         """Nothing before `at` will be read again."""
