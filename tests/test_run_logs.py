@@ -229,6 +229,20 @@ def test_a_log_that_ends_before_the_checkpoint_is_refused(tmp_path: Path) -> Non
         feed.load(tmp_path)
 
 
+def test_a_checkpoint_from_before_the_first_row_is_gone_on_with_when_rows_have_come(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        feed.save(tmp_path)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        train(feed, 3)
+        left_alone(feed)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path)
+        assert counted(train(feed, 3)) == [*range(12)]
+
+
 def test_an_older_checkpoint_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
     meter = Meter()
     with ub.Feed(meter.stream()) as feed:
