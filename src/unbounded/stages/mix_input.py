@@ -60,7 +60,8 @@ class MixInput:
     def has(self, rows: int) -> bool:
         """Whether so many rows are at hand, or will never be; reads what can be read without waiting."""
         while self.count < rows and not self.ended:
-            if not self.read(0.0):
+            # A source may give nothing where it is its turn to, but never twice in a row.
+            if not self.read(0.0) and not self.ended and not self.read(0.0):
                 break
         return self.count >= rows or self.ended
 
