@@ -8,6 +8,8 @@ was said to be on the disk.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import logging
 import random
 import sys
@@ -15,12 +17,12 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.helpers import from_start
+from tests.simulated_events import between, during
+from tests.simulated_plans import Plan, Touch, plan
 
 import unbounded as ub
 from unbounded.core import trees
@@ -31,7 +33,7 @@ from unbounded.testing import Faults, Simulation
 
 assert directories
 assert snapshot
-DIRECTORY = Path("/simulated/run")
+RUNS = Path("/simulated")
 # Where each line of a walk in five is a switch: what threads share is here.
 LINES = ("core/prefetcher.py", "stages/prefetch.py", "store/writer.py")
 
@@ -43,78 +45,6 @@ def fingerprint(batch: Any) -> int:
 
 class Flaky(RuntimeError):
     """A function of the user's fails."""
-
-
-@dataclass
-class Plan:
-    """What a walk is made of.
-
-    Args:
-        words: of the stream, for messages.
-        stream: makes it.
-        steps: how far to train.
-    """
-
-    words: str
-    stream: Callable[[Callable[[Any], Any]], ub.Stream]
-    steps: int
-
-
-def plan(rng: random.Random) -> Plan:
-    """A stream of some stages, chosen by chance."""
-    words: list[str] = []
-    stages: list[Callable[[ub.Stream, Callable[[Any], Any]], ub.Stream]] = []
-
-    def add(text: str, stage: Callable[[ub.Stream, Callable[[Any], Any]], ub.Stream]) -> None:
-        words.append(text)
-        stages.append(stage)
-
-    rows = rng.randint(5, 400)
-    seed = rng.randint(0, 9)
-    source = rng.choice(("arrays", "arrays in order", "generator", "mix"))
-    for _ in range(rng.randint(0, 4)):
-        n, workers = rng.randint(1, 60), rng.randint(0, 3)
-        choice = rng.choice(
-            ("map", "map", "shuffle", "filter", "replay", "windows", "buffer", "random_map", "prefetch")
-        )
-        if choice == "map":
-            add(f"map(workers={workers})", lambda s, f, w=workers: s.map(lambda a: f(a) * 2, workers=w))
-        elif choice == "shuffle":
-            add(f"shuffle({n})", lambda s, f, n=n: s.shuffle(n))
-        elif choice == "filter":
-            add("filter(…)", lambda s, f: s.filter(lambda a: f(a).reshape(len(a), -1)[:, 0] % 3 > 0))
-        elif choice == "replay":
-            add(f"replay({n}, 2)", lambda s, f, n=n: s.replay(n, reuse=2))
-        elif choice == "windows" and source == "generator" and not any("windows" in word for word in words):
-            add("windows(3)", lambda s, f: s.windows(3))
-        elif choice == "buffer":
-            add(f"buffer({n})", lambda s, f, n=n: s.buffer(n))
-        elif choice == "random_map":
-            add(
-                "random_map",
-                lambda s, f: s.random_map(
-                    lambda a, rng: f(a) + rng.integers(0, 5, len(a)).reshape(-1, *[1] * (a.ndim - 1))
-                ),
-            )
-    size, ahead = rng.randint(1, 20), rng.randint(0, 6)
-    add(f"batch({size})", lambda s, f: s.batch(size))
-    if ahead:
-        add(f"prefetch({ahead})", lambda s, f: s.prefetch(ahead))
-
-    def make(touch: Callable[[Any], Any]) -> ub.Stream:
-        if source == "generator":
-            stream = ub.from_generator(from_start)
-        else:
-            stream = ub.from_arrays(np.arange(rows), shuffle=source != "arrays in order", seed=seed)
-        if source == "mix":
-            stream = ub.mix(
-                [stream.map(touch), ub.from_generator(from_start).prefetch(2)], weights=[1, 1 + seed], seed=seed
-            )
-        for stage in stages:
-            stream = stage(stream, touch)
-        return stream
-
-    return Plan(f"{source}({rows}).{'.'.join(words)}", make, rng.randint(5, 40))
 
 
 def faults(rng: random.Random) -> Faults:
@@ -142,10 +72,16 @@ class Walk:
         lines = LINES if self.rng.random() < 0.2 and "drop_oldest" not in self.plan.words else ()
         self.simulation = Simulation(seed, faults(self.rng), lines=lines)
         self.fails = self.rng.choice((0.0, 0.0, 0.02))  # how often the user's functions do
-        self.prepare()
-        self.durable = 0  # the step of the last checkpoint that was said to be on the disk
+        self.slow = self.rng.choice((0.0, 0.0, 0.02))  # how often they take their time
+        self.excludes_from = self.rng.randint(1, 3)  # the process that begins to exclude rows
+        self.directory = RUNS / "run"
+        self.on_disk: dict[int, int] = {}  # checkpoints that were said to be there, and what `saving` gave for each
+        self.elsewhere: tuple[Path, int, int] | None = None  # the last one in another directory
+        self.durable = 0  # the step of the last one
         self.pending: list[tuple[int, int, Pending[Any]]] = []
         self.lives = 0
+        self.events: list[str] = []
+        self.prepare()
 
     # -- what a kind of walk decides -----------------------------------------------------------------------------------
 
@@ -155,48 +91,58 @@ class Walk:
 
     def prepare(self) -> None:
         """Before the first process."""
-        self.expected = self._undisturbed()
+        self.expected = self._undisturbed(self.plan.stream)
+        self.weighed = self.expected if self.plan.excluded is None else self._undisturbed(self.plan.excluded)
 
     def note(self, batch: Any) -> None:
         """A batch is trained."""
         self.trained.append(fingerprint(batch))
 
-    def check(self) -> None:
+    def check(self, feed: ub.Feed) -> None:
         """What was trained is what it must be.
 
         Raises:
             AssertionError: it is not.
         """
-        found = self.trained
-        expected = self.expected[: len(found)]
+        found, step = self.trained, feed.excluded[0][0] if feed.excluded else len(self.expected)
+        expected = [*self.expected[:step], *self.weighed[step:]][: len(found)]
         if found != expected:
             step = next(i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
             raise AssertionError(f"batch {step} of {len(found)} is another one than without trouble")
 
     def saving(self) -> int:
-        """A checkpoint is about to be cut; gives what `on_disk` is told when it is there."""
+        """A checkpoint is about to be cut; gives what `saved` is told when it is there."""
         return 0
 
-    def on_disk(self, step: int, cut: int) -> None:
-        """A checkpoint of this step is on the disk."""
-        self.durable = max(self.durable, step)
+    def saved(self, cut: int) -> None:
+        """A checkpoint is on the disk."""
+
+    def loaded(self, feed: ub.Feed) -> None:
+        """A process goes on, or begins anew."""
 
     def ended(self, *, power_cut: bool) -> None:
         """A process was killed, or gave up."""
 
+    def forgotten(self) -> None:
+        """A feed was forgotten, and another one goes on in the same process."""
+
+    def wiped(self) -> None:
+        """All checkpoints and logs are gone."""
+
+    def moved(self, cut: int) -> None:
+        """The run goes on from a checkpoint in another directory, without the logs of this one."""
+
     # -- the walk ------------------------------------------------------------------------------------------------------
 
-    def _undisturbed(self) -> list[int]:
-        with ub.Feed(self.plan.stream(lambda rows: rows)) as feed:
-            found = []
-            for batch in feed.batches():
-                found.append(fingerprint(batch))
-                if len(found) == self.plan.steps:
-                    break
-        return found
+    def _undisturbed(self, stream: Callable[[Touch], ub.Stream]) -> list[int]:
+        with ub.Feed(stream(lambda rows: rows), on_nan="pass") as feed:
+            return [fingerprint(batch) for batch in itertools.islice(feed.batches(), self.plan.steps)]
 
-    def _touch(self, rows: Any) -> Any:
+    def touch(self, rows: Any) -> Any:
+        """What the user's functions do."""
         self.simulation.switch()
+        if self.rng.random() < self.slow:
+            self.simulation.sleep(self.rng.random())
         if self.rng.random() < self.fails:
             raise Flaky
         return rows
@@ -211,9 +157,8 @@ class Walk:
             self.lives += 1
             if self.lives > 8:  # from here on nothing goes wrong, and it must come to its end
                 self.simulation.faults = Faults()
-                self.fails = 0.0
+                self.fails = self.slow = 0.0
             assert self.lives < 12, "it does not come to its end"
-            self.trained: list[int] = []
             self.pending = []
             self.done = self.went_back = False
             with warnings.catch_warnings(record=True) as said:
@@ -225,48 +170,77 @@ class Walk:
             if alive and self.done:
                 return
             self.ended(power_cut=self.simulation.was_power_cut)
+            if self.lives < 8:
+                between(self)
 
     def _settle(self) -> None:
         """Checkpoints that were said to be on the disk."""
-        for step, cut, pending in self.pending:
-            if pending.done:
-                try:
-                    pending.wait()
-                except (ub.CheckpointError, OSError, Killed):
-                    continue
-                self.on_disk(step, cut)
+        for step, cut, pending in [one for one in self.pending if one[2].done]:
+            self.pending.remove((step, cut, pending))
+            try:
+                pending.wait()
+            except (ub.CheckpointError, OSError, Killed):
+                continue
+            self._said(step, cut)
+
+    def _said(self, step: int, cut: int) -> None:
+        self.on_disk[step] = cut
+        self.durable = max(self.durable, step)
+        self.saved(cut)
 
     @property
     def faulty(self) -> bool:
         """Whether file calls fail."""
         return self.simulation.faults.errors + self.simulation.faults.lost_syncs > 0
 
+    def stream(self) -> ub.Stream:
+        """What this process trains on."""
+        if self.plan.excluded is not None and self.lives >= self.excludes_from:
+            return self.plan.excluded(self.touch)
+        return self.plan.stream(self.touch)
+
     def _process(self) -> None:
-        feed = ub.Feed(self.plan.stream(self._touch), runtime=self.simulation)
-        try:
-            with feed:
-                state = feed.load(DIRECTORY)
-                if state is not None:
-                    self.trained = state["trained"].tolist()
-                    steps = int(state["steps"])
-                    assert feed.steps == steps, f"at step {feed.steps} with a model of step {steps}"
-                if feed.steps < self.durable:
-                    # What the disk can't read is passed over, and that is said.
-                    assert self.faulty, f"at step {feed.steps}; {self.durable} was on the disk"
-                    self.durable, self.went_back = feed.steps, True
-                self.check()
-                while not self.done:
-                    self._leg(feed)
-        except (ub.CheckpointError, OSError):
-            if not self.faulty:
-                raise
+        while True:
+            self.trained: list[int] = []
+            self.forgets = False
+            feed = ub.Feed(self.stream(), runtime=self.simulation, on_nan="pass")
+            try:
+                self._feed(feed)
+            except (ub.CheckpointError, OSError):
+                if not self.faulty:
+                    raise
+                return
+            finally:
+                if not self.forgets:
+                    with contextlib.suppress(*([ub.CheckpointError] if self.faulty else [])):
+                        feed.close()
+            if self.done:
+                return
+            self.forgotten()
+            del feed
+
+    def _feed(self, feed: ub.Feed) -> None:
+        """Train with one feed."""
+        state = feed.load(self.directory)
+        if state is not None:
+            self.trained = state["trained"].tolist()
+            steps = int(state["steps"])
+            assert feed.steps == steps, f"at step {feed.steps} with a model of step {steps}"
+        if feed.steps < self.durable:
+            # What the disk can't read is passed over, and that is said.
+            assert self.faulty, f"at step {feed.steps}; {self.durable} was on the disk"
+            self.durable, self.went_back = feed.steps, True
+        self.loaded(feed)
+        self.check(feed)
+        while not self.done and not self.forgets:
+            self._leg(feed)
 
     def _leg(self, feed: ub.Feed) -> None:
         """One loop over the feed."""
         try:
             for batch in feed.batches():
-                self._train(feed, batch)
-                if self.done or self._now_and_then(feed) or self.rng.random() < 0.1:
+                self.train(feed, batch)
+                if self.done or during(self, feed) or self.rng.random() < 0.1:
                     return
         except Flaky:
             pass
@@ -274,66 +248,53 @@ class Walk:
             if not (self.faulty and "the row log in" in str(error)):
                 raise
 
-    def _train(self, feed: ub.Feed, batch: Any) -> None:
+    def train(self, feed: ub.Feed, batch: Any) -> None:
+        """Train on a batch."""
         self.note(batch)
         feed.trained()
-        self.check()
+        self.check(feed)
         self.done = feed.steps >= self.plan.steps
 
-    def _now_and_then(self, feed: ub.Feed) -> bool:
-        """Something that a trainer may do between two batches; says whether the loop is over with it."""
-        chance = self.rng.random()
-        if chance < 0.2:
-            wait = self.rng.random() < 0.5
-            step, model = feed.steps, np.array(self.trained, np.int64)
-            cut = self.saving()
-            try:
-                saved = feed.save(DIRECTORY, state={"trained": model, "steps": step}, keep=2, wait=wait)
-            except ub.CheckpointError:
-                if not self.faulty:
-                    raise
-                return False
-            if wait:
-                self._settle()
-                self.on_disk(step, cut)
-            else:
-                model.fill(-1)  # what is written is what was there
-                self.pending.append((step, cut, saved))
-        elif chance < 0.24:
-            state = feed.state_dict()
-            feed.load_state_dict(state)
-            return True
-        elif chance < 0.26:
-            feed.rewind()
-            return True
-        elif chance < 0.28:
-            self.simulation.sleep(self.rng.random() * 10)
-        elif chance < 0.30:
-            stopper = self.simulation.thread(feed.interrupt, "stopper")
-            stopper.start()
-            try:
-                for batch in feed.batches():
-                    self._train(feed, batch)
-                    if self.done:
-                        break
-            finally:
-                stopper.join()
-                feed.resume()
-            return True
-        return False
+    def save(self, feed: ub.Feed, directory: Path, *, wait: bool) -> bool:
+        """Save; says whether a checkpoint is on the disk."""
+        step, model = feed.steps, np.array(self.trained, np.int64)
+        cut = self.saving()
+        try:
+            saved = feed.save(directory, state={"trained": model, "steps": step}, keep=2, wait=wait)
+        except ub.CheckpointError:
+            if not self.faulty:
+                raise
+            return False
+        self._settle()
+        if not wait:
+            model.fill(-1)  # what is written is what was there
+            self.pending.append((step, cut, saved))
+        elif directory == self.directory:
+            self._said(step, cut)
+        else:
+            self.elsewhere = directory, step, cut
+        return wait
+
+    def go_to(self, directory: Path, on_disk: dict[int, int]) -> None:
+        """The run goes on in a directory in which these checkpoints are."""
+        if directory != self.directory:
+            self.elsewhere = None
+        self.directory, self.on_disk, self.durable = directory, on_disk, max(on_disk, default=0)
 
 
 def walk(seed: int) -> Walk:
     """Walk, and say how to do so again where it fails."""
+    from tests.simulated_arrivals import PartitionsWalk, SilenceWalk
     from tests.simulated_live import LiveWalk
 
-    found = (LiveWalk if seed % 2 else Walk)(seed)
+    kinds = (Walk, LiveWalk, Walk, LiveWalk, PartitionsWalk, Walk, SilenceWalk, LiveWalk)
+    found = kinds[seed % len(kinds)](seed)
     try:
         found.run()
     except Exception as error:
         raise AssertionError(
             f"Seed {seed} fails in process {found.lives} of {found.plan.words}: {type(error).__name__}: {error}\n"
-            f"Run it again: python -m tests.simulated {seed}"
+            f"Before: {', '.join(found.events) or 'nothing'}. Run it again: python -m tests.simulated {seed}"
         ) from error
     return found
 
