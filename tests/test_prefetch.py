@@ -148,6 +148,54 @@ def test_rows_that_do_not_fit_drop_the_oldest_and_are_counted() -> None:
     run.close()
 
 
+def pulled(node: Any) -> Any:
+    """The next block: a node may have nothing, to let its feed look whether to stop."""
+    while (block := node.pull(10.0)) is None:
+        pass
+    return block
+
+
+def test_a_consumer_that_is_slower_than_the_source_gets_rows_after_each_gap() -> None:
+    run = Dropping(6)
+    run.start()
+    run.give(8)
+    got = []
+    for _ in range(8):
+        block = pulled(run.buffers[0])
+        got.append([] if block.boundary else block.rows.tolist())
+        run.give(8)  # all that is queued would make room for these
+    assert [len(rows) for rows in got] == [0, 2] * 4
+    numbers = [row for rows in got for row in rows]
+    assert numbers == sorted(numbers)
+    # What it gets is counted, and in the log: the same comes again.
+    state = run.feed.state_dict()["arrivals"]
+    dropped = run.feed.stats.dropped
+    run.buffers[0].restore(run.buffers[0].cursor())
+    assert run.feed.stats.dropped == dropped
+    assert state == run.feed.state_dict()["arrivals"]
+    run.close()
+
+
+def test_what_a_slow_consumer_got_comes_again_after_a_restore() -> None:
+    run = Dropping(6, lambda s: s)
+    run.start()
+    buffer = run.buffers[0]
+    begun, seen = buffer.cursor(), []
+    for _ in range(8):
+        run.give(8)
+        block = pulled(buffer)
+        seen.append((block.rows.tolist() if block.count else [], block.boundary))
+    buffer.restore(begun)
+    again = []
+    while len([row for rows, _ in again for row in rows]) < len([row for rows, _ in seen for row in rows]):
+        block = pulled(buffer)
+        again.append((block.rows.tolist() if block.count else [], block.boundary))
+    assert [row for rows, _ in again for row in rows] == [row for rows, _ in seen for row in rows]
+    missed = [sum(boundary.missed for _, boundary in each if boundary) for each in (seen, again)]
+    assert missed[0] == missed[1]
+    run.close()
+
+
 def test_a_gap_stands_where_the_rows_were() -> None:
     run = Dropping(6, lambda s: s.windows(2).batch(1))
     run.start()

@@ -116,7 +116,12 @@ class _DroppingNode(_BufferNode):
     Which rows were dropped was decided by how fast the trainer was. That can't be found out again, so it is
     logged in stretches of upstream rows until it is released; a restored node drops the same ones, and after
     the last of them lives on.
+
+    The block after a gap that was handed on is the consumer's: were it dropped as well, one that is slower than the
+    source would get gaps alone.
     """
+
+    _promised: int | None = None  # the number of that block
 
     def __init__(self, upstream: Node, runtime: Runtime, rows: int) -> None:
         self._log: list[tuple[int, int]] = []  # first row and one past the last, numbered from the stream's beginning
@@ -152,6 +157,14 @@ class _DroppingNode(_BufferNode):
                 return None
         block, cursor = self._parts.popleft()
         return block, cursor, None
+
+    def _begin(self, cursor: Cursor) -> None:
+        super()._begin(cursor)
+        self._promised = None
+
+    def _take(self, block: Any, cursor: Cursor) -> None:
+        super()._take(block, cursor)
+        self._promised = None if block.count else self._given
 
     def _cut(self, block: Block, before: Cursor, after: Cursor) -> None:
         """Cut a block at the stretches that the log says were dropped, each of which becomes a gap."""
@@ -192,7 +205,8 @@ class _DroppingNode(_BufferNode):
     def admit(self) -> None:
         """Let the oldest rows go until what is queued fits."""
         while self._ahead > self._rows and _row(self._cursor) >= self._settled:
-            oldest = self._ready.get(self._given)
+            first = self._first_to_drop
+            oldest = self._ready.get(first)
             if oldest is None or oldest[2] is not None:
                 return
             gone, cursor, _ = oldest
@@ -200,20 +214,33 @@ class _DroppingNode(_BufferNode):
             kinds = {gone.boundary.kind} if gone.boundary else set()
             if not gone.count:
                 # A gap of ours grows; any other break that stands alone becomes part of one with the rows after it.
-                following = self._ready.get(self._given + 1)
+                following = self._ready.get(first + 1)
                 if following is None or following[2] is not None:
                     return
-                del self._ready[self._given]
-                self._given += 1
+                self._leave_out(first)
+                first += 1
                 gone, cursor, _ = following
                 kinds |= {gone.boundary.kind} if gone.boundary else set()
             row = _row(cursor)
             low = self._log.pop()[0] if ours else row - gone.count
             self._log.append((low, row))
             self._gap = Boundary("pass" if "pass" in kinds else "gap", row - low)
-            self._ready[self._given] = (Block(None, 0, self._gap), cursor, None)
+            self._ready[first] = (Block(None, 0, self._gap), cursor, None)
             self._ahead -= gone.count
             self._dropped += gone.count
+
+    @property
+    def _first_to_drop(self) -> int:
+        """The number of the oldest block that is not the consumer's."""
+        return self._given + (self._promised == self._given)
+
+    def _leave_out(self, number: int) -> None:
+        """Take an entry out of the queue, the first or the second: numbers stay without a gap."""
+        before = self._ready.pop(self._given)
+        self._given += 1
+        if number == self._given:
+            self._ready[number] = before
+            self._promised = number
 
     def _rewind(self, cursor: Cursor) -> None:
         self._upstream.restore(*input_cursors(cursor))
