@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unbounded.feed.stats import Stats
     from unbounded.sources.log_options import LogOptions
     from unbounded.sources.reader import Opening, Reader, Rows, Source
+    from unbounded.sources.retention import Retention
     from unbounded.stages.skip_non_finite import NonFiniteRows
     from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint, saved_steps
     from unbounded.store.json_log import Log
@@ -51,6 +52,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "Rows",
     "Boundary",
     "Opening",
+    "Retention",
     "EndOfStream",
     "RowsError",
     "StreamError",
@@ -73,6 +75,7 @@ _HOME = {
     "core.block": ("Boundary",),
     "core.node": ("EndOfStream", "StreamError", "DataLoss", "CannotTell"),
     "sources.reader": ("Source", "Reader", "Rows", "Opening"),
+    "sources.retention": ("Retention",),
     "sources.log_options": ("LogOptions",),
     "store.checkpoints": ("CheckpointError", "DamagedCheckpoint", "saved_steps"),
     "store.json_log": ("Log",),

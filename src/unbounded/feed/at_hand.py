@@ -414,7 +414,8 @@ class AtHand:
     @property
     def position(self) -> Position:
         """Where training stands: it reads in words, and has `steps`, `rows` and `passes`."""
-        return Position(self.count, describe.position(self.stream, self.count, self._cursor()))
+        words = describe.position(self.stream, self.count, self._cursor(), self.runtime.time())
+        return Position(self.count, words)
 
     @property
     def stats(self) -> Stats:

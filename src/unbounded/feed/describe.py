@@ -78,8 +78,8 @@ class Position:
         return f"<Position: {self._words}; {self.steps:,} steps>"
 
 
-def position(stream: Stream, count: Count, cursor: Cursor) -> str:
-    """Such as "pass 7, row 1,024 of 10,000"."""
+def position(stream: Stream, count: Count, cursor: Cursor, now: float) -> str:
+    """Such as "pass 7, row 1,024 of 10,000"; `now` is in seconds since 1970."""
     per_pass = stream.rows_per_pass
     if per_pass:
         passed, row = divmod(count.rows, per_pass)
@@ -87,14 +87,23 @@ def position(stream: Stream, count: Count, cursor: Cursor) -> str:
     if stream.has_passes:
         return f"pass {count.passes + 1:,}, {count.rows:,} rows trained"
     if count.inputs:
-        return _position_in_mix(stream, count, leaf_cursors(cursor))
-    read = leaf_cursors(cursor)[0].get("row")
+        return _position_in_mix(stream, count, leaf_cursors(cursor), now)
+    leaf = leaf_cursors(cursor)[0]
+    read = leaf.get("row")
     return f"row {count.rows:,}" + (
-        "" if read is None or read == count.rows else f", to be read again from row {read:,} of the source"
+        ""
+        if read is None or read == count.rows
+        else f", to be read again from row {read:,} of the source{_age(leaf, now)}"
     )
 
 
-def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor]) -> str:
+def _age(cursor: Cursor, now: float) -> str:
+    """How long ago a source's rows before a cursor arrived, where that is known."""
+    time = cursor.get("time")
+    return "" if time is None else f", which came {max(0.0, now - time):,.0f} seconds ago"
+
+
+def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor], now: float) -> str:
     """Such as "row 4,096: old pass 11, row 24 of 100; new row 3,072", and the oldest row that must be read again."""
     parts, oldest = [], (0, "")
     for (name, per_pass), leaf, (rows, _) in zip(stream.input_passes().items(), leaves, count.inputs, strict=True):
@@ -102,7 +111,8 @@ def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor]) -> 
         parts.append(f"{name} pass {passed + 1:,}, row {row:,} of {per_pass:,}" if per_pass else f"{name} row {row:,}")
         read = leaf.get("row")
         if read is not None and rows - read > oldest[0]:
-            oldest = (rows - read, f", {name} to be read again from its row {read:,}, {rows - read:,} rows back")
+            back = f", {name} to be read again from its row {read:,}, {rows - read:,} rows back{_age(leaf, now)}"
+            oldest = (rows - read, back)
     return f"row {count.rows:,}: {'; '.join(parts)}{oldest[1]}"
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from unbounded.core.block import Boundary
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
+from unbounded.sources.retention import Retention
 
 JSON: TypeAlias = Any
 """What `json` writes and reads back equal: dicts with string keys, lists, strings, numbers, bools and None."""
@@ -111,6 +112,8 @@ class Source(Protocol):
     - `redelivers` (False): a row may come again after a restart, as from a broker that waits for acknowledgements;
     - `transient` (none): a tuple of exception classes that may pass, beside OSError;
     - `partitions` (False): whether blocks are of partitions, which `Rows.partition` names;
+    - `retention` (none): a `Retention`, how long it keeps rows: a run warns where a checkpoint needs rows that are more
+      than half as old;
     - `rows_per_pass()`, `position_at(row)`, `row_after(row, after)`: of a source that repeats, or that can go to any
       row at once; see `ub.from_arrays`.
     """
@@ -153,6 +156,11 @@ def check_source(source: Any) -> None:
         raise TypeError(
             f"from_source() was given a {type(source).__name__}, which lacks {', '.join(missing)}. Expected a source: "
             "open(), identity() and replayable, as docs/sources.md shows; or use ub.from_generator(fn) for a function."
+        )
+    retention = getattr(source, "retention", None)
+    if retention is not None and not isinstance(retention, Retention):
+        raise TypeError(
+            f"{type(source).__name__}.retention is {retention!r}. Expected ub.Retention(rows=…, seconds=…), or none."
         )
     identity = source.identity()
     try:

@@ -16,6 +16,7 @@ from unbounded.sources.as_block import AsBlock
 from unbounded.sources.partitions import PartitionedReader, ReadOrder
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
+from unbounded.sources.retention import RetentionWatch
 
 _BLOCKS = 8
 _BYTES = 1 << 26
@@ -38,7 +39,10 @@ class Replayed(ReaderThread):
         self._full = False
         self._position: JSON = None  # of the next row to hand on; None before it is known
         self._row = 0
+        self._time: float | None = None  # when the last row before it arrived
         self._missed = 0
+        retention = getattr(source, "retention", None)
+        self._watch = None if retention is None else RetentionWatch(name, retention, context.runtime)
         self._order = ReadOrder(context.runtime) if getattr(source, "partitions", False) else None
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
@@ -78,7 +82,10 @@ class Replayed(ReaderThread):
     def pull(self, timeout: float | None) -> Block | None:
         if self._token is None:
             self._launch()
-        return self._next(timeout)
+        block = self._next(timeout)
+        if self._watch is not None:
+            self._watch.look(self._row, block)
+        return block
 
     @locked
     def _next(self, timeout: float | None) -> Block | None:
@@ -91,6 +98,8 @@ class Replayed(ReaderThread):
                 self._state.notify_all()
             self._position = position
             self._row += block.count
+            if block.times is not None and block.count:
+                self._time = float(block.times[-1])
             if block.boundary is not None and block.boundary.kind == "gap":
                 self._missed += block.boundary.missed
             return block
@@ -101,7 +110,7 @@ class Replayed(ReaderThread):
 
     def cursor(self) -> Cursor:
         position = self._opening_position if self._position is None else self._position
-        return {"position": position, "row": self._row, "missed": self._missed}
+        return {"position": position, "row": self._row, "time": self._time, "missed": self._missed}
 
     def settled(self, cursor: Cursor) -> Cursor:
         """Taken before it was opened, it is a cursor of the beginning, which has a position since."""
@@ -112,12 +121,17 @@ class Replayed(ReaderThread):
         self._queue.clear()
         self._size, self._full = 0, False
         self._position, self._row, self._missed = cursor["position"], cursor["row"], cursor["missed"]
+        self._time = cursor.get("time")
+        if self._watch is not None:
+            self._watch.restored(self._row, self._time)
         self._as_block.row = self._row
         # A position of None is that of the beginning, where nobody has opened the source yet.
         self._go_to(self._opening_position if self._position is None else self._position)
 
     def release(self, cursor: Cursor) -> None:
         """The source keeps the rows; in which order they were read before is forgotten."""
+        if self._watch is not None:
+            self._watch.need(cursor["row"], cursor.get("time"))
         if self._order is not None and cursor["position"] is not None:
             self._order.drop_before(cursor["position"]["row"])
 
