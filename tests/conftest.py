@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers import WriteGate
+
 try:
     from hypothesis import HealthCheck, settings
 except ImportError:  # the tests that need it say so themselves
@@ -41,3 +43,11 @@ def no_threads_left() -> Iterator[None]:
     for thread in left:
         thread.join(2.0)
     assert not [t.name for t in left if t.is_alive()]
+
+
+@pytest.fixture
+def write_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteGate]:
+    """Makes writing checkpoints wait; opened at the end of the test."""
+    gate = WriteGate(monkeypatch)
+    yield gate
+    gate.open.set()

@@ -6,15 +6,18 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import unbounded as ub
 from unbounded.core import trees
 from unbounded.core.block import Block, Run
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
+from unbounded.store.checkpoints import Checkpoints
 
 
 def table(n: int = 100, **given: Any) -> ub.Stream:
@@ -201,3 +204,25 @@ def once() -> Iterator[Any]:
     while True:
         yield np.arange(i, i + 3)
         i += 3
+
+
+class WriteGate:
+    """Makes the writing of checkpoints wait until `open` is set, and fail once with `failure`; see the fixture
+    `write_gate`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.reached = threading.Event(), threading.Event()
+        self.failure: Exception | None = None
+        self.threads: list[str] = []
+        write = Checkpoints.write
+
+        def gated(checkpoints: Checkpoints, *args: Any, **given: Any) -> Path | str:
+            self.threads.append(threading.current_thread().name)
+            self.reached.set()
+            assert self.open.wait(20)
+            failure, self.failure = self.failure, None
+            if failure is not None:
+                raise failure
+            return write(checkpoints, *args, **given)
+
+        monkeypatch.setattr(Checkpoints, "write", gated)

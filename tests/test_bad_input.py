@@ -29,7 +29,7 @@ BAD_WHEN_SAID: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "zero rows": (lambda: ub.from_arrays(np.zeros((0, 2))), ub.RowsError, "zero rows.*at least one"),
     "no rows at all": (lambda: ub.from_arrays(np.float32(3)), ub.RowsError, "has no rows.*first dimension"),
-    "an empty tree": (lambda: ub.from_arrays({}), ub.RowsError, "no array in it"),
+    "an empty tree": (lambda: ub.from_arrays({}), ub.RowsError, "it contains no array"),
     "an epoch without a bound": (lambda: ub.Epoch(), ValueError, "no bound.*steps=, rows=, passes=, seconds="),
     "an epoch of zero steps": (lambda: ub.Epoch(steps=0), ValueError, "steps=0.*above 0"),
     "an epoch of half a step": (lambda: ub.Epoch(steps=1.5), ValueError, "whole number"),  # type: ignore[arg-type]

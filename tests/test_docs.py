@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import file_map
 import unbounded as ub
 
 PAGES = Path(__file__).parent.parent / "docs"
@@ -44,3 +45,10 @@ def test_every_public_name_has_an_example() -> None:
 def test_what_is_shown_elsewhere_is_on_the_page_of_sources() -> None:
     text = (PAGES / "sources.md").read_text()
     assert [name for name in SHOWN_ELSEWHERE if name.lower() not in text.lower()] == []
+
+
+def test_the_map_of_files_has_the_first_sentence_of_each_docstring() -> None:
+    (found,) = file_map.MAP.findall(file_map.DESIGN.read_text())
+    assert found.splitlines() == file_map.file_map().splitlines(), "python tests/file_map.py writes the map anew"
+    rooms = {path.parent.name for path in file_map.ROOT.rglob("__init__.py")} - {"unbounded"}
+    assert set(file_map.ROOMS) == rooms

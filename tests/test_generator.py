@@ -377,7 +377,7 @@ def test_blocks_without_rows_for_ever_leave_the_feed_to_look_and_to_end(grade: s
     fn: Any = {"start": start, "state": Empty, "live": lambda: itertools.repeat(np.arange(0))}[grade]
     with ub.Feed(ub.from_generator(fn).batch(2)) as feed:
         for _ in range(3):
-            assert feed._take_in() is None
+            assert feed._reader.read() is None
         feed.interrupt()
         assert list(feed.batches()) == []
 

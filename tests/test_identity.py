@@ -526,7 +526,7 @@ def test_a_changed_function_is_refused_by_name_and_can_be_accepted(was: ub.Strea
     with ub.Feed(now) as feed:
         with pytest.raises(ValueError, match=rf"the function of {what}.*accept_changes=True"):
             feed.load_state_dict(state)
-        with pytest.warns(UserWarning, match=rf"the function of {what}.*gone on with all the same"):
+        with pytest.warns(UserWarning, match=rf"the function of {what}.*resumed nevertheless"):
             feed.load_state_dict(state, accept_changes=True)
         assert feed.steps == 3
 

@@ -272,7 +272,7 @@ def test_a_source_that_can_not_go_back_is_joined_exactly_after_a_restart(tmp_pat
 
     stream = ub.from_generator(numbered).join(ub.from_generator(later), on="id", time="t", within=60).batch(5)
     with ub.Feed(stream) as feed:
-        feed.hold()  # it goes back to where it was
+        feed.releases.hold()  # it goes back to where it was
         seen = []
         for batch in itertools.islice(feed.batches(), 10):
             seen += batch["id"].tolist()

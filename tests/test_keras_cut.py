@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 import keras_models as km
 import unbounded as ub
-from helpers import wait_until
+from helpers import WriteGate, wait_until
 from unbounded.keras import Checkpoint, Feed
 from unbounded.keras._model_state import model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
@@ -128,32 +128,6 @@ class Each(keras.callbacks.Callback):
             self._do(self._step)
 
 
-class Disk:
-    """Holds up the first checkpoint's write, or lets it fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open, self.reached = threading.Event(), threading.Event()
-        self.failure: Exception | None = None
-        write = Checkpoints.write
-
-        def gated(checkpoints: Checkpoints, *args: Any, **given: Any) -> Path:
-            self.reached.set()
-            assert self.open.wait(20)
-            failure, self.failure = self.failure, None
-            if failure is not None:
-                raise failure
-            return write(checkpoints, *args, **given)
-
-        monkeypatch.setattr(Checkpoints, "write", gated)
-
-
-@pytest.fixture
-def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    disk = Disk(monkeypatch)
-    yield disk
-    disk.open.set()
-
-
 def numbers(directory: Path) -> list[int]:
     return [saved.number for saved in Checkpoints(directory).all()]
 
@@ -167,14 +141,14 @@ def train(directory: Path, each: Any, every: int | None, *, epochs: int = 2, **g
 
 
 def test_a_save_that_falls_due_while_another_is_written_is_taken_at_the_next_step_after_it(
-    slow_disk: Disk, tmp_path: Path
+    write_gate: WriteGate, tmp_path: Path
 ) -> None:
     feeds: list[Any] = []
 
     def step(number: int) -> None:
         if number == 5:
             assert numbers(tmp_path) == []  # training has gone on, and 4 fell due, while 2 was written
-            slow_disk.open.set()
+            write_gate.open.set()
         if number >= 5:
             wait_until(lambda: not feeds[0].core.writer.busy)
 
@@ -191,11 +165,11 @@ def test_a_save_that_falls_due_while_another_is_written_is_taken_at_the_next_ste
 
 
 def test_the_end_of_an_epoch_that_comes_while_another_is_written_is_saved_later(
-    slow_disk: Disk, tmp_path: Path
+    write_gate: WriteGate, tmp_path: Path
 ) -> None:
     def step(number: int) -> None:
         if number == 14:  # 6, the end of the first epoch, has been held up, and 12 fell due
-            slow_disk.open.set()
+            write_gate.open.set()
             wait_until(lambda: bool(numbers(tmp_path)))
             wait_until(lambda: all(not t.name.startswith("unbounded-writer") for t in threading.enumerate()))
 
@@ -205,14 +179,14 @@ def test_the_end_of_an_epoch_that_comes_while_another_is_written_is_saved_later(
 
 @pytest.mark.parametrize("at_epochs", [False, True])
 def test_a_write_that_fails_ends_fit_with_the_model_whole_and_the_next_fit_goes_on(
-    at_epochs: bool, slow_disk: Disk, tmp_path: Path
+    at_epochs: bool, write_gate: WriteGate, tmp_path: Path
 ) -> None:
-    train(tmp_path, Each(lambda step: slow_disk.open.set()), None, epochs=1)
+    train(tmp_path, Each(lambda step: write_gate.open.set()), None, epochs=1)
     assert numbers(tmp_path) == [6]
-    slow_disk.failure = CheckpointError("Step 8 was not saved: No space left on device.")
+    write_gate.failure = CheckpointError("Step 8 was not saved: No space left on device.")
 
     def step(number: int) -> None:
-        if slow_disk.failure is None:
+        if write_gate.failure is None:
             wait_until(lambda: all(not t.name.startswith("unbounded-writer") for t in threading.enumerate()))
 
     made = km.ready_model()
@@ -234,12 +208,12 @@ def test_a_write_that_fails_ends_fit_with_the_model_whole_and_the_next_fit_goes_
 
 @pytest.mark.parametrize("ending", ["the end", "SIGTERM", "an exception"])
 def test_what_is_being_written_is_on_the_disk_before_a_fit_is_over(
-    ending: str, slow_disk: Disk, tmp_path: Path
+    ending: str, write_gate: WriteGate, tmp_path: Path
 ) -> None:
     def step(number: int) -> None:
         if number == 4:
-            assert slow_disk.reached.wait(20)  # of step 2
-            threading.Timer(0.1, slow_disk.open.set).start()
+            assert write_gate.reached.wait(20)  # of step 2
+            threading.Timer(0.1, write_gate.open.set).start()
             if ending == "SIGTERM":
                 os.kill(os.getpid(), signal.SIGTERM)
             if ending == "an exception":
@@ -257,7 +231,7 @@ def test_what_is_being_written_is_on_the_disk_before_a_fit_is_over(
 
 
 def test_a_second_signal_does_not_wait_for_the_disk(
-    slow_disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_gate: WriteGate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, signalled = Writer.finish, threading.Event()
 
@@ -265,15 +239,15 @@ def test_a_second_signal_does_not_wait_for_the_disk(
         if signalled.is_set():  # by the first signal: it waits for the disk now
             signalled.clear()
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-        elif slow_disk.reached.is_set():  # closing the feed waits as well
-            slow_disk.open.set()
+        elif write_gate.reached.is_set():  # closing the feed waits as well
+            write_gate.open.set()
         finish(writer)
 
     monkeypatch.setattr(Writer, "finish", finish_until_signalled)
 
     def step(number: int) -> None:
         if number == 4:
-            assert slow_disk.reached.wait(20)
+            assert write_gate.reached.wait(20)
             signalled.set()
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -148,7 +148,7 @@ def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() ->
         assert log.start.rows >= 6000 - 4100  # a cursor goes back to the beginning of what was read at once
         assert len(log._blocks) < 6500
     with ub.Feed(ub.from_generator(once).batch(3)) as feed:
-        feed.hold()  # as a checkpoint does
+        feed.releases.hold()  # as a checkpoint does
         for i, _ in enumerate(feed.batches()):
             if i == 300:
                 break

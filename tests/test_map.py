@@ -173,8 +173,8 @@ def test_shaken_rows_are_the_rows() -> None:
         (lambda r: {**r, "x": np.concatenate([r["x"], r["x"]])}, "leaf .* has .+ rows and leaf .* has"),
         (lambda r: {k: v[:-1] for k, v in r.items()}, "was given .+ rows and returned"),
         (lambda r: {**r, "x": r["x"].sum()}, "leaf .'x'. has no rows"),
-        (lambda r: {}, "there is no array in it"),
-        (lambda r: None, "there is no array in it|returned None"),
+        (lambda r: {}, "it contains no array"),
+        (lambda r: None, "it contains no array|returned None"),
     ],
     ids=["one leaf shorter", "one leaf longer", "all shorter", "a sum", "nothing", "None"],
 )

@@ -226,7 +226,7 @@ def test_a_feed_says_for_which_source_of_a_mix_it_waits(caplog: pytest.LogCaptur
         while feed.waiting_for is None:
             clock.advance(3.0)
             feed._waiting.begin()
-            feed._take_in()
+            feed._reader.read()
             clock.advance(3.0)
             feed._waiting.look()
         assert "from sensor() ('a/new'): waiting" in feed.waiting_for

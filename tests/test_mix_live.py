@@ -101,8 +101,8 @@ def test_a_source_that_is_too_slow_for_its_share_is_waited_for_once_and_not_in_e
                 steps.give(rows_of(1, 256))
                 if step:  # it is read from the first pull on
                     steps.await_taken(step // 3 + 1)
-            while feed._handed >= feed._tail.steps:
-                if feed._take_in() is None and feed.opened.waited_for():
+            while feed._handed >= feed._reader.tail.steps:
+                if feed._reader.read() is None and feed.opened.waited_for():
                     waits += 1
                     clock.advance(6.0)
             shares.append(int(next(iter(feed.batches()))["of"].sum()))
@@ -119,16 +119,16 @@ def test_what_was_decided_in_silence_is_done_again_from_any_step() -> None:
     seen: list[Any] = []
     row = 0
     with ub.Feed(mixed.shuffle(40).batch(256).prefetch(2), runtime=clock) as feed:
-        feed.hold()
+        feed.releases.hold()
         states = [feed.state_dict()]
         for _ in range(60):
             if rng.random() < 0.3:
                 n = int(rng.integers(1, 300))
                 steps.give({"of": np.ones(n, np.int64), "row": np.arange(row, row + n)})
                 row += n
-            while feed._handed >= feed._tail.steps:
+            while feed._handed >= feed._reader.tail.steps:
                 clock.advance(0.7)  # the trainer waits: a source that has no rows falls silent
-                feed._take_in()
+                feed._reader.read()
             seen.append(next(iter(feed.batches())))
             feed.trained()
             states.append(feed.state_dict())

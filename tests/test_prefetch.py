@@ -95,10 +95,10 @@ class Dropping:
         self.number = 0
         self.blocks = 0
         self.feed = ub.Feed(self.stream)
-        self.feed.hold()  # positions stay good until the test says otherwise
+        self.feed.releases.hold()  # positions stay good until the test says otherwise
 
     def start(self) -> None:
-        assert self.feed._take_in() is None
+        assert self.feed._reader.read() is None
 
     def give(self, rows: int, size: int = 2) -> None:
         """Rows arrive, and are in the buffer."""
@@ -260,7 +260,7 @@ def test_a_new_process_drops_what_was_dropped_and_no_settled_row_a_second_time()
     for start, arrivals, settled in ((state, state, []), (state, late, seen_after)):
         again = Dropping(6)
         again.feed.load_state_dict({**start, "arrivals": arrivals["arrivals"]})
-        again.feed._take_in()
+        again.feed._reader.read()
         # As fast as the source is: rows whose fate is settled wait for the trainer, however many come.
         for first in range(26, 66, 2):
             again.steps.give(np.arange(first, first + 2))
@@ -274,7 +274,7 @@ def test_a_new_process_drops_what_was_dropped_and_no_settled_row_a_second_time()
 
 def test_the_log_of_drops_is_let_go_with_what_was_trained() -> None:
     run = Dropping(4)
-    run.feed._holding = False
+    run.feed.releases._holding = False
     run.start()
     for _ in range(30):
         run.give(12)
@@ -435,4 +435,4 @@ def test_a_filter_behind_a_thread_that_keeps_nothing_leaves_the_feed_to_look(wor
     stream = words(ub.from_generator(from_start)).filter(lambda r: r < 0).batch(2)
     with ub.Feed(stream) as feed:
         for _ in range(3):
-            assert feed._take_in() is None
+            assert feed._reader.read() is None

@@ -173,7 +173,7 @@ def test_nothing_yet_is_none_within_the_timeout() -> None:
     pump.close()
 
 
-class Gate(Numbers):
+class SlowNumbers(Numbers):
     """Blocks of one row; some pulls wait in somebody else's code until they are let go on."""
 
     def __init__(self, stuck: int) -> None:
@@ -206,7 +206,7 @@ class Gate(Numbers):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_away(threads: int) -> None:
-    source = Gate(3)
+    source = SlowNumbers(3)
     pump = Prefetcher(source, SYSTEM, threads=threads)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
     assert source.inside.wait(10)
@@ -223,7 +223,7 @@ def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_awa
 
 def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unbounded.core.prefetcher._JOIN", 0.05)
-    source = Gate(2)
+    source = SlowNumbers(2)
     pump = Ahead(source, SYSTEM, 5)  # type: ignore[arg-type]
     assert take(pump, 1) == [0]
     assert source.inside.wait(10)
@@ -234,7 +234,7 @@ def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pyte
 
 
 def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull() -> None:
-    class Lost(Gate):
+    class Lost(SlowNumbers):
         def restore(self, cursor: Any) -> None:
             if cursor["at"] == 99:
                 raise LookupError("no longer there")
@@ -270,7 +270,7 @@ def test_a_release_is_never_lost_between_two_threads() -> None:
 def test_a_thread_whose_pool_was_retired_while_it_restored_pulls_nothing_after_it() -> None:
     restoring, go_on = threading.Event(), threading.Event()
 
-    class Slow(Gate):
+    class Slow(SlowNumbers):
         def restore(self, cursor: Any) -> None:
             super().restore(cursor)
             if cursor["at"] == 7:

@@ -156,7 +156,7 @@ def test_partitions_come_again_in_the_order_in_which_they_were_read() -> None:
     for resumed_at, words in itertools.product((1, 3, 11), (lambda s: s, lambda s: s.shuffle(100))):
         stream = words(ub.from_source(Topic(1))).batch(20)
         with ub.Feed(stream) as feed:
-            feed.hold()
+            feed.releases.hold()
             before = [numbers(b) for b in itertools.islice(feed.batches(), resumed_at)]
             feed.trained()
             state = json.loads(json.dumps(feed.state_dict()))

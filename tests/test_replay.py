@@ -178,7 +178,7 @@ def test_a_delayed_start_resumes_before_and_after_it(start_after: int) -> None:
         assert_same_rows(stream.batch_at(step), first(stream, step + 1)[step])
     # Put back before the first row has come out.
     with ub.Feed(stream) as feed:
-        feed._take_in()
+        feed._reader.read()
         state = feed.state_dict()
         expected = next(feed.batches()).tolist()
     with ub.Feed(stream) as feed:

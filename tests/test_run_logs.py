@@ -289,7 +289,7 @@ def test_a_state_has_the_rows_wherever_they_lie(tmp_path: Path) -> None:
     meter = Meter()
     with ub.Feed(meter.stream()) as feed:
         train(feed, 2)
-        feed.hold()
+        feed.releases.hold()
         in_memory = json.loads(json.dumps(feed.state_dict()))
         feed.save(tmp_path)
         wait_until(lambda: log_of(feed).stop.rows > 1000)

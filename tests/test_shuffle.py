@@ -55,7 +55,7 @@ def test_a_buffer_that_is_not_full_waits_and_hands_out_the_rest_at_a_declared_en
     steps = Steps()
     steps.give(np.arange(8))
     with ub.Feed(steps.stream(passes=1).shuffle(20).batch(3)) as feed:
-        assert feed._take_in() is None
+        assert feed._reader.read() is None
         steps.end()
         assert sorted(i for b in feed.batches() for i in b.tolist()) == list(range(8))
 

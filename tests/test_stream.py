@@ -148,7 +148,7 @@ def test_it_describes_itself_a_line_for_each_word() -> None:
     assert lines[0].endswith("1,000 rows a pass")
     assert "at most once" in lines[2]
     live = ub.from_generator(once).batch(4).describe().splitlines()
-    assert live[0].endswith("at most once at the door, exact from the row log on")
+    assert live[0].endswith("at most once at the source, exact from the row log on")
     assert lines[-1].startswith("guarantee: at most once; fingerprint ")
 
 

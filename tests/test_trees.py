@@ -135,7 +135,7 @@ def test_a_value_that_is_not_finite_is_found_in_every_dtype_and_layout(dtype: st
         ({"x": np.zeros(3), "y": np.zeros(4)}, r"leaf \['x'\] has 3 rows and leaf \['y'\] has 4"),
         (np.float64(3), "the array has no rows"),
         ({"x": np.zeros(3), "y": 5.0}, r"leaf \['y'\] has no rows .*ub\.from_samples"),
-        ({}, "there is no array in it"),
+        ({}, "it contains no array"),
     ],
 )
 def test_what_is_no_rows_is_refused_by_leaf(rows: Any, sentence: str) -> None:

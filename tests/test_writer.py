@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +17,12 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import once, table, train
+from helpers import WriteGate, once, table, train
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 from unbounded.store.writer import Pending, Writer
 
 WAIT = 10.0  # seconds; generous, and never waited for where all is well
-
-
-class Gate:
-    """Holds up the writing of checkpoints, or lets it fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open = threading.Event()
-        self.reached = threading.Event()
-        self.failure: Exception | None = None
-        self.threads: list[str] = []
-        write = Checkpoints.write
-
-        def gated(checkpoints: Checkpoints, *args: Any, **given: Any) -> Path:
-            self.threads.append(threading.current_thread().name)
-            self.reached.set()
-            assert self.open.wait(WAIT)
-            if self.failure is not None:
-                raise self.failure
-            return write(checkpoints, *args, **given)
-
-        monkeypatch.setattr(Checkpoints, "write", gated)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    made = Gate(monkeypatch)
-    yield made
-    made.open.set()
 
 
 def numbers(directory: Path) -> list[int]:
@@ -61,20 +33,20 @@ def numbers(directory: Path) -> list[int]:
     "stream", [lambda: table().shuffle(20).batch(4).prefetch(2), lambda: ub.from_generator(once).batch(4)]
 )
 def test_what_is_trained_meanwhile_is_not_in_the_checkpoint(
-    stream: Callable[[], ub.Stream], gate: Gate, tmp_path: Path
+    stream: Callable[[], ub.Stream], write_gate: WriteGate, tmp_path: Path
 ) -> None:
     weights = np.zeros(4)
     with ub.Feed(stream()) as feed:
         train(feed, 5)
         saving = feed.save(tmp_path, state={"weights": weights, "log": [1]}, wait=False)
-        assert gate.reached.wait(WAIT)
+        assert write_gate.reached.wait(WAIT)
         assert not saving.done
         weights += 1
         seen = [feed.peek()]
         following = train(feed, 7)
-        gate.open.set()
+        write_gate.open.set()
         assert saving.wait() == tmp_path / "step-000000000005"
-        assert gate.threads == ["unbounded-writer"]
+        assert write_gate.threads == ["unbounded-writer"]
     with ub.Feed(stream()) as feed:
         state = feed.load(tmp_path)
         assert state["weights"].tolist() == [0, 0, 0, 0]
@@ -106,7 +78,7 @@ def torch_training() -> tuple[Any, Callable[[Any], Any]]:
 
 @pytest.mark.parametrize("training", [jax_training, torch_training])
 def test_frameworks_that_train_in_place_change_nothing_of_a_checkpoint(
-    training: Callable[[], tuple[Any, Callable[[Any], Any]]], gate: Gate, tmp_path: Path
+    training: Callable[[], tuple[Any, Callable[[Any], Any]]], write_gate: WriteGate, tmp_path: Path
 ) -> None:
     weights, step = training()
     with ub.Feed(table().batch(4)) as feed:
@@ -114,7 +86,7 @@ def test_frameworks_that_train_in_place_change_nothing_of_a_checkpoint(
         saving = feed.save(tmp_path, state={"model": [{"w": weights}]}, wait=False)
         for _ in range(3):
             weights = step(weights)
-        gate.open.set()
+        write_gate.open.set()
         saving.wait()
         saved = Checkpoints(tmp_path).newest()
         assert saved is not None
@@ -124,42 +96,42 @@ def test_frameworks_that_train_in_place_change_nothing_of_a_checkpoint(
         assert float(weights.min()) == 3
 
 
-def test_a_state_that_cannot_be_saved_is_refused_at_once(gate: Gate, tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_saved_is_refused_at_once(write_gate: WriteGate, tmp_path: Path) -> None:
     with ub.Feed(table().batch(4)) as feed:
         train(feed, 1)
         with pytest.raises(TypeError, match=r"state\['model'\] is of type object"):
             feed.save(tmp_path, state={"model": object()}, wait=False)
-        assert not gate.reached.is_set()
+        assert not write_gate.reached.is_set()
 
 
-def test_closing_waits_for_what_is_written(gate: Gate, tmp_path: Path) -> None:
+def test_closing_waits_for_what_is_written(write_gate: WriteGate, tmp_path: Path) -> None:
     with ub.Feed(ub.from_generator(once).batch(4)) as feed:
         train(feed, 3)
         feed.save(tmp_path, wait=False)
-        assert gate.reached.wait(WAIT)
-        threading.Timer(0.05, gate.open.set).start()
+        assert write_gate.reached.wait(WAIT)
+        threading.Timer(0.05, write_gate.open.set).start()
     assert numbers(tmp_path) == [3]
 
 
-def test_the_next_save_waits_for_the_one_before(gate: Gate, tmp_path: Path) -> None:
+def test_the_next_save_waits_for_the_one_before(write_gate: WriteGate, tmp_path: Path) -> None:
     with ub.Feed(table().batch(4)) as feed:
         for step in range(1, 4):
             train(feed, 1)
-            threading.Timer(0.02, gate.open.set).start()
+            threading.Timer(0.02, write_gate.open.set).start()
             feed.save(tmp_path, wait=step == 3)
         assert numbers(tmp_path) == [1, 2, 3]
-    assert gate.threads == ["unbounded-writer", "unbounded-writer", "MainThread"]
+    assert write_gate.threads == ["unbounded-writer", "unbounded-writer", "MainThread"]
 
 
 @pytest.mark.parametrize("then", ["save", "save without waiting", "load", "close", "wait"])
 def test_a_failure_is_raised_once_by_what_comes_next_and_the_older_one_is_whole(
-    then: str, gate: Gate, tmp_path: Path
+    then: str, write_gate: WriteGate, tmp_path: Path
 ) -> None:
-    gate.open.set()
+    write_gate.open.set()
     feed = ub.Feed(ub.from_generator(once).batch(4))
     train(feed, 2)
     feed.save(tmp_path)
-    gate.failure = CheckpointError("Step 4 was not saved: No space left on device.")
+    write_gate.failure = CheckpointError("Step 4 was not saved: No space left on device.")
     train(feed, 2)
     pending = feed.save(tmp_path, wait=False)
     following = train(feed, 3)
@@ -172,7 +144,6 @@ def test_a_failure_is_raised_once_by_what_comes_next_and_the_older_one_is_whole(
     }
     with pytest.raises(CheckpointError, match="Step 4 was not saved"):
         asked[then]()
-    gate.failure = None
     assert numbers(tmp_path) == [2]
     assert feed.closed is (then == "close")
     if then != "close":
@@ -182,12 +153,14 @@ def test_a_failure_is_raised_once_by_what_comes_next_and_the_older_one_is_whole(
     assert len(following) == 3
 
 
-def test_rows_that_the_older_checkpoint_needs_stay_where_the_newer_one_failed(gate: Gate, tmp_path: Path) -> None:
-    gate.open.set()
+def test_rows_that_the_older_checkpoint_needs_stay_where_the_newer_one_failed(
+    write_gate: WriteGate, tmp_path: Path
+) -> None:
+    write_gate.open.set()
     with ub.Feed(ub.from_generator(once).batch(4)) as feed:
         train(feed, 2)
         feed.save(tmp_path, keep=1)
-        gate.failure = CheckpointError("It was not saved.")
+        write_gate.failure = CheckpointError("It was not saved.")
         following = train(feed, 3)
         pending = feed.save(tmp_path, keep=1, wait=False)
         with pytest.raises(CheckpointError):
@@ -198,10 +171,10 @@ def test_rows_that_the_older_checkpoint_needs_stay_where_the_newer_one_failed(ga
 
 
 def test_an_error_in_the_block_is_raised_and_what_could_not_be_written_is_said(
-    gate: Gate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    write_gate: WriteGate, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate.open.set()
-    gate.failure = CheckpointError("Step 1 was not saved.")
+    write_gate.open.set()
+    write_gate.failure = CheckpointError("Step 1 was not saved.")
     feed = ub.Feed(table().batch(4))
     train(feed, 1)
     feed.save(tmp_path, wait=False)

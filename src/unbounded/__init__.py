@@ -1,7 +1,7 @@
 """Training on data that never ends: an epoch is a measure of progress, not a pass over the data.
 
-The public face, in the order in which a user meets it. Each name loads what it needs on first use, so that
-importing the library costs next to nothing, and a framework is imported only where it is used.
+This module has the public names, in the order in which a user meets them. Each is imported on first use, so that
+importing the library is fast, and frameworks are imported only where they are used.
 """
 
 from __future__ import annotations

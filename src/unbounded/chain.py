@@ -1,5 +1,6 @@
-"""Chain: a source, or a mix of chains, and the stages after it, without the words that a user writes: what is known of
-them beforehand, and how they are put to work. So a stream is a tree, with sources at its leaves.
+"""Chain: a source, mix or join, and the stages after it, with its properties, without the user's methods.
+
+A stream is a tree of chains with sources at its leaves.
 """
 
 from __future__ import annotations
@@ -9,40 +10,29 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from unbounded.core.identity import comparable
 from unbounded.core.node import Context, Node, StreamError
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.show import Line, call, words
-from unbounded.opened import Opened
-from unbounded.sources.source import SourcePart, Turns
+from unbounded.opened import Opened, open_chain, places_of
+from unbounded.sources.source import SourcePart
 from unbounded.stages.batch import Batch
-from unbounded.stages.combined import Combined, CombinedNode
+from unbounded.stages.combined import Combined
 from unbounded.stages.exclude import Exclude
 from unbounded.stages.prefetch import Buffer
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee, Stage
 from unbounded.stages.take import Take
-from unbounded.stages.tap import NewRows, Numbered, Tap, place_of
+from unbounded.stages.tap import place_of
 
-
-class Places(NamedTuple):
-    """The places of a chain's parts in the whole tree: those that move no rows are not counted, so that a prefetch
-    changes no random choice."""
-
-    branches: list[int]  # the first one in each branch
-    head: int
-    stages: list[int]
-    last: int
-
-
-# Small blocks of a source are joined where `batch` follows: up to so many batches, or so many rows.
+# Small blocks of a source are joined if `batch` follows: up to this many batches, or rows.
 _COALESCED_BATCHES, _COALESCED_ROWS = 8, 4096
 
 
 class Chain:
-    """A source or a mix, and the stages after it, which never change: what a `Stream` is made of."""
+    """A source or a mix, and the stages after it, immutable: the part of a `Stream` without the user's methods."""
 
     def __init__(self, head: SourcePart | Combined, stages: tuple[Stage, ...] = ()) -> None:
         self._head = head
@@ -54,7 +44,7 @@ class Chain:
 
     @property
     def head(self) -> SourcePart | Combined:
-        """What it begins with: a source, or streams that are put together."""
+        """The first part: a source, a mix or a join."""
         return self._head
 
     @property
@@ -64,23 +54,23 @@ class Chain:
 
     @property
     def parts(self) -> tuple[SourcePart | Combined | Stage, ...]:
-        """The source or the mix, and the stages in order."""
+        """The head, and the stages in order."""
         return (self._head, *self._stages)
 
     @property
     def branches(self) -> Mapping[str, Self]:
-        """The streams that are mixed, by their names; none where the head is a source."""
+        """The input streams of a mix or a join by name; empty for a source."""
         return self._head.branches if isinstance(self._head, Combined) else {}
 
     @property
     def all_parts(self) -> list[SourcePart | Combined | Stage]:
-        """The parts of all branches, each before the mix that it is in, and then its own."""
+        """The parts of all branches, each branch before the mix that it is in, then this chain's own parts."""
         return [part for branch in self.branches.values() for part in branch.all_parts] + list(self.parts)
 
     @property
     def leaves(self) -> dict[str, Self]:
-        """The branches that begin with a source, by the names of these: "source" where there is no mix, else those of
-        the streams that are mixed, such as "old", or "old/a" where that is a mix again."""
+        """The branches that begin with a source, by source name: "source" without a mix; else the names of the mixed
+        streams, such as "old", or "old/a" if that is a mix itself."""
         if not self.branches:
             return {"source": self}
         return {
@@ -105,7 +95,7 @@ class Chain:
 
     @property
     def batch_size(self) -> int | None:
-        """Rows in a batch; None without `batch`, where the source's own blocks are the batches."""
+        """The rows of a batch; None without `batch`, where the source's blocks are the batches."""
         return next((stage.rows for stage in self._stages if isinstance(stage, Batch)), None)
 
     @property
@@ -114,7 +104,7 @@ class Chain:
 
     @property
     def _drops(self) -> bool:
-        # A block that is larger than the buffer would be dropped whole, each time.
+        # A block larger than the buffer would always be dropped whole.
         return any(isinstance(part, Buffer) and part.overflow != "block" for part in self.all_parts)
 
     @property
@@ -123,40 +113,40 @@ class Chain:
 
     @property
     def guarantee(self) -> Guarantee:
-        """What is promised of each row: the weakest of the source's and the stages' promises.
+        """The guarantee for each row: the weakest of those of the source and the stages.
 
-        `exact`: trained once for each time it comes, whatever happens. `at_least_once`: never lost. `at_most_once`:
-        never twice. Of a source that can't go back it is said of its door: what comes while nobody reads is gone, or
-        comes again. From the row log on, which is on the disk once the run has a directory, each row is exact.
+        `exact`: each row is trained on exactly once for each time that it comes. `at_least_once`: never lost.
+        `at_most_once`: never repeated. For a source that can't seek, this is about its rows before the row log: while
+        nobody reads, they are lost, or redelivered later. Rows in the log, which is on the disk once the run has a
+        directory, are exact.
         """
         return min([self._head.guarantee, *(s.guarantee for s in self._stages)], key=WEAKEST_FIRST.index)
 
     @property
     def repeats(self) -> bool:
-        """Whether the same rows come in each pass."""
+        """True if each pass has the same rows."""
         return isinstance(self._head, SourcePart) and self._head.repeats
 
     @property
     def has_passes(self) -> bool:
-        """Whether rows come in passes: a mix counts those of its inputs, and has none of its own."""
+        """True if rows come in passes. A mix counts those of its inputs, and has none of its own."""
         head = self._head
         return not isinstance(head, Combined) and (head.rows_per_pass() is not None or head.passes is not None)
 
     @property
     def has_end(self) -> bool:
-        """Whether it has a declared end."""
+        """True if it has a declared end."""
         head = self._head
         ends = head.has_end if isinstance(head, Combined) else head.passes is not None
         return ends or any(isinstance(stage, Take) for stage in self._stages)
 
     @property
     def rows_per_pass(self) -> int | None:
-        """Rows that come out of the last stage in each pass; None where that can't be said, or no pass
-        ends."""
+        """The output rows of each pass; None if they are not known beforehand, or no pass ends."""
         return self._rows_at()[-1]
 
     def lines(self, name: str = "", depth: int = 0) -> list[Line]:
-        """Each part on a line of its own, those of the streams that are mixed under the mix, with their names."""
+        """A line for each part; those of mixed streams are under the mix, with their names."""
         head, rows, indent = self._head, self._rows_at(), "  " * depth
         text = call(head.word, {"": "{…}", **head.settings()}) if isinstance(head, Combined) else words(head)
         lines = [Line(f"{indent}{f'{name}: ' if name else ''}{text}", head, rows[0])]
@@ -166,9 +156,9 @@ class Chain:
         return lines + [Line(f"{indent}.{words(stage)}", stage, count) for stage, count in parts]
 
     def input_passes(self) -> dict[str, int | None]:
-        """Rows in a pass of each source of a mix, by its name, as they come out of this chain; None where passes must
-        be counted by the rows that are trained on. Empty without a mix."""
-        # A stage after the mix that leaves rows out, or repeats them, gives a pass other rows than it had.
+        """For each source of a mix, the rows of a pass in this chain's output; None if passes have to be counted by the
+        rows that are trained on. Empty without a mix."""
+        # A stage after the mix that drops or repeats rows changes the number of rows of a pass.
         keeps = all(stage.rows_per_pass(1 << 20) == 1 << 20 for stage in self._stages)
         found: dict[str, int | None] = {}
         for name, branch in self.branches.items():
@@ -177,17 +167,17 @@ class Chain:
         return found
 
     def _rows_at(self) -> list[int | None]:
-        """Rows in a pass as the source gives them, and after each stage."""
+        """The rows of a pass, as the source gives them and after each stage."""
         rows: list[int | None] = [None if isinstance(self._head, Combined) else self._head.rows_per_pass()]
         for stage in self._stages:
             rows.append(stage.rows_per_pass(rows[-1]))
         return rows
 
     def declared_rows(self, first: int = 0) -> int | None:
-        """How many rows come before a declared end, where that can be said."""
+        """The number of rows before a declared end, if known."""
         head = self._head
         if isinstance(head, Combined):
-            places = self._places(first)
+            places = places_of(self, first)
             inputs = zip(self.branches.values(), places.branches, strict=True)
             total = head.declared_rows([branch.declared_rows(place) for branch, place in inputs], places.head)
         else:
@@ -201,7 +191,7 @@ class Chain:
         return total
 
     def check_gives_rows(self) -> None:
-        """Raise ValueError where it is known beforehand that no row will come out of the last stage."""
+        """Raise ValueError if it is known beforehand that no output row will come."""
         for before, rows, stage in zip(self._rows_at(), self._rows_at()[1:], self._stages, strict=False):
             if rows == 0 and before:
                 raise ValueError(
@@ -212,7 +202,7 @@ class Chain:
             raise ValueError(f"{self!r} gives no row before its declared end. Declare a later one.")
 
     def refuse_without_batches(self, passes: int) -> None:
-        """Raise StreamError where rows repeat and whole passes of them gave no batch: no later one will."""
+        """Raise StreamError if rows repeat, and whole passes of them gave no batch: no later pass will."""
         if self.repeats:
             raise StreamError(
                 f"{passes} passes over the rows have ended without a batch, and the next ones would too: {self!r} "
@@ -220,58 +210,47 @@ class Chain:
             )
 
     def identity(self) -> list[Any]:
-        """What moves or makes rows, as plain data: the source, the seeds, the stages and their sizes; functions by
-        their code and the constants that they read.
+        """Plain data for the fingerprint: the source, the seeds, the stages and their sizes; functions by their code
+        and the constants that they read.
 
-        Each part's is taken once, at the latest when the stream is first put to work: what functions hold may change
-        then.
+        Each part's identity is taken once, at the latest when the stream is first opened: values that functions read
+        may change then.
         """
         parts = [self._head, *(stage for stage in self._stages if stage.moves_rows)]
         return [[part.word, part.first_identity] for part in parts]
 
     def source_identities(self) -> list[Any]:
-        """The part of `identity` of each source, in the order of the leaves."""
+        """The identity of each source, in the order of the leaves."""
         return [[source.word, source.first_identity] for source in self.sources]
 
     @property
     def fingerprint(self) -> str:
-        """A short checksum of `identity`: equal where a position of the one stream is one of the other."""
+        """A short checksum of `identity`: equal if one stream can resume the other's position."""
         if self._fingerprint is None:
             text = json.dumps(comparable(self.identity()), sort_keys=True, default=str)
             self._fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         return self._fingerprint
 
-    # -- chains made of it ---------------------------------------------------------------------------------------------
+    # -- derived chains ------------------------------------------------------------------------------------------------
 
     def before_batch(self) -> Self:
-        """The chain up to `batch`; all of it where there is no `batch`."""
+        """The chain up to `batch`, or all of it if there is no `batch`."""
         return self._with(self._stages[: self._batch_index])
 
     def finite(self, address: Callable[[int], str]) -> Self:
-        """The same stream without rows that have a NaN or an infinity: see `Finite`. For a feed, not for a user."""
+        """The stream without rows that have a NaN or an infinity, for feeds: see `Finite`."""
         if any(isinstance(stage, Finite) for stage in self._stages):
             return self
         at = self._batch_index
         return self._with((*self._stages[:at], Finite(address), *self._stages[at:]))
 
     def _with(self, stages: tuple[Stage, ...]) -> Self:
-        stream = copy.copy(self)  # of the same class: tests have streams that stall and fail on purpose
+        stream = copy.copy(self)  # keeps the class: tests have subclasses
         stream._stages = stages
         stream._fingerprint = None
         return stream
 
-    # -- at work -------------------------------------------------------------------------------------------------------
-
-    def _places(self, first: int = 0) -> Places:
-        branches, place = [], first
-        for branch in self.branches.values():
-            branches.append(place)
-            place = branch._places(place).last + 1
-        head, stages = place, []
-        for stage in self._stages:
-            place += 1 if stage.moves_rows and stage.has_place else 0
-            stages.append(place)
-        return Places(branches, head, stages, place)
+    # -- opening -------------------------------------------------------------------------------------------------------
 
     def open(
         self,
@@ -280,7 +259,7 @@ class Chain:
         block_rows: int | None = None,
         wrap: Callable[[Node], Node] | None = None,
     ) -> Opened:
-        """Put it to work; `wrap` may put something between any two nodes, for tests."""
+        """Open the stream; `wrap` may insert a node after any node, for tests."""
         self.identity()
         context = Context(
             runtime,
@@ -288,49 +267,16 @@ class Chain:
             batch_rows=self.batch_size or 1,
             coalesce=0 if self._drops else min(_COALESCED_ROWS, _COALESCED_BATCHES * (self.batch_size or 0)),
         )
-        return self._open(context, wrap or (lambda node: node))
-
-    def _open(self, context: Context, wrap: Callable[[Node], Node]) -> Opened:
-        """The same for a branch, whose first part has the context's place."""
-        places, head = self._places(context.place), self._head
-        if isinstance(head, Combined):
-            opened = [
-                branch._open(context.of_branch(place, share), wrap)
-                for branch, place, share in zip(
-                    self.branches.values(), places.branches, head.shares.values(), strict=True
-                )
-            ]
-            sources = [source for each in opened for source in each.sources]
-            new_rows = [rows for each in opened for rows in each.new_rows]
-            leaves = [len(each.sources) for each in opened]
-            mixing = head.open([each.top for each in opened], leaves, context.at(places.head))
-            node: Node = mixing
-            mixes: list[tuple[str, CombinedNode]] = [("", mixing)]
-            for name, each in zip(self.branches, opened, strict=True):
-                mixes += [(f"{name}/{before}", mix) for before, mix in each.mixes]
-            if head.makes_new_rows:
-                new_rows[0] = NewRows(context.runtime)
-                node = Numbered(node, new_rows[0])
-        else:
-            source = head.open(context)
-            new_rows = [NewRows(context.runtime)]
-            sources, node, mixes = [source], Numbered(Turns(source, context.runtime), new_rows[0]), []
-        node = wrap(node)
-        tap = place_of(self._stages) if self._makes_new_rows else -1
-        for i, (stage, place) in enumerate(zip(self._stages, places.stages, strict=True)):
-            node = wrap(stage.open(Tap(node, new_rows[0]) if i == tap else node, context.at(place)))
-        if tap == len(self._stages):
-            node = Tap(node, new_rows[0])
-        return Opened(sources, list(self.leaves), node, tuple(mixes), tuple(new_rows))
+        return open_chain(self, context, wrap or (lambda node: node))
 
     @property
-    def _makes_new_rows(self) -> bool:
-        """Whether the rows that can be tested before training come out of its head."""
+    def makes_new_rows(self) -> bool:
+        """True if the rows that can be tested before training are the output of its head."""
         return not isinstance(self._head, Combined) or self._head.makes_new_rows
 
     def after_tap(self, name: str) -> list[Stage]:
-        """The stages between the tap of a source, by its name among `leaves`, and the end."""
-        if self._makes_new_rows:
+        """The stages between the tap of a source, named as in `leaves`, and the end."""
+        if self.makes_new_rows:
             if name != next(iter(self.leaves)):
                 raise ValueError(
                     f"source={name!r}: what is tested of a join is its rows with their labels, by the name of "

@@ -1,4 +1,4 @@
-"""The words with which a stream begins."""
+"""The constructors of streams: from_arrays, from_generator, from_samples, from_machine, from_source and mix."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from unbounded.stream import Stream
 
 @checked("ub.from_arrays(rows, shuffle=True, seed=0, passes=None)", "Rows are one tree: ub.from_arrays((x, y)).")
 def from_arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int | None = None) -> Stream:
-    """Finite rows in memory, repeated for ever: a new order in each pass.
+    """Finite rows in memory, repeated forever, in a new order in each pass.
 
-    The order takes no memory, and any position is reached at once.
+    The order needs no memory, and any position is reached in constant time.
 
     Args:
-        rows: an array, or a tuple, list or dict of arrays, nested as you like, that share their first
-            dimension. They are not copied: do not write to them while a feed is open. A `numpy.memmap` is
-            read where it lies. A list of plain numbers or texts is made an array; None holds the place of what isn't
-            there, as in `(x, None, sample_weight)`.
-        shuffle: whether each pass has a new random order; False keeps the rows' own.
-        seed: the orders are a function of the seed and the pass.
-        passes: how many passes there are before the declared end; None for no end.
-
+        rows: an array, or a tuple, list or dict of arrays, nested at will, that share their first dimension. They are
+            not copied: do not write to them while a feed is open. A `numpy.memmap` is read in place. A list of plain
+            numbers or strings is converted; None stands for an absent part, as in `(x, None, sample_weight)`.
+        shuffle: True for a new random order in each pass; False for the rows' own order.
+        seed: of the orders, together with the number of the pass.
+        passes: the number of passes before the declared end; None for no end.
     Raises:
         RowsError: for unequal first dimensions, zero rows, or leaves without rows.
-        TypeError: for what is no array, such as a data set, a path or a generator; the sentence says what to write.
+        TypeError: for an object that is not an array, such as a data set, a path or a generator; the message has
+        advice.
 
     >>> import numpy as np, unbounded as ub
     >>> stream = ub.from_arrays((np.zeros((10, 3)), np.ones(10))).batch(4)
@@ -49,25 +48,25 @@ def from_arrays(rows: Tree, *, shuffle: bool = True, seed: int = 0, passes: int 
 def from_generator(
     fn: Callable[..., Iterator[Any]], *, passes: int | None = None, log: LogOptions | None = None
 ) -> Stream:
-    """Rows that a generator function yields, any number at a time, for ever.
+    """Rows that a generator function yields, any number at a time, without an end.
 
-    How it resumes is up to the function:
+    How it resumes depends on the function:
 
     - with a parameter named `start`, it is called with the number of the first row to make;
-    - if it returns an iterator with `state_dict()` and `load_state_dict(state)`, the iterator is put back;
-    - any other function can't go back. It is read in a thread of its own, and its rows are written to the row log, in
-      the run's directory, before they are handed on: none that was read is lost, also after a kill. With a parameter
-      named `past` it is told how many rows were read before, and when the last one came.
+    - if it returns an iterator with `state_dict()` and `load_state_dict(state)`, the iterator is restored;
+    - any other function can't seek. It is read in a thread of its own, and its rows are written to the row log, in the
+      run's directory, before they are used: no row that was read is lost, even after a kill. A parameter named `past`
+      receives the number of rows read before, and the arrival time of the last one.
 
     Args:
-        fn: a function without required parameters (but `start` or `past`) that returns an iterator of rows: trees of
-            arrays that share their first dimension. Structure, dtypes and trailing shapes stay the same; the
-            number of rows may change. What was yielded is copied at once, so the same memory may be filled again.
-        passes: call it this many times, each to its end; None: it never ends, and an end is an error.
-        log: bounds its row log, or puts a function behind one that could go back: `ub.LogOptions(max_bytes=…)`.
+        fn: a function without required parameters (except `start` or `past`) that returns an iterator of rows: trees of
+            arrays that share their first dimension. Structure, dtypes and trailing shapes must stay the same; the
+            number of rows may change. What it yields is copied at once, so it may reuse its memory.
+        passes: the number of calls, each of which is iterated to its end; None: it has no end, and an end is an error.
+        log: limits its row log, or adds one to a function that could resume: `ub.LogOptions(max_bytes=…)`.
 
     Raises:
-        TypeError: for a generator that is already running, or a function that requires other parameters.
+        TypeError: for a running generator, or a function with other required parameters.
 
     >>> import numpy as np, unbounded as ub
     >>> def numbers(start=0):
@@ -84,9 +83,9 @@ def from_generator(
 def from_samples(
     fn: Callable[..., Iterator[Any]], *, passes: int | None = None, log: LogOptions | None = None
 ) -> Stream:
-    """Rows that a generator function yields one at a time, for ever.
+    """Rows that a generator function yields one at a time, without an end.
 
-    As `from_generator`, but each value is a single sample: a tree of arrays or numbers without a first dimension
+    Like `from_generator`, but each value is a single sample: a tree of arrays or numbers without a first dimension
     for the row.
 
     >>> import unbounded as ub
@@ -102,15 +101,14 @@ def from_samples(
 
 @checked("ub.from_machine(rate=10.0)")
 def from_machine(*, rate: float = 10.0) -> Stream:
-    """This computer's own vitals, live: for trying things on data that is real and never ends. Needs psutil.
+    """This computer's own vitals, live: real data without an end, for trying things out. Needs psutil.
 
     Rows are dicts of columns, each of shape (rows,): `time` (float64, seconds since 1970) and, in float32,
     `cpu` and `memory` (per cent), `load` (the one-minute average), `disk_read`, `disk_write`, `net_in` and
     `net_out` (bytes a second).
 
     Args:
-        rate: readings a second. Where a reading could not be taken in time, a gap stands in the stream, and
-            is counted.
+        rate: readings a second. A reading that could not be taken in time is a gap in the stream, which is counted.
 
     >>> import unbounded as ub
     >>> print(ub.from_machine(rate=10).windows(32).replay(1000, reuse=16).batch(32))
@@ -132,30 +130,29 @@ def mix(
     patience: float = 1.0,
     ends: Ends = "first",
 ) -> Stream:
-    """Rows of several streams in given shares, such as old rows beside new ones against forgetting.
+    """Rows of several streams in given shares, such as old rows beside new ones to prevent forgetting.
 
-    Of each 1,024 rows every stream gives its share, in a random order; what a share is more than whole rows is carried
-    over, so that in the long run the shares are exact. Ends of passes are absorbed: windows do not follow a mix, and
-    passes are counted for each source, `Epoch(passes={"old": 1})`. The rows of all streams must have one structure, and
-    the same dtypes and shapes.
+    In each 1,024 rows every stream has its share, in a random order; fractions of rows are carried over, so that shares
+    are exact in the long run. Ends of passes are absorbed: windows can't follow a mix, and passes are counted for each
+    source, `Epoch(passes={"old": 1})`. The rows of all streams must have the same structure, dtypes and shapes.
 
     Args:
-        streams: 2 to 16 streams without `batch`, by name; those in a list are named "0", "1", and so on. A stream may
+        streams: 2 to 16 streams without `batch`, by name; those of a list are named "0", "1", and so on. A stream may
             be a mix itself: its sources are then named "a/b".
-        weights: a number for each stream, of which only the ratios count; None for equal ones. Or a table
-            `[(0, {"old": 1, "new": 1}), (100_000, {"old": 1, "new": 3})]` of the weights from some output row on, which
-            is read at the next multiple of 1,024 rows.
-        seed: the order is a function of the seed, the mix's place in the stream and the row's number.
-        on_silence: what happens where a stream has no rows yet. "wait" waits for it. "leave_out" goes on without it
-            after `patience` seconds, from the next group of 1,024 rows on, until it has its share of a group at hand
-            again; what it did not give meanwhile is not owed. Which groups were without it is saved with the position.
+        weights: a number for each stream; only their ratios count. None for equal weights. Or a table `[(0, {"old": 1,
+            "new": 1}), (100_000, {"old": 1, "new": 3})]` of the weights from an output row on, which take effect at the
+            next multiple of 1,024 rows.
+        seed: of the order, together with the mix's place in the stream and the row's number.
+        on_silence: what to do if a stream has no rows yet. "wait" waits for it. "leave_out" goes on without it after
+            `patience` seconds, from the next group of 1,024 rows on, until its share of a group is available again; it
+            gets no compensation. The groups without it are saved with the position.
         patience: in seconds, for `on_silence="leave_out"`.
-        ends: where streams have declared ends. "first" ends with the first of them; "all" goes on with the others, and
+        ends: for streams with declared ends. "first" ends with the first of them; "all" goes on with the others, and
             ends with the last.
 
     Raises:
         ValueError: for weights or names that do not fit, or a stream with `batch`.
-        TypeError: for what is no stream.
+        TypeError: for an object that is not a stream.
 
     >>> import numpy as np, unbounded as ub
     >>> old, new = (ub.from_arrays(np.full(100, value)) for value in (0, 1))
@@ -170,16 +167,16 @@ def mix(
 def from_source(source: Source, *, log: LogOptions | None = None) -> Stream:
     """Rows of a source of your own.
 
-    Where the source is `replayable`, it is read in a thread of its own and put back to a stored position after a crash.
-    Where it is not, all that it gives is in the row log first: on the disk, once the run has a directory.
+    A `replayable` source is read in a thread of its own, and sought to a saved position after a crash. All rows of any
+    other source go to the row log first: on the disk, once the run has a directory.
 
     Args:
-        source: an object with `open()`, `identity()` and `replayable`, as `Source` says. `ub.testing.assert_reads`
-            tests one.
-        log: bounds its row log, or puts a source behind one that could go back: `ub.LogOptions(max_bytes=…)`.
+        source: an object with `open()`, `identity()` and `replayable`: see `Source`. `ub.testing.assert_reads` tests
+            it.
+        log: limits its row log, or adds one to a replayable source: `ub.LogOptions(max_bytes=…)`.
 
     Raises:
-        TypeError: it lacks something of that, or its identity is not what JSON can hold.
+        TypeError: it lacks one of these, or JSON can't hold its identity.
 
     >>> import numpy as np, unbounded as ub
     >>> class Squares:

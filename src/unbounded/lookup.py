@@ -16,6 +16,7 @@ from unbounded.core.node import CannotTell, Cursor
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
+from unbounded.opened import places_of
 from unbounded.sources.counting import Counting
 from unbounded.sources.source import SourcePart
 from unbounded.stages.combined import Combined
@@ -30,15 +31,15 @@ from unbounded.stages.windows import Windows
 
 
 class Lookup(Chain):
-    """A chain whose rows can be looked up by their numbers, where its source and its stages only move rows."""
+    """A chain that can tell which rows its batches have, provided that its source and stages only move rows."""
 
     @checked(".batch_at(step)")
     def batch_at(self, step: int) -> Tree:
-        """What batch number `step` (from 0) contains, without running up to it.
+        """The content of batch number `step` (from 0), without running up to it.
 
         Raises:
-            LookupError: where the stream can't tell: a filter, running statistics, or a source that can't go
-                to a row come before.
+            LookupError: the stream can't tell, because of a filter, running statistics, or a source that can't seek to
+                a row.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays(np.arange(10), shuffle=False).batch(4).batch_at(10**12)
@@ -47,7 +48,7 @@ class Lookup(Chain):
         return self.run_at(check.at_least(0, step, "batch_at(step)")).items[0]
 
     def run_at(self, step: int) -> Run:
-        """The run that begins with batch number `step`, with what is known of its rows beside their values."""
+        """The run that begins with batch number `step`, with its rows' metadata."""
         if not self._batched:
             raise CannotTell(
                 "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
@@ -68,8 +69,8 @@ class Lookup(Chain):
         return self._cursors(0)(step)
 
     def _cursors(self, first: int) -> Callable[[int], Cursor]:
-        """What gives the cursor before an output row; `first` is the place of the first part."""
-        rows, places, head = self._rows_at(), self._places(first), self._head
+        """A function that returns the cursor before an output row; `first` is the place of the first part."""
+        rows, places, head = self._rows_at(), places_of(self, first), self._head
 
         def at_head(ordinal: int) -> Cursor:
             if not isinstance(head, Combined):
@@ -87,15 +88,15 @@ class Lookup(Chain):
 
     @checked(".step_of(row, source=None, after=0)")
     def step_of(self, row: int, *, source: str | None = None, after: int = 0) -> int:
-        """The number of the batch in which row `row` of a source comes next, from batch `after` on.
+        """The number of the next batch, from batch `after` on, that has row `row` of a source.
 
         Args:
             row: the row's number in its source.
-            source: which one, of a mix: its name, such as "old", or "old/a" in a mix of mixes.
+            source: the source's name, in a mix: such as "old", or "old/a" in a mix of mixes.
             after: the batch to begin with.
 
         Raises:
-            LookupError: where the stream can't tell.
+            LookupError: the stream can't tell.
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays(np.arange(100), seed=7).shuffle(30).batch(8)
@@ -114,8 +115,8 @@ class Lookup(Chain):
             raise CannotTell("step_of() counts batches, and the stream has no .batch().")
         head = self.leaves[name]._head
         assert not isinstance(head, Combined)
-        # A stage moves a row within its pass alone, or, after a mix, within its buffer: the rows that lie nearer to
-        # batch `after` than that are looked at.
+        # A stage moves a row within its pass only, or, after a mix, within its buffer: search back that far before
+        # batch `after`.
         slack = sum(stage.rows for stage in self._stages if isinstance(stage, Shuffle)) if self.branches else 0
         per_pass = head.rows_per_pass()
         start = self._taken(name, max(0, after * size - slack), 0)
@@ -135,16 +136,16 @@ class Lookup(Chain):
         return found
 
     def _taken(self, name: str, ordinal: int, first: int) -> int:
-        """How many rows of a source come before output row `ordinal` of the head, without what stages move."""
+        """The rows of a source before output row `ordinal` of the head, not counting moves by stages."""
         if not isinstance(self._head, Combined):
             return ordinal
-        places = self._places(first)
+        places = places_of(self, first)
         index, branch, rest = self._branch_of(name)
         return branch._taken(rest, self._head.taken(ordinal, places.head)[index], places.branches[index])
 
     def _ordinal_of(self, name: str, ordinal: int, first: int) -> int:
-        """The output row, or batch, in which row number `ordinal` of a source comes."""
-        places = self._places(first)
+        """The output row, or batch, that has row number `ordinal` of a source."""
+        places = places_of(self, first)
         if isinstance(self._head, Combined):
             index, branch, rest = self._branch_of(name)
             ordinal = branch._ordinal_of(rest, ordinal, places.branches[index])
@@ -154,24 +155,24 @@ class Lookup(Chain):
         return ordinal
 
     def _branch_of(self, name: str) -> tuple[int, Self, str]:
-        """The branch in which a source is: its number, itself, and the source's name in it."""
+        """The branch that contains a source: its number, the branch, and the source's name in it."""
         own, _, rest = name.partition("/")
         return list(self.branches).index(own), self.branches[own], rest or "source"
 
     @checked(".rows_at(step, source=None)")
     def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
-        """Which rows of a source batch number `step` (from 0) has, without running up to it.
+        """The rows of a source that batch number `step` (from 0) has, without running up to it.
 
         Args:
             step: the batch.
-            source: which source, of a mix: its name.
+            source: the source's name, in a mix.
 
         Returns:
-            The numbers of the rows in their source, in the order of the batch: of arrays the rows' places in them, of
-            any other source counted from the run's beginning; [rows], or [rows, length] where rows are windows.
+            The rows' numbers in their source, in the order of the batch: for arrays the index of each row, for other
+            sources counted from the run's beginning. Of shape [rows], or [rows, length] if rows are windows.
 
         Raises:
-            LookupError: where the stream can't tell.
+            LookupError: the stream can't tell.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays(np.arange(100) * 10, seed=7).shuffle(30).batch(4).rows_at(1000)
@@ -191,7 +192,7 @@ class Lookup(Chain):
         return of_source
 
     def numbers(self) -> Lookup:
-        """`numbered`, over sources too whose rows nobody knows beforehand: these are numbered as they come."""
+        """Like `numbered`, but sources whose rows are not known beforehand are numbered as they come."""
         head = self._head
         if isinstance(head, SourcePart):
             return Lookup(_counted(head, self._stages), self._moving())
@@ -201,21 +202,20 @@ class Lookup(Chain):
         return Lookup(replace(head, branches=branches), self._moving())
 
     def numbered(self) -> Lookup:
-        """The same stream over the numbers of its sources' rows in place of the rows, as far as no function has to be
-        asked."""
+        """The same stream over its sources' row numbers in place of the rows, without calling any user function."""
         return Lookup(self._head.numbered(), self._moving())
 
     def _moving(self) -> tuple[Stage, ...]:
-        """The stages over rows' numbers: those that change rows change nothing."""
+        """The stages for row numbers: those that change values only are replaced by the identity."""
         if any(isinstance(stage, Filter | Finite | Normalize) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
-        # A stage that changes rows keeps its place: the random choices of those after it are keyed by theirs.
+        # The replacement keeps the stage's place, which keys the random choices of later stages.
         changes = (Map, MapRows, RandomMap, Columns)
         return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
 
 
 def _counted(part: SourcePart, stages: Sequence[Stage]) -> SourcePart:
-    """A source of the numbers of another one's rows."""
+    """A source of the row numbers of another source."""
     if hasattr(part.source, "numbered"):
         return part.numbered()
     if part.passes is not None:

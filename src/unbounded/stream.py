@@ -1,5 +1,7 @@
-"""Stream: the words with which a user says what becomes of rows, and looks at what comes of them. What is known of a
-chain of them, and putting it to work, is left to `chain`.
+"""Stream: the methods by which a user describes a stream and looks at it; what a chain is, and opening it, is in
+`chain`.
+
+Most of this file is docstrings: an example and the arguments of each method.
 """
 
 from __future__ import annotations
@@ -46,14 +48,12 @@ class LeafShape(NamedTuple):
 
 
 class Stream(Lookup):
-    """Where rows come from and what becomes of them: `source.stage().stage()`, in the order in which the data
-    goes.
+    """A source and the stages after it: `source.stage().stage()`, in the order in which rows pass them.
 
-    A stream is a description, and nothing runs before a `Feed` is made of it. It never changes: each word
-    gives a new one. `batch` is the last word that changes rows; only `map`, `random_map` and `prefetch` may
-    follow it.
+    A stream is an immutable description: each method returns a new one, and nothing runs before a `Feed` is made of it.
+    `batch` is the last method that changes rows; only `map`, `random_map`, `prefetch` and `exclude` may follow it.
 
-    Sources make streams: `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_machine`, `from_source`; and
+    Streams are made by `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_machine` and `from_source`;
     `mix` makes one of several.
 
     >>> import numpy as np, unbounded as ub
@@ -62,18 +62,18 @@ class Stream(Lookup):
     from_arrays(100 rows).shuffle(10).batch(4)
     """
 
-    # -- the words -----------------------------------------------------------------------------------------------
+    # -- stages --------------------------------------------------------------------------------------------------
 
     @checked(".map(fn, workers=0)")
     def map(self, fn: Callable[[Tree], Tree], *, workers: int = 0) -> Stream:
         """Change rows, whole columns at a time.
 
         Args:
-            fn: is given a tree of arrays, each of shape (rows, …), and returns a tree with as many rows. It
-                must be pure, and treat each row for itself: how many rows it is given at a time carries no
-                meaning. After `batch` it is given one whole batch, and may look across rows.
-            workers: threads that call it; 0 calls it where the rows are pulled. Order is kept. Worth it for
-                functions that release the GIL, as most of NumPy does on large arrays.
+            fn: receives a tree of arrays of shape (rows, …), and returns a tree with as many rows. It must be pure and
+                row-wise: the number of rows in a call has no meaning. After `batch` it receives one whole batch, and
+                may look across rows.
+            workers: threads that call it; 0 calls it in the thread that pulls. The order is kept. Useful for functions
+                that release the GIL, as most of NumPy does on large arrays.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays(np.arange(4), shuffle=False).map(lambda rows: rows * 10).batch(2).batch_at(1)
@@ -83,11 +83,10 @@ class Stream(Lookup):
 
     @checked(".map_rows(fn)")
     def map_rows(self, fn: Callable[[Tree], Tree]) -> Stream:
-        """Change rows one at a time: convenient and slow; `map` is the fast one.
+        """Change rows one at a time: convenient and slow; `map` is fast.
 
         Args:
-            fn: is given a tree of arrays of shape (…), one row without its first dimension, and returns such
-                a tree.
+            fn: receives one row, a tree of arrays of shape (…) without the first dimension, and returns such a tree.
 
         >>> import numpy as np, unbounded as ub
         >>> rows = {"text": np.array(["1 2", "3 4 5"])}
@@ -99,15 +98,13 @@ class Stream(Lookup):
 
     @checked(".random_map(fn, seed=0, group=64)")
     def random_map(self, fn: Callable[[Tree, np.random.Generator], Tree], *, seed: int = 0, group: int = 64) -> Stream:
-        """Change rows by chance, such as augmentation: the same draws after any number of resumes.
+        """Change rows at random, such as augmentation: the draws are the same after any number of resumes.
 
         Args:
-            fn: is given rows and a `numpy.random.Generator`, and returns as many rows. Before `batch` it is
-                given the rows in groups that begin at fixed rows; after `batch`, a whole batch.
-            seed: draws are a function of the seed, the stage's place in the stream, and the group's or
-                batch's number.
-            group: rows to a group. Rows wait until their group is full: choose a small one for slow live
-                streams.
+            fn: receives rows and a `numpy.random.Generator`, and returns as many rows. Before `batch` it receives
+                groups of rows that begin at fixed rows; after `batch`, a whole batch.
+            seed: of the draws, together with the stage's place in the stream and the number of the group or batch.
+            group: the rows of a group. Rows wait until their group is full: choose a small one for slow live streams.
 
         >>> import numpy as np, unbounded as ub
         >>> def noisy(rows, rng):
@@ -120,11 +117,11 @@ class Stream(Lookup):
 
     @checked(".filter(fn)")
     def filter(self, fn: Callable[[Tree], Any]) -> Stream:
-        """Keep the rows for which `fn` says True.
+        """Keep the rows for which `fn` returns True.
 
         Args:
-            fn: is given a tree of arrays of shape (rows, …) and returns bool of shape (rows,). It must be
-                pure, and treat each row for itself.
+            fn: receives a tree of arrays of shape (rows, …), and returns bool of shape (rows,). It must be pure and
+                row-wise.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays(np.arange(9), shuffle=False).filter(lambda rows: rows % 2 == 0).batch(4).peek()
@@ -134,7 +131,7 @@ class Stream(Lookup):
 
     @checked(".columns(x, y, sample_weight)")
     def columns(self, x: Any, y: Any = None, sample_weight: Any = None) -> Stream:
-        """Columns of a dict as what `fit` takes: x, or (x, y), or (x, y, sample_weight).
+        """Pick columns of a dict as the arguments of `fit`: x, or (x, y), or (x, y, sample_weight).
 
         Args:
             x: the name of a column; or a list or dict of names, nested as the model's inputs are.
@@ -151,13 +148,12 @@ class Stream(Lookup):
 
     @checked(".shuffle(rows, seed=0)")
     def shuffle(self, rows: int, *, seed: int = 0) -> Stream:
-        """Put each `rows` rows on end in a random order. A buffer closes at the end of a pass: each row comes
-        once in each.
+        """Put each `rows` consecutive rows in a random order. A buffer closes at the end of a pass: each row comes once
+        in each pass.
 
         Args:
-            rows: how many rows the buffer holds. As many as a pass has make its order uniformly random.
-            seed: the order is a function of the seed, the stage's place in the stream, and the buffer's
-                number.
+            rows: the rows of a buffer. A buffer of a whole pass makes the pass's order uniformly random.
+            seed: of the order, together with the stage's place in the stream and the buffer's number.
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays(np.arange(100), shuffle=False).shuffle(10).batch(10)
@@ -168,13 +164,12 @@ class Stream(Lookup):
 
     @checked(".buffer(rows, overflow='block')")
     def buffer(self, rows: int, *, overflow: Overflow = "block") -> Stream:
-        """Hold up to `rows` rows, first in, first out, filled by a thread while the model trains.
+        """Queue up to `rows` rows, filled by a thread while the model trains.
 
         Args:
-            rows: how many rows it holds.
-            overflow: what happens when it is full: "block" lets the source wait; "drop_oldest" lets the
-                oldest rows go, counts them, and leaves a gap in their place (the stream's guarantee is then
-                `at_most_once`).
+            rows: the size of the queue.
+            overflow: what to do when it is full: "block" makes the source wait; "drop_oldest" drops the oldest rows,
+                counts them, and puts a gap in their place (the stream's guarantee is then `at_most_once`).
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays(np.arange(100)).buffer(50, overflow="drop_oldest").batch(4)
@@ -192,11 +187,11 @@ class Stream(Lookup):
         Args:
             length: rows in a window.
             stride: rows between the starts of two windows.
-            by: the name of a column: windows hold the rows of one key each. Each key's last rows are then
-                part of the position.
-            expire: with `by`, rows of the whole stream after which a silent key is forgotten: should it come again, it
-                begins anew. Keys that are forgotten are counted in `stats.expired`. None keeps keys for ever: where
-                ever new keys come, memory and checkpoints then grow without end.
+            by: the name of a column: windows hold the rows of one key each. Each key's last rows are then a part of the
+                position.
+            expire: with `by`, the rows of the whole stream after which a silent key is forgotten; if it comes again, it
+                begins anew. Forgotten keys are counted in `stats.expired`. None keeps keys forever: if new keys keep
+                coming, memory and checkpoints then grow without end.
 
         >>> import numpy as np, unbounded as ub
         >>> rows = {"id": np.array([7, 8, 7, 8, 7]), "x": np.arange(5)}
@@ -209,16 +204,15 @@ class Stream(Lookup):
 
     @checked(".normalize(*columns, by=None)")
     def normalize(self, *columns: Any, by: str | None = None, expire: int | None = EXPIRE) -> Stream:
-        """Bring columns to mean 0 and variance 1, by the running statistics of all rows so far.
+        """Scale columns to mean 0 and variance 1, by the running statistics of all rows so far.
 
-        NaN stays out of the statistics, is counted (`stats.bad`), and passes through.
+        NaN is not part of the statistics; it is counted (`stats.bad`) and passed on.
 
         Args:
-            columns: names of columns of a dict, or positions in a tuple. None given: every floating-point
-                column.
-            by: the name of a column: each key has statistics of its own, which are part of the position.
-            expire: with `by`, rows of the whole stream after which a silent key is forgotten: should it come again, its
-                statistics begin anew. Keys that are forgotten are counted in `stats.expired`. None keeps keys for ever.
+            columns: names of columns of a dict, or positions in a tuple. None given: all floating-point columns.
+            by: the name of a column: each key has its own statistics, which are a part of the position.
+            expire: with `by`, the rows of the whole stream after which a silent key is forgotten; if it comes again,
+                its statistics begin anew. Forgotten keys are counted in `stats.expired`. None keeps keys forever.
 
         >>> import numpy as np, unbounded as ub
         >>> values = np.random.default_rng(0).normal(20, 5, 1000)
@@ -238,19 +232,19 @@ class Stream(Lookup):
         seed: int = 0,
         start_after: int = 0,
     ) -> Stream:
-        """Train on the recent rows, each about `reuse` times.
+        """Repeat recent rows, each about `reuse` times.
 
-        For each row that comes in, `reuse` rows come out, drawn from the `capacity` newest. The ratio is
-        exact from the first row on; so the first rows, which are alone in the buffer, are used far more often than
-        later ones, unless `start_after` lets the buffer fill.
+        For each input row, `reuse` rows come out, drawn from the `capacity` newest. The ratio is exact from the first
+        row on; so the first rows, which are alone in the buffer, are used far more often than later ones, unless
+        `start_after` lets the buffer fill.
 
         Args:
-            capacity: how many rows count as recent.
-            reuse: rows out for each row in; fractions are fine.
+            capacity: the number of rows in the buffer.
+            reuse: output rows for each input row; may be a fraction.
             half_life: in rows: a row this much older is half as likely to be drawn. None draws uniformly.
-            seed: which row comes when is a function of the seed and the stage's place in the stream.
-            start_after: rows that must have come in before the first comes out, `capacity` at most. The ratio counts
-                from there: the rows before are drawn as all others while they are in the buffer, and less often.
+            seed: of the draws, together with the stage's place in the stream.
+            start_after: the rows that must have arrived before the first comes out, `capacity` at most. The ratio
+                counts from there: earlier rows are drawn like others while they are in the buffer, but less often.
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays(np.arange(1000), shuffle=False).replay(100, reuse=16, start_after=100).batch(50)
@@ -270,28 +264,27 @@ class Stream(Lookup):
         time: str | None = None,
         unmatched: Unmatched = "drop",
     ) -> Stream:
-        """Join rows with labels that come later: rows with the columns of their labels, in the order in which the later
-        of the two came.
+        """Join rows with labels that come later: the output has the rows' and the labels' columns, in the order in
+        which the later of the two came.
 
-        Of rows and labels of one key, the first row belongs to the first label, the second to the second, and so on. A
-        row waits for its label, and a label that comes early for its row. What waits is part of the position. Ends of
-        passes are absorbed. Both are read in one order, which is the same in each run: with `time`, that of a column;
-        else row 0, label 0, row 1, label 1, and so on. Where labels are far fewer than rows, or come live, give `time`.
-        Either stream is waited for where it is silent: until the next label has come, it is not known whether it
-        belongs before the next row.
+        Rows and labels of one key are matched in order: the first with the first, the second with the second. A row
+        waits for its label, and an early label for its row. Those that wait are a part of the position. Ends of passes
+        are absorbed. Both streams are read in one order that is the same in each run: with `time`, that of a column;
+        else row 0, label 0, row 1, label 1, and so on. Give `time` if labels are far fewer than rows, or live. A silent
+        stream is waited for: before the next label has come, it is not known whether it precedes the next row.
 
         Args:
             labels: a stream of dicts with the column `on`; its other columns must have names that the rows have not.
-            on: the name of the column that says what belongs together.
-            within: how long a row or a label waits: until more than so many rows or labels have followed it; with
-                `time`, until more than so many seconds have passed in that column. None lets them wait for ever, and
-                whatever is never labelled is then kept for ever.
-            time: the name of a column that both have, by which both are in order: seconds, or datetime64. A row comes
-                before a label of the same time. A time that is earlier than the one before it counts as equal to it.
-            unmatched: what becomes of a row whose label does not come: "drop" leaves it out, since nothing can be
-                learnt from it; "keep" gives it on when it has waited in vain, with NaN in the labels' columns; a
-                function is given such rows, a dict of arrays, and may be given them again after a restart. They are
-                counted in `stats.unmatched` in any case, and labels without a row in `stats.unmatched_labels`.
+            on: the name of the column by which rows and labels are matched.
+            within: how long a row or a label waits: until more than this many rows or labels have followed it; with
+                `time`, until more than this many seconds have passed in that column. None lets them wait forever, and
+                keeps whatever is never matched.
+            time: the name of a column that both have and are sorted by: seconds, or datetime64. A row precedes a label
+                of the same time. A time earlier than the one before it counts as equal to it.
+            unmatched: what to do with a row without a label: "drop" leaves it out, since nothing can be learnt from it;
+                "keep" returns it when its time is over, with NaN in the labels' columns; a function receives such rows,
+                a dict of arrays, and may receive them again after a restart. They are counted in `stats.unmatched` in
+                any case, and labels without a row in `stats.unmatched_labels`.
 
         >>> import numpy as np, unbounded as ub
         >>> rows = ub.from_arrays({"id": np.arange(6), "x": np.arange(6) * 10.0}, shuffle=False)
@@ -305,7 +298,7 @@ class Stream(Lookup):
 
     @checked(".take(rows)")
     def take(self, rows: int) -> Stream:
-        """The first `rows` rows, and then the declared end.
+        """The first `rows` rows, followed by a declared end.
 
         >>> import numpy as np, unbounded as ub
         >>> with ub.Feed(ub.from_arrays(np.arange(9), shuffle=False).take(5).batch(3)) as feed:
@@ -316,8 +309,8 @@ class Stream(Lookup):
 
     @checked(".batch(rows)")
     def batch(self, rows: int) -> Stream:
-        """Rows in batches of `rows` each. Only at a declared end may the last have fewer; it is neither
-        padded nor mixed.
+        """Combine rows to batches of `rows` each. Only the last batch before a declared end may have fewer; it is not
+        padded.
 
         >>> import numpy as np, unbounded as ub
         >>> x, y = ub.from_arrays((np.zeros((10, 3)), np.ones(10))).batch(4).peek()
@@ -328,9 +321,9 @@ class Stream(Lookup):
 
     @checked(".prefetch(batches)")
     def prefetch(self, batches: int) -> Stream:
-        """Work ahead in a thread: at least `batches` batches, so that the model does not wait.
+        """Work ahead in a thread: queue at least `batches` batches, so that training does not wait.
 
-        The position counts what was trained: batches in the queue come again after a resume.
+        The position counts what was trained on: batches in the queue are read again after a resume.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays(np.arange(9), shuffle=False).batch(3).prefetch(4).batch_at(1)
@@ -340,20 +333,20 @@ class Stream(Lookup):
 
     @checked(".exclude(rows, source=None)")
     def exclude(self, rows: Any, *, source: str | None = None) -> Stream:
-        """Let rows weigh nothing, such as those of a broken sensor, from here on; a run may go on with it.
+        """Give rows the weight 0 from here on, such as those of a broken sensor; a run may resume with this change.
 
         The rows keep their numbers and their places in batches, and their sample weight is 0: batches `(x, y)` become
-        `(x, y, sample_weight)`, other ones `(x, None, sample_weight)`, and dicts have a column `sample_weight`. A
-        window weighs nothing where one of its rows does not. Checkpoints record which rows are excluded from which step
-        on. Wherever it stands, the weights are put on the finished batches. `Prequential` does not test excluded rows.
+        `(x, y, sample_weight)`, other batches `(x, None, sample_weight)`, and dicts have a column `sample_weight`. A
+        window has weight 0 if one of its rows has. Checkpoints record which rows are excluded from which step on. The
+        weights are set on finished batches, wherever this stage stands. `Prequential` does not test excluded rows.
 
         Args:
-            rows: row numbers and ranges of them, as `Feed.rows_at` has them: of arrays the rows' places in them, of any
-                other source counted from the run's beginning.
-            source: whose rows, of a mix: its name.
+            rows: row numbers, and ranges of them, as `Feed.rows_at` returns them: for arrays the index of each row, for
+                other sources counted from the run's beginning.
+            source: the source's name, in a mix.
 
         Raises:
-            ValueError: in `Feed`, where which rows a batch has can't be told beforehand, as after a filter.
+            ValueError: in `Feed`, if the rows of a batch are not known beforehand, as after a filter.
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays((np.arange(6), np.arange(6)), shuffle=False).batch(3).exclude([1, range(4, 6)])
@@ -396,10 +389,10 @@ class Stream(Lookup):
         return stream
 
     def peek(self) -> Tree:
-        """The first batch; without `batch`, the source's first block. Nothing is trained on, and no feed is moved.
+        """The first batch; without `batch`, the source's first block. No feed is changed.
 
-        A source that can't go back is read for it, from its beginning, and what was read is gone: of a live stream
-        that is at work, use `Feed.peek`.
+        A source that can't seek is read from its beginning for it, and these rows are lost: for a running live stream,
+        use `Feed.peek`.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
@@ -425,7 +418,7 @@ class Stream(Lookup):
             opened.top.close()
 
     def shapes(self) -> Tree:
-        """The shapes and dtypes of the first batch, each with the batch's rows first; it looks as `peek` does.
+        """The shapes and dtypes of the first batch; reads like `peek`.
 
         >>> import numpy as np, unbounded as ub
         >>> ub.from_arrays({"x": np.zeros((6, 2)), "y": np.arange(6)}).columns("x", "y").batch(3).shapes()
@@ -434,9 +427,9 @@ class Stream(Lookup):
         return trees.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
 
     def describe(self) -> str:
-        """The chain, a line for each word, with what it holds back and what it promises.
+        """A table with a line for each stage: the rows that it holds back, and its guarantee.
 
-        "Known by type alone" is what a function reads and the fingerprint can't compare: a model, an open file.
+        "known by type alone" names objects that a function reads and the fingerprint can't compare, such as a model.
 
         >>> import numpy as np, unbounded as ub
         >>> print(ub.from_arrays(np.arange(100)).shuffle(10).batch(4).describe())  # doctest: +ELLIPSIS
@@ -480,7 +473,7 @@ class Stream(Lookup):
         return True
 
     def __array__(self, *args: Any, **given: Any) -> Any:
-        # Keras's fit asks whatever it does not know for an array.
+        # `fit` of Keras calls this for unknown objects.
         raise TypeError(
             "A stream is no array. Keras takes a feed of it: model.fit(ub.keras.Feed(stream, ub.Epoch(steps=1000))). "
             "stream.peek() gives the first batch."

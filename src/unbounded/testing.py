@@ -1,5 +1,6 @@
-"""Tools to test streams with, ours and yours: the assertion that a stream resumes exactly, a clock that tests
-move, a simulated machine, and streams that stall, fail and cut their blocks in other places on purpose."""
+"""Tools for testing streams: assertions that they resume exactly and keep the source protocol, a clock that tests move,
+a simulated machine, and streams that stall, fail and cut their blocks elsewhere on purpose.
+"""
 
 from __future__ import annotations
 
@@ -41,48 +42,48 @@ class Clock(Runtime):
         self._waiting = 0
 
     def time(self) -> float:
-        """Seconds since 1970, as the test has them."""
+        """The clock's seconds, as seconds since 1970."""
         return self._now
 
     def monotonic(self) -> float:
-        """The same seconds."""
+        """The clock's seconds."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; whoever waits for it goes on."""
+        """Move the clock; threads that wait until a time that has come continue."""
         with self._moved:
             self._now += seconds
             self._moved.notify_all()
 
     def wait(self, event: Event, timeout: float | None) -> bool:
-        """Until the event is set, or the test has moved the clock `timeout` seconds on."""
+        """Wait until the event is set, or the test has moved the clock by `timeout` seconds."""
         with self._moved:
             until = None if timeout is None else self._now + timeout
             self._waiting += 1
             self._moved.notify_all()
-            # An event has no list of who waits for it: look at it now and then, in the machine's own time.
+            # An event can't tell the clock when it is set: check it from time to time, in real time.
             while not event.is_set() and (until is None or self._now < until):
                 self._moved.wait(0.02)
             self._waiting -= 1
         return event.is_set()
 
     def await_waiting(self, threads: int = 1, timeout: float = 10.0) -> None:
-        """Until so many threads wait for the clock: then all that they do in between is done."""
+        """Wait until `threads` threads wait for the clock: all their other work is done then."""
         with self._moved:
             if not self._moved.wait_for(lambda: self._waiting >= threads, timeout):
                 raise AssertionError(
-                    f"{self._waiting} threads wait for the clock after {timeout} s, and {threads} should."
+                    f"{self._waiting} threads wait for the clock after {timeout} s. Expected {threads}."
                 )
 
 
 class _EveryState(Runtime):
-    """An iterator's state is taken for each position: one that is taken rarely hides what it lacks."""
+    """A runtime that has an iterator's state taken at every position: rare ones could hide that they are incomplete."""
 
     every_state = True
 
 
 class Flaky(RuntimeError):
-    """The failure that a shaken stream brings about.
+    """The error that a shaken stream raises on purpose.
 
     >>> import numpy as np, unbounded as ub
     >>> stream = ub.testing.shaken(ub.from_arrays(np.arange(9)).batch(3), fail=1.0)
@@ -95,7 +96,7 @@ class Flaky(RuntimeError):
 
 
 class _Shaker(Over):
-    """Between two nodes: cuts blocks in other places, has nothing yet, and fails, as chance decides."""
+    """A node between two others that cuts blocks elsewhere, returns None, and raises, at random."""
 
     def __init__(self, upstream: Node, rng: np.random.Generator, stall: float, fail: float, cut: bool) -> None:
         super().__init__(upstream)
@@ -104,7 +105,7 @@ class _Shaker(Over):
         self._fail = fail
         self._cut = cut
         self._pending: Block | Run | None = None
-        self._base: Cursor = upstream.cursor()  # before the block of which `_given` was handed on
+        self._base: Cursor = upstream.cursor()  # before the block of which `_given` rows were returned
         self._given = 0
         self._skip = 0
 
@@ -119,7 +120,7 @@ class _Shaker(Over):
             block = self._upstream.pull(timeout)
             if block is None:
                 return None
-            # What a cursor skips may lie in more blocks than it did when the cursor was taken.
+            # The rows to skip may be in more blocks than when the cursor was taken.
             over, skip = min(self._skip, block.count), self._skip
             if over == block.count and over and not block.boundary:
                 self._skip -= over
@@ -148,7 +149,7 @@ class _Shaker(Over):
 
 
 class _Shaken(Stream):
-    """A stream with a shaker after each of its nodes."""
+    """A stream with a shaker after each node."""
 
     def __init__(self, stream: Stream, seed: int, stall: float, fail: float, cut: bool = True) -> None:
         super().__init__(stream.head, stream.stages)
@@ -161,21 +162,20 @@ class _Shaken(Stream):
         rng = np.random.default_rng(seed)
 
         def shake(node: Node) -> Node:
-            # Each its own generator: nodes may be pulled from several threads.
+            # A generator for each: nodes may be pulled from several threads.
             return _Shaker(node, np.random.default_rng(rng.integers(2**63)), stall, fail, cut)
 
         return super().open(runtime, block_rows=int(rng.integers(1, 60)) if cut else None, wrap=shake)
 
 
 def shaken(stream: Stream, *, seed: int = 0, stall: float = 0.1, fail: float = 0.05) -> Stream:
-    """The same rows, with trouble on the way: between any two stages blocks are cut in other places, there is
-    nothing yet, or it fails.
+    """The same rows with disturbances: between any two stages, blocks are cut elsewhere, pulls return None or raise.
 
     Args:
         stream: any stream.
-        seed: what the trouble is drawn from.
-        stall: the share of pulls that find nothing yet.
-        fail: the share of pulls that raise `Flaky`; the next one goes on where this one stood.
+        seed: of the disturbances.
+        stall: the share of pulls that return None.
+        fail: the share of pulls that raise `Flaky`; the next pull continues at the same row.
 
     >>> import numpy as np, unbounded as ub
     >>> stream = ub.testing.shaken(ub.from_arrays(np.arange(9), shuffle=False).batch(3), stall=0.2, fail=0.0)
@@ -196,7 +196,7 @@ def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
     for path, leaf in theirs.items():
         mine = ours[path]
         if mine.dtype.kind == leaf.dtype.kind and leaf.dtype.kind in "US":
-            # Text is as wide as the longest in its block, and where blocks are cut carries no meaning.
+            # A string dtype is as wide as the longest string in its block, and block edges have no meaning.
             mine = mine.astype(leaf.dtype) if mine.dtype.itemsize < leaf.dtype.itemsize else mine
             leaf = leaf.astype(mine.dtype)
         assert mine.dtype == leaf.dtype, f"{what}: {trees.name(path)} is {mine.dtype} for {leaf.dtype}"
@@ -206,28 +206,28 @@ def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
 
 
 def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int = 6) -> None:
-    """Assert that a stream goes on exactly from each of its first `steps` batches.
+    """Assert that a stream resumes exactly from each of its first `steps` batches.
 
-    The stream runs once without trouble. Then it runs again, `shaken`, with a position taken after each
-    batch; and from each position (as JSON and back) a new run, shaken in another way, must give the batches
-    that followed. A source that can't go back is put back within the one run that reads it.
+    The stream runs once undisturbed. It runs again `shaken`, and its position is taken after each batch. From each
+    position, converted to JSON and back, a new run with other disturbances must give the batches that followed. A
+    source that can't seek is restored within the one run that reads it.
 
     Args:
-        stream: what to test. It must have at least one batch.
-        steps: how many batches to try; fewer where the stream ends before.
-        seed: what the trouble is drawn from.
-        ahead: how many batches to compare after each position, the first of them resumed from once more on
-            the way.
+        stream: the stream to test. It must have at least one batch.
+        steps: the number of batches to resume from; fewer if the stream ends before.
+        seed: of the disturbances.
+        ahead: the number of batches to compare after each position; the run resumes a second time after the first of
+            them.
 
     Raises:
-        AssertionError: naming the step that went on wrongly.
+        AssertionError: the message names the step after which other batches came.
 
     >>> import numpy as np, unbounded as ub
     >>> assert_resumes(ub.from_arrays(np.arange(50)).shuffle(20).batch(8), steps=10)
     """
     live = _is_live(stream)
     with Feed(stream, on_nan="pass", runtime=_EveryState()) as feed:
-        feed.hold()
+        feed.releases.hold()
         expected, states = _run(feed, steps + ahead)
         if live:
             for step in range(min(steps, len(expected))):
@@ -236,7 +236,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
                 _compare(again, expected[step : step + ahead], f"batch {step} after it was put back")
             return
     assert expected, "The stream gave no batch at all."
-    # Without `batch`, a source's own blocks are the batches: cut elsewhere they would be others.
+    # Without `batch`, a source's own blocks are the batches: cut elsewhere, they would be other batches.
     cut = stream.batch_size is not None
 
     def shake(seed: int) -> Stream:
@@ -272,7 +272,7 @@ def _collect(stream: Stream, steps: int) -> tuple[list[Tree], list[dict[str, Any
 
 
 def _run(feed: Feed, steps: int) -> tuple[list[Tree], list[dict[str, Any]]]:
-    """Some batches, and the positions before each and after the last; failures on purpose are tried again."""
+    """Some batches, and the positions before each and after the last; failures on purpose are retried."""
     seen: list[Tree] = []
     states = [feed.state_dict()]
     while len(seen) < steps:

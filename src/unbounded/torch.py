@@ -1,4 +1,4 @@
-"""What torch's DataLoader needs to know of a feed; torch is asked only where it was imported already."""
+"""Support for PyTorch's DataLoader; torch is used only if the program has imported it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from unbounded.core.node import StreamError
 
 
 def register(feed: type) -> None:
-    """Let DataLoader(feed, batch_size=None) iterate over a feed, as over an IterableDataset, instead of indexing it."""
+    """Register feeds as IterableDatasets: DataLoader(feed, batch_size=None) then iterates instead of indexing."""
     data = sys.modules.get("torch.utils.data")
     if data is not None and not issubclass(feed, data.IterableDataset):
         data.IterableDataset.register(feed)
 
 
 def refuse_collation() -> None:
-    """Raise TypeError where a DataLoader that was made without `batch_size=None` asks for an iterator: it would put
-    batches into batches. Called by the feed's `__iter__`, whose caller the DataLoader's fetcher is."""
+    """Raise TypeError if the caller is a DataLoader without `batch_size=None`, which would make batches of batches.
+    Called by the feed's `__iter__`, so that its caller's caller is the DataLoader's fetcher."""
     if "torch.utils.data" not in sys.modules:
         return
     caller = sys._getframe(2)
@@ -28,7 +28,7 @@ def refuse_collation() -> None:
 
 
 def refuse_worker() -> None:
-    """Raise StreamError in a worker process of a DataLoader: each worker would train on the same batches."""
+    """Raise StreamError in a DataLoader's worker process: each worker would train on the same batches."""
     data = sys.modules.get("torch.utils.data")
     info = None if data is None else data.get_worker_info()
     if info is not None:

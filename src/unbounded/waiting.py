@@ -1,7 +1,6 @@
-"""Waiting: says what a feed waits for, once, when it has waited for some seconds; and again when a batch has come.
+"""Waiting: logs what a feed waits for, once, when it has waited for some seconds, and again when a batch has come.
 
-It goes to `logging.getLogger("unbounded")` at level WARNING, which Python prints to stderr where nobody has set up
-logging.
+It logs to "unbounded" at level WARNING, which Python prints to stderr if logging is not configured.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from unbounded.opened import Opened
 from unbounded.stages.stage import Stage
 
 _log = logging.getLogger("unbounded")
-# Stages that take in rows and may give none.
+# Stages that may return no row for many input rows.
 _HOLDING = frozenset({"filter", "on_nan", "shuffle", "windows", "random_map", "replay", "batch"})
 LONG = 10.0
-"""Seconds without a batch after which it is said."""
+"""Seconds without a batch before it is logged."""
 
 
 def waiting_sentence(name: str, seconds: float) -> str:
-    """What is said of a source that gives nothing."""
+    """The message about a source that returns nothing."""
     return f"Nothing for {seconds:,.0f} seconds from {name}: waiting."
 
 
@@ -30,8 +29,8 @@ class Waiting:
     """One feed's wait for its next batch.
 
     Args:
-        stream: what is fed.
-        opened: the running nodes.
+        stream: the feed's stream.
+        opened: its running nodes.
         runtime: the feed's.
     """
 
@@ -50,7 +49,7 @@ class Waiting:
 
     def _begin(self) -> None:
         self.sentence: str | None = None
-        """What is waited for, in words; None while the wait is short."""
+        """What the feed waits for, in words; None while the wait is short."""
         self._waited = 0.0
         self._asked = 0.0
         self._before: tuple[list[int], int] | None = None
@@ -60,7 +59,7 @@ class Waiting:
         self._asked = self._runtime.monotonic()
 
     def look(self) -> None:
-        """There is nothing yet."""
+        """Called when there is nothing yet."""
         now = self._runtime.monotonic()
         self._waited += now - self._asked
         self._asked = now
@@ -73,7 +72,7 @@ class Waiting:
                 _log.warning("%s", self.sentence)
 
     def _counts(self) -> tuple[list[int], int]:
-        """Rows that each source has given, and rows with a value that is not finite."""
+        """The rows that each source has given, and the number of rows with non-finite values."""
         fetched = [source.counts().get("fetched", 0) for source in self._opened.sources]
         return fetched, self._opened.top.counts().get("bad", 0)
 
@@ -82,7 +81,7 @@ class Waiting:
         seconds = f"{self._waited:,.0f} seconds"
         silent = [self._named(name) for name, rows in zip(self._sources, given, strict=True) if not rows]
         if silent:
-            # What a mix waits for gives nothing, and then the others are not asked.
+            # While a mix waits for an input, it does not pull the others.
             waited = self._opened.waited_for()
             silent = [self._named(name) for name in self._sources if name in waited] or silent
             return waiting_sentence(" and ".join(silent), self._waited)
@@ -99,6 +98,6 @@ class Waiting:
         return text
 
     def _named(self, name: str) -> str:
-        """A source by what the user gave, with its name where there are several."""
+        """A source's constructor, with the source's name if there are several."""
         text = self._sources[name]
         return text if len(self._sources) == 1 else f"{text} ({name!r})"

@@ -1,4 +1,4 @@
-"""The command `unbounded`: train on a stream from the shell, watch it, and see what it would take to write it."""
+"""The command `unbounded`: trains on a stream from the shell, shows the training, and writes reports."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def main() -> None:
         if error.name != "typer":
             raise
         sys.exit("The command is made with typer, which is not installed: pip install 'unbounded[demo]'.")
-    except KeyboardInterrupt:  # while the command itself was being loaded
+    except KeyboardInterrupt:  # while the command was being imported
         sys.exit(130)
     finally:
-        # All is said and saved: a signal that comes while the interpreter ends would only leave a traceback.
+        # All is written: a signal while the interpreter exits would only print a traceback.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""`python -m unbounded.cli`: the command, where the console's entry point is not on the path."""
+"""`python -m unbounded.cli`: the command without its console entry point."""
 
 from unbounded.cli import main
 

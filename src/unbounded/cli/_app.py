@@ -1,4 +1,4 @@
-"""The command's words: `train`, `report` and `demo`. What they do is in the files beside this one."""
+"""The subcommands `train`, `report` and `demo`, and their options; their code is in the files beside this one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Show = Annotated[
 
 
 def _local(directory: Path | None) -> Path | None:
-    """A run's directory: a path, no URL."""
-    # `Path` has made one slash of two. One letter is a Windows drive.
+    """A run's directory: a path, not a URL."""
+    # `Path` has removed one of two slashes. A single letter is a Windows drive.
     if directory is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(directory)):
         raise typer.BadParameter(
             f"{str(directory)!r} is a URL, and a path on a local or mounted file system is expected: give one such as "

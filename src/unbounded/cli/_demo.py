@@ -1,8 +1,7 @@
-"""The demo: a trainer on this computer's own vitals, an alarm, a kill, and how it goes on.
+"""Demo: a trainer on this computer's own vitals, an alarm, a kill, and the resume.
 
-The demo itself trains nothing. It starts a trainer as anybody would, shows what that prints, loads a core,
-kills the trainer, starts it again, and compares what it wrote down before and after. Every number comes from
-the run.
+The demo itself trains nothing. It starts a trainer like a user would, shows its events, loads a core, kills the
+trainer, starts it again, and compares its records from before and after. Every number comes from the run.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ BEGINS_WITHIN = 120.0
 
 
 class Demo:
-    """One showing.
+    """One run of the demo.
 
     Args:
-        directory: the run's; one that is there is gone on with.
+        directory: the run's; an existing run is resumed.
         warm_up: seconds of training before the core is loaded.
         after: seconds of training after the kill.
-        show: which display.
+        show: the kind of display.
     """
 
     def __init__(self, directory: Path, *, warm_up: float, after: float, show: str) -> None:
@@ -43,7 +42,7 @@ class Demo:
         self._begin: dict[str, Any] = {}
 
     def run(self) -> int:
-        """Show it all.
+        """Run the demo.
 
         Returns:
             The process's exit code.
@@ -72,11 +71,11 @@ class Demo:
             self._display.close()
         return 0
 
-    # -- the acts ------------------------------------------------------------------------------------------------
+    # -- the parts -----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         """Start the trainer, and wait until it trains."""
-        # Nothing may be said before 30 s of readings, or half of the warm-up where that is shorter.
+        # No alarm before 30 s of readings, or half of the warm-up if that is shorter.
         quiet = max(16, min(300, int(5 * self._warm_up)))
         options = ["--dir", str(self._directory), "--warm-up", str(quiet), "--every", "1"]
         self._trainer = Trainer(["machine:", *options], self._directory / "trainer.log")
@@ -96,7 +95,7 @@ class Demo:
         busiest = cpu[len(cpu) * 19 // 20] if cpu else 0.0
         core = BusyCore(LOADED)
         try:
-            # Other columns may have news of their own.
+            # Other columns may raise alarms of their own.
             alarm = self._wait_for("alarm", ALARM_WITHIN, since=core.began, columns=("cpu", "load"))
         finally:
             core.close()
@@ -110,17 +109,17 @@ class Demo:
         self._train_for(3.0)
 
     def _kill_and_go_on(self) -> None:
-        """SIGKILL the trainer, start it again, and count."""
+        """SIGKILL the trainer, start it again, and compare."""
         assert self._trainer is not None
         self._display.say("Now killing the trainer (SIGKILL), in the midst of its work.")
         self._wait_for("step", 30.0)
-        # The step that was just told is being saved; a moment later it is, and the next has not begun.
+        # The last step is being saved; in a moment it is, and the next has not begun.
         self._train_for(0.06)
         self._trainer.kill()
         before = dict(self._step)
         self._start()
         first = self._begin["step"] + 1
-        # The readings that fell out are counted when the first new one comes; they are told with the next step.
+        # Missed readings are counted when the first new one comes, and told with the next step.
         until = clock.monotonic() + 20.0
         while clock.monotonic() < until and self._missing(before) == 0:
             self._train_for(0.2)
@@ -132,7 +131,7 @@ class Demo:
         self._display.say(words)
 
     def _end(self) -> None:
-        """Stop the trainer as one should, and leave the report."""
+        """Stop the trainer by a signal, and write the report."""
         assert self._trainer is not None
         end: dict[str, Any] = {}
         for event in self._trainer.stop():
@@ -164,7 +163,7 @@ class Demo:
     def _wait_for(
         self, kind: str, timeout: float, *, since: float = 0.0, columns: tuple[str, ...] = ()
     ) -> dict[str, Any]:
-        """The next event of a kind; an empty one if none comes in time."""
+        """The next event of a kind; an empty dict if none comes in time."""
         assert self._trainer is not None
         until = clock.monotonic() + timeout
         while (left := until - clock.monotonic()) > 0:
@@ -194,7 +193,7 @@ class Demo:
 
 
 def _command() -> str:
-    """What to type for the command that is running."""
+    """The command line of the running command."""
     if shutil.which("unbounded"):
         return "unbounded"
     beside = Path(sys.executable).with_name("unbounded")

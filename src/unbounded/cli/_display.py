@@ -1,6 +1,6 @@
-"""How a run is shown: live in a terminal, as plain lines without one, or as JSON for another process.
+"""The displays of a run: live in a terminal, plain lines without one, or JSON for another process.
 
-All three take the same events and the same remarks, from any thread.
+All three accept the same events and messages, from any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from unbounded.cli._view import Event, Silence, View
 
 EVERY = 2.0
-LINES = 10  # lines of steps, at least, where it is known how many steps there will be
+LINES = 10  # the least number of lines for steps, if the number of steps is known
 
 
 class Display(Protocol):
@@ -29,24 +29,24 @@ class Display(Protocol):
     view: View
 
     def show(self, event: Event) -> None:
-        """Show what the trainer told."""
+        """Show an event of the trainer."""
         ...
 
     def say(self, words: str) -> None:
-        """Say something to whoever watches."""
+        """Show a message."""
         ...
 
     def tick(self) -> None:
-        """Once a second: say what is being waited for, where it is time to."""
+        """Called once a second: show what is being waited for, if it is time."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         ...
 
 
 def display(kind: str = "auto", out: TextIO | None = None) -> Display:
-    """Choose how to show a run.
+    """The display of a kind.
 
     Args:
         kind: ``auto`` is live in a terminal where rich is installed, and plain elsewhere; or ``live``, ``plain``,
@@ -76,15 +76,15 @@ def _live(out: TextIO) -> Display:
 
 
 class Lines:
-    """Writes lines from any thread. Where nobody reads them any more, the process is asked to stop, as by SIGTERM.
+    """Writes lines from any thread. If the reader of the output is gone, it stops the process as SIGTERM does.
 
     Args:
-        out: where to.
+        out: the output.
     """
 
     def __init__(self, out: TextIO) -> None:
         self._out: TextIO | None = out
-        self.turn = threading.RLock()  # the trainer's thread and the ticker's both write
+        self.turn = threading.RLock()  # the trainer's thread and the ticker's thread both write
 
     def write(self, words: str) -> None:
         """Write a line."""
@@ -95,7 +95,7 @@ class Lines:
                 self._out.write(words + "\n")
                 self._out.flush()
             except BrokenPipeError:
-                # What is still in the buffer would be tried again at the interpreter's end.
+                # The interpreter would try to flush the rest at its end.
                 if self._out is sys.stdout:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 self._out = None
@@ -110,28 +110,28 @@ class JsonDisplay:
         self._lines, self._silence = Lines(out), Silence()
 
     def show(self, event: Event) -> None:
-        """Write the event; what is not finite, such as the loss before the first step, is null."""
+        """Write the event; values that are not finite, such as the loss before the first step, are null."""
         with self._lines.turn:
             self.view.take(event)
             self._lines.write(json.dumps(_finite(event), allow_nan=False))
 
     def say(self, words: str) -> None:
-        """Write the remark, as an event."""
+        """Write the message, as an event."""
         self.show({"event": "say", "words": words})
 
     def tick(self) -> None:
-        """Write of a silence, as an event."""
+        """Write a silence, as an event."""
         with self._lines.turn:
             words = self._silence.due(self.view)
             if words:
                 self.show({"event": "silent", "seconds": round(self.view.quiet(), 1), "words": words})
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """No-op."""
 
 
 class PlainDisplay:
-    """A line every two seconds, for a log or a pipe; and no fewer than ten for a known number of steps."""
+    """A line every two seconds, for a log or a pipe; at least ten for a known number of steps."""
 
     def __init__(self, out: TextIO, view: View | None = None) -> None:
         self.view = view or View()
@@ -141,7 +141,7 @@ class PlainDisplay:
         self._shown = -1
 
     def show(self, event: Event) -> None:
-        """Write a line where one is due."""
+        """Write a line if one is due."""
         with self._lines.turn:
             self.view.take(event)
             kind, now, step = event["event"], self.view.now(), self.view.step
@@ -172,18 +172,18 @@ class PlainDisplay:
         self._lines.write(words)
 
     def tick(self) -> None:
-        """Write a line of a silence."""
+        """Write a line for a silence."""
         with self._lines.turn:
             words = self._silence.due(self.view)
             if words:
                 self.say(words)
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """No-op."""
 
 
 class Ticker:
-    """Calls a display's `tick` once a second, in a thread: the trainer's own may be waiting.
+    """Calls a display's `tick` once a second in a thread, since the trainer's thread may be waiting.
 
     Args:
         shown: the display.

@@ -1,4 +1,4 @@
-"""Errors, warnings and messages in the words of the command: its flags, where the library names an argument."""
+"""Errors, warnings and messages in the terms of the command: with its flags in place of the library's arguments."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _INSTEAD = (
 
 
 def in_words(words: str) -> str:
-    """A sentence of the library's for whoever typed the command.
+    """A message of the library for a user of the command.
 
     Args:
-        words: of an error or a warning.
+        words: the text of an error or a warning.
 
     Returns:
-        The sentence, with the command's flags in place of the library's arguments.
+        The text, with the command's flags in place of the library's arguments.
     """
     for old, new in _INSTEAD:
         words = words.replace(old, new)
@@ -37,18 +37,18 @@ def in_words(words: str) -> str:
 
 
 def is_sentence(error: BaseException) -> bool:
-    """Whether an error was raised by this package's own code, to be read by whoever typed the command.
+    """True if an error was raised by this package with a message for the user.
 
     Args:
-        error: what was raised.
+        error: the error.
 
     Returns:
-        False for what somebody's function, or a framework, stumbled over: there, the traceback is what helps.
+        False for an error in a user's function or a framework, for which the traceback is needed.
     """
     if isinstance(error, SourceError | ModuleNotFoundError):
         return True
     if isinstance(error, LookupError | AttributeError | AssertionError | NameError):
-        return False  # nobody wrote that for a reader
+        return False  # an internal error
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -56,13 +56,14 @@ def is_sentence(error: BaseException) -> bool:
 
 
 def in_users_file(error: BaseException, source: str) -> str:
-    """The traceback of an error in somebody's function, from there on.
+    """The traceback of an error in a user's function, from the user's file on.
 
     Args:
-        error: what was raised.
-        source: as in the command.
+        error: the error.
+        source: the source's name in the command.
 
     Returns:
+        The text; empty if the error did not come from the source's file.
         The text; empty where the error did not come from the source's file.
     """
     path, colon, _ = source.rpartition(":")
@@ -81,10 +82,10 @@ def in_users_file(error: BaseException, source: str) -> str:
 
 @contextlib.contextmanager
 def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
-    """Say what this package warns of or logs as a remark, without the file and the line that it comes from.
+    """Pass this package's warnings and log messages to `say`, without file names and line numbers.
 
     Args:
-        say: is told sentences.
+        say: receives sentences.
     """
     before = warnings.showwarning
 
@@ -114,10 +115,10 @@ def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
 
 
 class WithoutAdvice(io.TextIOBase):
-    """Standard error without what the library says there at the end of a `fit`: the command has words of its own.
+    """Standard error without the library's advice at the end of a `fit`: the command prints its own.
 
     Args:
-        out: where all else goes.
+        out: receives all else.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -125,27 +126,27 @@ class WithoutAdvice(io.TextIOBase):
         self._dropped = False
 
     def write(self, text: str) -> int:
-        """Write text, but for that sentence and the end of its line, which comes by itself."""
+        """Write text, except that advice and its line end, which comes in a call of its own."""
         dropped, self._dropped = self._dropped, "the same call of fit goes on" in text
         if not self._dropped and not (dropped and text == "\n"):
             self._out.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush what is underneath."""
+        """Flush the output."""
         self._out.flush()
 
     def isatty(self) -> bool:
-        """As what is underneath."""
+        """As the output."""
         return self._out.isatty()
 
     def fileno(self) -> int:
-        """As what is underneath."""
+        """As the output."""
         return self._out.fileno()
 
 
 class _Said(logging.Handler):
-    """Says the messages of the library's log; what it says of waiting, the display shows by itself."""
+    """Passes on the library's log messages, except those about waiting, which the display shows itself."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)

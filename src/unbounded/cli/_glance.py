@@ -1,4 +1,4 @@
-"""This computer's vitals in the display from the first second on, before there is a stream of them."""
+"""Glance: this computer's vitals in the display from the first second on, before the stream is opened."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unbounded.detect._columns import VITALS
 
 
 class Glance:
-    """The vitals, shown from the first second on, while the frameworks are still being loaded.
+    """Shows the vitals while the frameworks are being imported.
 
-    What it reads is not trained on: the stream takes its own readings.
+    Its readings are not trained on: the stream takes its own.
     """
 
     def __init__(self, show: Callable[[Event], None] | None, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""The live display: a panel that stays in its place and fits the terminal, drawn with rich."""
+"""LiveDisplay: a panel in the terminal that stays in its place and fits its size, drawn with rich."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from unbounded.detect._columns import Column
 BARS = " ▁▂▃▄▅▆▇█"
 WIDEST = 100
 ALARMS = 3
-LATE = 6.0  # seconds for which a column that raised an alarm is drawn in red
-# Which figures go first where there is no room for all.
+LATE = 6.0  # seconds for which a column is red after its alarm
+# The order in which figures are left out if there is no room for all.
 DISPENSABLE = ("reuse", "rows", "fresh", "waited", "left out", "loss", "epoch")
 
 
 class LiveDisplay:
-    """A panel that stays in its place, with the remarks scrolling by above it."""
+    """A panel that stays in its place; messages scroll by above it."""
 
     def __init__(self, out: TextIO) -> None:
         try:
@@ -38,7 +38,7 @@ class LiveDisplay:
         self._live.start()
 
     def show(self, event: Event) -> None:
-        """Take the event in; the panel follows by itself."""
+        """Take the event; the panel is redrawn by itself."""
         with self._turn:
             self.view.take(event)
             if event["event"] == "alarm":
@@ -51,10 +51,10 @@ class LiveDisplay:
         self._console.print(words, highlight=False, markup=False)
 
     def tick(self) -> None:
-        """The panel is drawn anew by itself, silences too."""
+        """No-op: the panel is redrawn by itself."""
 
     def close(self) -> None:
-        """Leave the last panel standing."""
+        """Stop drawing, and leave the last panel."""
         self._live.stop()
 
     def _drawn(self) -> Any:
@@ -66,14 +66,14 @@ def panel(view: View, alarmed: dict[str, float], width: int, height: int) -> Any
     """The panel, as large as the terminal allows.
 
     Args:
-        view: what is to be shown.
-        alarmed: when columns raised their last alarm, on the view's clock.
+        view: the figures.
+        alarmed: by column, the time of its last alarm, on the view's clock.
         width: of the terminal, in characters.
         height: of the terminal, in lines.
 
     Returns:
-        Something that rich can draw: at most `height` - 1 lines. The figures, the score and the newest alarms are
-        always among them; of the columns, as many as there is room for, those with an alarm first.
+        A rich renderable of at most `height` - 1 lines. It always has the figures, the score and the newest alarms; and
+        as many columns as fit, those with an alarm first.
     """
     from rich import box
     from rich.console import Group
@@ -98,7 +98,7 @@ def panel(view: View, alarmed: dict[str, float], width: int, height: int) -> Any
     if silence:
         parts.append(Text(silence, style="bold yellow", no_wrap=True, overflow="ellipsis"))
         used += 1
-    # Two lines of the frame, one blank, one for the score, one that the cursor needs.
+    # Two lines of the frame, one blank, one for the score, and one for the cursor.
     used += 5
     alarms = list(view.alarms)[-max(1, min(ALARMS, height - used - 2)) :]
     room = height - used - len(alarms)
@@ -146,27 +146,27 @@ def _figures(view: View, width: int) -> Any:
 
 
 def _chosen(view: View, alarmed: dict[str, float], room: int) -> tuple[list[int], int]:
-    """The columns that there is room for, in order, those with the newest alarms first; and how many are left."""
+    """The columns that fit, in order, preferring those with the newest alarms; and the number of the others."""
     count = len(view.columns)
     if count <= room:
         return list(range(count)), 0
-    room = max(0, room - 1)  # a line says how many more there are
+    room = max(0, room - 1)  # for a line with the number of the others
     order = sorted(range(count), key=lambda index: -alarmed.get(view.columns[index].name, -np.inf))
     return sorted(order[:room]), count - room
 
 
 def _bars(column: Column, values: np.ndarray) -> str:
-    # A share is drawn against the whole; a quantity has no known largest value.
+    # A percentage is drawn relative to 100; other quantities have no known maximum.
     return sparkline(values, *((0.0, 100.0) if column.unit == "%" else (None, None)))
 
 
 def sparkline(values: np.ndarray, low: float | None = None, high: float | None = None) -> str:
-    """Draw a row of numbers as a row of bars.
+    """A row of numbers as a row of bars.
 
     Args:
         values: the numbers, [n].
-        low: what the lowest bar stands for; the smallest number, if none is given.
-        high: what the highest stands for; the largest number, if none is given.
+        low: the value of the lowest bar; the minimum by default.
+        high: the value of the highest bar; the maximum by default.
 
     Returns:
         A character for each number.

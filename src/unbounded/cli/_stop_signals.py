@@ -1,8 +1,9 @@
-"""SIGINT and SIGTERM where no `fit` looks after them: they end what is at hand, but no framework in its beginning.
+"""StopSignals: SIGINT and SIGTERM outside of `fit`: they end the current work, but never interrupt a framework's
+import.
 
-While Keras and its backend are loaded and `fit` begins, a signal is only noted: an exception that is raised there may
+While Keras and its backend are imported and `fit` begins, a signal is only recorded: an exception from a handler could
 be swallowed by a callback from C (JAX has one in Python's garbage collection, which drops it), or leave a module half
-imported. It is delivered once `fit` has handlers of its own, which let the step at hand end and save.
+imported. The signal is delivered once `fit` has its own handlers, which finish the current step and save.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 2  # signals that are only noted: who sends a third wants an end, whatever it leaves
+PATIENCE = 2  # signals that are only recorded: a third one ends the process
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that ends what is at hand.
+    """A signal that ends the current work.
 
     Args:
         name: the signal's, such as "SIGINT".
@@ -29,7 +30,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Handlers, from `with` to its end. A signal that is ignored, as SIGINT by a job in the background, stays so."""
+    """Handlers for the duration of a `with`. An ignored signal, such as SIGINT in a background job, stays ignored."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -37,7 +38,7 @@ class StopSignals:
         self._noted: list[int] = []
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in the main thread only
             for number in _WATCHED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
@@ -54,11 +55,11 @@ class StopSignals:
         raise Stopped(signal.Signals(number).name)
 
     def hold(self) -> None:
-        """Only note a signal from now on."""
+        """From now on, record signals without raising."""
         self._held = True
 
     def deliver(self) -> None:
-        """Let signals through again, the one that was noted first: to whoever handles it now."""
+        """Handle signals again; a recorded one is sent now, to the present handlers."""
         self._held = False
         noted, self._noted = self._noted, []
         if noted:

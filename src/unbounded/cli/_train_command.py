@@ -1,4 +1,4 @@
-"""`unbounded train`: readings in a terminal at once, and training as soon as the frameworks are loaded."""
+"""`unbounded train`: shows readings at once, and trains as soon as the frameworks are imported."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def run(
     """Train, and show it.
 
     Args:
-        source: as in the command.
-        directory: the run's; ``None`` for one named after the source.
-        plan: how to train.
+        source: the source's name in the command.
+        directory: the run's; ``None`` for one named by the source.
+        plan: the parameters of training.
         rate: readings a second, for `machine:`.
-        show: which display.
-        report: whether to leave a report.
-        accept_changes: go on though the source is no longer the one that the run began with.
+        show: the kind of display.
+        report: True to write a report.
+        accept_changes: resume although the source has changed since the run began.
 
     Returns:
         The process's exit code.
@@ -64,7 +64,7 @@ def run(
             session = Session(source, directory, plan, shown, signals, rate=rate, accept_changes=accept_changes)
             return session.run(report=report)
     except Stopped as stopped:
-        # In the midst of saying how it ended: what was trained is saved, and a report can be had later.
+        # While it printed how training ended: all is saved, and a report can be written later.
         return BY_SIGNAL[stopped.name]
     finally:
         shown.close()
@@ -74,11 +74,11 @@ class Session:
     """One start of the command, from the source to the report.
 
     Args:
-        source: as in the command.
+        source: the source's name in the command.
         directory: the run's.
-        plan: how to train.
+        plan: the parameters of training.
         shown: the display.
-        signals: what stops it.
+        signals: the handlers that stop it.
         rate: readings a second, for `machine:`.
         accept_changes: see `run`.
     """
@@ -96,13 +96,13 @@ class Session:
     ) -> None:
         self._source, self._directory, self._plan, self._shown = source, directory, plan, shown
         self._signals, self._rate, self._accept_changes = signals, rate, accept_changes
-        self._begun = False  # this start wrote something that a report can be made of
+        self._begun = False  # True once this process wrote something for a report
 
     def run(self, *, report: bool) -> int:
-        """Train, say how it ended, and leave the report.
+        """Train, tell how it ended, and write the report.
 
         Args:
-            report: whether to leave one.
+            report: True to write one.
 
         Returns:
             The process's exit code.
@@ -113,7 +113,7 @@ class Session:
             try:
                 end = self._train()
             finally:
-                self._signals.deliver()  # had `fit` not come so far as to take it
+                self._signals.deliver()  # if `fit` did not get as far as delivering it
             code = BY_SIGNAL.get(str(end.by), ENDED)
             if end.by is not None:
                 say(self._ended(end))
@@ -139,7 +139,7 @@ class Session:
         return code
 
     def _is_ours(self, error: OSError) -> bool:
-        """Whether the run's directory is what could not be read or written."""
+        """True if the error is about the run's directory."""
         return str(error.filename or "").startswith(str(self._directory))
 
     def _train(self) -> End:
@@ -223,7 +223,7 @@ def hello(shown: Display, where: Readings, plan: Plan) -> None:
 
 
 def leave_report(directory: Path, say: Callable[[str], None]) -> None:
-    """Write the report, or say what it lacks."""
+    """Write the report, or tell why that is impossible."""
     try:
         from unbounded.detect._report import write_report
 
@@ -234,12 +234,12 @@ def leave_report(directory: Path, say: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def chatter_aside(path: Path) -> Iterator[None]:
-    """Send what libraries written in C print about themselves into a file: it would tear the live display.
+    """Redirect what C libraries print to a file: it would disturb the live display.
 
-    What Python prints to standard error is not touched: rich puts it above the panel.
+    What Python prints to standard error is not redirected: rich prints it above the panel.
 
     Args:
-        path: the file, which is added to.
+        path: the file, which is appended to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(2)
@@ -253,7 +253,7 @@ def chatter_aside(path: Path) -> Iterator[None]:
 
 
 def choose_backend() -> None:
-    """Take the lightest backend that is there, unless one was chosen; and keep frameworks from chattering."""
+    """Choose the smallest installed backend, unless one is set; and silence the frameworks' logs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "KERAS_BACKEND" in os.environ:
         return
@@ -267,10 +267,10 @@ def choose_backend() -> None:
 
 
 def name_of(source: str) -> str:
-    """A directory's name for a source: `machine`, or the function's.
+    """The name of the directory for a source: `machine`, or the function's.
 
     Args:
-        source: as in the command.
+        source: the source's name in the command.
 
     Returns:
         Letters, digits and dashes.

@@ -1,4 +1,4 @@
-"""A trainer in a process of its own, seen through the events that it prints: to be watched, killed and begun again."""
+"""Trainer: a training process, seen by the events that it prints, which can be killed and started again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 
 class TrainerError(Exception):
-    """The trainer ended by itself; the sentence holds its last words."""
+    """The trainer ended by itself; the message has the end of its output."""
 
 
 class Trainer:
@@ -23,7 +23,7 @@ class Trainer:
 
     Args:
         arguments: of the command, after `train`.
-        errors: the file that its standard error is added to.
+        errors: the file to which its standard error is appended.
     """
 
     def __init__(self, arguments: Sequence[str], errors: Path) -> None:
@@ -36,7 +36,7 @@ class Trainer:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 env=os.environ | {"PYTHONUTF8": "1"},
-                # A terminal's Ctrl-C reaches all processes of a session, and a second signal would cut the end short.
+                # Ctrl-C in a terminal reaches all processes of a session; a second signal would end it without saving.
                 start_new_session=True,
             )
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -49,7 +49,7 @@ class Trainer:
             try:
                 self._events.put(json.loads(line))
             except ValueError:
-                # A library may print something of its own, and a kill may cut a line short.
+                # A library may print lines of its own, and a kill may cut a line.
                 continue
         self._events.put(None)
 
@@ -74,7 +74,7 @@ class Trainer:
         return event
 
     def kill(self) -> None:
-        """SIGKILL: it gets no chance to save, to say goodbye, or to notice."""
+        """SIGKILL: it can't save."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -86,7 +86,7 @@ class Trainer:
             timeout: seconds after which it is killed.
 
         Returns:
-            The events that were still to come.
+            The events that it printed until its end.
         """
         self._process.terminate()
         try:
@@ -106,7 +106,7 @@ class Trainer:
 
 
 class BusyCore:
-    """One core, kept busy for some seconds by a process that does nothing else.
+    """One core, kept busy for some seconds by a process.
 
     Args:
         seconds: how long.

@@ -1,7 +1,7 @@
-"""What a display knows of a run: the events of the trainer, folded into the figures of the moment.
+"""View: the figures of a display, updated by the trainer's events.
 
-Events are plain dicts, so that a trainer can be shown by its own process, or by a parent that reads them as
-lines of JSON.
+Events are plain dicts, so that a trainer can be shown by its own process, or by a parent that reads them as lines of
+JSON.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from unbounded.detect._report import compared, moment
 
 Event = Mapping[str, Any]
 KEPT = 240
-QUIET = 3.0  # seconds without a reading or a step, after which that is said
+QUIET = 3.0  # seconds without a reading or a step, after which a display shows the silence
 
 
 @dataclass
 class View:
-    """The figures of the moment; `take` brings them up to date.
+    """The current figures; `take` updates them.
 
     Args:
-        now: a clock that never goes back, in seconds; tests pass one that they move.
+        now: a monotonic clock, in seconds; tests pass one that they move.
     """
 
     now: Callable[[], float] = clock.monotonic
@@ -46,19 +46,19 @@ class View:
     readings: int = 0
     skipped: int = 0
     heard: float = field(init=False)
-    """When there was a reading or a step last."""
+    """The time of the last reading or step."""
     _skipped_since: int = 0  # readings left out since then
     _why: str = ""
-    _again: int = 0  # readings that are read again, since then
+    _again: int = 0  # readings that were read again since then
 
     def __post_init__(self) -> None:
         self.heard = self.now()
 
     def take(self, event: Event) -> None:
-        """Take an event in.
+        """Update the figures.
 
         Args:
-            event: what the trainer told.
+            event: an event of the trainer.
         """
         kind = event["event"]
         if kind == "opening":
@@ -103,11 +103,11 @@ class View:
         self._skipped_since = self._again = 0
 
     def quiet(self) -> float:
-        """Seconds without a reading or a step, where these are waited for; 0 elsewhere."""
+        """Seconds without a reading or a step, while these are waited for; 0 otherwise."""
         return self.now() - self.heard if self.doing in ("training", "opening") else 0.0
 
     def silence(self) -> str:
-        """What is being waited for, and for how long; nothing where there is news."""
+        """What is waited for, and for how long; empty if there is no silence."""
         quiet = self.quiet()
         if quiet < QUIET:
             return ""
@@ -123,7 +123,7 @@ class View:
         return f"no reading for {duration(quiet)}"
 
     def reading(self) -> str:
-        """The newest reading in words, such as ``cpu 12 %, memory 40 %``."""
+        """The newest reading as text, such as ``cpu 12 %, memory 40 %``."""
         if not self.values:
             return "no reading yet"
         pairs = list(zip(self.columns, self.values[-1], strict=True))
@@ -131,7 +131,7 @@ class View:
         return words + (f", and {len(pairs) - 8} more" if len(pairs) > 8 else "")
 
     def figures(self) -> list[tuple[str, str]]:
-        """The figures of the training, each with its name."""
+        """The figures of the training, as pairs (name, value)."""
         step = self.step
         if not step:
             return [("step", "–"), *([("readings", f"{self.readings:,}")] if self.readings else [])]
@@ -153,7 +153,7 @@ class View:
         return figures
 
     def better(self) -> str:
-        """By how much the model lately beat persistence on readings that it was not trained on, in words."""
+        """By how much the model's error was lately below that of persistence, on readings before training on them."""
         better = self.step.get("better")
         if better is None:
             return ""
@@ -165,7 +165,7 @@ class View:
 
 
 class Silence:
-    """When a silence is to be said again: after five seconds, after twice as long, and so on, up to five minutes."""
+    """Decides when to show a silence again: after five seconds, after twice as long, and so on, up to five minutes."""
 
     FIRST, MOST = 5.0, 300.0
 
@@ -174,10 +174,10 @@ class Silence:
         self._next = self.FIRST
 
     def due(self, view: View) -> str:
-        """What is to be said now; nothing where nothing is.
+        """The text to show now; empty if there is none.
 
         Args:
-            view: what is known.
+            view: the figures.
 
         Returns:
             A line of text.
@@ -196,7 +196,7 @@ def alarm_line(event: Event, axis: Any = "date") -> str:
 
     Args:
         event: the alarm.
-        axis: what its time is.
+        axis: the meaning of its time.
 
     Returns:
         Such as ``alarm at 10:31:22: cpu +62 points``.
@@ -207,7 +207,7 @@ def alarm_line(event: Event, axis: Any = "date") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words.
+    """A duration as text.
 
     Example:
         >>> duration(12.3), duration(754.0), duration(7_300.0)
@@ -222,7 +222,7 @@ def duration(seconds: float) -> str:
 
 
 def _known(value: float | None) -> float:
-    """A number as it was before JSON, which has no NaN, made it null."""
+    """A number from JSON, which has null in place of NaN."""
     return np.nan if value is None else value
 
 

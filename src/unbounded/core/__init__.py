@@ -1,1 +1,1 @@
-"""What sources, stages and feeds are built from: rows, blocks, cursors, the input buffer, the prefetcher."""
+"""The parts of which sources, stages and feeds are made: rows, blocks, cursors, buffers, the runtime."""

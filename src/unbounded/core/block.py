@@ -1,8 +1,8 @@
-"""Blocks: what moves through a running stream.
+"""Block and Run: the units in which rows and batches move through a running stream.
 
-A `Block` is rows on their way, with what is known of them beside their values: the boundary that follows them,
-and when they arrived. A `Run` is what comes out of `batch`: some whole batches. Where a block begins and ends
-carries no meaning; where a boundary falls does.
+A `Block` is a tree of rows with their arrival times, their provenance and the boundary after them. A `Run` is a number
+of whole batches, the output of `batch`. Block edges have no meaning: a stream may be cut into blocks anywhere.
+Boundaries have one: the end of a pass, or missing rows.
 """
 
 from __future__ import annotations
@@ -30,28 +30,30 @@ class Boundary(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """A point in a stretch of the stream: after so many rows, and after so many of the boundaries that follow the
-    last of them."""
+    """A point in a stream: a count of rows, and a count of the boundaries that directly follow the last of these
+    rows."""
 
     rows: int
     boundaries: int = 0
 
     def after(self, block: Block | Run) -> Offset:
-        """The point after a block that begins here."""
+        """The offset at the end of a block that begins at this offset."""
         return Offset(self.rows + block.count, (1 if block.boundary else 0) + (0 if block.count else self.boundaries))
 
 
 @dataclass(slots=True, frozen=True)
 class Block:
-    """Rows on their way.
+    """A tree of rows, with metadata for each row, and the boundary after the last row.
 
-    `rows` is a tree of arrays of `count` rows, or None where count is 0: a block without rows carries a boundary
-    that was noticed late. `boundary` is the seam after the last row. `times` says when each row arrived (float64,
-    seconds since 1970; NaN for a row that did not arrive but was there), or is None where none of them did.
-    `provenance` says of which input of a mix each row is, and in which of its passes (see `provenance_of`), or is None
-    where there is no mix. `seen` says how many rows of its source had come when it was settled that this row is the one
-    here: with the row itself, or with its shuffle buffer, or with the newest row that `replay` could have drawn in its
-    place. It is there where somebody has asked for new rows (see `Tap`); 0 for a row of another source.
+    `rows` is a tree of arrays of `count` rows, or None if count is 0: a block without rows carries a boundary that was
+    noticed after its row had been passed on. `boundary` follows the last row. The other fields are None or have one
+    entry for each row:
+
+    `times`: when the row arrived, float64, seconds since 1970; NaN for rows of a source without arrival times.
+    `provenance`: the input of a mix that the row came from, and the pass of that input (see `provenance_of`).
+    `seen`: how many rows of its source had arrived when this row's place in the output was final. They end with the row
+    itself, the end of its shuffle buffer, or the newest row that `replay` could have drawn. It is present only if new
+    rows were asked for (see `Tap`), and 0 for rows of another source.
     """
 
     rows: Tree
@@ -63,15 +65,15 @@ class Block:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of its rows."""
+        """The bytes of the rows."""
         return sum(leaf.nbytes for leaf in trees.arrays(self.rows)) if self.count else 0
 
     def with_rows(self, rows: Tree) -> Block:
-        """The same stretch of the stream with other values: as many rows, the same times and boundary."""
+        """A block with other values: as many rows, with the same metadata and boundary."""
         return replace(self, rows=rows)
 
     def part(self, start: int, stop: int) -> Block:
-        """The rows from `start` up to `stop`; the boundary comes along with the last of them."""
+        """The rows from `start` up to `stop`. The boundary is included if the last row is."""
         if start == 0 and stop >= self.count:
             return self
         boundary = self.boundary if stop >= self.count else None
@@ -81,15 +83,15 @@ class Block:
         return Block(rows, count, boundary, *self._of_rows(index))
 
     def gather(self, index: Array) -> Block:
-        """The rows that `index` names, in its order, without the boundary."""
+        """The rows at the positions `index`, in that order, without the boundary."""
         return Block(trees.gather(self.rows, index), len(index), None, *self._of_rows(index))
 
     def _of_rows(self, index: Any) -> Iterator[Any]:
-        """`times`, `provenance` and `seen` of some rows."""
+        """`times`, `provenance` and `seen` of the rows at `index`."""
         return (None if each is None else each[index] for each in (self.times, self.provenance, self.seen))
 
     def only(self, mask: NDArray[np.bool_]) -> Block | None:
-        """The rows that a mask of shape (count,) names, and the boundary; None where neither is left."""
+        """The rows where `mask`, of shape (count,), is true, and the boundary; None if there is neither."""
         index = np.flatnonzero(mask)
         if len(index):
             return replace(self.gather(index), boundary=self.boundary)
@@ -97,7 +99,7 @@ class Block:
 
 
 def join(blocks: Sequence[Block]) -> Block:
-    """All rows in one block. Only the last may end with a boundary."""
+    """One block with all rows. Only the last of `blocks` may have a boundary."""
     full = [b for b in blocks if b.count]
     if not full:
         return Block(None, 0, blocks[-1].boundary)
@@ -114,24 +116,24 @@ def _joined(parts: Sequence[Array | None]) -> Any:
 
 
 SOURCES = 256
-"""So many sources a stream may have: a row's provenance has eight bits for its source."""
+"""The most sources that a stream may have: a row's provenance has eight bits for the number of its source."""
 
 
 def provenance_of(leaf: int, number: int) -> int:
-    """What says that a row is of the source with number `leaf`, in the order of the tree's leaves, and that `number` of
-    that source's passes ended before it."""
+    """The provenance of a row: `leaf` is the number of its source in the order of the tree's leaves, and `number`
+    counts the passes of that source that ended before the row."""
     return number << 8 | leaf
 
 
 @dataclass(slots=True, frozen=True)
 class Run:
-    """Some whole batches, one after the other.
+    """A number of consecutive whole batches.
 
-    `items` are the batches, each a tree of `size` rows (the very last of a declared end may have fewer);
-    `total` counts their rows. `boundaries` says after how many of the items one falls (0: before the first),
-    `parts` are the larger trees that the items are views of (what is true of all parts is true of all items),
-    `arrived` is the mean arrival time of their rows; `provenance` is that of their rows, one after the other.
-    `seen` is that of each batch: the greatest of its rows'.
+    `items` are the batches, each a tree of `size` rows; the last batch before a declared end may have fewer. `total`
+    counts their rows. `boundaries` are pairs (number of batches before the boundary, boundary). `parts` are the larger
+    trees that the items are views of: a property that holds for all parts holds for all items. `arrived` is the mean
+    arrival time of the rows. `provenance` has one entry for each row, `seen` one for each batch: the maximum over its
+    rows.
     """
 
     items: list[Tree]
@@ -143,20 +145,19 @@ class Run:
     provenance: NDArray[np.int64] | None = None
     seen: NDArray[np.int64] | None = None
 
-    # A run counts in batches where a block counts in rows, so that whatever holds, skips or queues one can
-    # take the other.
+    # The same names as a Block's, counted in batches instead of rows: InputBuffer and Prefetcher take either.
     @property
     def count(self) -> int:
-        """How many batches there are."""
+        """The number of batches."""
         return len(self.items)
 
     @property
     def boundary(self) -> Boundary | None:
-        """The boundary of a run without batches; any other carries its boundaries inside."""
+        """The boundary of a run without batches; None for any other, which has it in `boundaries`."""
         return self.boundaries[0][1] if self.boundaries and not self.items else None
 
     def part(self, start: int, stop: int) -> Run:
-        """The batches from `start` up to `stop`, with the boundaries among them."""
+        """The batches from `start` up to `stop`, with the boundaries between them."""
         if start == 0 and stop >= self.count:
             return self
         stop = min(stop, self.count)
@@ -165,5 +166,5 @@ class Run:
         items = self.items[start:stop]
         provenance = None if self.provenance is None else self.provenance[first:last]
         seen = None if self.seen is None else self.seen[start:stop]
-        # The larger trees hold other batches as well; of these, each is its own part.
+        # `self.parts` hold other batches too. An item is a view: it serves as its own part.
         return Run(items, self.size, last - first, boundaries, tuple(items), self.arrived, provenance, seen)

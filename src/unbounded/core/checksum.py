@@ -1,4 +1,4 @@
-"""Plain data and arrays as short checksums that are equal in every process."""
+"""Short checksums of plain data and arrays, equal in every process."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import numpy as np
 
 from unbounded.core.leaf import to_array
 
-_MOST_BYTES = 1 << 24  # of an array that is hashed whole; of a larger one, values spread over all of it are
+_MOST_BYTES = 1 << 24  # of larger arrays, _MANY evenly spaced values are hashed
 _MANY = 1 << 16
-_MOST_ITEMS = 1 << 12  # of a container that is
+_MOST_ITEMS = 1 << 12  # of larger containers, _SAMPLE evenly spaced items are hashed
 _SAMPLE = 64
 
 
 def checksum(*parts: Any) -> str:
-    """The checksum of text, numbers and checksums, in tuples and lists."""
+    """The checksum of strings, numbers and other checksums, in tuples and lists."""
     return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def plain_checksum(value: Any, of: Callable[[Any], str]) -> str | None:
-    """The checksum of plain data; None for arrays and other objects.
+    """The checksum of plain data; None for arrays and any other object.
 
     Args:
-        value: a number, text, bytes, a container, a date, a dtype or a pattern.
-        of: gives the checksum of an item in it.
+        value: a number, string, bytes, container, date, dtype or regular expression.
+        of: returns the checksum of an item of a container.
     """
     kind = type(value)
     if isinstance(value, np.dtype | range | slice) or kind.__module__ in ("datetime", "decimal", "fractions"):
         return checksum(kind.__name__, repr(value))
     if kind.__module__ == "re" and hasattr(value, "pattern"):
         return checksum("pattern", repr(value.pattern), value.flags)
-    if kind.__module__ in ("operator", "_operator"):  # itemgetter and its like
+    if kind.__module__ in ("operator", "_operator"):  # such as itemgetter
         return checksum("operator", repr(value))
     if isinstance(value, np.generic):
         return checksum("scalar", value.dtype.str, repr(value.tolist()))
@@ -47,15 +47,15 @@ def plain_checksum(value: Any, of: Callable[[Any], str]) -> str | None:
     if isinstance(value, list | tuple | deque):
         return checksum(kind.__name__, len(value), [of(item) for item in _sampled(value)])
     if isinstance(value, set | frozenset):
-        few = value if len(value) <= _MOST_ITEMS else ()  # it has no order by which to choose some
+        few = value if len(value) <= _MOST_ITEMS else ()  # a set has no order: samples would differ between processes
         return checksum("set", len(value), sorted(of(item) for item in few))
     return None
 
 
 def array_checksum(value: Any, of: Callable[[Any], str]) -> str | None:
-    """The checksum of an array (NumPy, JAX, PyTorch); None for other objects, and for tensors that are trained."""
+    """The checksum of an array (NumPy, JAX, PyTorch); None for other objects and for tensors that require gradients."""
     if type(value).__module__.partition(".")[0] == "torch" and getattr(value, "requires_grad", False):
-        return None  # what is trained is no constant
+        return None  # its values change during training
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         return checksum("objects", value.shape, [of(item) for item in _sampled(value.ravel().tolist())])
     try:

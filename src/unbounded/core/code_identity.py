@@ -1,8 +1,8 @@
-"""What a function's bytecode does, without where it stands: file, line numbers, docstrings and names of local
-variables are left out, so that only a change of what is computed changes it.
+"""The content of a function's bytecode, without file names, line numbers, docstrings and names of local variables: it
+changes only if the computation changes.
 
-It also says which names outside the function are read, and which of them the function itself changes. What values
-these names have is left to `identity`.
+Also the names of the global variables and attributes that the code reads, and of those that it changes. The values of
+these names are left to `identity`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _KINDS = (
     | inspect.CO_ITERABLE_COROUTINE
     | inspect.CO_ASYNC_GENERATOR
 )
-# They do nothing, and the compiler places them as lines happen to be broken.
+# Instructions without effect. Where the compiler puts them depends on line breaks in the source.
 _EMPTY = frozenset({"NOP", "CACHE", "EXTENDED_ARG"})
 _STORE_ITEM = {"STORE_SUBSCR": 1, "DELETE_SUBSCR": 1, "STORE_SLICE": 2}
-"""How deep the container lies on the stack: below its key, or below the two ends of a slice."""
+"""The depth on the stack at which each instruction finds the container: below the key, or below both slice ends."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Code:
     """A code object and those inside it: lambdas, comprehensions, nested functions.
 
     Args:
-        content: the instructions, with what they refer to by value, as nested tuples of plain data.
+        content: the instructions with their arguments by value, as nested tuples of plain data.
         globals: names of global variables that are read.
-        attributes: names of attributes that are read, of whatever object.
-        stored: names of variables outside of it that are assigned.
-        assigned: names of attributes that are.
-        mutated: names of variables and attributes whose content is changed in place, as far as that can be seen: by
-            a method such as `append`, or by assigning to an item.
+        attributes: names of attributes that are read, of any object.
+        stored: names of nonlocal and global variables that are assigned.
+        assigned: names of attributes that are assigned.
+        mutated: names of variables and attributes whose value is changed in place, by a method such as `append` or
+            by assigning to an item. Only direct changes are found.
     """
 
     content: tuple[Any, ...]
@@ -61,7 +61,7 @@ class Code:
 
 @lru_cache(maxsize=1024)
 def read(code: CodeType) -> Code:
-    """What a code object does.
+    """Read a code object.
 
     >>> def double(rows):
     ...     "Twice as much."
@@ -109,7 +109,7 @@ def read(code: CodeType) -> Code:
 
 @lru_cache(maxsize=1024)
 def assigned(code: CodeType) -> frozenset[str]:
-    """The names of attributes that a code object assigns or deletes; quicker than `read`."""
+    """The names of the attributes that a code object assigns or deletes; faster than `read`."""
     found = set()
     extended = 0
     text = code.co_code
@@ -128,7 +128,7 @@ _ATTRIBUTE_STORES = {dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]}
 
 
 class _InstructionNumbers:
-    """Offsets of bytes as numbers of instructions: of those that do something."""
+    """Converts byte offsets to instruction numbers, not counting instructions without effect."""
 
     def __init__(self, offsets: list[int]) -> None:
         self._offsets = offsets
@@ -136,7 +136,7 @@ class _InstructionNumbers:
 
     def of(self, offset: int) -> int:
         found = self._number.get(offset)
-        # Between two of them stands one that does nothing: the next one is meant.
+        # The offset is that of an instruction without effect: take the next one that has one.
         return found if found is not None else sum(other < offset for other in self._offsets)
 
 
@@ -156,16 +156,16 @@ def _constant(value: Any, inner: list[Code]) -> Any:
         return ("code", inner[-1].content)
     if isinstance(value, tuple):
         return ("tuple", *(_constant(item, inner) for item in value))
-    if isinstance(value, frozenset):  # which has another order in each process
+    if isinstance(value, frozenset):  # its order differs between processes
         return ("set", *sorted(repr(_constant(item, inner)) for item in value))
-    return (type(value).__name__, repr(value))  # 1, 1.0 and True are equal, and not the same
+    return (type(value).__name__, repr(value))  # 1, 1.0 and True are equal but different constants
 
 
 def _container(steps: list[dis.Instruction], at: int, depth: int) -> Iterator[str]:
-    """The name of the variable, or those of the attributes, that led to the object `depth` below the top of the stack
-    before step `at`."""
+    """The name of the variable, or the names of the attributes, from which the object `depth` below the top of the
+    stack was loaded, before step `at`."""
     attributes = 0
-    height = 0  # of the stack, over that before step `at`
+    height = 0  # of the stack, relative to its height before step `at`
     place = -1 - depth
     for step in reversed(steps[:at]):
         height -= dis.stack_effect(step.opcode, step.arg if step.opcode >= dis.HAVE_ARGUMENT else None, jump=False)
@@ -185,7 +185,7 @@ def _container(steps: list[dis.Instruction], at: int, depth: int) -> Iterator[st
 
 
 def _guarded(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """The stretches of a code object whose errors are caught: first byte, one past the last, handler, details.
+    """The entries of a code object's exception table: first byte, end, handler, details.
 
     The format is that of CPython's Objects/exception_handling_notes.txt.
     """
@@ -209,17 +209,17 @@ def _guarded(table: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def is_ours(module: str | None) -> bool:
-    """Whether a module is part of this package."""
+    """True if the module is part of this package."""
     return str(module).partition(".")[0] == "unbounded"
 
 
 @cache
 def is_library(module: str | None) -> bool:
-    """Whether a module is part of Python, of an installed package, or of this one."""
+    """True if the module is part of Python, of an installed package, or of this package."""
     top = str(module).partition(".")[0]
     if is_ours(top) or top in sys.stdlib_module_names:
         return True
-    if top == "__main__":  # the user's, though a launcher such as `python -m pytest` may be what was started
+    if top == "__main__":  # user code, even if a launcher such as `python -m pytest` was started
         return False
     found = sys.modules.get(top)
     places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]

@@ -1,9 +1,9 @@
-"""Cursors: how they are put together of a node's inputs' and its own part, and as plain data.
+"""Cursors: composed of the cursors of a node's inputs and its own part, and converted to plain data and back.
 
-A stream at work is a tree of nodes. The cursor of a source is a dict of its own. That of any other node is
-`{"inputs": [a cursor for each input], "own": {…}}`, or, where it keeps nothing of its own, its only input's. What the
-arrival log holds has the same form. While a stream runs, a cursor may refer to arrays and named tuples that nobody
-changes. As plain data, in `state_dict`, it is what JSON can hold; arrays, where there are any, stand beside it as text.
+A running stream is a tree of nodes. The cursor of a source is a dict that the source defines. The cursor of any other
+node is `{"inputs": [a cursor for each input], "own": {…}}`; a node without an own part passes on its only input's
+cursor. The arrival log has the same form. While a stream runs, a cursor may contain references to immutable arrays and
+named tuples. `state_dict` contains it as plain data that JSON can hold, with arrays as text.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import numpy as np
 from unbounded.core.packing import from_json, pack, unpack
 
 Cursor: TypeAlias = Mapping[str, Any]
-"""The address of a point in a running stream: small plain data, which nobody changes once it was taken."""
+"""The address of a point in a running stream: small plain data, immutable once taken."""
 
 
 def compose(inputs: Iterable[Cursor], own: Mapping[str, Any]) -> Cursor:
-    """The cursor of a node with something of its own."""
+    """The cursor of a node that has an own part."""
     return {"inputs": list(inputs), "own": own}
 
 
 def input_cursors(cursor: Cursor) -> Sequence[Cursor]:
-    """The part of each input; none in the cursor of a source."""
+    """The cursors of the inputs; an empty sequence for the cursor of a source."""
     inputs: Sequence[Cursor] = cursor.get("inputs", ())
     return inputs
 
 
 def own_part(cursor: Cursor) -> Mapping[str, Any]:
-    """The node's own part: all of it in the cursor of a source."""
+    """The node's own part; for a source, the whole cursor."""
     own: Mapping[str, Any] = cursor["own"] if "inputs" in cursor else cursor
     return own
 
 
 def leaf_cursors(cursor: Cursor) -> list[Cursor]:
-    """The sources' own parts, in the order of the tree's leaves."""
+    """The cursors of the sources, in the order of the tree's leaves."""
     if "inputs" not in cursor:
         return [cursor]
     return [leaf for each in cursor["inputs"] for leaf in leaf_cursors(each)]
@@ -63,7 +63,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """What `to_plain` was given; named tuples come back as tuples."""
+    """The inverse of `to_plain`, except that named tuples become tuples."""
     if isinstance(value, dict) and "$packed" in value:
         structure, texts = value["$packed"]
         return unpack(structure, [_array(text) for text in texts])

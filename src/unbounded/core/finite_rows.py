@@ -1,4 +1,4 @@
-"""Rows with a NaN or an infinity: whether there are some, which, and how many."""
+"""Search for rows with NaN or infinite values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from unbounded.core.trees import Array, Tree, leaves
 
 
 def first_non_finite(rows: Tree) -> tuple[str, int] | None:
-    """The path of the first leaf with a NaN or an infinity, and the row; None where all is finite."""
+    """The path of the first leaf with a NaN or an infinity, and the row's number; None if all values are finite."""
     for path, leaf in leaves(rows):
         if not _may_be_non_finite(leaf):
             continue
-        # A sum is finite only where all terms are. `einsum` adds up in plain order, which will do, in a third of the
-        # time that `sum` takes. It knows no dtypes of others, and sums of half floats soon overflow.
+        # A sum is finite only if all its terms are. `einsum` adds in plain order, which is exact enough here, in a
+        # third of the time of `sum`. It can't add dtypes of other packages, and sums of half floats overflow.
         plain = leaf.dtype.kind in "fc" and leaf.dtype.itemsize > 2
         if plain and np.isfinite(np.einsum(leaf, range(leaf.ndim), [])):
             continue
@@ -25,13 +25,14 @@ def first_non_finite(rows: Tree) -> tuple[str, int] | None:
 
 
 def non_finite_rows(rows: Tree) -> int:
-    """How many rows have a NaN or an infinity in some leaf."""
+    """The number of rows that have a NaN or an infinity in any leaf."""
     mask = non_finite_mask(rows)
     return 0 if mask is None else int(mask.sum())
 
 
 def non_finite_mask(rows: Tree) -> NDArray[np.bool_] | None:
-    """Which rows have a NaN or an infinity in some leaf, of shape (rows,); None where none has."""
+    """The mask of the rows that have a NaN or an infinity in any leaf, of shape (rows,); None if there is no such
+    row."""
     if first_non_finite(rows) is None:
         return None
     bad = [_non_finite(leaf) for _, leaf in leaves(rows) if _may_be_non_finite(leaf)]
@@ -42,12 +43,12 @@ def non_finite_mask(rows: Tree) -> NDArray[np.bool_] | None:
 def _may_be_non_finite(leaf: Array) -> bool:
     if leaf.dtype.names:
         return any(_may_be_non_finite(leaf[name]) for name in leaf.dtype.names)
-    # Dtypes that others have registered: bfloat16 and float8 are no kind of float to NumPy, and have NaN.
+    # Dtypes that other packages register: for NumPy, bfloat16 and float8 are not of kind "f", but they have NaN.
     return leaf.dtype.kind in "fc" or (leaf.dtype.isbuiltin == 2 and "float" in leaf.dtype.name)
 
 
 def _non_finite(leaf: Array) -> NDArray[np.bool_]:
-    if leaf.dtype.names:  # a record for each row: field by field
+    if leaf.dtype.names:  # structured: each field by itself
         fields = [leaf[name] for name in leaf.dtype.names]
         found: NDArray[np.bool_] = np.logical_or.reduce([_non_finite(f) for f in fields if _may_be_non_finite(f)])
         return found

@@ -1,22 +1,24 @@
-"""What tells one function from another: its code, and the constants that it reads, as short checksums.
+"""The identity of a function: short checksums of its code and of the constants that it reads.
 
-A stream's fingerprint holds this for each function that it was given, so that a run is not gone on with by a function
-that makes other rows. The rule of what is a constant:
+The fingerprint of a stream contains it for each user function, so that a run is not resumed with a function that
+computes other rows. What counts:
 
-- Code: of the function, and of each function and class that it reaches by name, unless that is part of Python or of an
-  installed package: such a one counts by its name, since its package's version says the rest. This package's own
-  functions count by their name, too.
-- Values: defaults, closures, global variables, attributes of modules and objects that the code reads: numbers, text,
-  bytes, tuples, lists, dicts, sets, NumPy, JAX and PyTorch arrays, dates, enums, patterns.
-- State is left out: what one of these functions assigns (`global`, `nonlocal`, an attribute outside of `__init__`) or
-  changes in place (`made.append(…)`, `cache[key] = …`), since it differs from one start to the next. A list, dict or
-  set that others change counts as it was when it was first read in a process.
-- Absolute paths and URLs that are read as values are left out: a run and its data may be moved.
-- Anything else (a model, an open file, a generator of random numbers) counts by its type, and is named by
-  `Stream.describe`.
+- Code: of the function, and of each function and class that it reaches by name. Functions of Python, of installed
+  packages and of this package count by name only; their package's version tells the rest.
+- Values: defaults, closures, global variables, and attributes of modules and objects that the code reads, if they are
+  numbers, strings, bytes, tuples, lists, dicts, sets, arrays (NumPy, JAX, PyTorch), dates, enums or patterns.
 
-All of it is taken once, when a stream is first put to work. Nothing depends on the process: no address, no order of a
-set, no place of a file.
+What does not count:
+
+- State: variables and attributes that these functions assign (`global`, `nonlocal`, an attribute outside of `__init__`)
+  or change in place (`made.append(…)`, `cache[key] = …`). It differs from one start to the next. A list, dict or set
+  that other code changes counts with the content that it had when it was first read in this process.
+- Absolute paths and URLs that are read as values: a run and its data may be moved.
+- The content of any other object (a model, an open file, a random generator). It counts by type, and `Stream.describe`
+  names it.
+
+The identity is computed once, when a stream is first opened. It does not depend on the process: not on addresses, on
+the order of sets, or on where files are.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _MOST_WALKS = 8
 
 
 def name_of(fn: Callable[..., Any]) -> str:
-    """A function's name as messages have it."""
+    """A function's name for messages."""
     if isinstance(fn, functools.partial):
         return name_of(fn.func)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
@@ -42,18 +44,18 @@ def name_of(fn: Callable[..., Any]) -> str:
 
 
 def identity_of(fn: Callable[..., Any], *, values: bool = True) -> dict[str, Any]:
-    """A function as plain data that is equal for the same function in another process.
+    """The identity of a function as plain data, equal in every process.
 
     Args:
         fn: the function.
-        values: whether the constants that it reads count; else its code alone does, and that of what it reaches.
+        values: True to include the constants that it reads; False for its code and the code that it reaches only.
 
     Returns:
-        `function`: its name. `code`: a checksum of what it computes; None where it can't be had. `reads`: a checksum
-        of each constant, function and class that it reads, where there are any. `python`: what compiled it, since
-        bytecode differs from one version to another.
+        `function`: its name. `code`: a checksum of its code; None if it can't be read. `reads`: a checksum of each
+        constant, function and class that it reads, if there are any. `python`: the Python version, since bytecode
+        differs between versions.
 
-    What the function reads is looked at, and none of it is called.
+    The functions that it reaches are read, never called.
 
     >>> identity_of(abs) == identity_of(abs), identity_of(abs) == identity_of(len)
     (True, False)
@@ -64,12 +66,12 @@ def identity_of(fn: Callable[..., Any], *, values: bool = True) -> dict[str, Any
 
 
 def is_function(identity: Any) -> bool:
-    """Whether plain data is what `identity_of` gave."""
+    """True if plain data is a result of `identity_of`."""
     return isinstance(identity, dict) and identity.keys() >= {"function", "code", "python"}
 
 
 def comparable(identity: Any) -> Any:
-    """Plain data with functions in it, without what compiled them: equal where a position of the one is one of the
+    """Plain data that contains identities, without their Python versions: equal if one can resume the position of the
     other."""
     if is_function(identity):
         return {**identity, "python": None}
@@ -81,12 +83,12 @@ def comparable(identity: Any) -> Any:
 
 
 def change(was: Any, now: dict[str, Any]) -> str | None:
-    """What differs between two functions of one name, by what `identity_of` gave; None for nothing.
+    """The difference between two identities of functions with the same name, in words; None if there is none.
 
     Raises:
-        CannotCompare: the code differs, and so does the Python that compiled it.
+        CannotCompare: the code differs, and so does the Python version that compiled it.
     """
-    if not is_function(was):  # an older version noted the name alone
+    if not is_function(was):  # older checkpoints have the name only
         raise CannotCompare("another version of unbounded")
     if was["code"] is None or now["code"] is None:
         return None
@@ -100,11 +102,11 @@ def change(was: Any, now: dict[str, Any]) -> str | None:
 
 
 class CannotCompare(Exception):
-    """Whether a function has changed can't be told: the argument names what described it."""
+    """Two identities can't be compared; the argument names the version that computed the older one."""
 
 
 def not_compared(fn: Callable[..., Any]) -> list[str]:
-    """What a function reads and `identity_of` knows by its type alone: such as "model (Sequential)"."""
+    """The objects that a function reads and that count by type only, such as "model (Sequential)"."""
     return _examined(fn, True)[2]
 
 
@@ -117,12 +119,12 @@ def _examined(fn: Callable[..., Any], values: bool) -> tuple[str | None, dict[st
             before, walk = walk, Walk(memory, frozenset(walk.changing), frozenset(walk.attributes))
             if before.changing <= before.state and before.attributes <= before.known:
                 break
-    except Exception as error:  # whatever a stranger's object raises when it is looked at: a run must not end by that
+    except Exception as error:  # attributes of arbitrary objects may raise anything: the run must not end by it
         return None, {}, [f"all of it ({type(error).__name__})"]
     return code, reads, before.opaque
 
 
 @cache
 def _python() -> str:
-    optimized = " -O" if sys.flags.optimize else ""  # which leaves assertions out
+    optimized = " -O" if sys.flags.optimize else ""  # -O compiles without assertions
     return f"{platform.python_implementation()} {platform.python_version()}{optimized}".removeprefix("CPython ")

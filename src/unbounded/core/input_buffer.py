@@ -1,8 +1,8 @@
-"""InputBuffer: with it a stage holds rows of an input back, skips rows, and says from where to read them again.
+"""InputBuffer: the rows of one input that a stage holds back, and the cursors from which to read them again.
 
-The address of a row is a cursor of the input from before that row, and how many rows to skip from there. Cursors are
-taken before each pull, and thinned out so that some 64 of them cover whatever is held: reading again costs the rows
-held and a little more, however old the stream is.
+The address of a row is a cursor of the input from before that row, and the number of rows to skip from there. A cursor
+is taken before each pull. Some 64 of them are kept, spread over the rows held: reading again costs little more than
+the rows held, however old the stream is.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LIMIT = 64
 
 
 class Address(NamedTuple):
-    """From where to read an input again: a cursor of it, and what to skip from there: rows, and boundaries after the
-    last of them."""
+    """Where to read an input again: a cursor of the input, then the rows to skip, then the boundaries to skip after the
+    last of these rows."""
 
     cursor: Cursor
     rows: int = 0
@@ -29,14 +29,14 @@ class Address(NamedTuple):
 
 
 def compose_held(addresses: Sequence[Address], own: Mapping[str, Any]) -> Cursor:
-    """The cursor of what holds rows of its inputs back: the addresses from where to read them again, and the rest."""
+    """The cursor of a stage that holds rows back: an address for each input, and the stage's own part."""
     skip = [list(address[1:]) for address in addresses]
-    # Left out where nothing is to be skipped, as is most common: positions stay small.
+    # "skip" is left out if nothing is to be skipped, which is the common case: it keeps cursors small.
     return compose([address.cursor for address in addresses], {"skip": skip, **own} if any(map(any, skip)) else own)
 
 
 def addresses(cursor: Cursor) -> list[Address]:
-    """The address for each input in such a cursor."""
+    """The addresses of the inputs in a cursor from `compose_held`."""
     inputs = input_cursors(cursor)
     skip = own_part(cursor).get("skip") or [(0, 0)] * len(inputs)
     return [Address(each, *skipped) for each, skipped in zip(inputs, skip, strict=True)]
@@ -46,10 +46,10 @@ B = TypeVar("B", Block, Run)
 
 
 class InputBuffer(Generic[B]):
-    """What was pulled from `upstream` and is still needed, first in, first out.
+    """A first-in-first-out buffer of the blocks that were pulled from `upstream` and are still needed.
 
-    `head` is the point before the first row held, `tail` the point after the last one pulled. Points count
-    from where this helper began or was restored to.
+    `head` is the offset of the first row held, `tail` the offset after the last row pulled. Offsets count from where
+    this object began or was restored.
     """
 
     def __init__(self, upstream: Node) -> None:
@@ -59,11 +59,10 @@ class InputBuffer(Generic[B]):
     def _start(self, skip_rows: int, skip_boundaries: int) -> None:
         self.blocks: deque[B] = deque()
         self.count = 0
-        self.run = 0  # of the rows held, those before the first boundary
-        self.closed = False  # a boundary is among what is held: `run` will not grow
+        self.run = 0  # rows held before the first boundary
+        self.closed = False  # True once a boundary is held: `run` is final
         self.head = self.tail = Offset(0)
-        # What is still to be read over: as many blocks as it takes, since they may be cut in another way this
-        # time.
+        # Counted in rows, not blocks: block edges may differ when rows are read again.
         self._skip_rows = skip_rows
         self._skip_boundaries = skip_boundaries
         self._oldest: Cursor = self._upstream.cursor()
@@ -73,9 +72,9 @@ class InputBuffer(Generic[B]):
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, timeout: float | None) -> B | None:
-        """The next block from upstream, past what is to be skipped. It is not held: that is `pull`."""
+        """The next block from upstream after the rows to skip, without holding it; `pull` holds it."""
         while True:
-            # Before the pull: a cursor taken after it would lose the block.
+            # Take the cursor before the pull: one taken after it would skip this block on a restore.
             if not self._cursors or self.tail.rows - self._cursors[-1][0].rows >= self._spacing:
                 self._note(Address(self._upstream.cursor(), self._skip_rows, self._skip_boundaries))
             block = cast("B | None", self._upstream.pull(timeout))
@@ -90,8 +89,7 @@ class InputBuffer(Generic[B]):
             return block
 
     def _skipped(self, block: B) -> B | None:
-        """What is left of a block once the rows and boundaries to skip are taken from its front; None where that
-        is nothing."""
+        """The rest of a block after removing the rows and boundaries to skip; None if nothing is left."""
         if self._skip_rows:
             over = min(self._skip_rows, block.count)
             self._skip_rows -= over
@@ -102,11 +100,11 @@ class InputBuffer(Generic[B]):
                 return None
             if not block.boundary:
                 return None
-            block = block.part(over, block.count)  # no rows: the boundary alone
+            block = block.part(over, block.count)  # no rows, only the boundary
         if block.count == 0 and block.boundary and self._skip_boundaries:
             self._skip_boundaries -= 1
             return None
-        # Rows come before the boundary that was to be skipped: it was not there after all.
+        # Rows came before the boundary to skip, so there was no such boundary this time.
         self._skip_boundaries = 0
         return block
 
@@ -123,7 +121,7 @@ class InputBuffer(Generic[B]):
     # -- holding -------------------------------------------------------------------------------------------------
 
     def pull(self, timeout: float | None) -> bool:
-        """Read the next block and hold it; False where there is none yet."""
+        """Read the next block and hold it; return False if there is none yet."""
         block = self.read(timeout)
         if block is None:
             return False
@@ -138,8 +136,8 @@ class InputBuffer(Generic[B]):
             self.closed = block.boundary is not None
 
     def peek(self, rows: int) -> B:
-        """The first `rows` rows, at most those before the first boundary, joined; the boundary comes with the last
-        of them."""
+        """The first `rows` rows as one block, up to the first boundary; the boundary is included if the last row before
+        it is."""
         parts: list[B] = []
         need = rows
         for block in self.blocks:
@@ -154,7 +152,7 @@ class InputBuffer(Generic[B]):
         return join_blocks(parts)  # type: ignore[arg-type, return-value]
 
     def drop(self, rows: int) -> None:
-        """Let go of what `peek(rows)` gives."""
+        """Remove what `peek(rows)` returns."""
         need, boundaries = rows, 0
         while self.blocks:
             block = self.blocks[0]
@@ -176,7 +174,7 @@ class InputBuffer(Generic[B]):
                 self._extend_run(block)
 
     def pop(self, rows: int) -> B:
-        """`peek` and `drop`."""
+        """`peek`, then `drop`."""
         out = self.peek(rows)
         self.drop(out.count)
         return out
@@ -184,35 +182,34 @@ class InputBuffer(Generic[B]):
     # -- cursors ---------------------------------------------------------------------------------------------------
 
     def keep(self, at: Offset) -> None:
-        """Nothing before `at` is needed any more: forget the cursors that only it needed."""
+        """Forget the cursors that only rows before `at` need."""
         while len(self._cursors) > 1 and self._cursors[1][0] <= at:
             self._cursors.popleft()
         if self._spacing and len(self._cursors) < LIMIT // 4:
             self._spacing = (self.tail.rows - at.rows) // (LIMIT // 2)
 
     def address(self, at: Offset) -> Address:
-        """From where to read again so that the next row is the one at `at`."""
+        """The address from which the next row read is the one at `at`."""
         if at == self.tail and not (self._skip_rows or self._skip_boundaries):
             address = Address(self._upstream.cursor())
-            # Noted, since the caller may release what lies before it: `noted` must not give an older cursor then.
+            # Noted here: the caller may release up to this address, and `noted` must not return an older one later.
             self._note(address)
             return address
         return self.noted(at)
 
     def noted(self, at: Offset) -> Address:
-        """The same by the cursors that were noted before pulls, for when the upstream may stand anywhere."""
+        """The same, from the cursors noted before pulls only: valid while another thread moves the upstream."""
         for point, address in reversed(self._cursors):
             if point <= at:
                 rows, boundaries = address.rows + at.rows - point.rows, at.boundaries
                 if at.rows == point.rows:
                     boundaries = address.boundaries + at.boundaries - point.boundaries
                 return Address(address.cursor, rows, boundaries)
-        # Restored, and not pulled since.
+        # Nothing was pulled since the restore.
         return Address(self._oldest, self._skip_rows + at.rows, self._skip_boundaries + at.boundaries)
 
     def back_to(self, at: Offset) -> None:
-        """Restore the upstream, wherever it stands, so that `read` gives what follows `at`. Only where nothing is
-        held."""
+        """Restore the upstream so that `read` continues at `at`. Requires that nothing is held."""
         address = self.noted(at)
         self._upstream.restore(address.cursor)
         self._skip_rows, self._skip_boundaries = address.rows, address.boundaries
@@ -221,6 +218,6 @@ class InputBuffer(Generic[B]):
             self._cursors.pop()
 
     def restore(self, address: Address) -> None:
-        """Go to where an address leads; what was held is forgotten."""
+        """Continue at an address; what was held is dropped."""
         self._upstream.restore(address.cursor)
         self._start(address.rows, address.boundaries)

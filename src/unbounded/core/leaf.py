@@ -1,7 +1,6 @@
-"""One leaf of a state as a NumPy array that a `.npy` file can hold, with a note of what it was, and back.
+"""One leaf of a saved state: converted to a NumPy array that a `.npy` file can hold, with a note of its type, and back.
 
-JAX and PyTorch are asked only where a leaf is theirs: an array of theirs can't exist before they were
-imported.
+JAX and PyTorch are never imported here: a leaf can only be theirs if the program has imported them.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ Note: TypeAlias = dict[str, Any]
 
 
 def to_array(value: Any, path: str) -> tuple[Array, Note]:
-    """A leaf as an array of a dtype that NumPy itself can write, and the note that `from_array` needs.
+    """A leaf as an array of a dtype that NumPy can write, and the note that `from_array` needs.
 
     Args:
         value: an array (NumPy, JAX, PyTorch) or bytes.
-        path: where it is, for errors.
+        path: the leaf's path in the tree, for errors.
 
     Raises:
-        TypeError: it is something else, or holds Python objects.
+        TypeError: the leaf has another type, or holds Python objects.
     """
     note: Note = {}
     try:
@@ -60,7 +59,7 @@ def to_array(value: Any, path: str) -> tuple[Array, Note]:
             )
     except TypeError:
         raise
-    except Exception as error:  # whatever a framework raises: the array is deleted, or spread over processes
+    except Exception as error:  # any framework error: such as a deleted array, or one that is sharded over processes
         raise TypeError(f"{path} could not be read as an array: {error}") from error
     if array.dtype.hasobject:
         raise TypeError(
@@ -74,21 +73,21 @@ def to_array(value: Any, path: str) -> tuple[Array, Note]:
 
 
 def start_copying(value: Any) -> None:
-    """Begin to copy a leaf from an accelerator, so that many are on their way at once; others are left alone."""
+    """Start the copy of a leaf from an accelerator, so that many copies overlap; no-op for other leaves."""
     if (jax := sys.modules.get("jax")) is not None and isinstance(value, jax.Array) and not value.is_deleted():
         value.copy_to_host_async()
 
 
 def in_main_memory(value: Any) -> bool:
-    """Whether an array of JAX lies in the computer's own memory, and on no accelerator."""
+    """True if a JAX array is in the computer's memory, not on an accelerator."""
     return all(device.platform == "cpu" for device in value.devices())
 
 
 def own(value: Any, copies: Copies) -> Any:
-    """The leaf as it is now, which nobody else writes to: a copy of what can be written to, one of `copies`.
+    """A leaf with its values of now: a copy, one of `copies`, unless nobody can write to it.
 
-    An array of JAX stays itself. It can't be written to, but an accelerator's memory may be donated to the next step:
-    it is safe as soon as `to_array` has read it, which on a CPU takes a view that keeps JAX from donating that memory.
+    A JAX array is returned as it is: it is immutable, but the memory of an accelerator may be donated to the next step.
+    It is safe once `to_array` has read it. On a CPU, `to_array` takes a view, which keeps JAX from donating the memory.
     """
     if isinstance(value, np.ndarray):
         return copies.of_array(value)
@@ -98,11 +97,11 @@ def own(value: Any, copies: Copies) -> Any:
 
 
 def from_array(array: Array, note: Mapping[str, Any]) -> Any:
-    """The leaf that `to_array` was given, of the same type; a tensor comes back in the computer's memory.
+    """The leaf that `to_array` was given, of the same type; tensors are on the CPU.
 
     Raises:
-        ImportError: it needs JAX, PyTorch or `ml_dtypes`, which isn't there.
-        ValueError: the note says something that this version doesn't know.
+        ImportError: it needs JAX, PyTorch or `ml_dtypes`, which is not installed.
+        ValueError: the note is of a newer version of unbounded.
     """
     if "dtype" in note:
         array = array.view(foreign_dtype(note["dtype"]))
@@ -119,7 +118,7 @@ def from_array(array: Array, note: Mapping[str, Any]) -> Any:
 
 
 def foreign_name(dtype: np.dtype[Any], path: str) -> str | None:
-    """The name of a dtype that NumPy would write as raw bytes (bfloat16, float8, int4); None for its own."""
+    """The name of a dtype that NumPy would write as raw bytes (bfloat16, float8, int4); None for NumPy's own dtypes."""
     if dtype.isbuiltin != 2:
         return None
     try:
@@ -131,7 +130,7 @@ def foreign_name(dtype: np.dtype[Any], path: str) -> str | None:
 
 
 def foreign_dtype(name: str) -> np.dtype[Any]:
-    """The dtype that `foreign_name` named."""
+    """The dtype with a name from `foreign_name`."""
     import ml_dtypes
 
     found = getattr(ml_dtypes, name, None)
@@ -142,7 +141,7 @@ def foreign_dtype(name: str) -> np.dtype[Any]:
 
 
 def has_non_finite(leaf: Any) -> bool:
-    """Whether a leaf holds a NaN or an infinity; False for what can't. Its sums may overflow (`np.errstate`)."""
+    """True if a leaf has a NaN or an infinity. Its sum may overflow: call this under `np.errstate`."""
     if isinstance(leaf, float):
         return not math.isfinite(leaf)
     if (torch := sys.modules.get("torch")) is not None and isinstance(leaf, torch.Tensor):
@@ -156,7 +155,7 @@ def has_non_finite(leaf: Any) -> bool:
     leaf = np.asarray(leaf)
     if leaf.dtype.names is not None:
         return any(has_non_finite(leaf[field]) for field in leaf.dtype.names)
-    # One pass, nothing allocated: a sum is finite unless a term is not, or the sum itself grew too large.
+    # A finite sum proves that all terms are finite, in one pass without an allocation. Otherwise check each value.
     if leaf.dtype.kind == "f" and math.isfinite(leaf.sum()):
         return False
     return (leaf.dtype.kind in "fc" or leaf.dtype.isbuiltin == 2) and not bool(np.isfinite(leaf).all())
@@ -167,7 +166,7 @@ def _from_jax(value: Any, jax: Any, note: Note) -> Array:
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         note["key"] = str(jax.random.key_impl(value))
         value = jax.random.key_data(value)
-    elif value.weak_type:  # it decides the dtype of what is computed with it
+    elif value.weak_type:  # weak types take part in JAX's dtype promotion
         note["weak"] = True
     return np.asarray(value)
 
@@ -187,9 +186,9 @@ def _to_jax(array: Array, note: Mapping[str, Any]) -> Any:
 
 
 def _weakly(value: Any) -> Any:
-    """A JAX array whose dtype gives way to others', as that of `jnp.full((3,), 1.0)` does."""
+    """A weakly typed JAX array, such as `jnp.full((3,), 1.0)` makes."""
     try:
-        # JAX has no public way to make one of given values; where this one is gone, we say what is lost.
+        # JAX has no public function for this. If the private one is gone, warn that the dtype may change.
         from jax._src.lax.lax import _convert_element_type
     except ImportError:
         warn(
@@ -208,7 +207,7 @@ def _from_torch(value: Any, torch: Any, note: Note) -> Array:
     note["kind"] = str(value.dtype).removeprefix("torch.")
     try:
         array: Array = value.numpy()
-    except TypeError:  # bfloat16 and the float8 kinds, which NumPy doesn't know
+    except TypeError:  # bfloat16 and float8: NumPy has no such dtypes
         array = value.contiguous().view({1: torch.uint8, 2: torch.int16}[value.dtype.itemsize]).numpy()
     return array
 

@@ -1,9 +1,9 @@
-"""Locks that an exception can't leave held, wherever it comes.
+"""A decorator that holds an object's lock during a method, and releases it whenever an exception comes.
 
-In the main thread a signal handler may raise between any two lines, Python's own for SIGINT among them. A `with`
-statement releases its lock whatever is raised inside it, but not what is raised between its last line and the
-release. So the statements that a lock guards stand in a method, and the lock is taken and released around the
-call, on one line.
+In the main thread a signal handler may raise between any two bytecode instructions; Python's default handler of SIGINT
+does. A `with` statement releases its lock if its body raises, but not if the handler raises between the last line of
+the body and the release. So the statements that a lock guards are a method, and the lock is taken and released around
+the call, on one line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ S = TypeVar("S", bound=_HasLock)
 
 
 def locked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """A method that runs with its object's `_lock` (a plain lock: its release is one instruction) held."""
+    """Hold the object's `_lock` during the method. It must be a plain lock: releasing one is a single instruction."""
 
     @functools.wraps(method)
     def with_lock(self: S, *args: P.args, **given: P.kwargs) -> R:

@@ -1,7 +1,7 @@
-"""The protocol that every source and stage at work keeps, and what it is opened with.
+"""Node: the protocol of every source and stage of a running stream, and Context, the arguments with which it is opened.
 
-The verbs are few, and the same for all: whatever has them can be fed, checkpointed, tested by
-`assert_resumes`, and timed. Their promises are the second law in docs/design.md.
+The methods are few, and the same for all nodes: whatever has them can be fed, checkpointed, tested by `assert_resumes`
+and timed. Their contract is the second law in docs/design.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unbounded.core.runtime import Runtime
 
 
 class EndOfStream(Exception):
-    """The declared end: there are no more rows, and there were not meant to be. A reader of one's own raises it.
+    """The declared end of a stream: there are no more rows, and none were expected. A reader raises it.
 
     >>> import numpy as np, unbounded as ub
     >>> class Once:
@@ -84,7 +84,7 @@ class CannotTell(LookupError):
 
 
 class DataLoss(StreamError):
-    """What was to be read again is no longer there, or has changed: a log was damaged, or a source lost rows.
+    """Rows that had to be read again are gone or have changed: a log was damaged, or a source lost rows.
 
     >>> import unbounded as ub
     >>> issubclass(ub.DataLoss, ub.StreamError)
@@ -93,44 +93,43 @@ class DataLoss(StreamError):
 
 
 class Node(Protocol):
-    """A source or a stage at work."""
+    """A source or a stage of a running stream."""
 
     def pull(self, timeout: float | None) -> Block | Run | None:
-        """The next rows, or None where there are none yet and nothing moved; raises EndOfStream at a declared
-        end.
+        """The next rows; None if there are none yet. Raises EndOfStream at a declared end.
 
-        A pull that raises, or gives None, leaves the cursor where it was.
+        A pull that raises, or returns None, leaves the cursor unchanged.
         """
 
     def cursor(self) -> Cursor:
-        """The point right after all that was pulled, in O(1)."""
+        """The point after the last block pulled, in O(1)."""
 
     def restore(self, cursor: Cursor) -> None:
-        """Go there: pulls give exactly the rows that followed when the cursor was taken."""
+        """Continue at a cursor: pulls return exactly the rows that followed when it was taken."""
 
     def release(self, cursor: Cursor) -> None:
-        """Nothing before `cursor` will be asked for again."""
+        """Allow the node to forget what lies before `cursor`: no earlier cursor will be restored."""
 
     def close(self) -> None:
-        """End threads and let go of files; a closed node is not pulled again."""
+        """End threads and close files. A closed node is not pulled again."""
 
     def counts(self) -> dict[str, int]:
-        """What happened on the way so far: fetched, dropped, missed and bad rows, of this node and those
-        before it."""
+        """The rows fetched, dropped, missed and bad so far, of this node and its inputs."""
 
     def arrivals(self) -> Mapping[str, Any]:
-        """The arrival log: decisions that depended on when rows arrived (what was dropped, which input was absent),
-        which a restored node needs beside its cursor. In the form of a cursor."""
+        """The arrival log, in the form of a cursor: decisions that depended on when rows arrived (drops, absent
+        inputs). A restored node needs it beside its cursor."""
 
     def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """Take up an arrival log, before `restore`."""
+        """Take over an arrival log; called before `restore`."""
 
 
 class SourceNode(Node, Protocol):
-    """A source at work: the node from which a stream begins."""
+    """A source of a running stream."""
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
-        """Checkpoints on the disk need what follows `needed`; the newest has trained up to `trained`."""
+        """Tell the source that the newest checkpoint on the disk has trained up to `trained`, and that the oldest needs
+        what follows `needed`."""
 
     def settled(self, cursor: Cursor) -> Cursor:
         """A cursor of this node that may have been taken before the source was opened, with the position at which it
@@ -138,42 +137,42 @@ class SourceNode(Node, Protocol):
 
 
 class Inner:
-    """A node with inputs: the verbs that it passes on to them, and its cursor put together and taken apart.
+    """A node with inputs: passes calls on to them, and composes its cursor of theirs and its own part.
 
-    A kind of node that keeps something of its own says so by `own`, and takes it up again by `take_up`; one that
-    decides by what has arrived, by `own_arrivals` and `restore_own_arrivals`.
+    A subclass with state of its own overrides `own` and `take_up`; one that decides by arrival overrides `own_arrivals`
+    and `restore_own_arrivals`.
     """
 
     inputs: Sequence[Node]
 
-    # -- what a kind of node says ------------------------------------------------------------------------------------
+    # -- overridden by subclasses ------------------------------------------------------------------------------------
 
     def own(self) -> Mapping[str, Any] | None:
-        """What it keeps of its own, in O(1); None of a kind that never keeps anything: its cursor is its only
-        input's."""
+        """The node's own part of its cursor, in O(1). None if the class never has one: the cursor is then that of its
+        only input."""
         return None
 
     def take_up(self, own: Mapping[str, Any]) -> None:
-        """Stand where `own` was taken; the inputs do already."""
+        """Restore the node's own part; its inputs are restored already."""
 
     def own_arrivals(self) -> Mapping[str, Any] | None:
-        """Its own part of the arrival log; None of a kind that never decides by what has arrived."""
+        """The node's own part of the arrival log; None if the class never has one."""
         return None
 
     def restore_own_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """Take up its own part of the arrival log."""
+        """Restore the node's own part of the arrival log."""
 
-    # -- the verbs ---------------------------------------------------------------------------------------------------
+    # -- Node --------------------------------------------------------------------------------------------------------
 
     def cursor(self) -> Cursor:
-        """The inputs', and what the node keeps of its own."""
+        """Composed of the inputs' cursors and the node's own part."""
         own = self.own()
         if own is None:
             return self.inputs[0].cursor()
         return compose([node.cursor() for node in self.inputs], own)
 
     def restore(self, cursor: Cursor) -> None:
-        """Restore the inputs, and take up the node's own part."""
+        """Restore the inputs, then the node's own part."""
         if self.own() is None:
             self.inputs[0].restore(cursor)
             return
@@ -182,7 +181,7 @@ class Inner:
         self.take_up(own_part(cursor))
 
     def release(self, cursor: Cursor) -> None:
-        """Pass it on to each input."""
+        """Pass each input its part."""
         if self.own() is None:
             self.inputs[0].release(cursor)
             return
@@ -190,7 +189,7 @@ class Inner:
             node.release(each)
 
     def close(self) -> None:
-        """Close the inputs, each of them though another fails."""
+        """Close all inputs, even if closing one fails."""
         with ExitStack() as stack:
             for node in self.inputs:
                 stack.callback(node.close)
@@ -204,14 +203,14 @@ class Inner:
         return total
 
     def arrivals(self) -> Mapping[str, Any]:
-        """The inputs', and the node's own."""
+        """Composed of the inputs' arrival logs and the node's own part."""
         own = self.own_arrivals()
         if own is None:
             return self.inputs[0].arrivals()
         return compose([node.arrivals() for node in self.inputs], own)
 
     def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """Pass on the inputs' parts, and take up its own."""
+        """Pass each input its part, then restore the node's own."""
         if self.own_arrivals() is None:
             self._recall_inputs([arrivals])
             return
@@ -223,7 +222,7 @@ class Inner:
             node.restore_arrivals(each)
 
     def _for_inputs(self, parts: Sequence[Mapping[str, Any]]) -> list[tuple[Node, Mapping[str, Any]]]:
-        """Each input with its part; raises TypeError where these are of a node with more or fewer inputs."""
+        """Pairs (input, its part); raises TypeError if the numbers differ."""
         if len(parts) != len(self.inputs):
             raise TypeError(f"a cursor of {len(parts)} inputs for a node of {len(self.inputs)}")
         return list(zip(self.inputs, parts, strict=True))
@@ -239,12 +238,11 @@ class Over(Inner):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a node is opened with.
+    """The arguments with which a node is opened.
 
-    `place` is the node's place in the stream, which keys its random choices; `block_rows` how many rows a
-    source had best hand out at once, `share` which part of a block, that of its input in a mix, and
-    `coalesce` up to how many rows small blocks of it may be joined. `runtime` has the
-    threads, the locks, the time and the files.
+    `place` is the node's place in the stream, a part of the key of its random choices. `block_rows` is the number of
+    rows that a source should return at once, and `share` the fraction of that for an input of a mix. `coalesce` is the
+    number of rows up to which small blocks may be joined. `runtime` has the threads, locks, clocks and files.
     """
 
     runtime: Runtime
@@ -255,10 +253,10 @@ class Context:
     coalesce: int = 0
 
     def at(self, place: int) -> Context:
-        """The same for another node."""
+        """The context of another node."""
         return replace(self, place=place)
 
     def of_branch(self, place: int, share: float) -> Context:
-        """The same for an input of a mix, which has a share of its rows: what is read of it at once is as much less, so
-        that all inputs are held for about as long."""
+        """The context of an input of a mix: its blocks are smaller by its share, so that the blocks of all inputs last
+        for about the same number of output rows."""
         return replace(self, place=place, batch_rows=1, share=self.share * share, coalesce=int(self.coalesce * share))

@@ -1,8 +1,8 @@
-"""`.npz` files written and read from front to back, each byte once.
+"""`.npz` files, written and read sequentially, each byte once.
 
 A file is an uncompressed zip archive: a member `tree.json` of text, and the arrays as members `0.npy`, `1.npy`, ….
-`np.load` reads it. A zip archive has its directory at the end. So that a reader can go through the file in one pass,
-and hash it on its way, each member's local header says how many bytes follow, in an extra field of our own.
+`np.load` reads it. A zip archive has its directory at the end. To read and hash a file in one pass nevertheless, each
+member's local header contains the number of bytes that follow, in an extra field of this library.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from unbounded.core.leaf import Array
 
 TEXT = "tree.json"
 
-_PIECE = 1 << 20  # bytes hashed and written at a time: as much as stays in a processor's cache
+_PIECE = 1 << 20  # bytes hashed and written at a time: fits into a processor's cache
 _EXTRA = struct.Struct("<HHQ")
-_SIZED = 0x6275  # "ub": the id of the extra field that holds a member's size
+_SIZED = 0x6275  # "ub": the id of the extra field with a member's size
 _LOCAL = struct.Struct("<4s2B4HL2L2H")
-_DESCRIPTOR = 24  # bytes after a member's: its checksum, and its size twice in 8 bytes each
+_DESCRIPTOR = 24  # bytes after a member's content: its checksum, and its size twice in 8 bytes each
 
 
 class Malformed(ValueError):
-    """A file is no archive as `write` makes it."""
+    """A file is not an archive that `write` made."""
 
 
 def write(file: BinaryIO, text: str, arrays: Sequence[Array]) -> None:
     """Write an archive.
 
     Args:
-        file: open for writing bytes; it need not be able to seek.
-        text: of the member `tree.json`.
-        arrays: of any dtype that NumPy writes without pickling.
+        file: open for writing bytes; it need not be seekable.
+        text: the content of `tree.json`.
+        arrays: of dtypes that NumPy can write without pickling.
     """
     with zipfile.ZipFile(cast(Any, Forward(file)), "w") as members:
         _write(members, TEXT, [memoryview(text.encode("ascii"))])
@@ -46,7 +46,7 @@ def write(file: BinaryIO, text: str, arrays: Sequence[Array]) -> None:
 
 
 def _write(members: zipfile.ZipFile, name: str, parts: Sequence[memoryview]) -> None:
-    info = zipfile.ZipInfo(name)  # which has a fixed date: same tree, same bytes
+    info = zipfile.ZipInfo(name)  # its date is constant: equal trees give equal bytes
     info.extra = _EXTRA.pack(_SIZED, 8, sum(part.nbytes for part in parts))
     with members.open(info, "w", force_zip64=True) as member:
         for part in parts:
@@ -55,10 +55,10 @@ def _write(members: zipfile.ZipFile, name: str, parts: Sequence[memoryview]) -> 
 
 
 def _parts(array: Array) -> list[memoryview]:
-    """An array's `.npy` file: the header, and the array's own memory where it lies in one piece."""
+    """The content of an array's `.npy` file: the header, then the array's own memory if that is contiguous."""
     head = io.BytesIO()
     if array.dtype.names is not None:
-        # Names of fields may need a newer header, which NumPy chooses itself.
+        # Field names that are not Latin-1 need a newer header version, which `write_array` chooses.
         np.lib.format.write_array(head, array, allow_pickle=False)
         return [memoryview(head.getvalue())]
     data = array.T if array.flags.f_contiguous and not array.flags.c_contiguous else np.ascontiguousarray(array)
@@ -70,7 +70,7 @@ def _parts(array: Array) -> list[memoryview]:
 
 
 class Forward:
-    """A file without the means to seek, so that `zipfile` writes each member's size behind it, whatever the file is."""
+    """A file without `seek`, for which `zipfile` always writes each member's size after its content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -80,14 +80,14 @@ class Forward:
         return self._file.write(data)
 
     def flush(self) -> None:
-        """Nothing is kept here."""
+        """No-op: nothing is buffered."""
 
 
 class NpzReader:
-    """Reads a file once, from front to back, and hashes it on its way.
+    """Reads a file once, sequentially, and hashes it.
 
     Args:
-        file: open for reading bytes; it need not be able to seek.
+        file: open for reading bytes; it need not be seekable.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -110,26 +110,26 @@ class NpzReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def exactly(self, n: int) -> bytes:
-        """The next n bytes; Malformed where there are fewer."""
+        """The next n bytes; raises Malformed if there are fewer."""
         data = self.read(n)
         if len(data) < n:
             raise Malformed(f"it ends after {self.size:,} bytes")
         return data
 
     def pass_over(self, n: int) -> None:
-        """Read n bytes and forget them."""
+        """Skip n bytes."""
         while n > 0:
             n -= len(self.exactly(min(n, _PIECE)))
 
     def to_the_end(self) -> str:
-        """Read what is left; the SHA-256 of the whole file."""
+        """Read the rest; return the SHA-256 of the whole file."""
         while self.read(_PIECE):
             pass
         return self._hash.hexdigest()
 
 
 class _Member:
-    """Of a reader, the bytes of one member."""
+    """The bytes of one member of the archive, as a file for NumPy."""
 
     def __init__(self, reader: NpzReader, size: int) -> None:
         self._reader = reader
@@ -143,17 +143,16 @@ class _Member:
 
 
 def read(reader: NpzReader, choose: Callable[[str], Iterable[int]]) -> tuple[str, dict[int, Array]]:
-    """Read an archive up to its last array; what follows is left to `NpzReader.to_the_end`.
+    """Read an archive up to its last array; the caller reads the rest by `NpzReader.to_the_end`.
 
-    Nothing is known of the file's bytes until they are compared with a checksum: whoever asked uses nothing of what is
-    returned before that.
+    The content is unverified: callers compare the file's checksum before they use what is returned.
 
     Args:
-        reader: at the file's beginning.
-        choose: given the text, the numbers of the arrays to keep; the memory of others is not taken.
+        reader: at the beginning of the file.
+        choose: given the text, returns the numbers of the arrays to read; the others are skipped.
 
     Raises:
-        Malformed: it is no archive as `write` makes it.
+        Malformed: the file is not an archive that `write` made.
     """
     text = _text(reader)
     wanted = set(choose(text))
@@ -164,7 +163,7 @@ def read(reader: NpzReader, choose: Callable[[str], Iterable[int]]) -> tuple[str
         content = _Member(reader, size)
         if index in wanted:
             wanted.discard(index)
-            # The limit on a header's length guards against strangers' text that takes long to parse; this is ours.
+            # NumPy limits a header's length since parsing untrusted headers can be slow; this file is our own.
             arrays[index] = np.lib.format.read_array(content, allow_pickle=False, max_header_size=1 << 24)
         reader.pass_over(content.left + _DESCRIPTOR)
     if wanted:
@@ -182,7 +181,7 @@ def _text(reader: NpzReader) -> str:
 
 
 def _next(reader: NpzReader) -> tuple[str, int] | None:
-    """The name and the size of the member that begins here; None after the last."""
+    """The name and size of the next member; None after the last."""
     head: tuple[Any, ...] = _LOCAL.unpack(reader.exactly(_LOCAL.size))
     if head[0] != b"PK\3\4":
         return None
@@ -193,4 +192,4 @@ def _next(reader: NpzReader) -> tuple[str, int] | None:
         if kind == _SIZED and length == 8:
             return name, _EXTRA.unpack_from(extra)[2]
         extra = extra[4 + length :]
-    raise Malformed(f"its member {name} does not say how long it is")
+    raise Malformed(f"its member {name} has no size in its header")

@@ -1,5 +1,6 @@
-"""A walk over a function and all that it reaches: its code, and the constants that it reads. The rule of what a
-constant is stands in `identity`.
+"""A walk over a function and the objects that it reaches: its code, and the constants that it reads.
+
+Which objects count as constants is defined in `identity`.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ from unbounded.core import code_identity
 from unbounded.core.checksum import array_checksum, checksum, plain_checksum
 from unbounded.core.code_identity import is_library, is_ours
 
-_PLACE = re.compile(r"/[^/\s]|\\\\\w|[A-Za-z]:[\\/]|[A-Za-z][\w+.-]+://")  # an absolute path, or a URL
+_PLACE = re.compile(r"/[^/\s]|\\\\\w|[A-Za-z]:[\\/]|[A-Za-z][\w+.-]+://")  # the beginning of an absolute path or a URL
 _VALUE = checksum("value")
 _BEGINNING = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__", "__setstate__"})
 _NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
 
 
 class Memory:
-    """What is the same in each walk, and costs something."""
+    """Caches shared by the walks over one function."""
 
     def __init__(self, values: bool) -> None:
         self.values = values
         self._codes: dict[types.CodeType, code_identity.Code] = {}
         self._changing: dict[type, frozenset[str]] = {}
-        self.arrays: dict[int, str | None] = {}  # None for what is no array
-        self.alive: list[Any] = []  # so that no id comes again
+        self.arrays: dict[int, str | None] = {}  # by id; None: not an array
+        self.alive: list[Any] = []  # keeps objects alive, so that ids stay unique
 
     def code(self, code: types.CodeType) -> code_identity.Code:
-        """What a code object does."""
+        """The content of a code object."""
         if code not in self._codes:
             self._codes[code] = code_identity.read(code)
         return self._codes[code]
 
     def changing(self, cls: type) -> frozenset[str]:
-        """The names of attributes that a class's methods assign or change after the object was made."""
+        """The names of the attributes that a class's methods assign or change outside of `__init__`."""
         if cls not in self._changing:
             found: set[str] = set()
             for one in cls.__mro__:
@@ -58,13 +59,13 @@ class Memory:
 
 
 class Walk:
-    """A walk over a function and all that it reaches.
+    """A walk over a function and the objects that it reaches.
 
-    What changes as the program runs, and which attributes are read, is known only when all functions were seen: one
-    walk finds it out, the next leaves the former out and looks at the latter, until nothing new is found.
+    Which objects the program changes, and which attributes it reads, is known only after all functions were read. So
+    each walk collects them, and the next leaves out what changes and reads the attributes, until none are new.
 
     Args:
-        state: variables by their home and name, objects by their id, and attributes by their name, that change.
+        state: what changes: variables by (home, name), objects by id, and attributes by name.
         known: the names of attributes that are read.
     """
 
@@ -80,7 +81,7 @@ class Walk:
         self._active: list[Any] = []
 
     def top(self, fn: Any) -> tuple[str, dict[str, str]]:
-        """A function that was given: the checksum of its code, and those of what it reads."""
+        """The checksum of the given function's code, and the checksums of what it reads."""
         bound = None
         if isinstance(fn, types.MethodType):
             fn, bound = fn.__func__, fn.__self__
@@ -109,7 +110,7 @@ class Walk:
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
             try:
                 value = cell.cell_contents
-            except ValueError:  # not assigned yet
+            except ValueError:  # an unassigned cell
                 continue
             if name != "__class__" and ("variable", id(cell)) not in self.state:
                 reads[name] = self._named(name, value)
@@ -134,18 +135,18 @@ class Walk:
                 yield f"{name}=", self._named(name, value)
 
     def _note(self, fn: types.FunctionType, code: code_identity.Code) -> None:
-        """Note what a function changes."""
+        """Collect what a function changes."""
         home, cells = fn.__globals__, dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False))
         for name in code.stored:
             self.changing.add(("variable", id(cells[name])) if name in cells else ("variable", id(home), name))
         for name in code.mutated:
             try:
                 value = cells[name].cell_contents if name in cells else home[name] if name in code.globals else None
-            except (KeyError, ValueError):  # not assigned yet
+            except (KeyError, ValueError):  # unassigned
                 continue
             if isinstance(
                 value, list | dict | set | bytearray | deque | np.ndarray
-            ):  # changes of other objects are noted by attribute
+            ):  # changes of other objects are collected by attribute name
                 self.changing.add(("object", id(value)))
         if fn.__name__ not in _BEGINNING:
             self.changing |= {("attribute", name) for name in code.assigned | code.mutated}
@@ -177,7 +178,7 @@ class Walk:
             self._label = before
 
     def _value(self, value: Any) -> str:
-        """A checksum of a value."""
+        """The checksum of a value."""
         if isinstance(value, str) and _PLACE.match(value):
             return checksum("path")
         if value is None or value is Ellipsis or type(value) in (bool, int, float, complex, str, bytes):
@@ -188,7 +189,7 @@ class Walk:
         return self._once(id(value), lambda: self._content(value))
 
     def _once(self, key: Any, find: Callable[[], str]) -> str:
-        """What `find` gives, asked once; where it is being asked already, something names itself."""
+        """The result of `find`, computed once for each key; a recursive request means a cycle, and returns a mark."""
         if key in self._active:
             return checksum("again", len(self._active) - self._active.index(key))
         if key not in self._done:
@@ -253,16 +254,16 @@ class Walk:
         kind = type(value)
         full = f"{kind.__module__}.{kind.__qualname__}"
         if not is_library(kind.__module__):
-            # Methods that operators call, as `value(rows)` and `value[i]` do, are not named in the code.
+            # Methods called by operators, such as `value(rows)` and `value[i]`, are not named in the bytecode.
             hidden = {n for c in kind.__mro__ if not is_library(c.__module__) for n in vars(c) if n.startswith("__")}
             return checksum("object", kind.__qualname__, list(self._attributes(value, self.known | hidden)))
         if full in _NAMESPACES:
             return checksum("object", full, list(self._attributes(value, self.known)))
-        if not callable(value) or hasattr(kind, "fit"):  # what can be fitted changes, as a model does
+        if not callable(value) or hasattr(kind, "fit"):  # an object with `fit` changes, as models do
             return self._by_type(value)
         if isinstance(wrapped := getattr(value, "__wrapped__", None), types.FunctionType):  # lru_cache, jax.jit
             return checksum("wrapped", full, self._value(wrapped))
-        # A function or a transform as an object: what it was made with. Names count up in some libraries.
+        # A callable object: its public attributes are its arguments. `name` may be a counter (Keras layers).
         own = {n: v for n, v in getattr(value, "__dict__", {}).items() if not n.startswith("_") and n != "name"}
         changing = self._memory.changing(kind)
         parts = [(n, self._named(n, v)) for n, v in sorted(own.items()) if callable(v) or n not in changing]
@@ -272,7 +273,7 @@ class Walk:
         return checksum("object", full, parts)
 
     def _attributes(self, value: Any, names: Set[str]) -> Iterator[tuple[str, str]]:
-        """The attributes of an object among `names` that are constants; methods by their code. Nothing is called."""
+        """The constant attributes of an object among `names`; methods count by code. No property is evaluated."""
         own: dict[str, Any] = getattr(value, "__dict__", {})
         changing = self._memory.changing(type(value))
         for name in sorted(names - _BEGINNING - changing):
@@ -307,10 +308,10 @@ _MOST_SEEN = 64
 
 
 def _first_seen(value: Any, find: Callable[[], str | None]) -> str | None:
-    """What `find` gave when a list, dict or set was first asked about in this process.
+    """The result of `find` when a list, dict or set was first looked at in this process.
 
-    What is changed in it afterwards, by whomever, is no change of the function that reads it: a second feed in the same
-    process goes on. Only small ones of plain data are remembered, since they are kept alive by that.
+    A later change is not a change of the function that reads it: a second feed in the same process must be able to
+    resume. Only small containers of plain data are remembered, because this keeps them alive.
     """
     if type(value) not in (list, dict, set, bytearray, deque):
         return find()
@@ -326,7 +327,7 @@ def _first_seen(value: Any, find: Callable[[], str | None]) -> str | None:
 
 
 def _is_metadata(name: str, value: Any) -> bool:
-    """Whether a name is Python's own: such as `__doc__`, `__file__`, and what annotations stand for."""
+    """True for names that Python sets, such as `__doc__` and `__file__`, and for annotations."""
     function = getattr(value, "__func__", value)
     is_function = isinstance(function, types.FunctionType) and not name.startswith("__annotate")
     return name == "_abc_impl" or (name.startswith("__") and name.endswith("__") and not is_function)
@@ -334,5 +335,5 @@ def _is_metadata(name: str, value: Any) -> bool:
 
 def _named_alone(value: Any) -> str:
     module = str(getattr(value, "__module__", ""))
-    # A function of this package may stand in another module in its next version.
+    # The name only of this package: a later version may move the function to another module.
     return checksum("library", "unbounded" if is_ours(module) else module, value.__qualname__)

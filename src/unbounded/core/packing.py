@@ -1,7 +1,7 @@
-"""A tree of arrays and plain data as one `.npz` file, and back, with each leaf of the type that it had.
+"""A tree of arrays and plain data as one `.npz` file, and back, with the type of each leaf preserved.
 
-The arrays are the file's members `0`, `1`, …; a member `tree.json` says where each belongs. Nothing is
-pickled, so loading runs no code.
+The arrays are the file's members `0`, `1`, …; the member `tree.json` has the structure. Nothing is pickled: loading a
+file runs no code.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ JSON: TypeAlias = Any
 
 
 class Packed(NamedTuple):
-    """A tree as `pack` takes it apart: JSON, and the arrays that it refers to by number."""
+    """A tree as JSON, and the arrays that the JSON refers to by number."""
 
     structure: JSON
     arrays: list[Array]
 
 
 class NoSuchPart(LookupError):
-    """A tree has no such part; the text says which, and what is there."""
+    """A requested part is missing from a tree; the message names it and the parts that exist."""
 
 
 def write_tree(file: BinaryIO, tree: Tree, *, name: str = "state") -> None:
     """Write a tree as an `.npz` file.
 
     Args:
-        file: open for writing bytes; it need not be able to seek.
+        file: open for writing bytes; it need not be seekable.
         tree: nested dicts, lists and tuples. Leaves are arrays of NumPy, JAX or PyTorch, NumPy scalars,
             `int` of any size, `float`, `bool`, `str`, `bytes` and `None`. A named tuple comes back as a
             plain one: for an optimizer's state in JAX, `jax.tree.unflatten(jax.tree.structure(state),
@@ -57,7 +57,7 @@ def write_tree(file: BinaryIO, tree: Tree, *, name: str = "state") -> None:
         name: what the tree is called in errors.
 
     Raises:
-        TypeError: a leaf is none of these, or an array of Python objects; the sentence says where it is.
+        TypeError: a leaf has another type, or is an array of Python objects; the message names its path.
 
     Example:
         >>> import io
@@ -70,31 +70,31 @@ def write_tree(file: BinaryIO, tree: Tree, *, name: str = "state") -> None:
 
 
 def read_tree(file: BinaryIO, *, only: Sequence[tuple[str, ...]] | None = None) -> Tree:
-    """Read what `write_tree` wrote; arrays of JAX and PyTorch come back as such.
+    """Read a tree that `write_tree` wrote; JAX and PyTorch arrays have their types again.
 
     Args:
-        file: open for reading bytes; it need not be able to seek.
-        only: where the parts to read stand, as keys that lead into nested dicts; None reads all. The arrays of other
-            parts are not read.
+        file: open for reading bytes; it need not be seekable.
+        only: the parts to read, each as the keys that lead to it through nested dicts; None for all. Arrays of other
+            parts are skipped.
 
     Raises:
-        NoSuchPart: there is no such part.
-        Malformed: it is no such file.
-        ImportError: a leaf needs JAX, PyTorch or `ml_dtypes`, and it isn't there.
+        NoSuchPart: a part in `only` is missing.
+        Malformed: the file was not written by `write_tree`.
+        ImportError: a leaf needs JAX, PyTorch or `ml_dtypes`, which is not installed.
     """
     return Unread(npz.NpzReader(file), only=only).tree()
 
 
 class Unread:
-    """A tree whose bytes are read, and not looked at yet: they may have to be compared with a checksum first.
+    """A tree whose bytes are read but not decoded: the caller verifies their checksum before it calls `tree`.
 
     Args:
         reader: at the beginning of a file that `write_tree` wrote.
-        only: as `read_tree` has it.
+        only: as for `read_tree`.
 
     Raises:
-        NoSuchPart: there is no such part.
-        Malformed: it is no such file.
+        NoSuchPart: a part in `only` is missing.
+        Malformed: the file was not written by `write_tree`.
     """
 
     def __init__(self, reader: npz.NpzReader, *, only: Sequence[tuple[str, ...]] | None = None) -> None:
@@ -109,12 +109,12 @@ class Unread:
         _, self._arrays = npz.read(reader, choose)
 
     def tree(self) -> Tree:
-        """The tree."""
+        """The decoded tree."""
         return _decode(self._structure, {str(index): array for index, array in self._arrays.items()})
 
 
 def _numbers(structure: JSON) -> set[int]:
-    """Of an encoded tree, the numbers of its arrays."""
+    """The numbers of the arrays in an encoded tree."""
     if isinstance(structure, list):
         return set().union(*map(_numbers, structure))
     if not isinstance(structure, dict):
@@ -122,12 +122,12 @@ def _numbers(structure: JSON) -> set[int]:
     tag = next(iter(structure), "")
     if tag == "$array":
         return {structure[tag]}
-    # Of tags, those that hold other values; numbers and texts hold none.
+    # Of a tag, its content if that is encoded too; numbers and strings contain no arrays.
     return set().union(*map(_numbers, structure.values())) if not tag.startswith("$") else _numbers(structure[tag])
 
 
 def _parts(structure: JSON, only: Sequence[tuple[str, ...]]) -> JSON:
-    """Of an encoded tree of dicts, the parts at some paths, where they stood."""
+    """The parts of an encoded tree of dicts at some paths, with the dicts around them."""
     kept: JSON = {}
     for path in only:
         here, there = structure, kept
@@ -144,18 +144,18 @@ def _parts(structure: JSON, only: Sequence[tuple[str, ...]]) -> JSON:
 
 
 def pack(tree: Tree, *, name: str = "state") -> Packed:
-    """A tree as JSON and the arrays that it refers to by number; nothing is copied that need not be."""
+    """A tree as JSON and arrays, without copying where possible."""
     arrays: list[Array] = []
     return Packed(_encode(tree, name, arrays), arrays)
 
 
 def pack_owned(tree: Tree, *, name: str = "state", copies: Copies | None = None) -> Packed:
-    """`pack` of a tree as it is now, to be written later: what may change until then is copied.
+    """Like `pack`, for a tree that is written later: leaves that may change in the meantime are copied.
 
     Args:
-        tree: as `write_tree` takes it.
-        name: what it is called in errors.
-        copies: what the copies are to be some of; None where no others follow them.
+        tree: as for `write_tree`.
+        name: the tree's name in errors.
+        copies: makes the copies, in memory of earlier ones; None for copies in new memory.
 
     Example:
         >>> weights = np.ones(3)
@@ -168,7 +168,8 @@ def pack_owned(tree: Tree, *, name: str = "state", copies: Copies | None = None)
 
 
 def owned(tree: Tree, copies: Copies) -> Tree:
-    """A tree as it is now, of which `pack`, called at once, makes what no later change reaches."""
+    """A copy of a tree that later changes do not reach, provided that `pack` is called on it at once (see
+    `leaf.own`)."""
     for _, leaf in _leaves(tree, ""):
         start_copying(leaf)
     return _owned(tree, copies)
@@ -195,10 +196,10 @@ def write_packed(file: BinaryIO, structure: JSON, arrays: list[Array]) -> None:
 
 
 def to_json(data: Tree, *, name: str = "info") -> JSON:
-    """Plain data as strict JSON; what JSON lacks (NaN, tuples, huge integers) is tagged.
+    """Plain data as strict JSON; values that JSON lacks (NaN, tuples, huge integers) are tagged.
 
     Raises:
-        TypeError: an array, or anything else that isn't plain; the sentence says where it is.
+        TypeError: a value is an array or another object; the message names its path.
 
     Example:
         >>> to_json({"loss": float("nan"), "shape": (2, 3)})
@@ -213,10 +214,10 @@ def from_json(data: JSON) -> Tree:
 
 
 def non_finite(tree: Tree, *, name: str = "state") -> str | None:
-    """Where the first NaN or infinity in a tree is, or None.
+    """The path of the first NaN or infinity in a tree, or None.
 
     Args:
-        tree: as `write_tree` takes it.
+        tree: as for `write_tree`.
         name: what the tree is called in the answer.
 
     Example:
@@ -239,14 +240,14 @@ def _leaves(tree: Tree, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _encode(value: Any, path: str, arrays: list[Array] | None) -> JSON:
-    if isinstance(value, np.generic):  # before float and str: numpy.float64 and numpy.str_ are such, too
+    if isinstance(value, np.generic):  # first: numpy.float64 is a float, and numpy.str_ a str
         return {"$scalar": _encode_scalar(value, path)}
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
-        # Beyond 53 bits other readers of JSON round, and beyond 4,300 digits Python refuses.
+        # Other JSON readers round beyond 53 bits, and Python refuses to parse more than 4,300 digits.
         return int(value) if value.bit_length() <= 53 else {"$int": hex(value)}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": str(float(value))}
@@ -299,7 +300,7 @@ def _decode(data: JSON, arrays: Mapping[str, Array]) -> Any:
     if tag == "$scalar":
         kind, text = value
         dtype = np.dtype(kind) if kind[0] in "<>|" else foreign_dtype(kind)
-        # An empty text has no bytes, which frombuffer refuses.
+        # A string dtype of size 0 has no bytes, which frombuffer refuses.
         return np.frombuffer(base64.b64decode(text), dtype)[0] if dtype.itemsize else dtype.type()
     if tag == "$array":
         return from_array(arrays[str(value)], data)

@@ -1,8 +1,8 @@
-"""Pages: the rows and the state of keyed stages, as immutable trees of arrays that cursors refer to.
+"""Pages: rows and state of keyed stages as immutable trees of arrays, to which cursors refer.
 
-A cursor is small, and a keyed stage's state is not: the cursor holds pages by reference, and nobody changes a page once
-it was made. Whoever saves a cursor takes the pages out of it, writes those that are not saved yet, and puts them back
-when it is read. Where each page is saved, and for how long, is left to the checkpoints.
+A cursor is small but the state of a keyed stage is not, so the cursor contains pages by reference. A save takes the
+pages out of the cursor, writes those that are not on the disk yet, and a load puts them back. Where pages are saved,
+and for how long, is left to the checkpoints.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _REFERENCE = "$page"
 
 
 class Page(NamedTuple):
-    """Part of a keyed stage's state.
+    """A part of a keyed stage's state.
 
-    `id` is unlike that of any other page, of this run or of another one; `tree` is made of arrays and plain data.
+    `id` is unique among all pages of all runs; `tree` consists of arrays and plain data.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Page(NamedTuple):
 
 
 def as_page(value: Any) -> Page | None:
-    """A page that was made plain data of, as `to_plain` does, is a tuple."""
+    """A Page from a value that may be a Page, or the tuple that `to_plain` made of one."""
     return None if value is None else Page(*value)
 
 
@@ -51,7 +51,7 @@ def split_pages(cursor: Cursor) -> tuple[Cursor, dict[str, Tree]]:
 
 
 def join_pages(plain: Cursor, load: Callable[[str], Tree]) -> Cursor:
-    """The cursor that `split_pages` was given; `load` gives a page's tree for its id.
+    """The inverse of `split_pages`; `load` returns the tree of a page id.
 
     Example:
         >>> join_pages({"row": 7, "log": [{"$page": "a"}]}, {"a": {"x": 1}}.__getitem__)
@@ -87,7 +87,7 @@ S = TypeVar("S", bound=_PageSegment)
 
 
 class _Store(Protocol[S]):
-    """What a directory of checkpoints does with files that several checkpoints share."""
+    """What pages need of a checkpoint directory: files that several checkpoints share."""
 
     def add_segment(self, name: str, arrays: Tree) -> S: ...
 
@@ -95,16 +95,16 @@ class _Store(Protocol[S]):
 
 
 def write_pages(store: _Store[S], pages: Mapping[str, Tree], known: Collection[S]) -> list[S]:
-    """Write each page that is not on the disk yet, as a segment with the page's id as its name.
+    """Write each page that is not on the disk yet, as a segment named by the page's id.
 
     Args:
-        store: where to.
-        pages: by their ids, from `split_pages`.
-        known: segments that were written before or that the checkpoint listed from which the run goes on; of these,
-            those that are no pages of the cursor at hand are left out of what is returned.
+        store: the directory of checkpoints.
+        pages: trees by page id, from `split_pages`.
+        known: segments that this run wrote before, or that the checkpoint listed from which it resumed. Those that are
+            not pages of the cursor are left out of the result.
 
     Returns:
-        One segment for each page, in their order.
+        One segment for each page, in the order of `pages`.
     """
     there = {segment.name: segment for segment in known}
     segments: list[S] = []

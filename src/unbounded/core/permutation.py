@@ -1,9 +1,9 @@
-"""A keyed order of n rows: a bijection of [0, n) in constant memory, any position in O(1).
+"""Permutation: a keyed order of n rows, a bijection of [0, n) in constant memory, with any position in O(1).
 
-The order is a Feistel network over Z_a x Z_(2^k), with a * 2^k at or just above n, and walks on where it lands outside
-of [0, n) (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). It has six
-rounds: with fewer, a whole order can be told from chance by its pairs (Patarin, "Generic Attacks on Feistel Schemes",
-ASIACRYPT 2001). Small n, where a network mixes badly and a table costs nothing, are permuted outright.
+The order is a Feistel network over Z_a x Z_(2^k), with a * 2^k at or just above n. Values outside of [0, n) are mapped
+again until they are inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002,
+methods 2 and 3). It has six rounds: with fewer, the pairs of a whole order can be told from random ones (Patarin,
+"Generic Attacks on Feistel Schemes", ASIACRYPT 2001). For small n, where a network mixes badly, the order is a table.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 ROUNDS = 6
 TABLE = 4096
-"""Up to so many rows the order is a table, drawn by Fisher and Yates' method: constant memory all the
-same."""
+"""Up to this many rows the order is a table, made by a Fisher-Yates shuffle: memory stays bounded by this constant."""
 
 _CHUNK = 1 << 15
-"""So many values go through the network at a time: few calls, and what they work on stays in a core's cache."""
+"""Values that go through the network at a time: few NumPy calls, with operands that stay in a core's cache."""
 
-# Words of so many bits hold the halves of a value of so many, and the products by which they are mixed; the fold is a
-# shift, the prime an odd multiplier (Chris Wellons's hash prospector, and xxHash by Yann Collet). Shorter words go
-# through the processor faster: of 16 bits, the better half are enough for orders of up to 2^24 rows.
+# (bits of a value, dtype of its halves, shift, multiplier). Products are computed in words of the dtype; the fold is a
+# shift, the multiplier an odd prime (Chris Wellons's hash prospector; xxHash by Yann Collet). Shorter words take less
+# time: 16 bits, of which the upper half are well mixed, are enough for orders of up to 2^24 rows.
 _WORDS: tuple[tuple[int, Any, int, int], ...] = (
     (24, np.uint16, 7, 0x88B5),
     (32, np.uint32, 15, 0x9E3779B1),
@@ -45,8 +44,8 @@ def seeds_of(key: tuple[int, ...]) -> np.random.SeedSequence:
 class Permutation:
     """A keyed order of the rows [0, n), for n of at least 1.
 
-    `key` is a sequence of non-negative integers of any size, such as (seed, place, pass): equal keys give
-    equal orders, on every machine, and different ones give unrelated orders.
+    `key` is a sequence of non-negative integers of any size, such as (seed, place, pass). Equal keys give equal orders
+    on every machine; different keys give independent orders.
 
     >>> Permutation(5, (0, 0, 0)).at(np.arange(5)).tolist() == sorted(range(5), key=Permutation(5, (0, 0, 0)).find_one)
     True
@@ -68,19 +67,19 @@ class Permutation:
         a = -(-n >> k)  # n / 2^k, rounded up
         self._a, self._k = self._array(a), np.array(k, self._value)
         self._mask = self._array((1 << k) - 1)
-        # Of a hash, the topmost bits are used, since the lower ones are weaker: k of them; and of one mod a, as many as
-        # a has, with some more where it is no power of two, so that no remainder is much likelier than another.
+        # The topmost bits of a hash are its best. Of the right half's, k are used; for the remainder mod a, as many as
+        # a has, and some more if a is no power of two, so that all remainders are about equally likely.
         self._top = self._array(width - k)
         spare = 0 if a & (a - 1) == 0 else min(8, width - 1 - a.bit_length())
         self._high = self._array(width - (a - 1).bit_length() - spare)
-        # Each round has a number that is added and an odd one that multiplies.
+        # Each round has a number to add and an odd number to multiply by.
         keys = seeds.generate_state(2 * ROUNDS, np.uint64) >> np.uint64(64 - width)
         self._added = [self._array(key) for key in keys[:ROUNDS]]
         self._multiplied = [self._array(int(key) | 1) for key in keys[ROUNDS:]]
         self._fold, self._prime = self._array(fold), self._array(prime)
 
     def _array(self, value: Any) -> NDArray[Any]:
-        # An array without dimensions saves a ufunc the 0.2 µs in which it would make one of a number.
+        # A 0-d array: from a Python number, each ufunc call would make one itself, in 0.2 µs.
         return np.array(value, self._half)
 
     def at(self, positions: NDArray[Any]) -> NDArray[np.int64]:
@@ -104,8 +103,8 @@ class Permutation:
         return int(self.find(np.array([row]))[0])
 
     def span(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The rows at the positions from `start` up to `stop`: `at` of consecutive positions, in fewer passes over
-        memory. The array may be part of a table: it is not to be written to."""
+        """The rows at the positions from `start` up to `stop`: as `at` of consecutive positions, but faster. The array
+        may be a view of the table: do not write to it."""
         if self._table is not None:
             return self._table[start:stop]
         return self._walk(np.arange(start, stop, dtype=self._value), self._forward)
@@ -115,7 +114,7 @@ class Permutation:
         out = np.empty_like(values)
         for i in range(0, len(values), _CHUNK):
             step(values[i : i + _CHUNK], out[i : i + _CHUNK])
-        # a * 2^k exceeds n by less than 2^k: of n values fewer than 2^k land outside, and walk on along their cycle.
+        # a * 2^k exceeds n by less than 2^k: fewer than 2^k of n values land outside and walk on.
         while out.max(initial=0) >= self.n:
             outside = np.flatnonzero(out >= self.n)
             again = out[outside]
@@ -123,8 +122,8 @@ class Permutation:
             out[outside] = again
         return out.astype(np.int64)
 
-    # Each line below is a pass over memory, and passes are what an order costs: they write into four arrays that stay
-    # in the cache.
+    # Each line below is a pass over memory, and these passes are the cost of an order: they write into four arrays that
+    # stay in the cache.
 
     def _forward(self, value: NDArray[Any], out: NDArray[Any]) -> None:
         left, right = self._split(value)

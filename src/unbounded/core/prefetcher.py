@@ -1,13 +1,13 @@
-"""Prefetcher: the one thread-and-queue of (rows, cursor), behind `prefetch`, `buffer` and `map(workers=…)`.
+"""Prefetcher: threads that read ahead into a queue, behind `prefetch`, `buffer` and `map(workers=…)`.
 
-Threads pull from upstream in turn, do their work on what they pulled, and queue it in the order in which it
-was pulled, each block with the upstream's cursor right after it. The cursor of the whole is that of the last
-block which was handed on: what is queued was never given to anyone, and comes again after a crash.
+The threads pull from upstream in turn, process what they pulled, and queue the blocks in the order of the pulls, each
+with the upstream's cursor after it. The Prefetcher's cursor is that of the last block that it returned: queued blocks
+were returned to nobody, and are read again after a crash.
 
-Nobody waits for a thread that is inside the user's code. The threads form a pool. A restore retires the pool: its
-threads end as soon as they look, and a new pool begins where the restore says. The upstream is used by one thread at a
+No call waits for a thread that is inside user code. The threads form a pool. A restore retires the pool: its threads
+end at their next check, and a new pool starts at the restored cursor. The upstream is used by one pool thread at a
 time, or by the consumer while no thread uses it. What the consumer wants of the upstream (restore, restore_arrivals,
-close) is a request, carried out by whoever uses the upstream next.
+close) is queued as a request, and carried out by the next user of the upstream.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from unbounded.core.node import Cursor, EndOfStream, Node, Over
 from unbounded.core.runtime import Runtime, Thread
 from unbounded.core.turn import Turn
 
-_SLICE = 0.05  # seconds: how often a thread that waits for data looks whether it is to stop
-_GRACE = 0.2  # seconds: how long a restore waits for the upstream to come free before it leaves it to the threads
-_JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
+_SLICE = 0.05  # seconds: how often a waiting thread checks whether its pool is retired
+_GRACE = 0.2  # seconds: how long a restore waits for the upstream before it leaves its request to the threads
+_JOIN = 1.0  # seconds: how long `close` waits for a thread that is inside user code
 
 
 Entry: TypeAlias = tuple[Any, Cursor, BaseException | None]
-"""A block and the upstream's cursor after it; or an error, of the upstream (without a block) or of the work on
-a block."""
+"""A block and the upstream's cursor after it; or an error, from the upstream (without a block) or from the work on a
+block."""
 
 _RETRY = RuntimeError("to be tried again")
 _CLOSE = object()
 
 
 class Prefetcher(Over):
-    """A node that works ahead in threads of its own, until as much is queued as `room` says.
+    """A node that reads ahead in threads of its own, until the queue holds `room`.
 
-    Thread hand-overs cost tens of microseconds each: so what is queued is whatever blocks the upstream gives,
-    and once the queue is full the threads sleep until half of it is gone.
+    Passing a block between threads costs tens of microseconds. So the queue holds the upstream's blocks as they are,
+    and once it is full the threads sleep until half of it is taken.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Prefetcher(Over):
         self._count = threads
         self._threads: list[Thread] = []
         self._turn = Turn(runtime)
-        self._lock = runtime.lock()  # guards all below
+        self._lock = runtime.lock()  # guards all attributes below
         self._state = runtime.condition(self._lock)
-        self._pool: object | None = None  # the pool whose threads go on; those of any other end
-        self._user: int | None = None  # the thread that uses the upstream
-        self._requests: dict[str, Callable[[], None]] = {}  # in the order in which they are carried out
+        self._pool: object | None = None  # the current pool; threads of any other pool end
+        self._user: int | None = None  # the id of the thread that uses the upstream
+        self._requests: dict[str, Callable[[], None]] = {}  # carried out in this order
         self._released: Cursor | None = None
         self._begin(upstream.cursor())
 
@@ -63,29 +63,28 @@ class Prefetcher(Over):
         self._cursor = cursor
         self._ready: dict[int, Entry] = {}
         self._pulled = 0  # blocks that threads have pulled
-        self._given = 0  # blocks that were handed on
-        self._ahead = 0  # what is queued, in the unit of `size`
+        self._given = 0  # blocks that `pull` has returned
+        self._ahead = 0  # the size of the queue, in the unit of `size`
         self._asleep = False
-        self._over = False  # nothing more will be pulled: the end, or an error
+        self._over = False  # True after the end or an error: no thread pulls any more
 
-    # -- what a kind of prefetcher decides -----------------------------------------------------------------------------
+    # -- overridden by subclasses --------------------------------------------------------------------------------------
 
     def size(self, block: Block | Run) -> int:
-        """How much of the room a block takes."""
+        """The part of `room` that a block takes."""
         return 1
 
     def room(self) -> int:
-        """How much may be queued: when it is reached, threads rest until half of it is gone."""
+        """The size at which the queue is full."""
         return 2 * self._count
 
     def admit(self) -> None:
         """Called, with the lock held, when a block was pulled and is about to be queued."""
 
-    # -- the consumer's side
-    # -----------------------------------------------------------------------------------------
+    # -- the consumer's side -------------------------------------------------------------------------------------------
 
     def pull(self, timeout: float | None) -> Block | Run | None:
-        """The next block that a thread has ready; waits for it, `timeout` seconds at most."""
+        """The next queued block; waits for one, `timeout` seconds at most."""
         if self._pool is None:
             self._launch()
         if self._turn.is_due():
@@ -95,7 +94,7 @@ class Prefetcher(Over):
             return None
         block, cursor, error = entry
         if error is not None:
-            # The work failed before. It is done again in the consumer's own thread, and without the lock.
+            # The work on this block failed before. Retry it in the consumer's thread, without the lock.
             assert self._work is not None
             block = self._work(block)
             self._hand_on(block, cursor)
@@ -103,7 +102,7 @@ class Prefetcher(Over):
 
     @locked
     def _next(self, timeout: float | None) -> Entry | None:
-        """The next block, handed on unless its work must be done again; None where there is none in time."""
+        """The next queued block or error; None if there is none in time."""
         if self._given not in self._ready and not self._state.wait_for(lambda: self._given in self._ready, timeout):
             return None
         block, cursor, error = self._ready[self._given]
@@ -116,7 +115,7 @@ class Prefetcher(Over):
         elif isinstance(error, EndOfStream):
             raise error
         else:
-            # The upstream failed, and stands where it stood: it is asked again.
+            # The upstream failed and left its cursor unchanged: retry the pull.
             del self._ready[self._given]
             self._given += 1
             self._over = False
@@ -138,33 +137,33 @@ class Prefetcher(Over):
         self._take(block, cursor)
 
     def cursor(self) -> Cursor:
-        """The upstream's, right after the last block that was handed on."""
+        """The upstream's cursor after the last block that was returned."""
         return self._cursor
 
     def restore(self, cursor: Cursor) -> None:
-        """Throw away what is queued, and begin again from there."""
+        """Drop the queue, and start again at `cursor`."""
         self._request("restore", lambda: self._rewind(cursor), cursor)
         self._serve_now(_GRACE)
 
     def _rewind(self, cursor: Cursor) -> None:
-        """Restore the upstream: called by the thread that uses it."""
+        """Restore the upstream; called by the thread that uses it."""
         self._upstream.restore(cursor)
 
     @locked
     def _request(self, kind: str, action: Callable[[], None], cursor: Cursor | None = None) -> None:
-        """Retire the pool, and have something done with the upstream before it is pulled again."""
-        self._requests.pop(kind, None)  # a newer one takes its place, and is the last to be carried out
+        """Retire the pool, and queue a request that is carried out before the next pull."""
+        self._requests.pop(kind, None)  # a newer request of this kind replaces it, at the end of the queue
         self._requests[kind] = action
         self._begin(self._cursor if cursor is None else cursor)
         self._state.notify_all()
 
     @locked
     def release(self, cursor: Cursor) -> None:
-        """Passed on by the thread that uses the upstream, before its next pull."""
+        """Deferred: the thread that uses the upstream passes it on before its next pull."""
         self._released = cursor
 
     def close(self) -> None:
-        """End the threads and close the upstream; a thread that uses it still closes it when it leaves."""
+        """End the threads and close the upstream; a thread inside the upstream closes it when it leaves."""
         self._request("close", self._upstream.close)
         self._serve_now(_JOIN)
         for thread in self._threads:
@@ -175,16 +174,16 @@ class Prefetcher(Over):
         self._request("restore_arrivals", lambda: self._upstream.restore_arrivals(*arrivals))
         self._serve_now(_GRACE)
 
-    # -- who uses the upstream ---------------------------------------------------------------------------------------
+    # -- who uses the upstream -----------------------------------------------------------------------------------------
 
     def _serve_now(self, timeout: float) -> None:
-        """Do what was requested, if the upstream comes free in time; else its user does so when it leaves."""
+        """Carry out the requests if the upstream is free within `timeout`; otherwise its user does when it leaves."""
         if self._occupy(timeout):
             try:
                 self._serve()
             finally:
-                # Were this line never reached, the upstream would still be taken for this thread's, which may
-                # come again, and must before any other: what interrupted it begins with a restore.
+                # A signal handler may raise before this line. The upstream then stays marked as used by this thread.
+                # That is safe: this thread may enter again, and its next call, a restore, comes before any other use.
                 self._leave()
 
     @locked
@@ -201,7 +200,7 @@ class Prefetcher(Over):
         self._state.notify_all()
 
     def _serve(self) -> None:
-        """Carry out the requests, oldest first. One that fails stays: without it, rows would come from elsewhere."""
+        """Carry out the requests, oldest first. A failed request stays queued: without it, rows would be wrong."""
         while (found := self._next_request()) is not None:
             kind, request = found
             request()
@@ -220,7 +219,7 @@ class Prefetcher(Over):
         if self._requests.get(kind) is request:
             del self._requests[kind]
 
-    # -- the threads' side -------------------------------------------------------------------------------------------
+    # -- the threads' side ---------------------------------------------------------------------------------------------
 
     @locked
     def _launch(self) -> None:
@@ -231,7 +230,7 @@ class Prefetcher(Over):
             thread = self._runtime.thread(lambda: self._run(pool), name)
             self._threads.append(thread)
             thread.start()
-        # Last: where the launch was interrupted, threads that did start find that they are of no pool, and end.
+        # Last: if the launch was interrupted, the threads that did start find that their pool is not current, and end.
         self._pool = pool
 
     def _run(self, pool: object) -> None:
@@ -249,7 +248,7 @@ class Prefetcher(Over):
 
     @locked
     def _enter(self, pool: object) -> bool:
-        """Wait until there is room and the upstream is free, and use it; False when this thread is to end."""
+        """Wait until there is room and the upstream is free, then take it; False if this thread is to end."""
         while self._pool is pool:
             if not (self._over or self._asleep):
                 if self._ahead >= self.room():
@@ -261,10 +260,10 @@ class Prefetcher(Over):
         return False
 
     def _read(self, pool: object) -> tuple[int, Entry] | None:
-        """Pull a block, with its number; None where there is none yet. Lets go of the upstream."""
+        """Pull a block and leave the upstream; return the block with its number, or None if there is none yet."""
         try:
             self._serve()
-            # A thread of a retired pool carries out requests for those after it: what it pulled would be lost to them.
+            # A thread of a retired pool only carries out requests: a block that it pulled would be lost.
             entry = self._pull() if self._pool is pool else None
         except BaseException as error:
             entry = (None, self._cursor, error)
@@ -274,7 +273,7 @@ class Prefetcher(Over):
 
     @locked
     def _settle(self, pool: object, entry: Entry | None) -> Any:
-        """Let go of the upstream, and number what was pulled; `_CLOSE` where the upstream is to be closed first."""
+        """Leave the upstream, and number what was pulled; `_CLOSE` if the upstream is to be closed first."""
         retired = self._pool is not pool
         if retired and "close" in self._requests:
             return _CLOSE

@@ -1,4 +1,4 @@
-"""Spec: what must stay the same from block to block of a source, and a sentence where it does not."""
+"""The spec of rows: structure, dtypes and trailing shapes, which must stay the same from block to block of a source."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from unbounded.core.trees import RowsError, Tree, leaves, map_leaves, name
 
 
 def spec(rows: Tree) -> Tree:
-    """What must stay the same from block to block: per leaf its dtype and its shape after the first
-    dimension."""
+    """For each leaf its dtype and its shape after the first dimension."""
     return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
 
 
 def check_same(expected: Tree, rows: Tree, what: str) -> None:
-    """Raise RowsError, naming the leaf, where rows differ in structure, dtype or trailing shape from
-    `expected`.
+    """Raise RowsError, naming the leaf, if rows differ in structure, dtype or trailing shape from `expected`.
 
-    `expected` is a `spec`; `what` names the rows, such as "row 1,024 of sensor()".
+    `expected` is a `spec`; `what` names the rows in the message, such as "row 1,024 of sensor()".
     """
     if spec(rows) == expected:
         return
@@ -44,7 +42,7 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
 
 
 def same_spec(one: Tree, other: Tree) -> bool:
-    """Whether two trees of rows agree in structure, dtypes and trailing shapes."""
+    """True if two trees of rows agree in structure, dtypes and trailing shapes."""
     if spec(one) == spec(other):
         return True
     ours, theirs = dict(leaves(one)), dict(leaves(other))
@@ -59,7 +57,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def _same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
-    # NumPy stores text as wide as the longest in an array: that says nothing about the rows.
+    # A string dtype is as wide as the longest string in the array: the width is no property of the rows.
     return one == other or (one.kind == other.kind and one.kind in "US")
 
 

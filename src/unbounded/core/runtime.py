@@ -1,7 +1,7 @@
-"""Runtime: the one object through which the core has threads, locks, the time, random ids and files.
+"""Runtime: the one object through which the core uses threads, locks, clocks, random ids and files.
 
-A test puts another in its place: a clock that it moves, a disk that fails, a scheduler that decides by a seed which
-thread runs next. Nothing in the core uses the modules behind it (`threading`, `time`, `uuid`, `os`) itself.
+Tests replace it: by a clock that they move, a disk that fails, or a scheduler that decides by a seed which thread runs
+next. No other module of the core uses `threading`, `time`, `uuid` or `os` directly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Event(Protocol):
 
 
 class Thread(Protocol):
-    """As `threading.Thread`; the process does not wait for it at its end."""
+    """As `threading.Thread`, always a daemon: the process does not wait for it when it exits."""
 
     @property
     def ident(self) -> int | None: ...
@@ -37,28 +37,28 @@ class Thread(Protocol):
 
 
 class Runtime:
-    """The machine's own threads, locks, time and files."""
+    """The operating system's threads, locks, clocks and files."""
 
     files: Files = Files()
     every_state = False
-    """Whether a source takes its iterator's state for each position: for tests of states that may lack something."""
+    """True to make sources take their iterator's state at each position: a test of states that may be incomplete."""
 
     process_lock: Any = threading.Lock()
-    """Guards what all threads of this process share, whatever they are at work on: which directories it has locked."""
+    """Guards state shared by all threads of the process, such as which directories it has locked."""
 
     def time(self) -> float:
-        """Seconds since 1970: for when rows arrived."""
+        """Seconds since 1970, for arrival times."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds that never jump: for how long something took."""
+        """Seconds of a clock that never jumps, for durations."""
         return time.perf_counter()
 
     def wait(self, event: Event, timeout: float | None) -> bool:
-        """Until the event is set, `timeout` seconds of this runtime's time at most; says whether it is."""
+        """Wait until the event is set, `timeout` seconds of this runtime's clock at most; return whether it is set."""
         return event.wait(timeout)
 
-    # The locks and the rest are those of `threading`, without a wrapper: what is locked for each block must be cheap
+    # Locks are those of `threading` without a wrapper: they are taken for each block, so they must be cheap.
 
     def lock(self) -> Any:
         """As `threading.Lock()`."""
@@ -77,27 +77,27 @@ class Runtime:
         return threading.Event()
 
     def thread(self, target: Callable[[], object], name: str) -> Thread:
-        """A thread that is not started yet."""
+        """A thread, not started yet."""
         return threading.Thread(target=target, name=name, daemon=True)
 
     def detach(self, target: Callable[[], object]) -> None:
-        """Have something done in a thread of its own, of which nobody hears again.
+        """Run `target` in a new thread that nobody joins.
 
-        May be called where the collector runs: `threading.Thread.start` takes a lock of `threading`'s, which the
-        thread that the collector has interrupted may hold.
+        Safe to call from a finalizer: `threading.Thread.start` takes a lock of the `threading` module, which the thread
+        that the garbage collector interrupted may hold.
         """
         _thread.start_new_thread(target, ())
 
     def ident(self) -> int:
-        """The number of the thread that asks."""
+        """The id of the calling thread."""
         return threading.get_ident()
 
     def process(self) -> int:
-        """The number of this process: another one after a fork."""
+        """The id of this process; it differs after a fork."""
         return os.getpid()
 
     def unique(self) -> str:
-        """32 hexadecimal digits that nobody else gets."""
+        """32 random hexadecimal digits."""
         return uuid.uuid4().hex
 
 

@@ -1,4 +1,4 @@
-"""A stream and a feed as they are shown: each part as the user wrote it, and as HTML in a notebook."""
+"""The representations of streams and feeds: each part as the user wrote it, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def words(part: Any) -> str:
 
 
 def call(word: str, arguments: dict[str, Any]) -> str:
-    """A call of `word`, as it is written."""
+    """A call of `word`, as Python source."""
     return f"{word}({_arguments(arguments)})"
 
 
@@ -44,8 +44,8 @@ def _arguments(arguments: dict[str, Any]) -> str:
 
 
 class Line(NamedTuple):
-    """A part of a stream on a line of its own: as it is written, indented by the mixes that it is in; the part itself;
-    and the rows that come out of it in each pass, where that is known."""
+    """One part of a stream in the table: its text, indented by the mixes around it; the part; and the rows that it
+    gives in a pass, if known."""
 
     text: str
     part: Any
@@ -53,7 +53,7 @@ class Line(NamedTuple):
 
 
 def stream(lines: Sequence[Line], batch_rows: int | None, guarantee: str) -> str:
-    """A stream's stages as a table: rows in a pass, rows held back and their memory, and what is promised."""
+    """An HTML table of a stream's parts: rows in a pass, rows held back and their memory, and the guarantee."""
     sources = [part.source for _, part, _ in lines if hasattr(part, "source")]
     given = next((source.rows for source in sources if hasattr(source, "rows")), None)
     row_bytes = None if given is None else trees.row_bytes(given)
@@ -73,7 +73,7 @@ def stream(lines: Sequence[Line], batch_rows: int | None, guarantee: str) -> str
     head = "".join(
         f"<th style='text-align:left'>{title}</th>" for title in ("stage", "rows a pass", "holds back", "promise")
     )
-    note = "" if row_bytes is None else "; memory is that of the rows as the arrays have them"
+    note = "" if row_bytes is None else "; memory is the size of the rows as NumPy arrays"
     return (
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
         f"<p>guarantee: <b>{guarantee.replace('_', ' ')}</b>{note}</p>"
@@ -81,7 +81,7 @@ def stream(lines: Sequence[Line], batch_rows: int | None, guarantee: str) -> str
 
 
 def feed(figures: Sequence[tuple[str, str]], of: str) -> str:
-    """A feed's figures as a table, over the table of its stream."""
+    """An HTML table of a feed's figures, followed by the table of its stream."""
     body = "".join(
         f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
         f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
@@ -91,7 +91,7 @@ def feed(figures: Sequence[tuple[str, str]], of: str) -> str:
 
 
 def _held(part: Any, batch_rows: int | None) -> int:
-    """How many rows a stage holds back at most; 0 where it holds none, or that can't be said."""
+    """The most rows that a stage holds back; 0 if it holds none or the number is unknown."""
     match part.word:
         case "shuffle" | "buffer":
             return int(part.rows)
@@ -109,7 +109,7 @@ def _held(part: Any, batch_rows: int | None) -> int:
 
 
 def size(count: float) -> str:
-    """A number of bytes in words."""
+    """A number of bytes with its unit."""
     units = ("bytes", "kB", "MB", "GB", "TB")
     power = 0
     while count >= 1000 and power < len(units) - 1:

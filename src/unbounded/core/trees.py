@@ -1,10 +1,9 @@
-"""Rows: a tree of NumPy arrays that share their first dimension.
+"""Rows: trees of NumPy arrays that share their first dimension.
 
-A tree is an array, or a tuple, list or dict of trees; None in one of these holds the place of what isn't there, as
-in `(x, None, sample_weight)`. Here is what the rest of the library needs of one: its leaves, how many rows it has, a
-slice of it, two joined into one, new memory for it, and a sentence when it is not what it should be. What must stay the
-same from block to block is left to `row_spec`, values that are not finite to `finite_rows`, and how rows are wrapped
-while they move through a stream to `block`.
+A tree is an array, or a tuple, list or dict of trees; None stands for an absent part, as in `(x, None, sample_weight)`.
+This module has the operations on trees: leaves, counting, slicing, joining, allocating and checking. Checks that rows
+stay the same from block to block are in `row_spec`, the search for non-finite values in `finite_rows`, and the wrapper
+in which rows move through a stream in `block`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Array: TypeAlias = NDArray[Any]
 
 
 class RowsError(ValueError):
-    """Rows that are not what a stream can carry: the sentence says what was given and what was expected.
+    """Rows have a form that a stream can't carry; the message says what was given and what was expected.
 
     >>> import numpy as np, unbounded as ub
     >>> try:
@@ -36,8 +35,8 @@ class RowsError(ValueError):
 
 
 def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """`fn` applied to each leaf (and to the leaves of `others` at the same place), in the same structure."""
-    # Most leaves are met here, and most maps are of one tree: for single rows, what this takes is much of the whole.
+    """Apply `fn` to each leaf (and to the leaves of `others` at the same place), keeping the structure."""
+    # A fast path for a single array: for streams of single rows, this function takes much of the whole time.
     if type(tree) is np.ndarray:
         return fn(tree, *others)
     if isinstance(tree, dict):
@@ -65,7 +64,7 @@ def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def arrays(tree: Tree) -> list[Any]:
-    """The leaves without their paths, in the same order: for what is done for each block."""
+    """The leaves in the same order, without their paths: faster than `leaves`."""
     if type(tree) is np.ndarray:
         return [tree]
     found: list[Any] = []
@@ -85,21 +84,21 @@ def _add_arrays(tree: Tree, found: list[Any]) -> None:
 
 
 def name(path: str) -> str:
-    """A leaf's path as a reader wants it."""
+    """A leaf's path for messages."""
     return f"leaf {path}" if path else "the array"
 
 
 def columns(rows: Tree) -> str:
-    """The names of rows' columns, for a sentence."""
+    """The names of the columns of rows, for messages."""
     if isinstance(rows, dict):
         return ", ".join(map(repr, rows))
     return f"positions 0 to {len(rows) - 1}" if isinstance(rows, (tuple, list)) else "no columns: they are one array"
 
 
 def as_rows(tree: Tree, what: str) -> Tree:
-    """`tree` with every leaf an array that shares its first dimension with the others, at least one row long.
+    """`tree` with every leaf converted to an array; all arrays share a first dimension of at least 1.
 
-    Raises RowsError, in a sentence that begins with `what`, for anything else.
+    Raises RowsError, with a message that begins with `what`, for anything else.
     """
     rows = map_leaves(_as_array, tree)
     count_checked(rows, what)
@@ -107,17 +106,17 @@ def as_rows(tree: Tree, what: str) -> Tree:
 
 
 def _as_array(leaf: Any) -> Array:
-    # A subclass such as np.memmap stays what it is: slicing it must not read it whole.
+    # Subclasses such as np.memmap are kept: converting one would read the whole file.
     return leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
 
 
 def count_checked(rows: Tree, what: str) -> int:
-    """How many rows there are; raises RowsError where the leaves do not agree."""
+    """The number of rows; raises RowsError if the leaves differ."""
     lengths: list[int] = []
     map_leaves(lambda leaf: lengths.append(len(leaf) if isinstance(leaf, np.ndarray) and leaf.ndim else -1), rows)
     if lengths and lengths.count(lengths[0]) == len(lengths) and lengths[0] >= 0:
         return lengths[0]
-    first: tuple[str, int] | None = None  # something is wrong, and needs names
+    first: tuple[str, int] | None = None  # an error is certain: find the leaf to name
     for path, leaf in leaves(rows):
         if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
             raise RowsError(
@@ -133,7 +132,7 @@ def count_checked(rows: Tree, what: str) -> int:
                 "same first dimension in each: check how they were read, or cut the longer one."
             )
     if first is None:
-        raise RowsError(f"{what}: there is no array in it. Expected at least one array of rows.")
+        raise RowsError(f"{what}: it contains no array. Expected at least one array of rows.")
     return first[1]
 
 
@@ -144,7 +143,7 @@ def _kind(leaf: Any) -> str:
 
 
 def count(rows: Tree) -> int:
-    """How many rows there are, for rows that were checked before."""
+    """The number of rows, for rows that were checked before."""
     return len(rows) if isinstance(rows, np.ndarray) else len(next(leaf for _, leaf in leaves(rows)))
 
 
@@ -154,14 +153,13 @@ def cut(rows: Tree, start: int, stop: int) -> Tree:
 
 
 ALIGNMENT = 64
-"""Bytes. JAX on the CPU reads an array that begins at a multiple of it where it lies, and copies any other."""
+"""Bytes. JAX on CPU uses an array in place if its address is a multiple of this, and copies any other."""
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """New memory for rows, which begins at a multiple of `ALIGNMENT` bytes.
+    """Uninitialised memory for rows, aligned to `ALIGNMENT` bytes.
 
-    Whoever is handed it may go on reading it at any time (JAX does, in a thread of its own), so it is filled once, and
-    never used again.
+    The receiver may read it at any later time (JAX does, in its own thread), so it is filled once and never reused.
     """
     if dtype.hasobject:
         return np.empty(shape, dtype)
@@ -170,7 +168,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def read_only(rows: Tree) -> Tree:
-    """The same memory, in views that can't be written to."""
+    """Views of the same memory that can't be written to."""
     return map_leaves(_read_only, rows)
 
 
@@ -183,15 +181,15 @@ def _read_only(leaf: Array) -> Array:
 
 
 def is_writable(rows: Tree) -> bool:
-    """Whether some of the memory can be written to."""
+    """True if some leaf can be written to."""
     return any(leaf.flags.writeable for _, leaf in leaves(rows))
 
 
-_SMALL = 1 << 14  # bytes: JAX copies so little in less time than it takes to find memory on a boundary
+_SMALL = 1 << 14  # bytes: JAX copies smaller arrays faster than aligned memory is allocated
 
 
 def copied(leaf: Any) -> Array:
-    """A copy of a leaf in new memory, which is aligned as that of `empty` where the leaf is large."""
+    """A copy of a leaf in new memory, aligned as by `empty` if the leaf is large."""
     array = np.asarray(leaf)
     if array.nbytes < _SMALL or array.dtype.hasobject:
         return np.array(leaf, order="C")
@@ -201,9 +199,9 @@ def copied(leaf: Any) -> Array:
 
 
 def gather(rows: Tree, index: Array) -> Tree:
-    """The rows that `index` (integers in any shape, or a mask) names: copies, in memory of their own (see `empty`).
+    """The rows at `index` (an integer array of any shape, or a mask), copied into memory of their own (see `empty`).
 
-    No integer may be out of range: it is not noticed.
+    Indices must be in range: they are not checked.
     """
     if index.dtype == bool:
         index = np.flatnonzero(index)
@@ -215,19 +213,19 @@ def _take(leaf: Array, index: Array) -> Array:
         return leaf.take(index, axis=0)
     out = empty((*index.shape, *leaf.shape[1:]), leaf.dtype)
     if leaf.flags.c_contiguous and leaf.flags.aligned:
-        # To write into `out` at once, `take` must not have to undo what it wrote: so no index may be an error.
+        # mode="clip": with mode="raise", NumPy buffers `out`, to leave it unchanged after an error.
         leaf.take(index, axis=0, out=out, mode="clip")
     else:
-        out[...] = leaf[index]  # of these, `take` would copy all rows first
+        out[...] = leaf[index]  # for non-contiguous leaves, `take` would copy all rows first
     return out
 
 
 _PLAIN = (np.ndarray, np.memmap)
-"""Of other classes (masked arrays), only they know how a row is taken."""
+"""Leaves of other classes (such as masked arrays) are indexed by their own `__getitem__`."""
 
 
 def join(parts: Sequence[Tree]) -> Tree:
-    """The rows of all parts, one after the other; a single part is given back as it is."""
+    """The rows of all parts, one after the other; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     return map_leaves(_concatenate, *parts)
@@ -241,11 +239,9 @@ def _concatenate(*parts: Array) -> Array:
 
 
 def cut_all(rows: Tree, size: int) -> list[Tree]:
-    """Rows cut into pieces of `size` rows each (their count must be a multiple of it): views, made all at
-    once.
+    """Cut rows into pieces of `size` rows each (their number must be a multiple of it), as views.
 
-    Splitting each leaf's first dimension and walking over it is several times faster than slicing piece by
-    piece.
+    Reshaping each leaf and iterating over it is several times faster than slicing piece by piece.
     """
     if isinstance(rows, dict):
         keys = list(rows)
@@ -261,12 +257,12 @@ def cut_all(rows: Tree, size: int) -> list[Tree]:
 
 
 def _cut_parts(parts: Iterable[Tree], size: int) -> list[Iterable[Tree]]:
-    # What holds no array is the same in each piece, however many there are.
+    # A part without arrays is the same in each piece.
     return [itertools.repeat(part) if next(leaves(part), None) is None else cut_all(part, size) for part in parts]
 
 
 def row_bytes(rows: Tree) -> int:
-    """The bytes of one row over all leaves."""
+    """The bytes of one row, over all leaves."""
     return sum(leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in arrays(rows))
 
 
@@ -275,7 +271,7 @@ BLOCK_ROWS = 1 << 15
 
 
 def block_rows(row_bytes: int, batch: int) -> int:
-    """How many rows to hand on at once, in whole batches: so many that the work for each block is small beside that for
-    its rows, and so few that they stay in a cache."""
+    """The number of rows for one block, in whole batches: large enough to make the cost for each block small, and small
+    enough to stay in a cache."""
     rows = min(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))
     return max(1, rows // batch) * batch

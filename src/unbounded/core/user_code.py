@@ -1,10 +1,9 @@
-"""The guard around calls of the user's functions, and where a signal handler may end such a call.
+"""The guard around calls of user functions, inside which a signal handler may raise.
 
-A feed that waits inside a function of the user's (a generator that sleeps, a slow `map`) can't look whether it
-is to stop. A signal handler may end such a wait by raising `Interrupted`, but only where two things hold: the
-thread is in a guarded call, since every node stays consistent when a guarded call raises, whatever it raises and
-wherever within the call; and the call was made within a `CatchInterrupt` block, which expects the exception.
-Anywhere else a handler sets flags and returns.
+A feed that waits inside a user function (a generator that sleeps, a slow `map`) can't check whether it is to stop. A
+signal handler may end such a wait by raising `Interrupted`, under two conditions. The thread is in a guarded call:
+every node stays consistent when a guarded call raises any exception at any line. And the call is inside a
+`CatchInterrupt` block, which expects the exception. Anywhere else a handler sets a flag and returns.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any
 
 
 class Interrupted(BaseException):
-    """Raised by a signal handler where `can_interrupt()` is true, and nowhere else."""
+    """Raised by signal handlers if `can_interrupt()` is true, and nowhere else."""
 
 
 class _Guard(threading.local):
-    # One for each thread: handlers run in the main thread, and a worker that runs a function of the user's
-    # must not make them believe that the main thread does.
+    # For each thread: handlers run in the main thread, and a worker inside a user function must not make a handler
+    # believe that the main thread is.
     running = False
     caught = False
 
@@ -29,7 +28,7 @@ _guard = _Guard()
 
 
 class CatchInterrupt:
-    """A block that `Interrupted` may end: the exception goes no further, and what follows the block runs.
+    """A block that `Interrupted` may end: it catches the exception, and the program continues after the block.
 
     >>> with CatchInterrupt():
     ...     call(can_interrupt)
@@ -46,7 +45,7 @@ class CatchInterrupt:
 
 
 def can_interrupt() -> bool:
-    """Whether this thread is in a guarded call of a function of the user's, and in a block that catches `Interrupted`.
+    """True if this thread is inside a guarded call of a user function, and inside a `CatchInterrupt` block.
 
     >>> can_interrupt(), call(can_interrupt)
     (False, False)
@@ -55,7 +54,7 @@ def can_interrupt() -> bool:
 
 
 def call(fn: Callable[..., Any], *args: Any, **given: Any) -> Any:
-    """`fn(*args, **given)` under the guard."""
+    """Call `fn(*args, **given)` under the guard."""
     before = _guard.running
     try:
         try:
@@ -64,5 +63,5 @@ def call(fn: Callable[..., Any], *args: Any, **given: Any) -> Any:
         finally:
             _guard.running = before
     finally:
-        # Once more: a handler may have raised at the line above, in place of it.
+        # Again: a handler may have raised before the line above took effect.
         _guard.running = before

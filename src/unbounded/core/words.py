@@ -1,6 +1,6 @@
-"""Words that people know from other libraries, and what to write here instead.
+"""Names from other libraries, and what to write here instead.
 
-A call with other arguments than a word takes, and a word that there isn't, are told in a sentence instead of a bare
+A call with wrong arguments and an unknown method or attribute raise an error with this advice, instead of a bare
 TypeError or AttributeError.
 """
 
@@ -101,7 +101,7 @@ PACKAGE = {
     "shuffle": "Write stream.shuffle(10_000).",
 }
 
-# Arguments of other libraries, by what they are called here.
+# Argument names of other libraries, under the name that they have here.
 _ARGUMENTS = {
     "batch_size": "rows",
     "n": "rows",
@@ -128,13 +128,13 @@ _ARGUMENTS = {
 
 
 def unknown(owner: str, name: str, hints: dict[str, str], known: Iterable[str]) -> str:
-    """The sentence for an attribute that there isn't.
+    """The message for an unknown attribute.
 
     Args:
-        owner: whose, in words.
+        owner: what has no such attribute, in words.
         name: the attribute.
-        hints: for names that others have, what to write here.
-        known: the names that there are.
+        hints: for names from other libraries, what to write here.
+        known: the names of existing attributes.
     """
     text = f"{owner} has no {name!r}."
     if name in hints:
@@ -144,11 +144,11 @@ def unknown(owner: str, name: str, hints: dict[str, str], known: Iterable[str]) 
 
 
 def checked(written: str, hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function that tells a call with other arguments than it takes in a sentence.
+    """A decorator: a call with wrong arguments raises a TypeError with advice.
 
     Args:
         written: the call as a user writes it, such as ".batch(rows)".
-        hint: what is likely meant where too many arguments were given.
+        hint: what to write instead if too many arguments were given.
     """
 
     def wrap(fn: Callable[P, R]) -> Callable[P, R]:
@@ -159,11 +159,11 @@ def checked(written: str, hint: str = "") -> Callable[[Callable[P, R]], Callable
                 return fn(*args, **kwargs)
             except TypeError as error:
                 if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-                    raise  # from within the function
+                    raise  # the function itself raised it
                 explain(fn, written, hint, args, kwargs)
                 raise
 
-        # With the globals of the module that it stands for: doctest leaves out functions of other modules.
+        # With the globals of the wrapped function's module: doctest skips functions of other modules.
         named = types.FunctionType(call.__code__, fn.__globals__, fn.__name__, None, call.__closure__)
         return functools.update_wrapper(named, fn)
 

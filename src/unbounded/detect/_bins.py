@@ -1,7 +1,7 @@
-"""A run's readings and epochs, summed up in bins while it goes on, so that its record stays small for ever.
+"""Bins: a run's readings and epochs, aggregated while it runs, so that its record stays small.
 
-A bin holds the lowest and the highest of each column: no extreme is lost. Its size doubles whenever there are
-twice as many bins as are wanted. So few are written, however long the run: `most` for each doubling.
+A bin has the minimum and the maximum of each column: no extreme is lost. Its size doubles when there are twice as many
+bins as wanted, so their number grows by `most` for each doubling of the run's length.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 
 READINGS = 600
 EPOCHS = 300
-PAUSE = 10.0  # times as long as usual between two readings
-NOTABLE = 0.005  # of the time since the first reading: a shorter pause would not be seen in a plot
+PAUSE = 10.0  # a pause is this many times as long as the usual time between two readings
+NOTABLE = 0.005  # and at least this share of the time since the first reading: a shorter one is invisible in a plot
 
 
 class Ladder:
-    """How large the bin at hand is to become: the smallest power of two that leaves fewer than twice `most` bins.
+    """The size of bins: the smallest power of two that gives fewer than twice `most` bins.
 
     Args:
-        most: how many bins are wanted.
-        done: how many items there were.
+        most: the number of bins wanted.
+        done: the number of items so far.
     """
 
     def __init__(self, most: int, done: int = 0) -> None:
@@ -31,21 +31,21 @@ class Ladder:
 
     @property
     def size(self) -> int:
-        """Items in a bin now."""
+        """The number of items in a bin now."""
         return 1 << max(0, (self.done // self._most).bit_length() - 1)
 
     @property
     def room(self) -> int:
-        """How many items the bin at hand still takes."""
+        """The number of items that still fit into the current bin."""
         return self.size - self.done % self.size
 
 
 class ReadingBins:
-    """Scored readings on their way into the file.
+    """Bins of scored readings.
 
     Args:
-        columns: how many a reading has.
-        most: how many bins a run of any length is to have, about.
+        columns: the number of columns of a reading.
+        most: the approximate number of bins for a run of any length.
 
     Example:
         >>> bins = ReadingBins(columns=1, most=2)
@@ -59,7 +59,7 @@ class ReadingBins:
         self._ladder, self._columns = Ladder(most), columns
         self._first_time = np.nan
         self._last_time = np.nan
-        self._apart: deque[float] = deque(maxlen=9)  # seconds between the last readings that were not of one moment
+        self._apart: deque[float] = deque(maxlen=9)  # seconds between the last readings with different times
         self._empty()
 
     def _empty(self) -> None:
@@ -67,19 +67,19 @@ class ReadingBins:
         self._from = np.nan
         self._low, self._high = np.full(self._columns, np.inf), np.full(self._columns, -np.inf)
         self._score = -np.inf
-        self._sums = np.zeros(3)  # error, last, and how many readings have both
+        self._sums = np.zeros(3)  # error, last, and the number of readings that have both
 
     def add(
         self, time: np.ndarray, values: np.ndarray, score: np.ndarray, error: np.ndarray, last: np.ndarray
     ) -> list[dict[str, Any]]:
-        """Take in the next readings.
+        """Add readings.
 
         Args:
             time: in seconds, [rows].
             values: [rows, columns].
-            score: how surprising each was, NaN where that was not judged, [rows].
+            score: how surprising each is, NaN if it was not judged, [rows].
             error: the model's squared error, [rows].
-            last: that of "the next reading is the last one", [rows].
+            last: the squared error of "the next reading equals the last", [rows].
 
         Returns:
             Records of the bins that are full, and of long pauses.
@@ -100,7 +100,7 @@ class ReadingBins:
         return records
 
     def _pauses(self, time: np.ndarray) -> dict[int, float]:
-        """Before which of these readings there was a long pause, and since when."""
+        """The readings that follow a long pause, with the time when the pause began."""
         found = {}
         for index, now in enumerate(time.tolist()):
             before, self._last_time = self._last_time, now
@@ -113,7 +113,7 @@ class ReadingBins:
             usual = sorted(self._apart)[len(self._apart) // 2] if self._apart else apart
             if apart > PAUSE * usual and apart > NOTABLE * (now - self._first_time):
                 found[index] = before
-            # A source that has slowed down for good is soon taken for what it is.
+            # The usual time adapts soon to a source that has become slower.
             self._apart.append(apart)
         return found
 
@@ -133,7 +133,7 @@ class ReadingBins:
         self._sums += [error[rows][known].sum(), last[rows][known].sum(), known.sum()]
 
     def rest(self) -> list[dict[str, Any]]:
-        """Close the bin at hand, and give its record; none where it holds no reading."""
+        """Close the current bin, and return its record; an empty list if it has no reading."""
         if not self._count:
             return []
         record = {
@@ -153,7 +153,7 @@ class ReadingBins:
         return [record]
 
     def state_dict(self) -> dict[str, Any]:
-        """The bin at hand, as plain numbers and small arrays."""
+        """The current bin, as plain numbers and small arrays."""
         return {
             "done": self._ladder.done,
             "count": self._count,
@@ -166,7 +166,7 @@ class ReadingBins:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the bin that was at hand.
+        """Continue with a saved bin.
 
         Args:
             state: from `state_dict`.
@@ -180,10 +180,10 @@ class ReadingBins:
 
 
 class EpochBins:
-    """Epochs on their way into the file: the means of their figures, and the sums of the errors.
+    """Bins of epochs: the means of their metrics, and the sums of the errors.
 
     Args:
-        most: how many bins a run of any length is to have, about.
+        most: the approximate number of bins for a run of any length.
     """
 
     def __init__(self, most: int = EPOCHS) -> None:
@@ -191,24 +191,24 @@ class EpochBins:
         self._held: list[dict[str, Any]] = []
 
     def add(self, epoch: int, step: int, time: float, logs: Mapping[str, float], sums: Sequence[float]) -> list[Any]:
-        """Take in an epoch.
+        """Add an epoch.
 
         Args:
             epoch: its number, from 1.
             step: its last step.
             time: when it ended.
-            logs: its figures.
-            sums: error, last and how many readings were judged, in its course.
+            logs: its metrics.
+            sums: error, last and the number of judged readings, during the epoch.
 
         Returns:
-            A record, where a bin is full.
+            A record, if a bin is full.
         """
         self._held.append({"epoch": epoch, "step": step, "time": time, "logs": dict(logs), "sums": list(sums)})
         self._ladder.done += 1
         return self.rest() if self._ladder.done % self._ladder.size == 0 else []
 
     def rest(self) -> list[dict[str, Any]]:
-        """Close the bin at hand, and give its record; none where it holds no epoch."""
+        """Close the current bin, and return its record; an empty list if it has no epoch."""
         held, self._held = self._held, []
         if not held:
             return []
@@ -230,11 +230,11 @@ class EpochBins:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """The bin at hand, as plain data."""
+        """The current bin, as plain data."""
         return {"done": self._ladder.done, "held": [dict(epoch) for epoch in self._held]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the bin that was at hand.
+        """Continue with a saved bin.
 
         Args:
             state: from `state_dict`.
@@ -244,7 +244,7 @@ class EpochBins:
 
 
 def short(value: float) -> float | None:
-    """Seven digits are more than a plot can show; None stands for what is not finite."""
+    """The number rounded to seven digits, which is more than a plot can show; None if it is not finite."""
     return float(f"{value:.7g}") if np.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""What the detector knows of a column of readings: its name, its unit, and which change is worth a word."""
+"""Column: the name, the unit and the smallest notable change of a column of readings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ class Column:
     """A column of readings.
 
     Args:
-        name: what it is called.
-        unit: what it is measured in, as it is written behind a figure; ``""`` for none, ``"%"`` and
-            ``"B/s"`` are written as one would say them.
-        least: the smallest change, in this unit, that is worth an alarm. Below it, whatever is rare is
-            rare, and of no interest.
-        bursts: whether it comes in bursts over many orders of magnitude, as rates of bytes do: the
-            model then sees its logarithm.
+        name: the column's name.
+        unit: the unit, written after a number; ``""`` for none. ``"%"`` and ``"B/s"`` have their own formats.
+        least: the smallest change, in this unit, that may raise an alarm.
+        bursts: True for values over many orders of magnitude, such as rates of bytes: the model then sees their
+            logarithm.
 
     Example:
         >>> Column("cpu", "%").change(61.7)
@@ -34,7 +32,7 @@ class Column:
     bursts: bool = False
 
     def reading(self, value: float) -> str:
-        """Write a reading with its unit.
+        """A reading with its unit.
 
         Args:
             value: in this column's unit.
@@ -47,7 +45,7 @@ class Column:
         return _with_prefix(value) + "B/s" if self.unit == "B/s" else f"{value:.4g} {self.unit}".rstrip()
 
     def change(self, by: float) -> str:
-        """Write a change with its sign and unit, behind the column's name.
+        """A change with its sign and unit, after the column's name.
 
         Args:
             by: the difference of two readings, in this column's unit.
@@ -71,14 +69,14 @@ VITALS = (
     Column("net_in", "B/s", least=1e6, bursts=True),
     Column("net_out", "B/s", least=1e6, bursts=True),
 )
-"""The columns of ``ub.from_machine()`` beside ``time``, in order."""
+"""The columns of ``ub.from_machine()`` besides ``time``, in order."""
 
 
 def scaled(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:
-    """Bring readings to the scale on which they are modelled: bursts by their logarithm.
+    """Readings on the scale of the model: bursts by their logarithm.
 
     Args:
-        columns: what the columns are.
+        columns: the columns.
         values: readings in their own units, [..., columns].
 
     Returns:
@@ -90,7 +88,7 @@ def scaled(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:
     """
     bursts = np.array([column.bursts for column in columns])
     values = np.asarray(values, dtype=np.float64)
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes an infinity, and is left out as one
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are left out
         return np.where(bursts, np.copysign(np.log1p(np.abs(values)), values), values).astype(np.float32)
 
 

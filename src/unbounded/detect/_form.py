@@ -1,6 +1,6 @@
-"""A function's blocks in the detector's form: `row`, `time` and `values`, resuming as well as the function does.
+"""ReadingForm: a function's blocks as `row`, `time` and `values`, resuming as well as the function does.
 
-A row's number only ever grows, over restarts too: it is what tells a reading that comes again from one that is new.
+Row numbers only grow, even over restarts: they distinguish a reading that comes again from a new one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from unbounded.detect._function import Reading
 from unbounded.detect._yielded import SourceEnded, SourceError, Yielded, read_block
 
 Rows = dict[str, np.ndarray]
-MISSING = 100  # rows in succession without one of the columns, after which this is no dropout any more
-SPREAD = 4.0  # a chunk's rows lie at most so many times as far apart as usual: a pause before it stays a pause
+MISSING = 100  # rows in succession without a column, after which this is an error
+SPREAD = 4.0  # the rows of a chunk are at most this many times as far apart as usual: a pause before it stays visible
 
 
 class Remarks:
-    """Things to tell whoever watches, from any thread; each once. They are kept until somebody listens."""
+    """Messages for the display, from any thread, each once. They are kept until somebody listens."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,10 +33,10 @@ class Remarks:
         self._listener: Callable[[str], None] | None = None
 
     def say(self, about: str, words: str) -> None:
-        """Say something.
+        """Add a message.
 
         Args:
-            about: what it is about; a second remark about it is not said.
+            about: its subject; a second message on a subject is dropped.
             words: a sentence.
         """
         with self._lock:
@@ -49,10 +49,10 @@ class Remarks:
         self._listener(words)
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Tell the remarks there were, and those to come.
+        """Pass all messages, past and future, to `listener`.
 
         Args:
-            listener: is told sentences.
+            listener: receives sentences.
         """
         with self._lock:
             self._listener, kept, self._kept = listener, self._kept, []
@@ -61,7 +61,7 @@ class Remarks:
 
 
 class Arrivals:
-    """When the rows of chunks were taken: spread over the time since the chunk before, and never falling.
+    """The times of a chunk's rows: spread over the time since the last chunk, never decreasing.
 
     Args:
         now: when reading began, in seconds.
@@ -69,10 +69,10 @@ class Arrivals:
 
     def __init__(self, now: float) -> None:
         self._last = now
-        self._apart: deque[float] = deque(maxlen=9)  # seconds between two rows, of the last chunks
+        self._apart: deque[float] = deque(maxlen=9)  # seconds between two rows, for the last chunks
 
     def reaches(self, now: float) -> bool:
-        """Whether a time is not before the last one."""
+        """True if `now` is not before the last time."""
         return now >= self._last
 
     def times(self, rows: int, now: float) -> np.ndarray:
@@ -100,11 +100,11 @@ class Arrivals:
 
 
 def numbered(time: np.ndarray, last: int) -> np.ndarray:
-    """Numbers for rows that can't be counted from a beginning: microseconds of the clock, and always rising.
+    """Numbers for rows that can't be counted from a beginning: microseconds of the clock, strictly increasing.
 
     Args:
-        time: in seconds, not falling, [rows].
-        last: the number of the row before.
+        time: in seconds, not decreasing, [rows].
+        last: the number of the previous row.
 
     Returns:
         int64, [rows].
@@ -118,31 +118,31 @@ def numbered(time: np.ndarray, last: int) -> np.ndarray:
 
 
 class ReadingForm:
-    """Blocks of one function, brought to the detector's form.
+    """Converts blocks of one function to the detector's form.
 
     Args:
-        columns: those that a reading has, in order.
-        source: how the source was named in the command.
-        remarks: is told what was left out or taken for a missing value.
+        columns: the columns of a reading, in order.
+        source: the source's name in the command.
+        remarks: receives messages about values that are left out or count as missing.
     """
 
     def __init__(self, columns: tuple[Column, ...], source: str, remarks: Remarks) -> None:
         self._names = [column.name for column in columns]
         self._source, self._remarks = source, remarks
-        self._missing = 0  # rows in succession that lacked a column
-        self._own: Arrivals | None = None  # by the function's own column `time`, where it gives one for a whole chunk
+        self._missing = 0  # rows in succession without a column
+        self._own: Arrivals | None = None  # for a function that gives one time for each chunk
 
     def read(self, block: Any) -> Yielded:
-        """What was yielded, checked against the columns.
+        """A yielded block, checked against the columns.
 
         Args:
-            block: as it was yielded.
+            block: the block.
 
         Returns:
             The columns.
 
         Raises:
-            SourceError: it can't be read, or has had not all of the columns for long.
+            SourceError: it can't be read, or a column has been missing for long.
         """
         yielded = read_block(block, self._source)
         missing = [name for name in self._names if name not in yielded.numbers and name not in yielded.text]
@@ -173,9 +173,9 @@ class ReadingForm:
         """A block in the detector's form.
 
         Args:
-            yielded: what was yielded.
-            row: its rows' numbers, [rows].
-            time: when they came, in seconds; the function's own column `time` is preferred.
+            yielded: the block.
+            row: the numbers of its rows, [rows].
+            time: when they came, in seconds; the function's own column `time` takes precedence.
 
         Returns:
             `row`, `time` and `values`.
@@ -184,7 +184,7 @@ class ReadingForm:
         values = np.stack([yielded.numbers.get(name, unknown) for name in self._names], axis=1)
         own = yielded.time
         if own is not None and np.isfinite(own).all() and (own == own[0]).all():
-            # One time for a chunk is when its last row was taken.
+            # A single time for a chunk is that of its last row.
             if self._own is None:
                 self._own = Arrivals(float(own[0]))
             own = self._own.times(yielded.rows, float(own[0])) if self._own.reaches(float(own[0])) else own
@@ -192,15 +192,15 @@ class ReadingForm:
 
 
 def in_form(reading: Reading, form: ReadingForm) -> Callable[..., Iterator[Rows]]:
-    """A function's readings in the detector's form, as `ub.from_generator` takes them.
+    """A function's readings in the detector's form, for `ub.from_generator`.
 
     Args:
         reading: the function.
         form: its columns.
 
     Returns:
-        A function that resumes as well as the one in `reading`, and is known to the checkpoint by that one's name.
-        Where the function's generator ends, it raises SourceEnded.
+        A function that resumes as well as the one in `reading`, and has its name in checkpoints. It raises SourceEnded
+        when the function's generator ends.
     """
 
     def ended(rows: int) -> SourceEnded:
@@ -223,7 +223,7 @@ def in_form(reading: Reading, form: ReadingForm) -> Callable[..., Iterator[Rows]
             yielded = form.read(block)
             if not yielded.rows:
                 continue
-            # The first block was there before the stream was, if it was looked at.
+            # The first block may have come before the stream was opened, to find the columns.
             now, came = clock.time() if came is None else came[1], None
             time = arrivals.times(yielded.rows, now)
             row = numbered(time, last)
@@ -232,7 +232,7 @@ def in_form(reading: Reading, form: ReadingForm) -> Callable[..., Iterator[Rows]
         raise ended(rows)
 
     class Counted:
-        """An iterator that can be put back, and the number of the row that it is at."""
+        """An iterator with a state: that of the function's iterator, and the number of the next row."""
 
         def __init__(self) -> None:
             self._at = 0
@@ -254,7 +254,7 @@ def in_form(reading: Reading, form: ReadingForm) -> Callable[..., Iterator[Rows]
                     return form.rows(yielded, row, row)
 
         def state_dict(self) -> dict[str, Any]:
-            # While a block that was looked at is still to come, the iterator is ahead by it.
+            # The first block was read ahead: until it is returned, the function's iterator is ahead by it.
             ahead = bool(self._seen) and self._at == 0
             return {"at": self._at, "rows": copy.deepcopy(self._before) if ahead else self._iterator.state_dict()}
 
@@ -269,6 +269,6 @@ def in_form(reading: Reading, form: ReadingForm) -> Callable[..., Iterator[Rows]
 
     grades: dict[str, Any] = {"start": from_start, "live": live, "state": Counted}
     made: Callable[..., Iterator[Rows]] = grades[reading.grade]
-    # What the checkpoint knows the stream by.
+    # The name in the stream's fingerprint.
     made.__qualname__ = getattr(reading.function, "__qualname__", type(reading.function).__qualname__)
     return made

@@ -1,4 +1,4 @@
-"""A function in somebody's file, found, called, and read: what `FILE.py:FUNCTION` stands for."""
+"""Reading: a generator function in a user's file, found by `FILE.py:FUNCTION`, called, and iterated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(path: Path, name: str) -> Callable[..., Any]:
         raise SourceError(
             f"There is no file {path}. Write the path of a Python file, and a function in it: FILE.py:FUNCTION."
         )
-    # As for a script: what stands beside the file can be imported in it.
+    # As for a script: modules beside the file can be imported.
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -64,13 +64,13 @@ def load(path: Path, name: str) -> Callable[..., Any]:
 
 
 def functions(path: Path) -> str:
-    """The functions of a file, in a sentence.
+    """The names of the functions of a file, as a sentence.
 
     Args:
         path: of a Python file.
 
     Returns:
-        Such as ``It has: boiler, cellar.``; nothing where the file can't be read.
+        Such as ``It has: boiler, cellar.``; empty if the file can't be read.
     """
     import ast
 
@@ -85,30 +85,30 @@ def functions(path: Path) -> str:
 def _parameters(function: Callable[..., Any]) -> Any:
     try:
         return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some callables written in C don't say
+    except (TypeError, ValueError):  # callables written in C may have no signature
         return {}
 
 
 class Reading:
-    """A function at work: its iterator, opened when it is first needed and once, and what was looked at already.
+    """A called function: its iterator, made once when it is first needed, and the blocks that were read ahead.
 
     Args:
-        function: called without arguments, or with `start` where it has a parameter of that name.
-        source: how the source was named in the command.
+        function: called without arguments, or with `start` if it has a parameter of that name.
+        source: the source's name in the command.
     """
 
     def __init__(self, function: Callable[..., Any], source: str) -> None:
         self.function, self.source = function, source
-        self._opened: Any = None  # the iterator, and its state before the first block, until a stream takes them
+        self._opened: Any = None  # (iterator, its state before the first block), until a stream takes them
         self._before: Any = None
         self._seen: list[Any] = []
         self.came: tuple[float, float] | None = None
-        """When the first block was asked for and when it came, in seconds since 1970; None where none was looked at."""
+        """When the first block was requested and when it came, in seconds since 1970; None if none was read ahead."""
         self._grade: Grade | None = "start" if "start" in _parameters(function) else None
 
     @property
     def grade(self) -> Grade:
-        """How well the function resumes: from a row on, from a state, or not at all; may open its iterator."""
+        """How the function resumes: by `start`, by a state, or not; may call it."""
         if self._grade is None:
             self._open()
             has = all(hasattr(self._opened, name) for name in ("state_dict", "load_state_dict"))
@@ -120,7 +120,7 @@ class Reading:
             self._opened = _iterator(self.function(), self.source)
 
     def first(self) -> Yielded:
-        """The first block with a row in it, looked at and not lost.
+        """The first block that has a row; it is read ahead, not lost.
 
         Raises:
             SourceError: there is none.
@@ -145,10 +145,10 @@ class Reading:
         raise SourceError(f"{self.source} yielded nothing. It is to yield dicts of columns, such as {EXAMPLE}.")
 
     def blocks(self, start: int = 0) -> Iterator[Any]:
-        """What it yields, from a row on where it can be asked for one; else from where it stands.
+        """The blocks that it yields, from row `start` if it has that parameter; otherwise from where it is.
 
         Args:
-            start: the number of the first row; for functions with a parameter `start` alone.
+            start: the number of the first row, for functions with a parameter `start`.
         """
         if self._grade == "start":
             iterator = _iterator(self.function(start=start), self.source)
@@ -168,7 +168,7 @@ class Reading:
         """The iterator, for a stream that keeps its state.
 
         Returns:
-            The iterator, its state before the blocks that were looked at, and these.
+            The iterator, its state before the blocks that were read ahead, and these blocks.
         """
         self._open()
         taken = self._opened, self._before, self._seen
@@ -177,11 +177,11 @@ class Reading:
 
 
 def _iterator(returned: Any, source: str) -> Iterator[Any]:
-    """What a function returned, to iterate over."""
+    """The iterator over a function's result."""
     if hasattr(returned, "__aiter__") or inspect.isawaitable(returned):
         close = getattr(returned, "close", None)
         if close is not None:
-            close()  # a coroutine that is never awaited would be warned of
+            close()  # a coroutine that is never awaited would cause a warning
         raise SourceError(
             f"{source} is asynchronous, and a plain generator function is expected: def, with a loop that yields "
             f"dicts of columns, such as {EXAMPLE}."

@@ -1,4 +1,4 @@
-"""Rows on their way in: which are new, which come again after a restart, and which the model can't be trained on."""
+"""Intake: tells new rows from those that come again after a restart, and leaves out those without a number."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 
 from unbounded.detect._columns import Column, scaled
 
-AGAIN = 0.5  # seconds between two words on rows that are read again
+AGAIN = 0.5  # seconds between two events about rows that are read again
 
 
 class Intake:
-    """Two functions for a stream, `read` for `map` and `usable` for `filter`, and what they count.
+    """Two functions for a stream, `read` for `map` and `usable` for `filter`, with their counts.
 
     Args:
-        columns: what the readings' columns are.
-        tell: is told the events `reading`, `skipped` and `again`.
+        columns: the columns of the readings.
+        tell: receives the events `reading`, `skipped` and `again`.
     """
 
     def __init__(self, columns: Sequence[Column], tell: Callable[[dict[str, Any]], None]) -> None:
         self._columns, self._tell = columns, tell
-        self._seen = -1  # the number of the newest row that was read, in this start or before
-        self._again = 0  # how many were read again in this start
+        self._seen = -1  # the number of the newest row read, in this process or an earlier one
+        self._again = 0  # rows read again in this process
         self._told_again = -np.inf
         self.readings = 0
-        """How many there were, those included that were left out."""
+        """The number of readings, including those left out."""
         self.skipped: dict[str, int] = {}
-        """How many were left out, by the first column that held no number."""
+        """The number of readings left out, by the first column without a number."""
 
     def read(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The newest is shown, and all are brought to the model's scale as `x`.
+        """Show the newest row, and add all rows on the model's scale as `x`.
 
         Args:
             rows: `row`, `time` and `values`.
@@ -57,10 +57,10 @@ class Intake:
         return rows
 
     def usable(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Which rows the model can be trained on: those with a number in each column.
+        """The mask of rows that the model can be trained on: those with a number in each column.
 
         Args:
-            rows: as `read` returned them.
+            rows: a result of `read`.
 
         Returns:
             bool, [rows].
@@ -69,7 +69,7 @@ class Intake:
         return known
 
     def _skip(self, rows: Mapping[str, np.ndarray], index: int, reading: int) -> None:
-        """A reading is left out: count it, and name it where it is the first of its column."""
+        """Count a reading that is left out, and tell the first of its column."""
         bad = np.flatnonzero(~np.isfinite(rows["x"][index]))
         column = self._columns[int(bad[0])].name if len(bad) else "time"
         value = float(rows["values"][index, bad[0]]) if len(bad) else float(rows["time"][index])
@@ -86,20 +86,20 @@ class Intake:
         )
 
     def _read_again(self, rows: int) -> None:
-        """Rows come that an earlier start, or a checkpoint's state, knows: say so, since it may take long."""
+        """Tell that rows are read again that an earlier process knew, since this may take long."""
         self._again += rows
         if clock.monotonic() - self._told_again >= AGAIN:
             self._told_again = clock.monotonic()
             self._tell({"event": "again", "readings": self._again})
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted, as plain data."""
-        # Columns may have any name, and would be keys.
+        """The counts, as plain data."""
+        # A list of pairs: column names may be any strings, also those reserved in JSON.
         skipped = [[name, count] for name, count in self.skipped.items()]
         return {"seen": self._seen, "readings": self.readings, "skipped": skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there.
+        """Continue from saved counts.
 
         Args:
             state: from `state_dict`.

@@ -1,4 +1,4 @@
-"""The plots of the report, each an SVG that can stand in a page."""
+"""The plots of the report, each an SVG for a page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unbounded.detect._svg import INK, SOFT, Plane
 
 BLUE, TEAL, RED, AMBER, GREY = "#2f6fde", "#0b8a7a", "#d6336c", "#e8890c", "#e9edf2"
 WIDTH, LEFT, RIGHT = 1_000.0, 150.0, 16.0
-POINTS = 50_000  # of all columns together: some 25 bytes each
-LETTER = 6.8  # the width of one, about
-MANY = 12  # columns, beyond which each is drawn lower
+POINTS = 50_000  # over all columns: some 25 bytes each
+LETTER = 6.8  # the approximate width of a letter
+MANY = 12  # with more columns than this, each is drawn lower
 
 
 def readings(run: RecordedRun) -> str:
-    """Each column over time, with its alarms and the times in which nothing was read.
+    """Each column over time, with its alarms and the pauses in which nothing was read.
 
     Args:
         run: at least two readings.
@@ -84,7 +84,7 @@ def scores(run: RecordedRun) -> str:
 
 
 def epochs(run: RecordedRun) -> str:
-    """Each epoch's error on readings that were not trained on yet, its loss on those that were, and its waits.
+    """Each epoch's error on readings before training on them, its loss, and its waits.
 
     Args:
         run: at least one epoch.
@@ -121,14 +121,14 @@ _ERRORS = ("error", "last")
 
 
 def coalesced(run: RecordedRun, most: int) -> Bins:
-    """The run's bins, neighbours joined until they are about as many as a plot can show.
+    """The run's bins, with neighbours joined until there are as many as a plot can show.
 
     Args:
-        run: its bins.
-        most: how many there may be, about.
+        run: the run.
+        most: the approximate number of bins.
 
     Returns:
-        Bins that keep all extremes, and of which none spans a long pause.
+        Bins that keep all extremes; none spans a long pause.
     """
     bins = run.bins
     if len(bins) <= most:
@@ -151,11 +151,11 @@ def coalesced(run: RecordedRun, most: int) -> Bins:
 
 
 def _with_holes(run: RecordedRun, bins: Bins, *, of_score: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The bins' middles and extremes, with a hole at each long pause: a line does not bridge it."""
+    """The bins' means and extremes, with NaN at each long pause, so that no line bridges it."""
     low, high = (bins.score[:, None], bins.score[:, None]) if of_score else (bins.low, bins.high)
     middle = (bins.begin + bins.end) / 2
     ends = np.sort([end for _, end in run.pauses])
-    # Nor does it run back where a source's own clock was set back.
+    # Nor does a line run back where the source's clock was set back.
     back = np.flatnonzero(np.diff(bins.begin) < 0) + 1
     after = np.flatnonzero(np.isin(bins.begin, np.round(ends, 6)))
     holes = np.unique(np.concatenate([back, after]))
@@ -189,7 +189,7 @@ def _lines(plane: Plane, alarms: Sequence[Alarm]) -> list[str]:
 
 
 def _labels(plane: Plane, words: Sequence[tuple[float, str, float]], *, each: int) -> list[str]:
-    """Words at moments, the newest first, as far as they don't lie on one another."""
+    """Texts at moments, the newest first, as far as they do not overlap."""
     parts: list[str] = []
     taken: list[tuple[float, float, float]] = []
     for time, label, height in reversed(words):
@@ -206,7 +206,7 @@ def _labels(plane: Plane, words: Sequence[tuple[float, str, float]], *, each: in
 
 
 def _name(column: Column, unit: str, y: float) -> list[str]:
-    """A column's name beside its plot, cut where it is long: the pointer shows it whole."""
+    """A column's name beside its plot, cut if it is long; a tooltip has all of it."""
     name = column.name if len(column.name) <= 15 else column.name[:14] + "…"
     parts = [_svg.text(8, y + (0 if unit else 4), name, color=INK, size=12.5, bold=True)]
     if name != column.name:
@@ -216,7 +216,7 @@ def _name(column: Column, unit: str, y: float) -> list[str]:
 
 
 def _unit(column: Column, values: np.ndarray) -> tuple[float, str]:
-    """By what a column's readings are divided, and the unit that they then have."""
+    """The divisor for a column's readings, and their unit after it."""
     if not column.bursts:
         return 1.0, column.unit
     highest = float(np.nanmax(np.abs(values), initial=0.0))
@@ -235,7 +235,7 @@ def _limits(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
 
 
 def _error_limits(series: Sequence[np.ndarray]) -> tuple[tuple[float, float], bool]:
-    """From zero, or by the logarithm where few epochs are far above all others."""
+    """Limits from zero, or logarithmic if few epochs are far above the others."""
     known = np.concatenate(series)
     known = known[np.isfinite(known) & (known > 0)]
     if not len(known):

@@ -1,10 +1,10 @@
-"""A small model that predicts the next reading of a few columns from the readings before it.
+"""Predictor: a small model that predicts the next reading of a few columns from the readings before it.
 
-The prediction is a mix of the means of the last 1, 2, 4, ... readings. A small network looks at those means
-and shifts the mix: to the last reading after a step, to the longer means after a burst. A mix cannot leave
-the range of what was just read, so a few minutes of data, each trained on many times, do no harm. The
-arithmetic is written once, for Keras's ops and for NumPy alike: training runs in the backend, and a reading
-that has just arrived is scored in NumPy, in microseconds, without touching variables that are in training.
+The prediction is a weighted mean of the means of the last 1, 2, 4, ... readings. A small network sees these means and
+shifts the weights: to the last reading after a step, to the longer means after a burst. The prediction stays within the
+range of recent readings, so a few minutes of data, trained on many times, do no harm. The arithmetic is written once,
+for Keras's ops and for NumPy: training runs in the backend, and a new reading is scored in NumPy, in microseconds,
+without touching variables that are being trained.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 
 
 def horizons(length: int) -> tuple[int, ...]:
-    """The spans whose means the model mixes: 1, 2, 4, ... up to the readings that a window has to offer.
+    """The spans whose means the model mixes: 1, 2, 4, ... up to the length of a window.
 
     Args:
-        length: readings in a window, the predicted one included; at least 2.
+        length: readings in a window, including the predicted one; at least 2.
 
     Returns:
         The spans, in readings, each at most ``length - 1``.
@@ -38,24 +38,24 @@ def predict(ops: Any, weights: Sequence[Any], windows: Any) -> Any:
     """Predict the last reading of each window from those before it.
 
     Args:
-        ops: ``keras.ops`` or ``numpy``: whose arithmetic to use.
+        ops: ``keras.ops`` or ``numpy``.
         weights: mix [spans, columns], kernel [spans * columns, units], bias [units],
             shift [units, spans * columns].
         windows: readings, [rows, length, columns], each column about zero mean and unit variance.
 
     Returns:
-        The prediction, [rows, columns]. The last reading of a window is never looked at.
+        The prediction, [rows, columns]. It does not depend on the last reading of a window.
     """
     mix, kernel, bias, shift = weights
     past = windows[:, :-1]
     spans = horizons(windows.shape[1])
     means = ops.stack([ops.mean(past[:, -span:], axis=1) for span in spans], axis=1)
     longest = means[:, -1:]
-    # A burst of bytes can lie fifty deviations off: squashed, it is still a burst, but no shout.
+    # A burst of bytes can be fifty deviations off: tanh limits its influence.
     seen = ops.tanh(ops.concatenate([means[:, :-1] - longest, longest], axis=1) / 2.0)
     flat = (-1, len(spans) * windows.shape[2])
     moved = ops.matmul(ops.tanh(ops.matmul(ops.reshape(seen, flat), kernel) + bias), shift)
-    # A tenth of the network's word: the mix itself learns first, the exceptions to it after.
+    # The network's output counts a tenth: the mix itself is learned first, the exceptions later.
     logits = mix + 0.1 * ops.reshape(moved, (-1, len(spans), windows.shape[2]))
     share = ops.exp(logits - ops.max(logits, axis=1, keepdims=True))
     return ops.sum(share * means, axis=1) / ops.sum(share, axis=1)
@@ -64,14 +64,14 @@ def predict(ops: Any, weights: Sequence[Any], windows: Any) -> Any:
 class Predictor(keras.Model):  # type: ignore[misc]
     """A Keras model of windows of readings whose loss is the squared error of the last reading.
 
-    Beside ``loss`` it tracks ``persistence``, the loss that "the next reading is the last one" has on
-    the same rows: the figure to beat.
+    Besides ``loss`` it tracks ``persistence``, the loss of "the next reading equals the last" on the same rows: the
+    loss to beat.
 
     Args:
-        length: readings in a window, the predicted one included; at least 2.
-        columns: how many columns a reading has; at least 1.
+        length: readings in a window, including the predicted one; at least 2.
+        columns: the number of columns of a reading; at least 1.
         units: units in the hidden layer.
-        seed: where the first weights come from.
+        seed: of the initial weights.
 
     Raises:
         ValueError: a size is too small.
@@ -92,11 +92,11 @@ class Predictor(keras.Model):  # type: ignore[misc]
         super().__init__(name="predictor")
         self.length, self.columns, self.units, self.seed = length, columns, units, seed
         self.persistence = keras.metrics.Mean(name="persistence")
-        # Built at once: a model that is not built makes `fit` ask for a batch before the first is due.
+        # Built now: for a model that is not built, `fit` would request a batch before the first is due.
         self.build((None, length, columns))
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights; the shape was given when the model was made.
+        """Make the weights; their shapes follow from the constructor's arguments.
 
         Args:
             input_shape: ignored but for Keras's sake.
@@ -135,19 +135,19 @@ class Predictor(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The mean squared error of the prediction; persistence's is tracked beside it.
+        """The mean squared error of the prediction; that of persistence is tracked.
 
         Args:
             x: the windows, [rows, length, columns].
-            y: nothing: what is predicted is in the window.
+            y: None: the target is in the window.
             y_pred: the prediction, [rows, columns].
-            sample_weight: nothing.
+            sample_weight: None.
             training: ignored.
 
         Returns:
             A scalar.
         """
-        # On torch, `train_on_batch` hands NumPy on as it is.
+        # On torch, `train_on_batch` passes NumPy arrays.
         x = keras.ops.convert_to_tensor(x)
         self.persistence.update_state(keras.ops.mean(keras.ops.square(x[:, -1] - x[:, -2]), axis=-1))
         return keras.ops.mean(keras.ops.square(x[:, -1] - y_pred))
@@ -163,7 +163,7 @@ class Predictor(keras.Model):  # type: ignore[misc]
 
 
 def _mostly_the_last(shape: tuple[int, ...], dtype: Any = None) -> Any:
-    """The first mix: half of it or more is the last reading, so that training starts from persistence."""
+    """The initial mix: the last reading has at least half of the weight, so that training starts near persistence."""
     mix = np.zeros(shape, dtype="float32")
     mix[0] = 2.0
     return keras.ops.convert_to_tensor(mix, dtype=dtype)

@@ -1,7 +1,7 @@
-"""Where readings come from: this computer, or a function in somebody's file, both in the detector's own form.
+"""Readings: a stream of readings of this computer, or of a function in a user's file, in the detector's form.
 
-In that form a row is `row`, a number that only ever grows; `time`, in seconds; and `values`, its columns side
-by side. The number is what tells a reading that comes again after a restart from one that is new.
+In that form a row has `row`, a number that only grows; `time`, in seconds; and `values`, its columns side by side. The
+number distinguishes a reading that comes again after a restart from a new one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from unbounded.detect._yielded import EXAMPLE, SourceEnded, SourceError, Yielded
 __all__ = ["Axis", "Readings", "SourceEnded", "SourceError", "readings", "vitals"]
 
 Axis = Literal["date", "seconds", "row"]
-"""What `time` is: seconds since 1970, seconds since a moment of the source's own, or the number of the row."""
-DATES = 1e8  # seconds: what is above lies after March 1973, and is taken for seconds since 1970
+"""The meaning of `time`: seconds since 1970, seconds since any other moment, or the number of the row."""
+DATES = 1e8  # seconds: larger numbers, from March 1973 on, count as seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Readings:
     """A stream of readings.
 
     Args:
-        name: how the source was named in the command.
-        columns: what `values` holds.
+        name: the source's name in the command.
+        columns: the columns of `values`.
         stream: rows of `row` (int64, [rows]), `time` (float64, [rows]) and `values` (float64, [rows, columns]; NaN
-            where there was no number).
-        axis: what `time` is.
-        remarks: what the source has to say of its columns.
+            for missing numbers).
+        axis: the meaning of `time`.
+        remarks: messages of the source about its columns.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Readings:
 
 
 def readings(source: str, *, rate: float = 10.0, known: Sequence[Column] = (), axis: Axis | None = None) -> Readings:
-    """Find what a source's name in the command stands for.
+    """The readings that a source's name in the command refers to.
 
     Args:
         source: `machine:`, or `FILE.py:FUNCTION`.
         rate: readings a second, for `machine:`.
-        known: the columns of the run that is to go on. Without them, the first reading is waited for, and says
-            what columns there are.
-        axis: what the run that is to go on took `time` for.
+        known: the columns of the run to resume. Without them, the first reading is waited for, and defines the
+            columns.
+        axis: the meaning of `time` in the run to resume.
 
     Returns:
         The readings.
@@ -64,7 +64,7 @@ def readings(source: str, *, rate: float = 10.0, known: Sequence[Column] = (), a
         ModuleNotFoundError: psutil is needed, and not installed.
     """
     if source in ("machine:", "machine"):
-        ub.from_machine(rate=100.0).peek()  # says at once what is to be installed, where something is
+        ub.from_machine(rate=100.0).peek()  # raises at once if psutil is missing
         return Readings("machine:", VITALS, ub.from_machine(rate=rate).map(vitals))
     path, colon, name = source.rpartition(":")
     if colon and path.endswith(".py"):
@@ -141,5 +141,5 @@ def _axis_of(first: Yielded, reading: Reading) -> Axis:
     if first.time is not None:
         known = first.time[np.isfinite(first.time)]
         return "date" if not len(known) or known[0] > DATES else "seconds"
-    # What can be read again is read as fast as it is trained on: when that is says nothing of the readings.
+    # Replayable readings come as fast as they are trained on: their time of arrival has no meaning.
     return "date" if reading.grade == "live" else "row"

@@ -1,9 +1,8 @@
-"""What a run of the detector writes down.
+"""Record: the file `run.jsonl` of a run of the detector.
 
-One file of lines, `run.jsonl`: a line for each start, alarm and long pause, for each bin of readings and of epochs
-(`_bins.py`), and now and then for what was trained in all. It grows with the logarithm of the run's length, but for
-its alarms. It is cut back to the checkpoint's length on resume, so whatever is counted in it is what the model that
-goes on has really been through.
+It has a line for each start, alarm and long pause, for each bin of readings and of epochs (`_bins.py`), and from time
+to time for the totals of training. Apart from alarms it grows with the logarithm of the run's length. A resume
+truncates it to its length at the checkpoint, so its totals are those of the model that is trained on.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ FILE = "run.jsonl"
 
 @dataclass(frozen=True)
 class Start:
-    """The trainer began, or began again: ``step`` is the last step that it had trained before, ``position`` says in
-    words with which row of the stream it goes on, and ``axis`` what the readings' times are.
+    """The trainer started: ``step`` is the last step trained before, ``position`` describes the row of the stream at
+    which it continues, and ``axis`` is the meaning of the readings' times.
     """
 
     time: float
@@ -38,15 +37,15 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """What was trained in all, up to some moment.
+    """Totals of training up to a moment.
 
     Args:
-        step: the number of the last step, which is how many updates the optimizer says it has made.
-        steps: how many steps were counted.
+        step: the number of the last step, which is the optimizer's count of updates.
+        steps: the number of steps counted here.
         rows: rows in the batches of all steps; each reading is in several.
-        twice: rows in batches that were the same as an earlier one, which is a fault; 0 is what is promised.
-        missed: readings that did not come, such as those while nobody was there to take them.
-        skipped: readings that were left out because they held no number, by the first column that did not.
+        twice: rows in batches equal to an earlier one, which would be a fault; 0 is the guarantee.
+        missed: readings that did not come, such as those while no process read.
+        skipped: readings left out because a column had no number, by the first such column.
         time: the moment, in seconds since 1970.
     """
 

@@ -1,7 +1,6 @@
-"""The report of a run: one HTML file with real plots, to be opened anywhere and sent to anyone.
+"""The report of a run: one self-contained HTML file with plots.
 
-The figures come from what the run wrote down, and from nothing else. They are drawn as SVG, which goes into the page
-itself; the page loads nothing.
+All numbers come from what the run has recorded. Plots are SVG inside the page, which loads no other file.
 """
 
 from __future__ import annotations

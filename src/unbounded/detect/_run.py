@@ -1,4 +1,4 @@
-"""A run read back from its file: line by line, in memory that does not grow with the run."""
+"""A run read from its file, line by line, in memory that does not grow with the run."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ STARTS = 1_000
 
 
 class Damaged(int):
-    """A line that is no record, by its number."""
+    """The number of a line that is not a record."""
 
 
 def records(directory: Path) -> Iterator[dict[str, Any] | Damaged]:
-    """The lines of a run's file, one after the other: they are never in memory all at once.
+    """The lines of a run's file, one after the other, without loading all of them.
 
     Args:
         directory: the run's.
 
     Returns:
-        Plain data; a line that is no record, but for a last one that is being written, by its number.
+        Plain data; for a line that is not a record, its number; an incomplete last line is left out.
     """
     path = directory / FILE
     if not path.is_file():
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            # A run that is still going on, or was killed, may have written half of its last line.
+            # A run that is training, or was killed, may have written a part of its last line.
             if not line.endswith(b"\n"):
                 return
             try:

@@ -1,10 +1,10 @@
-"""How surprising a reading is, and when to say so.
+"""Scorer: how surprising a reading is, and when to raise an alarm.
 
-Two things are looked at in each column: how far the reading is from the model's prediction, and how far
-the median of the last twenty readings is from that of the last hundred, which is what a change that stays
-looks like once the model has got used to it. Each is compared with how large it usually is, so that one
-threshold, the rate of false alarms that one is willing to have, serves every column. A third rule asks no
-model: a reading beyond everything that was read so far. NumPy in, NumPy out; the state is small plain data.
+Two sizes are computed for each column: the distance of the reading from the model's prediction, and the distance of the
+median of the last twenty readings from that of the last hundred, which detects a lasting change once the model has
+adapted to it. Each is compared with its usual size, so one threshold, the accepted rate of false alarms, serves all
+columns. A third rule needs no model: a reading beyond all earlier ones. Input and output are NumPy arrays; the state is
+small plain data.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ MANY = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One alarm: when, in which column, and by how much.
+    """One alarm.
 
-    ``row`` counts the readings scored, from 0; ``change`` is against the median of the last hundred readings,
-    in the column's own unit; ``record`` is whether the reading lay beyond all before it, and was not
-    surprising otherwise.
+    ``row`` counts the scored readings, from 0; ``change`` is relative to the median of the last hundred readings, in
+    the column's unit; ``record`` is True if the reading was beyond all before it, and not surprising otherwise.
     """
 
     row: int
@@ -45,7 +44,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What came of a block of readings: a score for each, [rows], and the alarms among them, in order."""
+    """The result for a block of readings: a score for each, [rows], and the alarms, in order."""
 
     score: np.ndarray
     alarms: tuple[Alarm, ...]
@@ -54,19 +53,18 @@ class Scored:
 class Scorer:
     """Turns the errors of a model into scores and alarms, reading by reading, in bounded memory.
 
-    A score of 3 says: one reading in 10**3 is as surprising as this. An alarm comes where the score passes
-    that of the false alarms one is willing to have, and the change is worth a word.
+    A score of 3 means that one reading in 10**3 is as surprising. An alarm is raised if the score exceeds that of the
+    accepted false alarms, and the change is at least the column's ``least``.
 
     Args:
-        columns: what the columns are, in order.
-        false_alarms: how many readings in all, on average, may raise an alarm without a cause: a
-            probability, each reading's.
-        warm_up: readings before the first alarm may come.
-        refractory: readings for which a column that raised an alarm stays silent; a change that stays is
-            told sooner where only a single reading was told before.
+        columns: the columns, in order.
+        false_alarms: the probability of a false alarm for each reading.
+        warm_up: readings before the first alarm.
+        refractory: readings for which a column stays silent after an alarm; a lasting change is told sooner if only a
+            single reading was told before.
         memory: readings over which the usual size of an error is learned.
-        record: how far beyond all readings so far a reading raises an alarm of its own, as a share of
-            their range; from the thousandth reading on.
+        record: how far beyond all readings so far a reading raises an alarm by itself, as a fraction of their range;
+            from the thousandth reading on.
 
     Raises:
         ValueError: there is no column, or a number is out of its range.
@@ -118,7 +116,7 @@ class Scorer:
         self._silent_until = np.zeros((LOOKS, width), dtype=np.int64)
         self._told = np.full(width, -RECENT)
         self._pass_over_until = 0
-        # What has been looked at since the last ordinal at which it is learned: sizes, and their weights.
+        # Sizes and weights of the readings since the last ordinal at which usual sizes were learned.
         self._pending = np.zeros((2, LOOKS, 0, width))
 
     def score(
@@ -127,15 +125,15 @@ class Scorer:
         """Score the next readings.
 
         Args:
-            row: numbers that only ever grow and say which readings these are, int64, [rows].
+            row: numbers of the readings, strictly increasing, int64, [rows].
             time: when they were taken, in seconds, [rows].
             values: the readings in their own units, [rows, columns].
             normal: the readings on the model's scale, [rows, columns].
             expected: the model's predictions of them, made before it was trained on them, [rows, columns].
 
         Returns:
-            A score for each reading, and the alarms. Readings whose number is not above the last scored
-            one's were scored before: they are left out, and get a score of NaN, as do those that were passed over.
+            A score for each reading, and the alarms. Readings with a number not above the last one's were scored
+            before: they get a score of NaN, as do those that were passed over.
 
         Raises:
             ValueError: the shapes do not fit the columns.
@@ -154,7 +152,7 @@ class Scorer:
         rows = np.flatnonzero(row > np.maximum.accumulate(np.concatenate([[self.last], row]))[:-1])
         at = 0
         while at < len(rows):
-            # What is usual is learned at fixed ordinals, wherever the blocks were cut.
+            # Usual sizes are learned at fixed ordinals, for any cut into blocks.
             count = CHUNK - self.rows % CHUNK
             passed_over = self.rows < self._pass_over_until
             part = rows[at : at + (min(count, self._pass_over_until - self.rows) if passed_over else count)]
@@ -165,18 +163,18 @@ class Scorer:
         return Scored(score, tuple(alarms))
 
     def pass_over(self, readings: int) -> None:
-        """Leave out the readings that come next, and begin anew after them: no score, no alarm, nothing learned.
+        """Skip the next readings, and begin anew after them: no score, no alarm, nothing learned.
 
-        For what the scorer's own process does to the computer when it starts, and for what lies before a pause.
+        Used for the load that this process causes when it starts, and for readings before a pause.
 
         Args:
-            readings: how many.
+            readings: the number to skip.
         """
         self._pass_over_until = self.rows + readings
         self._values, self._normal = self._values[:0], self._normal[:0]
 
     def _count(self, readings: int, last: int) -> None:
-        """These were the next, and this is the number of the last."""
+        """Count readings, the last of which has number `last`."""
         self.rows += readings
         self.last = last
         if self.rows % CHUNK == 0 and self._pending.shape[2]:
@@ -197,14 +195,14 @@ class Scorer:
         size = np.stack([np.abs(np.nan_to_num(normal - expected)), np.abs(_moves(level, len(time))[1])])
         change = _moves(history, len(time))
         worth = np.abs(change[:LOOKS]) >= np.array([column.least for column in self.columns])
-        # Many looks at one reading find more that is rare: each counts for its part.
+        # More comparisons for each reading find more that is rare: correct for their number.
         rarity = self._usual.rarity(size) - np.log10(LOOKS * len(self.columns))
         surprise = np.where(worth, np.maximum(rarity, 0.0), 0.0)
         record = self._records(values) & worth[0]
         score: np.ndarray = surprise.max(axis=(0, 2))
         for row in np.flatnonzero((score > self.threshold) | record.any(axis=1)):
             self._raise(int(row), float(time[row]), surprise[:, row], record[row], change[:, row], alarms)
-        # An event is not to become usual at once; if it lasts, it does in the end.
+        # A surprising reading is learned slowly: it becomes usual only if it lasts.
         seen = np.stack([size, np.where(surprise > self.threshold, 0.1, 1.0)])
         self._pending = np.concatenate([self._pending, seen], axis=2)
         self._values, self._normal = history[-RECENT:], level[-RECENT:]
@@ -230,7 +228,7 @@ class Scorer:
                 continue
             self._silent_until[1, index] = ordinal + self.refractory if lasting else 0
             if lasting and not sudden and ordinal - self._told[index] <= LATELY:
-                # What stays was told already, by its first reading. A burst longer ago hides nothing.
+                # A lasting change was told by its first reading. An older burst does not suppress it.
                 continue
             self._silent_until[0, index] = ordinal + self.refractory
             self._told[index] = ordinal
@@ -249,8 +247,8 @@ class Scorer:
             )
 
     def _records(self, values: np.ndarray) -> np.ndarray:
-        """Which readings lie beyond all before them, by the share of their range, [rows, columns]."""
-        # Among few readings every other one is a record.
+        """The mask of readings beyond all before them, by the fraction of their range, [rows, columns]."""
+        # Among few readings many are records.
         if not self.record or self.rows < MANY:
             return np.zeros(values.shape, dtype=bool)
         low = np.minimum.accumulate(np.concatenate([self._low[None], values]))[:-1]
@@ -261,7 +259,7 @@ class Scorer:
         return beyond
 
     def state_dict(self) -> dict[str, Any]:
-        """What the scorer knows, as plain numbers and small arrays.
+        """The scorer's state, as plain numbers and small arrays.
 
         Returns:
             A new dict, to be given to ``load_state_dict`` of a scorer with the same columns.
@@ -283,7 +281,7 @@ class Scorer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what another scorer knew.
+        """Restore a state.
 
         Args:
             state: from ``state_dict``.
@@ -310,7 +308,7 @@ class Scorer:
 
 
 def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows with what is not known filled in by the reading before it, and the history that they end."""
+    """The rows with missing values replaced by the previous reading, and the history that ends with them."""
     history = np.concatenate([before, rows])
     for row, index in np.argwhere(~np.isfinite(history)):
         history[row, index] = history[row - 1, index] if row else 0.0
@@ -318,8 +316,8 @@ def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _moves(history: np.ndarray, rows: int) -> np.ndarray:
-    """How far each of the last rows, the median of the twenty there and that of the five there lie from the
-    median of the hundred: [3, rows, columns], with their sign.
+    """For each of the last rows, the distances of the row, of the median of twenty and of the median of five from the
+    median of the hundred: [3, rows, columns], signed.
     """
     # Before the first reading there is more of the first reading: nothing has moved yet.
     ahead = np.repeat(history[:1], max(0, RECENT + rows - 1 - len(history)), axis=0)

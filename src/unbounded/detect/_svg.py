@@ -1,4 +1,4 @@
-"""Drawing in SVG: an axis, a line, an area, a word. Plain text, so that a plot of any run is small and quickly made."""
+"""SVG elements: an axis, a line, an area, a text."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _STEPS = (
 
 @dataclass(frozen=True)
 class Plane:
-    """A rectangle of the drawing, and what its edges stand for.
+    """A rectangle of the drawing, and the data range of its edges.
 
     Args:
-        left: in drawing units; so are `top`, `width` and `height`.
+        left: in drawing units, as `top`, `width` and `height`.
         top: see `left`.
         width: see `left`.
         height: see `left`.
-        x0: what the left edge stands for.
-        x1: what the right edge stands for.
-        y0: what the lower edge stands for.
-        y1: what the upper edge stands for.
+        x0: the x value at the left edge.
+        x1: the x value at the right edge.
+        y0: the y value at the lower edge.
+        y1: the y value at the upper edge.
         log: whether y is drawn by its logarithm.
     """
 

@@ -1,4 +1,4 @@
-"""What was trained in all: steps, rows, and whether any batch was trained twice, which is never to be."""
+"""Counter: totals of training: steps, rows, and rows of batches that were trained on twice, which must be 0."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import numpy as np
 import unbounded as ub
 from unbounded.detect._record import Trained
 
-BATCHES = 2_000  # that are remembered: a row is long gone from the replay buffer by then
+BATCHES = 2_000  # batches remembered: by then a row has left the replay buffer long ago
 SECONDS = 2.0  # between two records, at first
-SHARE = 0.01  # of a start's duration, between two records later: their number grows with its logarithm
+SHARE = 0.01  # later: of the time since the start, so that the number of records grows with its logarithm
 
 
 class Counter:
-    """Counts batches between the moment when they are handed out and the one when they are trained."""
+    """Counts batches when they are handed out and when they were trained on."""
 
     def __init__(self) -> None:
         self.total = Trained()
-        """What was trained up to now."""
+        """The totals."""
         self._handed: deque[tuple[int, int]] = deque()  # digest, rows
         self._digests: deque[int] = deque(maxlen=BATCHES)
         self._began = self._written = clock.monotonic()
 
     def hand_out(self, rows: np.ndarray) -> None:
-        """A batch is on its way to the model.
+        """A batch is handed out to the model.
 
         Args:
             rows: the numbers of its rows, in order, [rows].
@@ -40,12 +40,12 @@ class Counter:
         self._handed.append((int.from_bytes(digest.digest(), "big"), len(numbers)))
 
     def train(self, step: int, stats: ub.Stats, skipped: Mapping[str, int]) -> None:
-        """The oldest batch that was handed out is trained.
+        """The oldest batch that was handed out was trained on.
 
         Args:
-            step: how many updates the optimizer says it has made.
+            step: the optimizer's count of updates.
             stats: the feed's.
-            skipped: readings that were left out, by column.
+            skipped: readings left out, by column.
         """
         digest, rows = self._handed.popleft()
         twice = rows if digest in self._digests else 0
@@ -63,7 +63,7 @@ class Counter:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to write the total down; says so once."""
+        """True, once, when it is time to write the totals."""
         now = clock.monotonic()
         if now - self._written < max(SECONDS, SHARE * (now - self._began)):
             return False
@@ -71,17 +71,17 @@ class Counter:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """The total, and the batches that are remembered, as plain data and a small array."""
-        # Columns may have any name, and would be keys.
+        """The totals and the remembered batches, as plain data and a small array."""
+        # Without `skipped`: column names may be any strings, also those reserved in JSON.
         total = {name: value for name, value in asdict(self.total).items() if name != "skipped"}
         return {"total": total, "digests": np.array(self._digests, dtype=np.int64)}
 
     def load_state_dict(self, state: Mapping[str, Any], skipped: Mapping[str, int]) -> None:
-        """Go on from there.
+        """Continue from saved totals.
 
         Args:
             state: from `state_dict`.
-            skipped: readings that were left out, by column.
+            skipped: readings left out, by column.
         """
         self.total = Trained(**state["total"], skipped=dict(skipped))
         self._digests = deque(np.asarray(state["digests"]).tolist(), maxlen=BATCHES)

@@ -1,7 +1,6 @@
-"""Training the detector: the stream, the model and the callbacks put together, and `fit` called once.
+"""Training of the detector: the stream, the model and the callbacks, and one call of `fit`.
 
-This is the whole recipe, and a short one: what makes it endless, exact and restartable is the library's. The
-frameworks are imported when training begins, so that a command can show its first reading before.
+The frameworks are imported when training begins, so that the command can show its first reading before.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ if TYPE_CHECKING:
 
 ENDLESS = 2**31 - 1
 CHECKPOINTS = "checkpoints"
-SETTLING = 50  # readings in which a trainer that starts is felt in its own computer's vitals
+SETTLING = 50  # readings after a start, during which the starting process disturbs its own computer's vitals
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train; each run keeps to the one that it was begun with.
+    """The parameters of training; a run keeps those that it began with.
 
     Args:
-        steps: the step, counted over all runs, after which training ends; ``None`` for never.
+        steps: the step, counted over all starts, after which training ends; ``None`` for never.
         epoch: steps in an epoch.
         length: readings in a window.
-        capacity: windows that count as recent.
-        reuse: how often each window is trained on, on average.
+        capacity: windows in the replay buffer.
+        reuse: the mean number of times that each window is trained on.
         batch: windows in a batch.
         every: steps between two checkpoints; None leaves it to `save_after`.
         save_after: seconds between two checkpoints.
-        warm_up: readings before the first alarm may come.
-        false_alarms: readings that may raise an alarm without a cause, as a share of all.
+        warm_up: readings before the first alarm.
+        false_alarms: the accepted fraction of readings with a false alarm.
         learning_rate: Adam's.
     """
 
@@ -56,7 +55,7 @@ class Plan:
 
     @property
     def readings_before_a_step(self) -> int:
-        """How many readings there are at least before the first batch is full."""
+        """The least number of readings before the first batch is full."""
         return self.length + math.ceil(self.batch / self.reuse) - 1
 
 
@@ -64,9 +63,9 @@ def stream_of(readings: Readings, plan: Plan, watch: Watch) -> Any:
     """The stream from the readings to the batches.
 
     Args:
-        readings: where they come from.
+        readings: the readings.
         plan: the sizes.
-        watch: what reads and counts along the way.
+        watch: reads and counts along the way.
 
     Returns:
         A stream of batches of windows, [batch, length, columns].
@@ -87,10 +86,9 @@ class End:
     """How a training ended.
 
     Args:
-        step: the last step, counted over all runs.
-        readings: how many were read, over all runs.
-        by: the signal that ended it, "SIGINT" or "SIGTERM"; "source" where the source's readings ended; None at the
-            last step.
+        step: the last step, counted over all starts.
+        readings: the number of readings, over all starts.
+        by: the signal that ended it, "SIGINT" or "SIGTERM"; "source" if the readings ended; None after the last step.
     """
 
     step: int
@@ -106,15 +104,15 @@ def train(
     tell: Callable[[dict[str, Any]], None],
     accept_changes: bool = False,
 ) -> End:
-    """Train the detector until its last step, for ever, until the source ends, or until a signal; go on where an
-    earlier run ended.
+    """Train the detector until its last step, forever, until the source ends, or until a signal; resume an earlier
+    run.
 
     Args:
-        readings: what to train on.
-        directory: where checkpoints, `run.jsonl` and the report go.
-        plan: how to train.
-        tell: is told what happens; see `Watch`.
-        accept_changes: go on though the source or the detector is no longer the one that the run began with.
+        readings: the readings.
+        directory: for checkpoints, `run.jsonl` and the report.
+        plan: the parameters.
+        tell: receives events; see `Watch`.
+        accept_changes: resume although the source or the detector has changed since the run began.
 
     Returns:
         How it ended.
@@ -154,14 +152,14 @@ def train(
     try:
         with ub.keras.Feed(stream_of(readings, plan, watch), epoch=ub.Epoch(steps=plan.epoch)) as feed:
             watch.attach(feed)
-            # Whole batches are counted where they are handed out; windows that are tested are not.
+            # Whole batches are counted when they are handed out; windows that are tested are not.
             tested = ub.keras.Prequential(
                 feed, on_predictions=watch.score, prepare=lambda windows: windows["x"], table=False
             )
             every = plan.every or ub.Epoch(seconds=plan.save_after)
             saved_in = directory / CHECKPOINTS
             checkpoint = ub.keras.Checkpoint(feed, saved_in, every=every, accept_changes=accept_changes)
-            # As many epochs as there may be: more steps mean more epochs, so that a run that ended can go on.
+            # As many epochs as possible: a run that has ended can be resumed with more steps.
             epochs = ENDLESS if plan.steps is None else plan.steps
             try:
                 model.fit(feed, epochs=epochs, callbacks=[tested, watch, checkpoint], verbose=0)
@@ -176,7 +174,7 @@ def train(
 
 
 def steps_done(directory: Path) -> int:
-    """How many steps the run's newest checkpoint has.
+    """The number of steps of the run's newest checkpoint.
 
     Args:
         directory: the run's.
@@ -188,7 +186,7 @@ def steps_done(directory: Path) -> int:
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Whether there is a run to go on with.
+    """True if there is a run to resume.
 
     Args:
         directory: the run's.

@@ -1,7 +1,7 @@
-"""How large something usually is: a histogram that slowly forgets, and the rarity of what is larger.
+"""Usual: the distribution of a size, as a histogram that slowly forgets, and the rarity of larger sizes.
 
-Its tail is carried on as an exponential (peaks over threshold; Siffer et al., "Anomaly Detection in Streams with
-Extreme Value Theory", KDD 2017, with the simplest tail), so that what was never seen has a probability too.
+Its tail is extrapolated as an exponential (peaks over threshold; Siffer et al., "Anomaly Detection in Streams with
+Extreme Value Theory", KDD 2017, with the simplest tail), so that sizes that never occurred have a probability, too.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 HIGHEST = 12.0
-# Four bins to each doubling, from 2**-14 to 2**10: on the model's scale, everything.
+# Four bins for each doubling, from 2**-14 to 2**10: all sizes on the model's scale.
 _EDGES = 2.0 ** (np.arange(-56, 41) / 4.0)
 _SHARES = np.array([0.5, 0.9, 0.98])
 
 
 class Usual:
-    """What is usual for each of several sizes at once, in memory that does not grow.
+    """The distributions of several sizes, in constant memory.
 
     Args:
-        shape: how many sizes there are, (looks, columns).
-        memory: readings after which what was seen counts for about a third.
+        shape: the number of sizes, (looks, columns).
+        memory: readings after which an observation counts about a third.
 
     Example:
         >>> usual = Usual((1, 1), memory=1_000)
@@ -34,13 +34,13 @@ class Usual:
         self.weights = np.zeros((*shape, len(_EDGES) + 1))
 
     def rarity(self, size: np.ndarray) -> np.ndarray:
-        """-log10 of the share of readings whose size is as large as each; at most 12.
+        """-log10 of the fraction of readings that are as large; at most 12.
 
         Args:
             size: not negative, [looks, rows, columns].
 
         Returns:
-            The same shape; 0 as long as nothing was learned.
+            The same shape; 0 before anything was learned.
         """
         out = np.zeros_like(size)
         if not self.weights.any():
@@ -53,15 +53,15 @@ class Usual:
         return out
 
     def learn(self, size: np.ndarray, weight: np.ndarray, seen: int) -> None:
-        """Add what was seen, and forget as much.
+        """Add observations, and forget older ones.
 
         Args:
             size: not negative, [looks, rows, columns], the newest last.
-            weight: how much each is to count, the same shape.
-            seen: how many readings there were in all, these included.
+            weight: of each, the same shape.
+            seen: the number of readings so far, including these.
         """
         looks, rows, columns = size.shape
-        # Young, the histogram leans to the new (2 / n): what a start looks like is not what is usual.
+        # At first it forgets faster (2 / n): the readings of a start are not typical.
         rate = min(1.0, max(1.0 / self.memory, 2.0 / (seen + 1)))
         fresh = rate * (1.0 - rate) ** np.arange(rows - 1, -1, -1)
         self.weights *= (1.0 - rate) ** rows
@@ -70,10 +70,11 @@ class Usual:
 
 
 def _rarity(size: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """Lines through the cuts, and then on as the flattest of them: no tail is taken to be thinner than it looked."""
+    """Linear interpolation through the cuts, extrapolated with the smallest slope, which never underestimates the
+    tail."""
     known = np.concatenate([[0.0], cut])
     rarity = np.concatenate([[0.0], -np.log10(1.0 - _SHARES)])
-    # Sizes that are all alike leave no distance between the cuts; a hair's breadth keeps the line rising.
+    # Equal sizes leave no distance between the cuts; a tiny one keeps the line increasing.
     known = np.maximum.accumulate(known + np.arange(len(known)) * 1e-6)
     slope = np.min(np.diff(rarity) / np.diff(known))
     beyond = rarity[-1] + (size - known[-1]) * slope

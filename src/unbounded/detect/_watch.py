@@ -1,8 +1,8 @@
-"""Watch: a Keras callback that writes down and tells what happens, and scores each new window.
+"""Watch: a Keras callback that records and tells events, and scores each new window before it is trained on.
 
-`ub.keras.Prequential` predicts each window once, before it is trained on, and hands the prediction to `score`. A
-function in the stream (`hand_out`) is given each batch, and counts its rows. What was written down after the checkpoint
-is cut off on resume.
+`ub.keras.Prequential` predicts each window once, before it is trained on, and passes the prediction to `score`. A
+function in the stream (`hand_out`) receives each batch, and counts its rows. A resume truncates the record to the
+checkpoint.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ LATELY = 600
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Scores what comes in, writes down what happens, and tells whoever shows it.
+    """Scores readings, records events, and tells them to the display.
 
-    Its state belongs in the checkpoint: it has the `get_state` and `set_state` that `Checkpoint` asks for.
+    `Checkpoint` saves its state by `get_state` and `set_state`.
 
     Args:
         source: the readings' name.
-        columns: what the readings' columns are.
-        scorer: what scores them.
-        directory: where `run.jsonl` goes.
-        tell: is told events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
-        axis: what the readings' times are.
+        columns: the columns of the readings.
+        scorer: the scorer.
+        directory: for `run.jsonl`.
+        tell: receives events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
+        axis: the meaning of the readings' times.
         stop_at: the step after which training ends; ``None`` for never.
         settling: readings after each start that are not judged.
     """
@@ -62,24 +62,24 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._tell, self._stop_at, self._settling = tell, stop_at, settling
         self._log = ub.Log(directory / _record.FILE)
         self._feed: Any = None
-        self._begun = False  # something was written in this start
+        self._begun = False  # True once something was written in this process
         self.intake = Intake(columns, tell)
-        """What the stream's first stages are, and what they count."""
+        """The functions of the stream's first stages, with their counts."""
         self._counter = Counter()
         self._readings, self._epochs = ReadingBins(len(columns)), EpochBins()
-        self._errors = np.zeros(2)  # what the model and persistence got wrong lately
-        self._epoch_sums = np.zeros(3)  # the same in the epoch at hand, and for how many readings
+        self._errors = np.zeros(2)  # recent errors of the model and of persistence
+        self._epoch_sums = np.zeros(3)  # the same in the current epoch, and the number of readings
         self._restored = False
-        self._epoch = (-1, 0)  # its number, and the step before its first
+        self._epoch = (-1, 0)  # (its number, the step before its first)
         self._before = ub.Stats()
 
     # -- in the stream -------------------------------------------------------------------------------------------
 
     def hand_out(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        """A batch on its way to the model, which takes windows of `x` alone.
+        """Count a batch, and return the windows of `x`, which the model takes.
 
         Args:
-            batch: windows of rows as the intake returned them, each [rows, length, …].
+            batch: windows of rows from the intake, each [rows, length, …].
 
         Returns:
             [rows, length, columns].
@@ -87,10 +87,10 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._counter.hand_out(batch["row"][:, -1])
         return batch["x"]
 
-    # -- in the training -----------------------------------------------------------------------------------------
+    # -- callback events -----------------------------------------------------------------------------------------
 
     def attach(self, feed: Any) -> None:
-        """Learn of the feed, whose counts are shown.
+        """Set the feed, whose stats are shown.
 
         Args:
             feed: an `unbounded.keras.Feed`.
@@ -98,13 +98,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._feed = feed
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Before the first, everything that was restored is in its place."""
+        """Before the first epoch, the restored state is complete."""
         if not self._begun:
             self._begun = True
             if not self._restored:
                 self._log.cut(0)
             if self._settling:
-                # Frameworks that load and compile are the trainer's own doing.
+                # Skip the load that importing and compiling frameworks causes.
                 self._scorer.pass_over(self._settling)
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(
@@ -127,7 +127,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self._epoch = (epoch, self._before.steps)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """A step is trained: write down of which rows, and tell."""
+        """Record the rows of a step, and tell it."""
         step = int(self.model.optimizer.iterations.value)
         stats: ub.Stats = self._feed.stats
         self._counter.train(step, stats, self.intake.skipped)
@@ -158,7 +158,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """An epoch is over: its figures go into the report."""
+        """Record the epoch's metrics."""
         figures = {name: float(value) for name, value in (logs or {}).items() if np.isfinite(float(value))}
         step = int(self.model.optimizer.iterations.value)
         sums, self._epoch_sums = self._epoch_sums, np.zeros(3)
@@ -167,11 +167,11 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def trained(self) -> Trained:
-        """What was trained in all."""
+        """The totals of training."""
         return self._counter.total
 
     def close(self) -> None:
-        """Write what is held back, which a start that goes on cuts off again and makes anew; let go of the file."""
+        """Write the open bins, which a resume truncates and makes anew; close the file."""
         if self._begun:
             held = [*self._readings.rest(), *self._epochs.rest(), _record.as_line(self._counter.total)]
             self._log.append(*held)
@@ -180,7 +180,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     # -- in the checkpoint ---------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """What belongs to this moment.
+        """The state at this moment.
 
         Returns:
             Plain data and small arrays.
@@ -198,13 +198,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a moment; what was heard or written after it never was.
+        """Restore a state; the record is truncated to it.
 
         Args:
             state: from `get_state`.
         """
         if self._begun:
-            return  # an epoch that goes on in its middle is put back twice, and has begun in between
+            return  # an epoch that resumes in its middle is restored twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
         self._log.cut(int(state["length"]))
         self._errors = np.array(state["errors"], dtype=np.float64)
@@ -223,12 +223,12 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         return 1.0 - float(error / last) if last > 0 else None
 
     def score(self, numbers: np.ndarray, windows: Mapping[str, np.ndarray], expected: np.ndarray) -> None:
-        """Score the windows that come next, for `Prequential`.
+        """Score the next windows, for `Prequential`.
 
         Args:
             numbers: of their last rows in the source, [windows].
-            windows: rows as the intake returned them, each [windows, length, …].
-            expected: what the model, which was not trained on them, expects of their last rows, [windows, columns].
+            windows: rows from the intake, each [windows, length, …].
+            expected: the model's predictions of their last rows before training on them, [windows, columns].
         """
         row, time, values, x = (windows[name] for name in ("row", "time", "values", "x"))
         now = x[:, -1]

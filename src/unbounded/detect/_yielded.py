@@ -1,7 +1,7 @@
-"""What a user's function yielded, as columns of float64: scalars, lists, arrays, missing values, text, dates.
+"""Yielded: a block that a user's function yielded, as columns of float64: from scalars, lists, arrays, text and dates.
 
-A cell that holds no number becomes NaN, so that one bad reading is one row to leave out and not the end of a
-run. Only what no row can be made of is refused, in a sentence.
+A cell without a number becomes NaN, so that one bad reading is one row to leave out, and not the end of a run. Only
+blocks of which no rows can be made are refused.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ EXAMPLE = "{'temperature': 21.5}"
 
 
 class SourceError(Exception):
-    """A source that can't be read; the sentence says what to do."""
+    """A source can't be read; the message says what to do."""
 
 
 class SourceEnded(SourceError):
-    """A function's generator ended: there are no more readings for now."""
+    """A function's generator has ended."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,11 @@ class Yielded:
     """One block of rows.
 
     Args:
-        rows: how many there are.
-        numbers: each column that holds a number, float64, [rows]; NaN in cells that hold none.
-        text: of each column without any number in it, what one of its cells holds.
-        unreadable: of each column in `numbers` with a cell that is neither a number nor missing, what that cell
-            holds.
-        time: of the column `time`, in seconds since 1970 or since some moment of the function's own, [rows];
-            None where there is no such column.
+        rows: their number.
+        numbers: each column that has a number, float64, [rows]; NaN in cells without one.
+        text: for each column without any number, one of its cells.
+        unreadable: for each column in `numbers`, a cell that is neither a number nor missing, if there is one.
+        time: the column `time`, in seconds since 1970 or any other moment, [rows]; None without such a column.
     """
 
     rows: int
@@ -48,12 +46,12 @@ class Yielded:
 
 
 def read_block(block: Any, source: str) -> Yielded:
-    """Read what a function yielded.
+    """Parse what a function yielded.
 
     Args:
-        block: a dict of columns. Each is a number, or one-dimensional: a list or an array. A single number beside
-            columns of several rows is the same in each of them. None is a missing value.
-        source: how the source was named in the command, for errors.
+        block: a dict of columns. Each is a number or one-dimensional: a list or an array. A single number beside
+            columns of several rows is repeated. None is a missing value.
+        source: the source's name in the command, for errors.
 
     Returns:
         The columns.
@@ -93,7 +91,7 @@ def read_block(block: Any, source: str) -> Yielded:
 
 
 class _Scalar(list[Any]):
-    """The one cell of a column that was given as a single value."""
+    """The only cell of a column that was given as a single value."""
 
 
 def _cells(column: Any, what: str, source: str) -> Any:
@@ -115,12 +113,12 @@ def _cells(column: Any, what: str, source: str) -> Any:
         )
     if array.dtype.kind in "fiubM":
         return array
-    # A list of numbers with one text in it is an array of texts to NumPy.
+    # NumPy makes a list of numbers with one text an array of texts.
     return list(column) if isinstance(column, Sequence) else array.tolist()
 
 
 def _floats(cells: Any) -> tuple[np.ndarray, str | None]:
-    """Cells as numbers, NaN where there is none; and one of the cells that are neither a number nor missing."""
+    """Cells as numbers, NaN where there is none; and one cell that is neither a number nor missing."""
     if isinstance(cells, np.ndarray) and cells.dtype.kind != "M":
         return cells.astype(np.float64), None
     out, other = np.full(len(cells), np.nan), None

@@ -1,1 +1,1 @@
-"""A stream at work for one trainer: batches handed out, acknowledged, saved."""
+"""A stream for one trainer: its batches are handed out, acknowledged and saved."""

@@ -13,36 +13,36 @@ from unbounded.feed.in_flight import Count
 from unbounded.feed.stats import InputStats, Stats
 
 CARRIED = ("in_doubt", "waited", "worked", "aged", "aged_rows", "bad")
-"""What a state carries of it: all other stats follow from the position, or come from the nodes."""
+"""The counters that a state contains; all other stats follow from the position or come from the nodes."""
 
 
 class Counters:
-    """Counts for one feed, from the run's beginning."""
+    """Counts of one feed, from the run's beginning."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.begin({})
 
     def begin(self, state: Mapping[str, Any]) -> None:
-        """Count on from what `state` gave; from 0 where it is empty."""
+        """Continue from a `state`; from 0 if it is empty."""
         self.in_doubt: int = state.get("in_doubt", 0)
         self.bad: int = state.get("bad", 0)
         self._waited: float = state.get("waited", 0.0)
         self._worked: float = state.get("worked", 0.0)
         self._aged: float = state.get("aged", 0.0)
         self._aged_rows: int = state.get("aged_rows", 0)
-        self._looked: float | None = None  # since when the trainer has been at work; None while it does something else
+        self._looked: float | None = None  # when the current work began; None while the trainer does something else
         epoch = dict(state.get("epoch", {}))
         inputs = {name: InputStats(*each) for name, each in epoch.pop("inputs", {}).items()}
         self._epoch = Stats(**epoch, inputs=inputs)
 
     def state(self) -> dict[str, Any]:
-        """As plain data."""
+        """The counters as plain data."""
         now = self.stats(Count(), None, {})
         return {**{name: getattr(now, name) for name in CARRIED}, "epoch": self._epoch_state()}
 
     def _epoch_state(self) -> dict[str, Any]:
-        # Positions stay small: what is 0 is left out.
+        # Zeros are left out, to keep positions small.
         state = {name: value for name, value in asdict(self._epoch).items() if value}
         inputs = {name: list(each) for name, each in state.pop("inputs", {}).items()}
         return {**state, "inputs": inputs} if inputs else state
@@ -50,19 +50,19 @@ class Counters:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """The trainer is at work, if it was not already."""
+        """The trainer works on a batch from now on, if it did not already."""
         if self._looked is None:
             self._looked = self._runtime.monotonic()
 
     def pause(self) -> None:
-        """The trainer is off to do something else: that is neither work on batches nor waiting for them."""
+        """The trainer does something else: neither work on batches nor waiting."""
         if self._looked is not None:
             self._worked += self._runtime.monotonic() - self._looked
             self._looked = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What is done inside is done while the trainer waits."""
+        """Count the time inside as waiting."""
         begun = self._runtime.monotonic()
         if self._looked is not None:
             self._worked += begun - self._looked
@@ -75,12 +75,12 @@ class Counters:
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def trained(self, run: Run) -> None:
-        """A run of batches was trained on, just now."""
+        """Count a run of batches that was trained on now."""
         if run.arrived is not None:
             self._aged += (self._runtime.time() - run.arrived) * run.total
             self._aged_rows += run.total
 
-    # -- what it comes to ----------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------
 
     def stats(
         self,
@@ -89,7 +89,7 @@ class Counters:
         counts: Mapping[str, int],
         inputs: Mapping[str, InputStats] | None = None,
     ) -> Stats:
-        """All that happened up to `count`, in each source of a mix as well; `counts` is what the nodes say."""
+        """The stats up to `count`, also for each source of a mix; `counts` are those of the nodes."""
         working = 0.0 if self._looked is None else self._runtime.monotonic() - self._looked
         return Stats(
             steps=count.steps,
@@ -101,7 +101,7 @@ class Counters:
             worked=self._worked + working,
             aged=self._aged,
             aged_rows=self._aged_rows,
-            # The same rows, seen in two places: not their sum.
+            # Not the sum: both may have counted the same rows.
             bad=max(counts.get("bad", 0), self.bad),
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
@@ -113,9 +113,9 @@ class Counters:
         )
 
     def end_epoch(self, stats: Stats) -> None:
-        """An epoch is over at `stats`."""
+        """The epoch ends at `stats`."""
         self._epoch = stats
 
     def epoch(self, stats: Stats) -> Stats:
-        """What of `stats` happened in the epoch at hand."""
+        """The stats of the current epoch, given those of the run."""
         return stats.since(self._epoch)

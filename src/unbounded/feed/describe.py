@@ -1,4 +1,4 @@
-"""What a feed says in words: its position, a bad row's address, and why it can't go on with a state."""
+"""Messages of a feed: its position, the address of a bad row, and why it can't continue from a state."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unbounded.stream import Stream
 
 
 class StreamChanged(UserWarning):
-    """A state that is gone on with though it is of another stream."""
+    """A warning: a state is resumed although it belongs to a different stream."""
 
 
 class RunFinished(UserWarning):
-    """A warning: a run already has all the epochs that were asked for, so nothing is trained.
+    """A warning: the run has all the epochs that were requested already, so nothing is trained.
 
     >>> import tempfile, warnings, numpy as np, unbounded as ub
     >>> with ub.Feed(ub.from_arrays(np.arange(4)).batch(2), epoch=ub.Epoch(steps=1)) as feed:
@@ -40,7 +40,7 @@ class RunFinished(UserWarning):
 
 
 def finished(number: int, asked: int) -> None:
-    """Say that there is nothing left to train, and what would go on; called by the generator of `Feed.epochs`."""
+    """Warn that nothing is left to train; called by the generator of `Feed.epochs`."""
     epochs = "epoch" if number == 1 else "epochs"
     warn(
         f"The run has trained {number} {epochs} already, and {asked} were asked for: nothing is left to train. "
@@ -50,14 +50,13 @@ def finished(number: int, asked: int) -> None:
 
 
 def weakest(stream: Stream) -> str:
-    """A sentence that names the parts of a stream which promise less than `exact`."""
+    """A sentence that names the parts of a stream with a weaker guarantee than `exact`."""
     parts = [part for part in stream.all_parts if part.guarantee != "exact" and not isinstance(part, Combined)]
     return " ".join(f"{part.word}() promises {part.guarantee!r}." for part in parts)
 
 
 class Position:
-    """Where training stands: `steps`, `rows` and `passes` from the run's beginning. Its text says it in
-    words.
+    """The position of training: `steps`, `rows` and `passes` from the run's beginning; `str` describes it in words.
 
     >>> import numpy as np, unbounded as ub
     >>> with ub.Feed(ub.from_arrays(np.arange(10)).batch(4), epoch=ub.Epoch(steps=3)) as feed:
@@ -79,7 +78,7 @@ class Position:
 
 
 def position(stream: Stream, count: Count, cursor: Cursor, now: float) -> str:
-    """Such as "pass 7, row 1,024 of 10,000"; `now` is in seconds since 1970."""
+    """A position in words, such as "pass 7, row 1,024 of 10,000"; `now` is in seconds since 1970."""
     per_pass = stream.rows_per_pass
     if per_pass:
         passed, row = divmod(count.rows, per_pass)
@@ -98,13 +97,13 @@ def position(stream: Stream, count: Count, cursor: Cursor, now: float) -> str:
 
 
 def _age(cursor: Cursor, now: float) -> str:
-    """How long ago a source's rows before a cursor arrived, where that is known."""
+    """How long ago a source's rows before a cursor arrived, if known."""
     time = cursor.get("time")
     return "" if time is None else f", which came {max(0.0, now - time):,.0f} seconds ago"
 
 
 def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor], now: float) -> str:
-    """Such as "row 4,096: old pass 11, row 24 of 100; new row 3,072", and the oldest row that must be read again."""
+    """Such as "row 4,096: old pass 11, row 24 of 100; new row 3,072", with the oldest row that must be read again."""
     parts, oldest = [], (0, "")
     for (name, per_pass), leaf, (rows, _) in zip(stream.input_passes().items(), leaves, count.inputs, strict=True):
         passed, row = divmod(rows, per_pass) if per_pass else (0, rows)
@@ -117,7 +116,7 @@ def _position_in_mix(stream: Stream, count: Count, leaves: Sequence[Cursor], now
 
 
 def address(stream: Stream, step: int, row: int) -> str:
-    """Which row of its source it is, where the stream can tell."""
+    """The number of a batch's row in its source in words, if the stream can tell."""
     try:
         run = stream.numbered().run_at(step)
         return _row_words(run.items[0][row], _source_of(stream, run.provenance, row))
@@ -131,7 +130,7 @@ def _source_of(stream: Stream, provenance: Any, row: int) -> str:
 
 
 def _row_words(numbers: Any, source: str) -> str:
-    """The number of a row; of a window, those of its rows."""
+    """The number of a row in words; for a window, those of its rows."""
     first, last = int(np.min(numbers)), int(np.max(numbers))
     return f", row {first:,} of {source}" if first == last else f", rows {first:,} to {last:,} of {source}"
 
@@ -150,7 +149,7 @@ def row_address(stream: Stream, ordinal: int) -> str:
             pass
         assert isinstance(block, Block)
         return _row_words(block.rows[0], _source_of(stream, block.provenance, 0))
-    except RowsError:  # branches whose rows are alike have numbers that are not: windows of rows, and rows as long
+    except RowsError:  # branches of a mix may have row numbers of unequal shapes, as of windows and of plain rows
         return ""
     finally:
         opened.top.close()
@@ -160,10 +159,10 @@ _PARTS = ("format", "fingerprint", "stream", "position", "count", "epoch", "coun
 
 
 def check_whole(state: Any) -> None:
-    """Raise ValueError unless this is what `Feed.state_dict` gave, with nothing left out."""
+    """Raise ValueError unless `state` has all parts of a result of `Feed.state_dict`."""
     if not isinstance(state, Mapping) or "format" not in state:
         raise ValueError(
-            f"This is not the state of a feed: it is a {type(state).__name__}. Expected what feed.state_dict() gave."
+            f"This is not the state of a feed: it is a {type(state).__name__}. Expected a result of feed.state_dict()."
         )
     missing = [part for part in _PARTS if part not in state]
     if missing:
@@ -171,9 +170,9 @@ def check_whole(state: Any) -> None:
 
 
 def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept_changes: bool) -> None:
-    """Raise ValueError where a state is not one of this stream."""
+    """Raise ValueError if a state does not belong to this stream."""
     if not isinstance(state, Mapping) or "format" not in state:
-        raise ValueError("This is not the state of a feed. Expected what feed.state_dict() gave.")
+        raise ValueError("This is not the state of a feed. Expected a result of feed.state_dict().")
     if not isinstance(state["format"], int) or state["format"] > newest:
         raise ValueError(
             f"The state has format {state['format']}, and this version of unbounded reads up to {newest}. Use the "
@@ -186,20 +185,20 @@ def check_state(stream: Stream, state: Mapping[str, Any], newest: int, *, accept
         raise ValueError(
             f"The state is of another stream: {'; '.join(changes)}. Its position means other rows here. Use another "
             "directory, or the stream as it was; "
-            "accept_changes=True goes on all the same."
+            "accept_changes=True resumes nevertheless."
         )
     if changes:
         warn(
-            f"The state is of another stream: {'; '.join(changes)}. It is gone on with all the same, as "
-            "accept_changes=True asks.",
+            f"The state is of another stream: {'; '.join(changes)}. It is resumed nevertheless, as "
+            "accept_changes=True demands.",
             StreamChanged,
         )
     if unknown:
-        warn(f"{' '.join(unknown)} It is gone on with.", StreamChanged)
+        warn(f"{' '.join(unknown)} It is resumed.", StreamChanged)
 
 
 def differences(was: Any, now: Any) -> tuple[list[str], list[str]]:
-    """What differs between two streams' identities, and what can't be compared, a sentence each."""
+    """The differences between two streams' identities, and what can't be compared, as sentences."""
     words = [[part[0] for part in side] for side in (was, now)]
     if words[0] != words[1]:
         return [f"it was {'.'.join(words[0])} and is {'.'.join(words[1])}"], []

@@ -1,7 +1,6 @@
-"""The directories that a feed is saved to and loaded from: `Feed.save` and `Feed.load`.
+"""Directories: saves a feed to directories of checkpoints and loads it from them, for `Feed.save` and `Feed.load`.
 
-What of a feed goes into a checkpoint is in `snapshot.py`; how a checkpoint is written all or nothing, in
-`unbounded.store`.
+The feed's part of a checkpoint is in `snapshot`; writing a checkpoint all or nothing is in `unbounded.store`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _log = logging.getLogger("unbounded")
 
 
 class Directories:
-    """The directories that a feed is saved to and loaded from; all that is written to them is of one run."""
+    """The directories that a feed was saved to or loaded from. All that it writes to them belongs to one run."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -38,7 +37,7 @@ class Directories:
 
     @classmethod
     def of(cls, feed: Feed) -> Directories:
-        """Those of a feed."""
+        """The directories of a feed."""
         if feed.directories is None:
             feed.directories = cls(feed)
         directories: Directories = feed.directories
@@ -50,7 +49,7 @@ class Directories:
         keep: int | None = None,
         local: str | os.PathLike[str] | None = None,
     ) -> tuple[Keeper, Checkpoints]:
-        """A directory's checkpoints, and what writes the feed's part of them.
+        """A directory's checkpoints, and the writer of the feed's part of them.
 
         Raises:
             ValueError: the directory is a URL, and fsspec is not installed or does not know its scheme.
@@ -67,11 +66,11 @@ class Directories:
         return keeper, store
 
     def loaded(self, saved: Saved) -> None:
-        """The feed goes on with the run of a checkpoint."""
+        """The feed continues the run of a checkpoint."""
         self._run = saved.run
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Close all of them."""
         self.copies = None
         for _, store in self._open.values():
             store.close()
@@ -87,16 +86,16 @@ def save(
             "feed.trained() once the batch "
             "is trained on, and then feed.save(); or save between epochs."
         )
-    feed.writer.finish()  # what is being written: one at a time, and the directory's files are its own until then
+    feed.writer.finish()  # one checkpoint at a time; until then its files belong to the writing thread
     directories = Directories.of(feed)
     keeper, store = directories.open(directory, keep, local)
     steps = feed.steps
-    # Copied where it is written while training goes on, and else written from where it is.
+    # Copied if it is written while training goes on; otherwise written from where it is.
     copies, owned = None, state
     if not wait:
         copies, directories.copies = Copies(directories.copies), None
         owned = pack_owned(state, copies=copies)
-    # Before the feed's row logs are moved here: the directory may be another run's, whose logs then stay as they are.
+    # Before the feed's row logs are moved here: the directory may be another run's, whose logs stay as they are.
     keeper.take_up(store)
     store.prepare(writing=True)
     snapshot = keeper.cut()
@@ -112,7 +111,7 @@ def save(
     if not wait:
         return feed.writer.begin(write)
     path = write()
-    feed.release_posted()
+    feed.releases.release_posted()
     return path
 
 
@@ -133,7 +132,7 @@ def load_newest(feed: Feed, directory: Any, *, accept_changes: bool, local: Any)
             f"{saved.path} was written by {by}, and Feed.load can't go on with it. Go on as it was begun, or use "
             "another directory."
         )
-    state = saved.read_state()  # before the feed is moved: where it can't be read, the feed stays where it is
+    state = saved.read_state()  # first: if it can't be read, the feed stays where it is
     keeper.load(saved.info["feed"], saved, store, accept_changes=accept_changes)
     directories.loaded(saved)
     if before and feed.steps != before:

@@ -1,4 +1,4 @@
-"""Epoch: how much progress lies between two looks at the metrics."""
+"""Epoch: the length of an epoch, in steps, rows, passes or seconds."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Epoch:
-    """How much progress makes an epoch; the bound that is reached first ends it.
+    """The length of an epoch; the bound that is reached first ends it.
 
-    An epoch ends with the batch that reaches a bound, and never before one batch was trained. The data does
-    not start
-    over: the next epoch goes on with the next batch, in the middle of a pass where need be.
+    An epoch ends with the batch that reaches a bound, and has at least one batch. The data does not start over: the
+    next epoch continues with the next batch, even in the middle of a pass.
 
     Args:
         steps: this many batches.
         rows: at least this many rows.
-        passes: this many passes over the rows of a finite source. Passes are carried: 25 epochs of one pass
-            are 25 passes, whether or not a pass is a whole number of batches. Of a mix, passes over the rows of some of
-            its sources, by their names: `passes={"old": 1}`.
-        seconds: this long; time that passes while the model waits for data counts.
+        passes: this many passes over the rows of a finite source. Fractions are carried: 25 epochs of one pass are 25
+            passes, whether or not a pass is a whole number of batches. For a mix, passes over the rows of some of its
+            sources, by name: `passes={"old": 1}`.
+        seconds: this long, including the time in which training waits for data.
 
     Raises:
-        ValueError: for no bound at all, or one that is not above 0.
+        ValueError: no bound was given, or one that is not above 0.
 
     >>> Epoch(steps=1000)
     Epoch(steps=1000)
@@ -43,7 +42,7 @@ class Epoch:
         if not given:
             raise ValueError("Epoch() was given no bound. Expected at least one of steps=, rows=, passes=, seconds=.")
         for name, value in given.items():
-            # Plain numbers: they travel with the state as JSON.
+            # Plain numbers: the state contains them as JSON.
             if name == "passes" and isinstance(value, Mapping):
                 if not value or not all(isinstance(source, str) for source in value):
                     raise ValueError(
@@ -60,7 +59,7 @@ class Epoch:
         return f"Epoch({', '.join(given)})"
 
     def identity(self) -> dict[str, Any]:
-        """As plain data."""
+        """The bounds as plain data."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 

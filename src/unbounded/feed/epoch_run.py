@@ -1,4 +1,4 @@
-"""EpochRun: one epoch's batches, as `Feed.epochs` gives them; and Loop: one loop over a feed's batches."""
+"""EpochRun, an iterable of one epoch's batches, from `Feed.epochs`; and Loop, the state of one loop over a feed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """One loop over a feed's batches. A feed has one at a time: the one that began last.
+    """The state of one loop over a feed's batches. A feed has one loop at a time: the one that began last.
 
     Attributes:
-        state: "live" while its generator runs or waits for being asked; "over" where it ran to its own end; "left"
-            where it was closed or dropped before, or an exception ended it.
-        stopped: it ends with the batch at hand, which is trained.
-        whole_epoch: it is a loop over the feed itself, as data loaders make one.
+        state: "live" while its generator runs or is suspended; "over" after it ran to its end; "left" if it was closed
+            or dropped before, or an exception ended it.
+        stopped: True if it ends with the current batch, which is trained on.
+        whole_epoch: True for a loop over the feed itself, as data loaders make one.
     """
 
     __slots__ = ("state", "stopped", "whole_epoch")
@@ -37,7 +37,7 @@ class Loop:
 
 
 class EpochRun:
-    """One epoch's batches: iterate over it once, before the next epoch is asked for.
+    """One epoch's batches: iterate over it once, before the next epoch is requested.
 
     Attributes:
         number: the epoch's number, from 0, counted from the run's beginning.
@@ -59,7 +59,7 @@ class EpochRun:
     def __init__(self, feed: Loops, number: int) -> None:
         self.number = number
         self._feed = feed
-        self._done = feed.handed - feed.progress.start.steps  # batches of the epoch that came in earlier loops
+        self._done = feed.handed - feed.progress.start.steps  # batches of the epoch that earlier loops handed out
         self._batches = feed.batches()
         self._stats: Stats | None = None
 
@@ -72,7 +72,7 @@ class EpochRun:
         return self._batches
 
     def __len__(self) -> int:
-        """How many batches it gives: fewer than `len(feed)` where the epoch was begun in an earlier loop."""
+        """The number of batches: fewer than `len(feed)` if the epoch began in an earlier loop."""
         return max(0, len(self._feed) - self._done)
 
     def __bool__(self) -> bool:
@@ -80,16 +80,15 @@ class EpochRun:
 
     @property
     def stats(self) -> Stats:
-        """What happened in it so far."""
+        """The stats of this epoch so far."""
         return self._feed.epoch_stats if self._stats is None else self._stats
 
     def stop(self) -> None:
-        """Leave the epoch: the batch at hand is trained, and no other comes in this epoch.
+        """End the epoch: the current batch is trained on, and no other comes in this epoch.
 
-        To be called in the loop's body after the batch was trained on; the loop then ends by itself, or by `break`.
-        A mere `break` leaves in doubt whether the batch at hand was trained on: it comes again. With
-        `confirm="manual"`, `trained()` alone says what is trained.
-
+        Call it in the loop's body after the batch was trained on; the loop then ends by itself, or by `break`. A
+        `break` alone leaves in doubt whether the current batch was trained on: it comes again. With `confirm="manual"`,
+        only `trained()` tells what was trained on.
         Raises:
             StreamError: the epoch is over.
         """
@@ -98,6 +97,6 @@ class EpochRun:
         self._feed.leave_epoch()
 
     def close(self) -> None:
-        """It is over: its loop was left, or ran to the end."""
+        """End it: its loop was left, or ran to the end."""
         self._batches.close()  # type: ignore[attr-defined]
         self._stats = self._feed.epoch_stats

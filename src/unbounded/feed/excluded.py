@@ -1,6 +1,6 @@
-"""Excluded rows: their weights in the batches of a feed, and the record of them in its checkpoints.
+"""Weights of excluded rows in the batches of a feed, and the record of excluded rows in its checkpoints.
 
-Beside the stream, the numbers of its rows are read in the same order: a batch's weights follow from its step alone.
+The row numbers of the stream are read in the same order as the rows: a batch's weights follow from its step.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from unbounded.stream import Stream
 
 
 class Weights:
-    """Puts weights on runs of batches.
+    """Sets the weights of runs of batches.
 
     Args:
-        stream: what is fed.
-        excluded: the stages of it that exclude rows.
+        stream: the feed's stream.
+        excluded: its stages that exclude rows.
         runtime: the feed's.
 
     Raises:
-        ValueError: which rows a batch has can't be told beforehand.
+        ValueError: the rows of a batch are not known beforehand.
     """
 
     def __init__(self, stream: Stream, excluded: Sequence[Exclude], runtime: Runtime) -> None:
@@ -47,16 +47,16 @@ class Weights:
                 ".map()."
             ) from error
         self._top = self._numbers.open(runtime).top
-        self._step: int | None = None  # of the next run
+        self._step: int | None = None  # the number of the next batch
         self._run: Run | None = None
 
     def weigh(self, run: Run, step: int) -> Run:
-        """A run whose first batch has this number, with weights."""
+        """A run whose first batch has number `step`, with weights."""
         items = [weighted(item, self._without(step + i)) for i, item in enumerate(run.items)]
         return replace(run, items=items, parts=tuple(items))
 
     def _without(self, step: int) -> Any:
-        """Which rows of a batch weigh nothing; a window does not where one of its rows does not."""
+        """The mask of rows of a batch with weight 0; a window has weight 0 if one of its rows has."""
         if step != self._step:
             self._top.restore(self._numbers.cursor_at(step))
             self._run = None
@@ -77,7 +77,7 @@ class Weights:
         return out.reshape(rows, -1).any(1)
 
     def close(self) -> None:
-        """Let go of the numbers."""
+        """Close the stream of row numbers."""
         self._top.close()
 
 
@@ -137,15 +137,15 @@ class ExcludedNewRows:
 
 
 def plain(excluded: Sequence[Exclude]) -> list[Any]:
-    """Excluded rows as plain data: for each source, and there for each range, the first and one past the last."""
+    """Excluded rows as plain data: for each source a list of ranges [first, end]."""
     return [[stage.source, [list(each) for each in stage.ranges]] for stage in excluded]
 
 
 def record_of(state: Mapping[str, Any], step: int, now: list[Any]) -> list[Any]:
-    """Which rows are excluded from which step on, in a feed that goes on from a state and excludes `now`.
+    """The record of excluded rows (from which step on, which rows) of a feed that resumes a state and excludes `now`.
 
     Warns:
-        UserWarning: rows that were excluded before weigh again.
+        UserWarning: rows that were excluded before are not any more.
     """
     record = [list(entry) for entry in state.get("excluded", [])]
     before = record[-1][1] if record else []
@@ -160,6 +160,6 @@ def record_of(state: Mapping[str, Any], step: int, now: list[Any]) -> list[Any]:
 
 
 def _within(entry: list[Any], now: list[Any]) -> bool:
-    """Whether all rows that an entry of a record names are excluded now, too."""
+    """True if all rows of a record's entry are excluded now, too."""
     ranges = [each for source, found in now if source == entry[0] for each in found]
     return all(any(low <= start and stop <= high for low, high in ranges) for start, stop in entry[1])

@@ -1,8 +1,8 @@
-"""Feed: a stream at work for one trainer. It hands out batches, and knows which of them were trained on.
+"""Feed: batches of a stream for one trainer, which tells which of them it was trained on.
 
-Two step numbers say it all: up to which batch it handed out, and up to which the trainer says that it
-trained. A position is where the second one points; what lies between the two is in doubt, and comes again
-after a restart.
+A feed counts the batches that it handed out, and those that the trainer confirmed. Its position is that of the first
+batch that was not trained on; batches that were handed out and not confirmed are in doubt, and come again after a
+restart.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from unbounded import torch
 from unbounded.core import show, trees
 from unbounded.core.cursor import from_plain, to_plain
-from unbounded.core.input_buffer import addresses
 from unbounded.core.node import Cursor
 from unbounded.core.pages import join_pages, split_pages
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.trees import Tree
 from unbounded.core.words import FEED, checked, unknown
 from unbounded.feed import describe, sharing, validate
-from unbounded.feed.at_hand import OnNan
+from unbounded.feed.delivery import OnNan
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.excluded import plain, record_of
 from unbounded.feed.in_flight import Count
@@ -42,27 +41,24 @@ FORMAT = 1
 
 
 class Feed(Loops):
-    """Batches for one trainer, and the knowledge of which of them were trained on.
+    """Batches for one trainer, and the count of those that were trained on.
 
-    Asking for the next batch, or ending the epoch, says that the previous batch is trained. Where that is not
-    so (gradients that are accumulated over several batches), `confirm="manual"` leaves saying it to
-    `trained()`.
+    Requesting the next batch, or the end of the epoch, confirms the previous batch as trained on. If that is wrong
+    (gradients are accumulated over several batches), use `confirm="manual"` and call `trained()`.
 
     Args:
-        stream: what to feed. Columns of text are handed out as they are; Python objects are refused at the first
-            batch.
-        epoch: how much progress an epoch is. None leaves it to a trainer that knows.
-        require: the weakest guarantee that will do: "exact", "at_least_once" or "at_most_once".
+        stream: the stream. Columns of text are handed out as they are; Python objects are refused at the first batch.
+        epoch: the length of an epoch. None leaves it to the trainer.
+        require: the weakest acceptable guarantee: "exact", "at_least_once" or "at_most_once".
         confirm: "auto" or "manual".
-        on_nan: "raise" refuses a batch with a NaN or an infinity in it; "pass" hands it out, and counts its bad
-            rows; "skip" leaves such rows out right before `batch`, counts them, and warns of the first
-            (`NonFiniteRows`): batches keep their size. What a function makes non-finite after `batch` is refused. A
-            run that "raise" ended goes on with "skip" from its checkpoint.
-        runtime: the time and the rest; tests pass one whose clock they move.
+        on_nan: "raise" refuses a batch with a NaN or an infinity; "pass" hands it out, and counts its bad rows; "skip"
+            leaves such rows out before `batch`, counts them, and warns of the first (`NonFiniteRows`): batches keep
+            their size. Values that a function makes non-finite after `batch` are refused. A run that "raise" has ended
+            can be resumed with "skip".
+        runtime: clock, threads and files; tests pass one whose clock they move.
 
     Raises:
-        ValueError: where the stream promises less than is required, or has no passes and the epoch counts
-            them.
+        ValueError: the stream's guarantee is weaker than required, or the epoch counts passes and the stream has none.
 
     >>> import numpy as np, unbounded as ub
     >>> feed = ub.Feed(ub.from_arrays(np.arange(10), shuffle=False).batch(4), epoch=ub.Epoch(steps=2))
@@ -112,7 +108,7 @@ class Feed(Loops):
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
                 f"{describe.weakest(stream)} Choose a source that can go back, or require less."
             )
-        self._as_given = stream  # without the stage that leaves rows out
+        self._as_given = stream  # without the stage that leaves out non-finite rows
         if on_nan == "skip":
             stream = validate.skipping(stream)
         stream.check_gives_rows()
@@ -124,18 +120,18 @@ class Feed(Loops):
                 ".batch(n) makes batches of one size.",
                 stream,
             )
-        self.directories: Any = None  # where it is saved and loaded, once it is: `directories.Directories`
+        self.directories: Any = None  # the `Directories`, once it was saved or loaded
         self.writer = Writer(runtime)
         """Writes its checkpoints, one at a time."""
-        # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
+        # Closes the nodes when the feed is garbage collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.
         self._dropped = weakref.finalize(self, runtime.detach, self._top.close)
-        self._dropped.atexit = False  # then its threads end anyway
+        self._dropped.atexit = False  # its threads are daemons
         sharing.opened(self)
 
     def sharing(self) -> list[Feed]:
-        """The other open feeds that read the same function, of those that can't go back: each calls it anew, and where
-        both calls draw from one queue, each feed gets a part of its rows only.
+        """The other open feeds that read the same function that can't seek: each calls it anew, and if all calls read
+        from one queue, each feed gets a part of the rows only.
 
         >>> import numpy as np, unbounded as ub
         >>> def sensor():
@@ -151,26 +147,26 @@ class Feed(Loops):
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands, as plain data: dicts, lists, numbers and strings.
+        """The position of training, as plain data: dicts, lists, numbers and strings.
 
-        Of a source that can't go back, the rows that were read and not trained on are in it. In the body of a loop
-        over the feed itself (`for batch in feed`) that has a length, asking for it says that the batch at hand is
-        trained, as the data loaders of torch, Lightning and Accelerate have it.
+        It contains the rows of sources that can't seek that were read and not trained on. Inside a loop over the feed
+        itself (`for batch in feed`) that has a length, the call confirms the current batch as trained on, as with the
+        data loaders of torch, Lightning and Accelerate.
         """
         from unbounded.feed import snapshot
 
         loop = self._loop
         if loop is not None and loop.whole_epoch and loop.state == "live" and self._auto and self.length is not None:
-            # Without a length, a trainer takes one batch ahead to see the end coming: that one is not trained.
+            # Without a length, a trainer requests one batch ahead to detect the end: that one is not trained on.
             self.trained()
         return {**self.plain_state(), "rows": to_plain(snapshot.rows_of(self))}
 
     def plain_state(self, pages: dict[str, Tree] | None = None) -> dict[str, Any]:
-        """`state_dict` without the rows of sources that can't go back.
+        """`state_dict` without the rows of sources that can't seek.
 
         Args:
-            pages: is filled with the pages of keyed stages, by their ids, and the state refers to them; None leaves
-                them in it.
+            pages: receives the pages of keyed stages by id, to which the state then refers; None leaves them in the
+                state.
         """
         self.check_usable()
         self._count_bad()
@@ -192,28 +188,28 @@ class Feed(Loops):
         }
 
     def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
-        """Which rows of a source batch number `step` has: see `Stream.rows_at`."""
+        """The rows of a source that batch number `step` has: see `Stream.rows_at`."""
         return self.stream.rows_at(step, source=source)
 
     def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
-        """Go to where `state_dict` was taken: the next batch is the first that had not been trained on then.
+        """Restore a position: the next batch is the first that was not trained on then.
 
         Args:
-            state: what `state_dict` gave, or what JSON made of it.
-            accept_changes: go on though the stream is not the one that the state is of.
+            state: a result of `state_dict`, also after a conversion to JSON and back.
+            accept_changes: True to resume although the state belongs to a different stream.
 
         Raises:
-            ValueError: for a newer format, or the state of another stream.
+            ValueError: the state has a newer format, or belongs to another stream.
         """
         self.check_usable()
         describe.check_whole(state)
         self.restore_state(state, from_plain(state.get("rows", {})), accept_changes=accept_changes)
 
     get_state = state_dict
-    """The same under the name that Grain's iterators have."""
+    """`state_dict` under the name that Grain's iterators use."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """`load_state_dict` under the name that Grain's iterators have."""
+        """`load_state_dict` under the name that Grain's iterators use."""
         self.load_state_dict(state)
 
     def __reduce__(self) -> Any:
@@ -231,15 +227,15 @@ class Feed(Loops):
         load_page: Callable[[str], Tree] | None = None,
         accept_changes: bool = False,
     ) -> None:
-        """`load_state_dict`, with the rows of sources that can't go back beside it: by the source's name.
+        """`load_state_dict`, with the rows of sources that can't seek as an argument, by source name.
 
         Args:
-            load_page: gives the pages that the state refers to; None where they are in it.
+            load_page: returns the pages to which the state refers, by id; None if they are in the state.
         """
         from unbounded.feed import snapshot
 
         self.check_usable()
-        # Up to where on_nan="raise" had come each row was finite: leaving out others changes none of them.
+        # on_nan="raise" has let no bad row pass: leaving bad rows out changes nothing up to that position.
         stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         cursor = from_plain(state["position"])
@@ -256,47 +252,46 @@ class Feed(Loops):
             ) from error
 
     def go_to(self, state: Mapping[str, Any], cursor: Cursor) -> None:
-        """Go to a position of this very feed, whose source still has, or can read again, what follows."""
+        """Restore a position of this feed, from which its sources can read on."""
         self._begin()
         for rows in self._opened.new_rows:
             rows.forget_all()
-        self._held.restore(*addresses(cursor))
-        self._tail = Count.of(state["count"])
-        self._handed = self._fetched = self._trained = self._since = self._tail.steps
+        self._reader.restore(cursor, Count.of(state["count"]))
+        self._handed = self._fetched = self._trained = self._since = self.count.steps
         self.progress.restore(state["epoch"])
-        self.excluded = record_of(state, self._tail.steps, plain(self._excluded))
+        self.excluded = record_of(state, self._trained, plain(self._excluded))
         self.counters.begin(state["counters"])
 
     @checked("feed.save(directory, state=…)", "The state is named: feed.save(directory, state={'model': …}).")
     def save(self, directory: Any, *, state: Tree = None, keep: int = 3, wait: bool = True, local: Any = None) -> Any:
         """Write a checkpoint: the position and `state`, in one atomic cut.
 
-        After an error of the source, or of a function in the stream, all batches that came before it are trained and
-        confirmed: `except Exception: feed.save(…); raise` around the loop loses none of that training. After an error
-        in the loop's own body its batch is still out: say `feed.trained()` or `feed.rewind()` first.
+        After an error of the source or of a function in the stream, all earlier batches are trained on and confirmed:
+        `except Exception: feed.save(…); raise` around the loop saves all of that training. After an error in the loop's
+        body its batch is not confirmed: call `feed.trained()` or `feed.rewind()` first.
 
         Args:
-            directory: where this run's checkpoints are, and no other run's: a path, or a URL that fsspec knows
-                ("s3://bucket/run"; extra `remote`). What another run wrote there is neither superseded nor removed.
-            state: what else belongs to the moment, such as the model's and the optimizer's `state_dict()`:
-                dicts, lists and tuples of arrays (NumPy's, JAX's, PyTorch's) and plain data.
-            keep: how many checkpoints of this run are kept, the newest.
-            wait: True returns when the checkpoint is on the disk. False copies `state` as it is now, and writes it in a
-                thread while training goes on; the copy takes as much memory as `state`, and the next one its place.
-                One checkpoint is written at a time: the next call waits for the one before.
-            local: for a URL, a directory on this machine for the logs of a source that can't go back, which are copied
-                to the URL with each checkpoint, and fetched from it where they are missing; None for one under
-                `~/.cache/unbounded` (`XDG_CACHE_HOME`), which the URL decides.
+            directory: the directory of this run's checkpoints, and of no other run's: a path, or a URL that fsspec
+                knows ("s3://bucket/run"; extra `remote`). Checkpoints of another run there are neither superseded nor
+                removed.
+            state: what else is to be saved at this moment, such as the `state_dict()` of model and optimizer: dicts,
+                lists and tuples of arrays (NumPy, JAX, PyTorch) and plain data.
+            keep: how many checkpoints of this run to keep, the newest.
+            wait: True returns when the checkpoint is on the disk. False copies `state` now, and writes it in a thread
+                while training goes on. The copy takes as much memory as `state`; the next copy reuses it. One
+                checkpoint is written at a time: the next call waits for the last one.
+            local: for a URL, a directory on this machine for the logs of sources that can't seek, which are copied to
+                the URL with each checkpoint, and fetched from it if they are missing; None for one under
+                `~/.cache/unbounded` (`XDG_CACHE_HOME`) that depends on the URL.
 
         Returns:
-            The new checkpoint's path. With `wait=False` a `Pending`, whose `wait()` gives it.
+            The new checkpoint's path. With `wait=False` a `Pending`, whose `wait()` returns the path.
 
         Raises:
-            StreamError: while a batch is out and not confirmed: whether its update is in `state` can't be
-                known.
+            StreamError: a batch was handed out and not confirmed: whether `state` has its update is unknown.
             CheckpointError: it could not be written, or the newest checkpoint there is of a run that this one did not
-                go on from; what was there is still there, whole.
-                What went wrong in the thread of `wait=False` is raised by the next `save`, `load` or `close`.
+                resume; earlier checkpoints are unchanged. A failure in the thread of `wait=False` is raised by the next
+                `save`, `load` or `close`.
             ValueError: the directory is a URL, and fsspec is not installed or does not know its scheme.
         """
         from unbounded.feed import directories
@@ -305,8 +300,8 @@ class Feed(Loops):
 
     @checked("feed.load(directory)")
     def load(self, directory: Any, *, accept_changes: bool = False, local: Any = None) -> Any:
-        """Go to where the newest checkpoint in `directory` was saved, and give its `state`; None where there
-        is none.
+        """Restore the position of the newest checkpoint in `directory`, and return its `state`; None if there is no
+        checkpoint.
 
         >>> import tempfile, numpy as np, unbounded as ub
         >>> stream = ub.from_arrays(np.arange(100)).batch(8)
@@ -324,15 +319,15 @@ class Feed(Loops):
 
         return directories.load_newest(self, directory, accept_changes=accept_changes, local=local)
 
-    # -- the end, and how it is shown --------------------------------------------------------------------------------
+    # -- closing and display -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End its threads and let go of the source, after the checkpoint that is being written. A second time does
+        """Wait for the checkpoint that is being written, then end the threads and close the sources. A second call does
         nothing.
 
         Raises:
-            CheckpointError: a checkpoint that `save(…, wait=False)` left to a thread could not be written. The feed is
-                closed all the same.
+            CheckpointError: a checkpoint of `save(…, wait=False)` could not be written. The feed is closed
+                nevertheless.
         """
         if not self._closed:
             try:
@@ -395,10 +390,10 @@ class Feed(Loops):
             ("out, not confirmed", f"{self.outstanding:,} batches"),
             ("waited", f"{stats.waiting:.0%} of the time" + (f". {self.waiting_for}" if self.waiting_for else "")),
         ]
-        if self._flights:
-            size = sum(trees.row_bytes(flight.run.items[0]) * flight.run.total for flight in self._flights)
+        if self._reader.flights:
+            size = sum(trees.row_bytes(flight.run.items[0]) * flight.run.total for flight in self._reader.flights)
             figures.append(
-                ("at hand", f"{sum(flight.run.count for flight in self._flights):,} batches, {show.size(size)}")
+                ("at hand", f"{sum(flight.run.count for flight in self._reader.flights):,} batches, {show.size(size)}")
             )
         return show.feed(figures, self.stream._repr_html_())
 

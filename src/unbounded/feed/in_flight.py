@@ -1,8 +1,7 @@
-"""Batches in flight: the runs of batches that a feed has at hand, and where it stands in them.
+"""InFlight: a run of batches that a feed has read, with the count of what came before it.
 
-Each run is kept with the count of what had been trained before it. Which batch was handed out, and which was trained
-on, are two step numbers; everything else about a point (its rows, its passes, its cursor) follows from the run in which
-it lies.
+Which batches were handed out, and which were trained on, are two step numbers; all else about a point (its rows, passes
+and cursor) follows from the run that contains it.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ from unbounded.core.block import Offset, Run
 
 
 class InputCount(NamedTuple):
-    """How far a point in the run is from its beginning in one source of a mix: rows of it, and those of its passes that
-    ended before the last of them."""
+    """A point of a run in one source of a mix: rows from the run's beginning, and passes that ended before the last of
+    them."""
 
     rows: int = 0
     passes: int = 0
 
 
 class Count(NamedTuple):
-    """How far a point in the run is from its beginning; `inputs` says it for each source of a mix."""
+    """A point of a run: steps, rows and passes from its beginning; `inputs` has rows and passes of each source of a
+    mix."""
 
     steps: int = 0
     rows: int = 0
@@ -34,22 +34,22 @@ class Count(NamedTuple):
     inputs: tuple[InputCount, ...] = ()
 
     def state(self) -> list[Any]:
-        """As plain data."""
+        """The count as plain data."""
         return [*self[:3], *([list(map(list, self.inputs))] if self.inputs else [])]
 
     @classmethod
     def of(cls, state: Sequence[Any]) -> Count:
-        """What `state` gave."""
+        """The count from a `state`."""
         steps, rows, passes, *inputs = state
         return cls(steps, rows, passes, tuple(InputCount(*each) for found in inputs for each in found))
 
 
 @dataclass(slots=True)
 class InFlight:
-    """Batches at hand.
+    """A run of batches.
 
-    `at` is where they begin in what the stream gave, `before` what came before them. `bad` says, by step, how many rows
-    have a NaN or an infinity, once they were looked at; `checked` that no batch has anything to refuse.
+    `at` is the offset of its beginning in the stream's output, `before` the count before it. `bad` has, by step, the
+    number of rows with a NaN or an infinity, once checked; `checked` is True if no batch has to be refused.
     """
 
     run: Run
@@ -66,11 +66,11 @@ class InFlight:
 
     @property
     def passes(self) -> int:
-        """How many passes end in it."""
+        """The number of passes that end in it."""
         return sum(b.kind == "pass" for _, b in self.run.boundaries)
 
     def count_at(self, step: int) -> Count:
-        """How far the point before batch number `step` is."""
+        """The count before batch number `step`."""
         i = step - self.before.steps
         run = self.run
         passes = sum(1 for at, b in run.boundaries if at <= i and b.kind == "pass")
@@ -86,19 +86,19 @@ class InFlight:
         return self._inputs
 
     def at_step(self, step: int) -> Offset:
-        """The point before batch number `step`, in what the stream gave."""
+        """The offset of batch number `step` in the stream's output."""
         i = step - self.before.steps
         return Offset(self.at.rows + i) if i else self.at
 
     def first_step_with(self, rows: int) -> int:
-        """The first step by which `rows` rows in all are reached; beyond the end where they are not."""
+        """The first step with at least `rows` rows before it; beyond the end if there is none."""
         need = rows - self.before.rows
         if need > self.run.total:
             return self.end + 1
         return self.before.steps + max(0, -(-need // self.run.size))
 
     def first_step_with_passes(self, passes: int) -> int:
-        """The first step by which `passes` passes in all have ended; beyond the end where they have not."""
+        """The first step with at least `passes` ended passes before it; beyond the end if there is none."""
         seen = self.before.passes
         if seen >= passes:
             return self.before.steps
@@ -109,7 +109,7 @@ class InFlight:
         return self.end + 1
 
     def first_step_with_input(self, index: int, *, rows: int | None = None, passes: int = 0) -> int:
-        """The same by the rows, or by the passes, of one source of a mix."""
+        """The same for the rows, or the passes, of one source of a mix."""
         goal, which = (passes, 1) if rows is None else (rows, 0)
         if self.before.inputs[index][which] >= goal:
             return self.before.steps
@@ -121,7 +121,7 @@ def _counted(run: Run, before: NDArray[np.int64]) -> NDArray[np.int64]:
     batches, sources = run.count, len(before)
     out = np.tile(before, (batches, 1, 1))
     if run.provenance is None or not batches:
-        return out  # a stage after the mix makes rows that are of no one source
+        return out  # the rows have no source: a stage after the mix has made them of several
     leaf, passes = run.provenance & 0xFF, run.provenance >> 8
     ends = np.minimum(np.arange(1, batches + 1) * run.size, run.total)
     for source in range(sources):

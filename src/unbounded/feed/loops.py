@@ -1,7 +1,7 @@
-"""Loops: loops over a feed's batches, epoch by epoch.
+"""Loops: the part of Feed with the loops over batches, epoch by epoch.
 
-A feed has one loop at a time: the one that began last. What an earlier one handed out, and nobody confirmed, comes
-again; the epoch goes on in its middle.
+A feed has one loop at a time: the one that began last. Batches that an earlier one handed out and nobody confirmed come
+again; the epoch continues where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.feed import describe, sharing
-from unbounded.feed.at_hand import OnNan
+from unbounded.feed.delivery import OnNan
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.epoch_run import EpochRun, Loop
 from unbounded.feed.in_flight import InFlight
@@ -31,14 +31,14 @@ _log = logging.getLogger("unbounded")
 
 
 class Loops(OneByOne):
-    """Epochs, and loops over their batches. See `Feed`.
+    """The part of `Feed` with epochs, and the loops over their batches.
 
     Args:
-        stream: what to feed.
-        epoch: how much progress an epoch is.
+        stream: the stream.
+        epoch: the length of an epoch.
         confirm: "auto" or "manual".
-        on_nan: as `Feed` has it.
-        runtime: the time and the rest.
+        on_nan: see `Feed`.
+        runtime: clock, threads and files.
     """
 
     def __init__(
@@ -46,41 +46,41 @@ class Loops(OneByOne):
     ) -> None:
         self.confirm = confirm
         self._auto = confirm == "auto"
-        self._trainer: weakref.ref[Any] | None = None  # the loop over the epochs that is at work
+        self._trainer: weakref.ref[Any] | None = None  # the running generator of `epochs`
         self.last_epoch: Stats | None = None
-        """What happened in the epoch that ended last."""
+        """The stats of the last epoch that ended."""
         super().__init__(stream, epoch, on_nan, runtime)
 
     def _begin(self) -> None:
         super()._begin()
         self._loop: Loop | None = None  # the one that began last
-        # Of confirm="manual": whether trained() was called; the step at which this feed began; the number of an epoch
-        # in which it should have been called and was not.
+        # For confirm="manual": True if trained() was called in this epoch; the step at which this feed began; the
+        # number of an epoch without a call.
         self._confirmed = False
         self._since = 0
         self._unconfirmed: int | None = None
 
     @property
     def epoch_number(self) -> int:
-        """The number of the epoch at hand, from 0, counted from the run's beginning."""
+        """The number of the current epoch, from 0, counted from the run's beginning."""
         return self.progress.number
 
     @checked("feed.epochs(n)")
     def epochs(self, n: int | None = None) -> Iterator[EpochRun]:
-        """The epochs up to number `n`, counted from the run's beginning: a run that was taken up in epoch 7
-        goes on there, and one that was left in the middle of an epoch goes on with the rest of it.
+        """The epochs up to number `n`, counted from the run's beginning: a run that was saved in epoch 7 continues
+        there, and one that was left in the middle of an epoch begins with the rest of it.
 
         Args:
-            n: how many epochs the run has in all; None for no end.
+            n: the number of epochs of the whole run; None for no end.
 
         Returns:
-            An iterator of epochs, each an iterable of batches with a `number` (from 0), `stats` and `stop()`. To be
-            iterated over in turn.
+            An iterator of epochs, to be iterated in turn; each is an iterable of batches with a `number` (from 0),
+            `stats` and `stop()`.
 
         Raises:
-            ValueError: where nothing says what an epoch is.
-            StreamError: another loop over the epochs is at work; or an epoch is asked for before the one before it
-                has given a batch; or with `confirm="manual"`, a whole epoch went by without a call of `trained()`.
+            ValueError: the feed has no epoch.
+            StreamError: another loop over the epochs is running; or an epoch is requested before the last one has given
+                a batch; or with `confirm="manual"`, `trained()` was not called in a whole epoch.
         """
         if self.epoch is None:
             raise ValueError(
@@ -106,7 +106,7 @@ class Loops(OneByOne):
     def _epochs(self, n: int | None) -> Iterator[EpochRun]:
         self._take_back()
         if self.epoch_over:
-            # Saved after its last batch and before the next epoch began: it is not begun again for no batch at all.
+            # Saved between an epoch's last batch and the next epoch: do not repeat the epoch without a batch.
             self.end_epoch()
         if n is not None and self.progress.number >= n:
             describe.finished(self.progress.number, n)
@@ -116,9 +116,9 @@ class Loops(OneByOne):
             yield run
             run.close()
             if self.progress.number != run.number:
-                continue  # the body has ended the epoch, or moved the feed
+                continue  # the loop's body has ended the epoch, or moved the feed
             if self._interrupted and not self.epoch_over:
-                return  # in its middle, where a later loop goes on
+                return  # in the middle of the epoch: a later loop continues it
             if self._handed <= self.progress.start.steps and not self.progress.left:
                 raise StreamError(
                     f"Epoch {run.number} was left before its first batch, and an epoch has at least one. Iterate over "
@@ -133,12 +133,12 @@ class Loops(OneByOne):
             )
 
     def __iter__(self) -> Iterator[Tree]:
-        """The rest of the epoch at hand; where the loop runs to its end, the epoch is over, and the next loop over the
-        feed is the next epoch.
+        """The batches left in the current epoch. When the loop has run to its end, the epoch is over: the next loop
+        over the feed is the next epoch.
 
-        This is what data loaders expect: torch's DataLoader(feed, batch_size=None), Lightning, Accelerate. As with
-        theirs, `state_dict()` in the body of such a loop takes the batch at hand for trained, where the feed has a
-        length; where it has none, trainers take a batch ahead, and only those before the batch at hand count.
+        Data loaders work like this: torch's DataLoader(feed, batch_size=None), Lightning, Accelerate. As with theirs,
+        `state_dict()` inside the loop takes the current batch for trained, if the feed has a length. Without a length,
+        trainers request a batch ahead, and only the batches before the current one count.
         """
         self.check_usable()
         torch.refuse_worker()
@@ -150,8 +150,8 @@ class Loops(OneByOne):
             )
         loop = self._loop
         if loop is not None and loop.whole_epoch and loop.state == "live" and self.epoch_over and self._auto:
-            # A trainer that counts batches by len(feed) asks for no batch after the last one. It was not left by an
-            # exception, which would have dropped the loop.
+            # A trainer that counts batches by len(feed) does not request one more after the last. An exception can't
+            # have ended its loop: then the loop would have been closed.
             self.trained()
         self._take_back()
         if self.epoch_over:
@@ -164,10 +164,10 @@ class Loops(OneByOne):
             self.end_epoch()
 
     def __len__(self) -> int:
-        """How many batches the epoch at hand has in all, those included that were trained before.
+        """The number of batches of the current epoch, including those trained on before.
 
         Raises:
-            TypeError: where time or the data decides.
+            TypeError: it depends on time or on the data.
         """
         length = self.length
         if length is None:
@@ -182,18 +182,18 @@ class Loops(OneByOne):
 
     @property
     def length(self) -> int | None:
-        """How many batches the epoch at hand has in all; None where time or the data decides."""
+        """The number of batches of the current epoch; None if it depends on time or on the data."""
         declared = self.stream.declared_rows()
         if self.stream.has_end and declared is None:
             return None
         return self.progress.length(self.stream.batch_size, declared)
 
     def batches(self) -> Iterator[Tree]:
-        """The batches that the epoch at hand still has; `end_epoch` then begins the next.
+        """The batches left in the current epoch; call `end_epoch` to begin the next.
 
-        With `confirm="auto"`, asking for the next one, or finding that there is none, confirms the previous
-        one. A feed has one loop at a time, the one that began last. What an earlier loop handed out and nobody
-        confirmed, since it was left by an exception or a `break`, comes again, and is counted as in doubt.
+        With `confirm="auto"`, requesting the next batch, or the end, confirms the previous one. A feed has one loop at
+        a time, the one that began last. Batches that an earlier loop handed out and nobody confirmed, because it was
+        left by an exception or a `break`, come again, and are counted as in doubt.
         """
         return self._hand_out(Loop())
 
@@ -230,14 +230,14 @@ class Loops(OneByOne):
                 self._settle()
             loop.state = "over"
         finally:
-            loop.end()  # a loop that was left, too
+            loop.end()  # also if the loop was left
             if self._loop is loop:
                 self.counters.pause()
 
     def _take_back(self) -> None:
-        """What a loop that was left handed out, and nobody confirmed, comes again.
+        """Take back the batches that a loop handed out, was left with, and did not confirm: they come again.
 
-        With confirm="manual", what a loop that ran to its end handed out stays with the trainer, who may confirm it
+        With confirm="manual", the batches of a loop that ran to its end stay with the trainer, who may confirm them
         later.
         """
         if self.outstanding and not self._held_by_trainer:
@@ -246,7 +246,7 @@ class Loops(OneByOne):
 
     @property
     def _held_by_trainer(self) -> bool:
-        """Whether what is out, and not confirmed, may be confirmed later."""
+        """True if the batches that are not confirmed may be confirmed later."""
         return not self._auto and self._loop is not None and self._loop.state == "over"
 
     def _check_confirmed(self) -> None:
@@ -258,37 +258,37 @@ class Loops(OneByOne):
             )
 
     def _next_flight(self) -> InFlight | None:
-        """The run that the next batch is in; None where the epoch is over, the stream has ended, or the feed
-        is to stop."""
+        """The run that has the next batch; None if the epoch is over, the stream has ended, or the feed was
+        interrupted."""
         self.check_usable()
         while not self._interrupted and not self.epoch_over:
-            if self._handed < self._tail.steps:
-                return self._flight_of(self._handed)
+            if self._handed < self._reader.tail.steps:
+                return self._reader.flight_of(self._handed)
             if not self._pull():
                 return None
         return None
 
     def end_epoch(self) -> None:
-        """The epoch at hand is over: the next batch is the next epoch's first.
+        """End the current epoch: the next batch is the first of the next epoch.
 
-        What a loop that was left had handed out, and nobody has confirmed, comes again in the next epoch. With
-        `confirm="manual"`, and a loop that ran to the epoch's end, it does not: it stays with the trainer, who may
-        confirm it in the next epoch, as where gradients are accumulated over 4 batches and an epoch has 22. One that
-        confirmed nothing at all in a whole epoch is told so when the next begins.
+        Batches that a loop handed out, was left with, and did not confirm come again in the next epoch. With
+        `confirm="manual"`, the batches of a loop that ran to the epoch's end stay with the trainer, who may confirm
+        them in the next epoch, as when gradients are accumulated over 4 batches and an epoch has 22. If a whole epoch
+        had no call of `trained()`, the next one raises.
         """
         self._settle()
         if not self._held_by_trainer:
             self.rewind()
         elif self._handed > self.progress.start.steps >= self._since and not self._confirmed:
             self._unconfirmed = self.progress.number
-        self.progress.end(self._count_at(self._handed))
+        self.progress.end(self._reader.count_at(self._handed))
         self._fetched, self._sure = self._handed, 0
         stats = self.stats
         self.last_epoch = self.counters.epoch(stats)
         self.counters.end_epoch(stats)
 
     def leave_epoch(self) -> None:
-        """See `EpochRun.stop`, for a loop over `batches()` or over the feed itself."""
+        """Like `EpochRun.stop`, for a loop over `batches()` or over the feed itself."""
         self.check_usable()
         if self._auto:
             self.trained()
@@ -298,8 +298,8 @@ class Loops(OneByOne):
             self._loop.stopped = True
 
     def trained(self, batches: int | None = None) -> None:
-        """Say that batches are trained on: the oldest `batches` of those handed out and not confirmed; None
-        says all of them."""
+        """Confirm batches as trained on: the oldest `batches` of those handed out and not confirmed; None for all of
+        them."""
         self.check_usable()
         out = self._handed - self._trained
         batches = out if batches is None else check.whole(batches, "trained(batches)")
@@ -309,8 +309,8 @@ class Loops(OneByOne):
         self._confirmed, self._unconfirmed = True, None
 
     def peek(self) -> Tree:
-        """The next batch, without handing it out: for building a model. Waits for it."""
-        # What a loop that was left had handed out comes again.
+        """The next batch, without handing it out, for building a model. Waits for it."""
+        # Batches of a loop that was left come again.
         left = self._loop is not None and self._loop.state == "left"
         step = self._trained if left else self._handed
         if step == self._handed and not self.available():
@@ -318,7 +318,7 @@ class Loops(OneByOne):
                 raise StreamError(
                     "The feed was interrupted before there was a batch to look at. feed.resume() lets it go on."
                 )
-            raise StreamError(f"The stream has ended after {self._tail.steps:,} batches: there is none to look at.")
-        flight = self._flight_of(step)
+            raise StreamError(f"The stream has ended after {step:,} batches: there is none to look at.")
+        flight = self._reader.flight_of(step)
         assert flight is not None
         return flight.run.items[step - flight.before.steps]

@@ -1,8 +1,8 @@
-"""New rows: the rows of a feed as they came, before `shuffle` and `replay`, in the form that its batches have.
+"""NewRowsOf: a feed's rows in their order of arrival, before `shuffle` and `replay`, with the form of its batches.
 
-For tests before training. The stages after a source's tap that change one row at a time are applied to its rows; those
-that move rows are left out, and so are changes by chance. A stage whose output depends on the rows before it, in the
-order in which they come there, can't be applied to others: a stream that has one after its tap is refused.
+For testing before training. The stages after a source's tap that change single rows are applied to its rows; stages
+that move rows, and random changes, are left out. A stage whose output depends on earlier rows in the order after the
+tap can't be applied: a stream with such a stage after its tap is refused.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from unbounded.stages.take import Take
 
 
 class ArrivedRows(NamedTuple):
-    """Rows in the order in which they came.
+    """Rows in their order of arrival.
 
     Args:
-        numbers: which row of the source each is, counted from the run's beginning; of a window, that of its last row.
+        numbers: each row's number in its source, counted from the run's beginning; for a window, that of its last row.
             int64, [rows].
         came: the rows as they came to the tap: a tree of arrays, [rows, …].
-        rows: the same as batches have them.
+        rows: the same in the form of batches.
     """
 
     numbers: NDArray[np.int64]
@@ -52,9 +52,9 @@ class NewRowsOf:
     """The new rows of one source of a feed, each until it was trained on.
 
     Args:
-        feed: the core feed. It reads again what it has read and not handed out.
-        source: of a mix, the name of the stream whose rows are meant; None where there is no mix.
-        prepare: makes of rows as they come to the tap what batches have; None applies the stages after it.
+        feed: the core feed. Batches that it has read and not handed out are read again.
+        source: for a mix, the name of the input stream; None without a mix.
+        prepare: converts rows at the tap to the form of batches; None applies the stages after the tap.
 
     Raises:
         ValueError: no such source, a join in the stream, or a stage after the tap that can't be applied to its rows.
@@ -86,7 +86,7 @@ class NewRowsOf:
         self._kept = feed.keep_new_rows(names.index(source))
 
     def _changes(self, source: str) -> Iterator[Through | None]:
-        """The nodes that change rows one at a time; None stands for leaving out rows that are not finite."""
+        """The nodes that change single rows; None stands for leaving out non-finite rows."""
         for stage in self._feed.stream.after_tap(source):
             if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap | Exclude):
                 continue
@@ -103,17 +103,17 @@ class NewRowsOf:
                 )
 
     def _opened(self, stage: Stage) -> Through:
-        # It is only asked to change rows, and pulls none.
+        # The node is used for `apply` only, and never pulls.
         node = stage.open(cast(Node, None), Context(self._feed.runtime))
         assert isinstance(node, Through)
         return node
 
     def upto(self, start: int, stop: int) -> int:
-        """How many rows of the source had been read for the batches from number `start` up to `stop`, all at hand."""
+        """The number of source rows read for the batches from number `start` up to `stop`, all of which were read."""
         return max((self._feed.seen_at(step) for step in range(start, stop)), default=0)
 
     def between(self, first: int, stop: int) -> ArrivedRows | None:
-        """The rows of the source from number `first` up to `stop` that batches may have; None where there are none."""
+        """The rows of the source from number `first` up to `stop` that batches may have; None if there are none."""
         came, changed = [], []
         for block in self._kept.between(first, stop):
             out = self._changed(block)

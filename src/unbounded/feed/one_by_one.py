@@ -1,7 +1,7 @@
-"""OneByOne: batches for a trainer that asks for each of them in its own time, as Keras does.
+"""OneByOne: batches for a trainer that requests each of them in its own time, as Keras does.
 
-It has batches fetched, where waiting and failing are in place, and takes them where neither may happen. Loops of the
-feed's own are left to `loops`.
+The trainer calls `fetch` where waiting and errors are possible, and `take` where they are not. The feed's own loops are
+in `loops`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unbounded.core.trees import Tree
-from unbounded.feed.at_hand import AtHand
+from unbounded.feed.delivery import Delivery
 from unbounded.feed.in_flight import InFlight
 
 
-class OneByOne(AtHand):
-    """Batches that are fetched, and then handed out one by one. See `Feed`, of which this is a part."""
+class OneByOne(Delivery):
+    """The part of `Feed` that fetches batches and hands them out one by one."""
 
     def fetch(self, batches: int, *, whole: bool = False) -> int:
-        """Have the next `batches` batches of the epoch at hand there, waited for and checked; none is handed out.
+        """Read and check the next `batches` batches of the current epoch, without handing them out; may wait.
 
         Args:
-            batches: how many are wanted.
-            whole: an epoch that has a batch left has this many, though a bound falls among them. Only a number of
-                steps and a declared end are kept to the batch.
+            batches: how many to fetch.
+            whole: True if an epoch that has any batch left has all of these, even if a bound falls among them. Only
+                `steps` and a declared end are then exact.
 
         Returns:
-            How many `take` can hand out now, up to `batches`: fewer where the epoch or the stream ends, or the feed is
-            to stop.
+            How many `take` can return now, up to `batches`: fewer if the epoch or the stream ends, or the feed was
+            interrupted.
         """
         wanted = self._handed + batches
         if wanted <= self._fetched:
@@ -48,11 +48,11 @@ class OneByOne(AtHand):
             step = self._handed + have
             if stop is not None and step >= stop:
                 break
-            if step >= self._tail.steps:
+            if step >= self._reader.tail.steps:
                 if not self._pull():
                     break
                 continue
-            flight = self._flight_of(step)
+            flight = self._reader.flight_of(step)
             assert flight is not None
             if step > self._handed and not whole and step >= self.progress.end_in(flight):
                 break
@@ -64,34 +64,34 @@ class OneByOne(AtHand):
         return have
 
     def _sure_in(self, flight: InFlight) -> int:
-        """Up to where batches of the run in which the last one was fetched need no look any more."""
+        """The step before which the batches of a run need no check by `fetch`."""
         if not flight.checked or (self.epoch is not None and self.epoch.seconds is not None):
             return 0
         return min(flight.end, self.progress.end_in(flight))
 
     @property
     def ready(self) -> int:
-        """How many batches `fetch` has found that are not handed out."""
+        """The number of batches that were fetched and not handed out."""
         return max(0, self._fetched - self._handed)
 
     def take(self) -> Tree:
-        """Hand out the next batch, which `fetch` has said is there."""
+        """Hand out the next batch, which `fetch` has fetched."""
         step = self._handed
         assert step < self._fetched
-        flight = self._flight_of(step)
+        flight = self._reader.flight_of(step)
         assert flight is not None
         self._handed = step + 1
         return flight.run.items[step - flight.before.steps]
 
     def taken_in_turn(self, batches: int) -> Iterator[Tree]:
-        """`trained`, `fetch` and `take`, each time that the next batch is asked for, which together cost more than to
-        gather a batch of 32 rows. It ends where they have to look further than into one run of batches.
+        """`trained`, `fetch` and `take` in one for each batch requested: the three calls would cost more than gathering
+        a batch of 32 rows. Ends where more than the current run of batches has to be looked at.
 
         Args:
-            batches: how many to fetch at a time; an `interrupt` ends the loop after the last of them.
+            batches: how many to fetch at a time; after an `interrupt` the loop ends with the last of them.
         """
         step = self._handed
-        flight = self._flight_of(step)
+        flight = self._reader.flight_of(step)
         if flight is None:
             return
         items, first, end = flight.run.items, flight.before.steps, flight.end
@@ -105,12 +105,12 @@ class OneByOne(AtHand):
             yield items[step - 1 - first]
 
     def upcoming(self, most: int) -> list[Tree]:
-        """The next batches, up to `most`, that `fetch` would have without waiting; none is handed out.
+        """The next batches, up to `most`, that `fetch` would return without waiting; none is handed out.
 
-        The first is there where `fetch` has said so. None follow it where time ends the epoch.
+        The first is there if `fetch` has returned it. None follow it if the epoch ends by time.
         """
         first = self._handed
-        flight = self._flight_of(first)
+        flight = self._reader.flight_of(first)
         if flight is None or first >= self._fetched:
             return []
         stop = min(max(self._fetched, self._sure), flight.end, first + most)

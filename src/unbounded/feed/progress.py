@@ -1,4 +1,4 @@
-"""Progress: which epoch a feed is in, where it began, how long it is, and when it is over."""
+"""Progress: the current epoch of a feed: its number, where it began, its length, and whether it is over."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _BEGINNING = Count()
 
 @dataclass(frozen=True, slots=True)
 class _Current:
-    """The epoch at hand. It changes by one assignment, so that an exception between any two lines finds a whole one.
+    """The current epoch. It is replaced by one assignment, so that an exception between any two lines finds a valid
+    one.
 
-    `goals` are the numbers of passes at which it ends, by the names of sources, "" for those of the stream; `seconds`
-    is what it took before it was last taken up; `left` says that its trainer has left it before its end.
+    `goals` are the numbers of passes at which it ends, by source name, "" for the stream; `seconds` is the time that it
+    took before it was last resumed; `left` is True if the trainer has left it before its end.
     """
 
     number: int = 0
@@ -32,13 +33,13 @@ class _Current:
 
 
 class Progress:
-    """The epoch at hand.
+    """The current epoch.
 
     Args:
-        epoch: how much an epoch is; None leaves it to the trainer.
-        rows_per_pass: rows in a pass; None where passes must be counted by their ends.
+        epoch: the length of an epoch; None leaves it to the trainer.
+        rows_per_pass: rows in a pass; None if passes have to be counted by their ends.
         runtime: the feed's.
-        inputs: the same for each source of a mix, by its name, in order.
+        inputs: `rows_per_pass` of each source of a mix, by name, in order.
     """
 
     def __init__(
@@ -55,46 +56,46 @@ class Progress:
         self.begin()
 
     def begin(self) -> None:
-        """The run's beginning."""
+        """Begin the run."""
         self._now = _Current(start=Count(inputs=(InputCount(),) * len(self._inputs)))
 
     @property
     def number(self) -> int:
-        """The number of the epoch at hand, from 0."""
+        """The number of the current epoch, from 0."""
         return self._now.number
 
     def renumber(self, number: int) -> None:
-        """Count the epochs on from `number`, for a trainer that has its own count."""
+        """Continue counting epochs from `number`, for a trainer with its own count."""
         self._now = replace(self._now, number=number)
 
     @property
     def start(self) -> Count:
-        """Where it began."""
+        """The count at which the epoch began."""
         return self._now.start
 
     # -- time ----------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """The epoch is begun, or gone on with: time counts."""
+        """The epoch begins or continues: its time runs."""
         if self._now.begun is None:
             self._now = replace(self._now, begun=self._runtime.monotonic())
 
     @property
     def seconds(self) -> float:
-        """How long the epoch has taken."""
+        """The seconds that the epoch has taken."""
         now = self._now
         return now.seconds + (0.0 if now.begun is None else self._runtime.monotonic() - now.begun)
 
     @property
     def out_of_time(self) -> bool:
-        """Whether its seconds are over."""
+        """True if the epoch's seconds are over."""
         return self.epoch is not None and self.epoch.seconds is not None and self.seconds >= self.epoch.seconds
 
     # -- bounds --------------------------------------------------------------------------------------------------
 
     def passes(self, count: Count, source: str = "") -> Fraction:
-        """Passes up to a point, of the stream or of one source of a mix: exact where it is known how many rows a pass
-        has, else those that have ended."""
+        """Passes up to a point, of the stream or of one source of a mix: exact if the rows of a pass are known, else
+        the number that have ended."""
         if not source:
             return Fraction(count.rows, self._rows_per_pass) if self._rows_per_pass else Fraction(count.passes)
         index, per_pass = self._inputs[source]
@@ -102,8 +103,8 @@ class Progress:
         return Fraction(rows, per_pass) if per_pass else Fraction(passes)
 
     def goals(self) -> Mapping[str, Fraction]:
-        """The passes at which the epoch ends, by the names of sources, "" for those of the stream. They are carried:
-        counted on from the last goal, not from where a batch happened to end."""
+        """The passes at which the epoch ends, by source name, "" for the stream. They are counted from the last goal,
+        not from the batch with which the last epoch ended, so that fractions are carried."""
         passes = None if self.epoch is None else self.epoch.passes
         if passes is None:
             return {}
@@ -114,7 +115,7 @@ class Progress:
         return goals
 
     def _asked(self) -> dict[str, Fraction]:
-        """The passes of an epoch, by the names of sources."""
+        """The passes of an epoch, by source name."""
         passes = None if self.epoch is None else self.epoch.passes
         if passes is None:
             return {}
@@ -122,16 +123,16 @@ class Progress:
         return {name: Fraction(str(each)) for name, each in asked.items()}
 
     def leave(self) -> None:
-        """The trainer wants no more of this epoch's batches."""
+        """The trainer requests no more batches of this epoch."""
         self._now = replace(self._now, left=True)
 
     @property
     def left(self) -> bool:
-        """Whether the trainer has left it before its end."""
+        """True if the trainer has left the epoch before its end."""
         return self._now.left
 
     def reached(self, now: Count) -> bool:
-        """Whether a bound is reached, of an epoch in which something was handed out."""
+        """True if a bound is reached; the epoch must have a batch already."""
         epoch, start = self.epoch, self.start
         if epoch is None:
             return False
@@ -143,7 +144,7 @@ class Progress:
         )
 
     def end_in(self, flight: InFlight) -> int:
-        """The step at which the epoch ends, as far as batches decide it; after the run's end where it is not in it."""
+        """The step at which the epoch ends, apart from time; after the run's end if it is not in this run."""
         epoch, end = self.epoch, flight.end + 1
         if epoch is None:
             return end
@@ -160,20 +161,20 @@ class Progress:
                 end = min(end, flight.first_step_with(math.ceil(goal * self._rows_per_pass)))
             else:
                 end = min(end, flight.first_step_with_passes(math.ceil(goal)))
-        # Never before one batch was handed out.
+        # An epoch has at least one batch.
         return max(end, self.start.steps + 1)
 
     def length(
         self, batch_rows: int | None, declared_rows: int | None, *, now: Count | None = None, multiple: int = 1
     ) -> int | None:
-        """How many batches the epoch at hand has in all, where that can be said beforehand.
+        """The number of batches of the current epoch; None if it is not known beforehand.
 
         Args:
-            batch_rows: rows in a batch; None where blocks of any size are the batches.
-            declared_rows: rows of the whole stream, up to its declared end; None where it has none.
-            now: how far it is trained, all of it acknowledged; None: it has just begun.
-            multiple: batches come in groups of so many, from `now` on: bounds by rows and passes are rounded up to
-                them.
+            batch_rows: rows in a batch; None if blocks of any size are the batches.
+            declared_rows: rows of the whole stream before its declared end; None if it has none.
+            now: the count of what was trained on; None: the epoch has just begun.
+            multiple: batches come in groups of this many, from `now` on: bounds by rows and passes are rounded up to
+                whole groups.
         """
         epoch, start = self.epoch, self.start
         now = start if now is None else now
@@ -182,12 +183,12 @@ class Progress:
             return None
 
         def by_rows(goal: int | Fraction, multiple: int = 1) -> int | None:
-            """Batches from `now` on."""
+            """The number of batches from `now` on."""
             if batch_rows is None:
                 return None
             return math.ceil(max(0, math.ceil((math.ceil(goal) - now.rows) / batch_rows)) / multiple) * multiple
 
-        found: list[int | None] = []  # batches from `now` on, by each bound
+        found: list[int | None] = []  # batches from `now` on, for each bound
         if epoch is not None:
             if epoch.steps is not None:
                 found.append(max(0, epoch.steps - done))
@@ -203,14 +204,14 @@ class Progress:
             if each is None:
                 return None
             left.append(each)
-        # Never before one batch was trained.
+        # An epoch has at least one batch.
         return done + max(min(left), 0 if done else 1) if left else None
 
     def end(self, reached: Count) -> None:
-        """It is over, where `reached` says: the next one begins there."""
+        """End the epoch at `reached`: the next one begins there."""
         goals = {}
         for name, passes in self._asked().items():
-            # Each on its own: a goal that was not reached is left behind.
+            # Each source by itself: a goal that was not reached is dropped.
             now, goal = self.passes(reached, name), self.goals()[name]
             goals[name] = (goal if now >= goal else now) + passes
         self._now = _Current(self.number + 1, reached, goals or None)
@@ -218,7 +219,7 @@ class Progress:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """As plain data."""
+        """The state as plain data."""
         now = self._now
         goals = None if now.goals is None else {name: str(goal) for name, goal in now.goals.items()}
         return {
@@ -230,7 +231,7 @@ class Progress:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Restore a `state`."""
         goals = None if state["goals"] is None else {name: Fraction(goal) for name, goal in state["goals"].items()}
         start = Count.of(state["start"])
         self._now = _Current(state["number"], start, goals, state["seconds"], None, state.get("left", False))

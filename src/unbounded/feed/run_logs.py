@@ -1,8 +1,8 @@
-"""A run's logs in its directory: opened with the run, moved there from memory, and set aside where they are another's.
+"""RunLogs: a run's logs in its directory: opened with the run, moved there from memory, and set aside if another run's.
 
 runs/first/log/feed/
-  origin.json             each source's identity, the position at which it was opened, and its log
-  source/                 the row log of a source that can't go back
+  origin.json             each source's identity, its opening position, and its log
+  source/                 the row log of a source that can't seek
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class RunLogs:
     """The logs of one feed in one directory.
 
     Args:
-        feed: whose sources they are of.
+        feed: the feed whose sources have the logs.
         directory: the run's.
-        name: tells the feed from others whose logs lie there.
+        name: distinguishes feeds that have logs in the directory.
     """
 
     def __init__(self, feed: Feed, directory: Path, name: str) -> None:
@@ -50,7 +50,7 @@ class RunLogs:
         self._is_written = False  # the origin
 
     def _nodes(self) -> Iterator[tuple[str, Node, Any]]:
-        """Name, node and identity of each source that is not simply there."""
+        """Name, node and identity of each source that is read by a thread."""
         opened = self._feed.opened
         for name, node, identity in zip(
             opened.names, opened.sources, self._feed.stream.source_identities(), strict=True
@@ -59,16 +59,16 @@ class RunLogs:
                 yield name, node, json.loads(json.dumps(comparable(identity)))
 
     def here(self) -> list[RowLog]:
-        """The row logs that lie here."""
+        """The row logs in this directory."""
         return [log for _, node in self._feed.opened.logged() if (log := self._log_here(node)) is not None]
 
     def _log_here(self, node: Logged) -> RowLog | None:
-        """A source's row log, where it lies here."""
+        """A source's row log, if it is in this directory."""
         log = node.log
         return log if isinstance(log, RowLog) and Path(log.where).is_relative_to(self._directory) else None
 
     def begin(self) -> None:
-        """A run begins here that has no checkpoint: anew, or with all that a process that was killed had read.
+        """Begin a run that has no checkpoint here: anew, or with the rows that a killed process had logged.
 
         Raises:
             CheckpointError: the logs can't be opened.
@@ -84,7 +84,7 @@ class RunLogs:
             elif origin is not None and not node.counts()["fetched"]:
                 node.restore({"position": origin.position, "row": 0, "missed": 0})
         self._sentence(self._write_origin)
-        self._feed.hold()  # a run that is killed before its first checkpoint begins again with the first row
+        self._feed.releases.hold()  # a run killed before its first checkpoint begins again with the first row
 
     def _begin_log(self, node: Logged, name: str, origin: SourceOrigin | None) -> None:
         if isinstance(node.log, RowLog):
@@ -108,11 +108,11 @@ class RunLogs:
             )
 
     def attach(self, *, loading: bool = False) -> None:
-        """Open the logs of a run that is saved, or, for `loading`, gone on with.
+        """Open the logs of a run that is saved, or, with `loading`, resumed.
 
         Raises:
-            CheckpointError: they can't be opened, or another feed of this process writes them.
-            StreamError: for `loading`, a source is being read already.
+            CheckpointError: they can't be opened, or another feed of this process writes to them.
+            StreamError: with `loading`, a source is being read already.
         """
         for name, node in self._feed.opened.logged():
             if not isinstance(node.log, RowLog):
@@ -170,7 +170,7 @@ class RunLogs:
             _log.warning("%s is open, after %s seconds.", node.name, f"{self._runtime.monotonic() - begun:,.0f}")
 
     def _refuse_taken(self, node: Logged, path: Path) -> None:
-        # A feed that has not read yet takes the place of one that nobody has closed; one at work has rows of its own.
+        # A feed that has not read yet may take the log of one that was never closed; one that has read has other rows.
         if node.has_read and RecordLog.is_written_here(path, self._runtime):
             raise CheckpointError(
                 f"Another feed of this process keeps the rows of its source in {path}, and is not closed. Nothing was "
@@ -181,14 +181,14 @@ class RunLogs:
         return RowLog(path, self._runtime)
 
     def _move(self, node: Logged, log: RowLog) -> None:
-        """Let a node have its log, with the rows that it had in memory."""
+        """Give a node its log, and write the rows in memory to it."""
         is_empty = log.stop == Offset(0)
         try:
             node.move_log(log)
         except BaseException:
             log.close()
             if is_empty:
-                # What was written of the rows is in memory as before, and not the run's.
+                # The rows are in memory as before; the files written so far are not the run's.
                 with suppress(OSError):
                     self._runtime.files.remove(Path(log.where))
             raise

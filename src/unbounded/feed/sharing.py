@@ -1,4 +1,4 @@
-"""Which open feeds read one function that can't go back: as where training and validation are given one sensor."""
+"""Detection of open feeds that read the same function that can't seek, as if training and validation share a sensor."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from unbounded.core.show import words
 from unbounded.sources.source import SourcePart
 
 if TYPE_CHECKING:
-    from unbounded.feed.at_hand import AtHand
+    from unbounded.feed.delivery import Delivery
 
 _log = logging.getLogger("unbounded")
-# The open feeds, by their ids. Not a WeakSet: the collector changes one at any line, in any thread. What was dropped
-# and never closed is left out by whoever looks, and let go of when the next feed is made.
-_OPEN: dict[int, weakref.ref[AtHand]] = {}
+# The open feeds by id. Not a WeakSet: the garbage collector changes one at any line, in any thread. Feeds that were
+# collected without being closed are skipped by readers, and removed when the next feed is made.
+_OPEN: dict[int, weakref.ref[Delivery]] = {}
 
 
-def opened(feed: AtHand) -> None:
-    """A feed was made."""
+def opened(feed: Delivery) -> None:
+    """Register a new feed."""
     for key in [key for key, ref in list(_OPEN.items()) if ref() is None]:
         _OPEN.pop(key, None)
     _OPEN[id(feed)] = weakref.ref(feed)
 
 
-def closed(feed: AtHand) -> None:
-    """A feed was closed."""
+def closed(feed: Delivery) -> None:
+    """Forget a closed feed."""
     _OPEN.pop(id(feed), None)
 
 
-def others(feed: AtHand) -> list[Any]:
+def others(feed: Delivery) -> list[Any]:
     """The other open feeds that call the same function."""
     found = [ref() for ref in list(_OPEN.values())]
     return [other for other in found if other is not None and other is not feed and _shared(feed, other)]
 
 
-def refuse_round(training: AtHand, word: str) -> None:
-    """Raise StreamError where a round is to read a source that can't go back, which a feed is trained on."""
+def refuse_round(training: Delivery, word: str) -> None:
+    """Raise StreamError if a round (validation, predict) would read a training feed's source that can't seek."""
     live = _live(training)
     if live:
         name = live[0].name
@@ -50,8 +50,8 @@ def refuse_round(training: AtHand, word: str) -> None:
         )
 
 
-def reads(feed: AtHand) -> None:
-    """A loop over a feed begins: where it shares a source, that is said, once for each feed."""
+def reads(feed: Delivery) -> None:
+    """Check a feed whose loop begins: a shared source is logged, once for each feed."""
     if feed.sharing_said:
         return
     feed.sharing_said = True
@@ -63,16 +63,16 @@ def reads(feed: AtHand) -> None:
         )
 
 
-def _shared(feed: AtHand, other: AtHand) -> list[Any]:
-    """The sources of a feed that can't go back and that another feed reads, too."""
+def _shared(feed: Delivery, other: Delivery) -> list[Any]:
+    """The sources of a feed that can't seek and that another feed reads, too."""
     theirs = [id(_read(source)) for source in _live(other)]
     return [source for source in _live(feed) if id(_read(source)) in theirs]
 
 
-def _live(feed: AtHand) -> list[SourcePart]:
+def _live(feed: Delivery) -> list[SourcePart]:
     return [source for source in feed.stream.sources if source.guarantee != "exact"]
 
 
 def _read(part: SourcePart) -> Any:
-    # A function is told by itself; any other source by its description.
+    # A function is recognised by itself, any other source by its description.
     return getattr(part.source, "fn", part.source)

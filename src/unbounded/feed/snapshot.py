@@ -1,8 +1,8 @@
-"""A feed's part of the checkpoints in a directory: cut in the thread that trains, written in another, and read back.
+"""Snapshot and Keeper: a feed's part of a checkpoint: cut in the training thread, written in another, and read back.
 
-It is the position, as plain data, and the pages of keyed stages, of which those are written that no checkpoint has yet.
-The rows of a source that can't go back are in their log, which lies in one directory; a checkpoint in any other carries
-those that it needs.
+It consists of the position, as plain data, and of the pages of keyed stages that no checkpoint on the disk has yet. The
+rows of a source that can't seek are in their log, in one directory; a checkpoint in another directory contains those
+that it needs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
 
 States = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-"""Finds a feed's state in what a checkpoint's manifest says."""
+"""Returns a feed's state from the plain data of a checkpoint's manifest."""
 
 
 class Keeper:
     """The feed's part of one directory's checkpoints.
 
     Args:
-        feed: what is saved.
-        directory: where its logs are to lie, unless they lie elsewhere already.
-        name: tells the feed from others that are saved there.
-        find: finds this feed's state in a manifest's plain data.
+        feed: the feed to save.
+        directory: where its logs go, unless they are elsewhere already.
+        name: distinguishes feeds that are saved in the directory.
+        find: returns this feed's state from a manifest's plain data.
     """
 
     def __init__(self, feed: Feed, directory: Path, *, name: str, find: States) -> None:
@@ -43,12 +43,12 @@ class Keeper:
         self._find = find
         self._logs = RunLogs(feed, directory, name)
         self.pages: list[Segment] = []
-        """The pages of keyed stages that are on the disk: those of the newest checkpoint."""
-        self._loaded: Saved | None = None  # what the run goes on from, until it is saved again
+        """The segments with pages of keyed stages that are on the disk: those of the newest checkpoint."""
+        self._loaded: Saved | None = None  # the checkpoint that the run resumed, until the next save
 
     def begin(self) -> None:
-        """A run begins here that has no checkpoint yet: with the first row that was ever read of each source, where a
-        process that was killed had begun to read.
+        """Begin a run that has no checkpoint here: with the first row ever read of each source, if a killed process had
+        begun to read.
 
         Raises:
             OSError: the logs can't be opened.
@@ -56,23 +56,23 @@ class Keeper:
         self._logs.begin()
 
     def cut(self) -> Snapshot:
-        """The feed's part of a checkpoint of this moment. In the thread that trains."""
+        """The feed's part of a checkpoint of this moment. Called in the training thread."""
         self._logs.attach()
         return Snapshot(self, self._feed, self._logs)
 
     def take_up(self, store: Checkpoints) -> None:
-        """What is written from now on is of this run."""
+        """All writes from now on belong to this run."""
         if self._loaded is not None:
             store.resume(self._loaded)
             self._loaded = None
         elif store.run is None:
-            store.run = self._feed.runtime.unique()  # a run begins, and the directory had better be its own
+            store.run = self._feed.runtime.unique()  # a new run; writes are refused if the directory is another run's
 
     def load(self, state: Mapping[str, Any], saved: Saved, store: Checkpoints, *, accept_changes: bool = False) -> None:
-        """Go to where the state was saved.
+        """Restore the feed to a saved state.
 
         Raises:
-            ValueError: it is of another stream.
+            ValueError: it belongs to another stream.
             DataLoss: rows that it needs are not in the logs.
         """
         rows = {name: saved.read_segment(segment) for name, segment in state["carried"].items()}
@@ -83,19 +83,19 @@ class Keeper:
         self._logs.attach()
         self._loaded = saved
         self.pages = list(saved.segments)
-        # Older checkpoints that are kept need older rows: nothing that one of them needs may go.
+        # Older checkpoints that are kept need older rows: hold what they need.
         kept = [(one.number, self._find(one.info)) for one in store.all() if one.run == saved.run]
         needed = [input_cursors(from_plain(state["position"]))[0] for _, state in kept if state is not None]
-        self._feed.hold(needed)
+        self._feed.releases.hold(needed)
 
 
 class Snapshot:
-    """A feed's part of one checkpoint: cut in the thread that trains, written in whichever writes the checkpoint."""
+    """A feed's part of one checkpoint: cut in the training thread, written in the thread that writes the checkpoint."""
 
     def __init__(self, keeper: Keeper, feed: Feed, logs: RunLogs) -> None:
         self._keeper = keeper
         self._feed = feed
-        feed.hold()  # until it is on the disk, and training goes on meanwhile
+        feed.releases.hold()  # training goes on while it is written
         self._needed = feed.needed()
         self._synced = logs.here()
         self._carried = {
@@ -103,10 +103,10 @@ class Snapshot:
         }
         self._pages: dict[str, Tree] = {}
         self.info: dict[str, Any] = {**feed.plain_state(self._pages), "carried": {}, "logs": logs_of(feed)}
-        """Plain data for the manifest; whole once `write` has returned."""
+        """Plain data for the manifest; complete once `write` has returned."""
 
     def write(self, store: Checkpoints) -> list[Segment]:
-        """Write what the checkpoint refers to, before its own files; gives the segments."""
+        """Write the files that the checkpoint refers to, before its own; return the segments."""
         self._keeper.take_up(store)
         for log in self._synced:
             log.sync()
@@ -119,24 +119,24 @@ class Snapshot:
         return segments
 
     def posted(self, keep: int) -> None:
-        """The checkpoint is on the disk: the sources may forget what no kept one needs."""
-        self._feed.post(self._needed, keep)
+        """The checkpoint is on the disk: the sources may forget what no kept checkpoint needs."""
+        self._feed.releases.post(self._needed, keep)
 
 
 def logged(feed: Feed, cursor: Cursor) -> Iterator[tuple[str, Logged, Cursor]]:
-    """The feed's sources that have a row log: name, node, and what of it a cursor needs."""
+    """The feed's sources that have a row log: name, node, and the part of `cursor` that belongs to it."""
     leaves = dict(zip(feed.opened.names, leaf_cursors(cursor), strict=True))
     for name, node in feed.opened.logged():
         yield name, node, leaves[name]
 
 
 def logs_of(feed: Feed) -> dict[str, Any]:
-    """By source, which row log has its rows, and where it ends: that is on the disk when the checkpoint is."""
+    """For each source its row log and the log's end, which is on the disk when the checkpoint is."""
     return {name: {"id": node.log.id, "stop": list(node.log.stop)} for name, node in feed.opened.logged()}
 
 
 def check_logs(feed: Feed, logs: Mapping[str, Any]) -> None:
-    """Raise DataLoss where a source has another log than the one that a position was saved with, or only a part."""
+    """Raise DataLoss if a source's log is not the one that a position was saved with, or lacks rows."""
     for name, node in feed.opened.logged():
         log, saved = node.log, logs.get(name)
         if saved is None:
@@ -155,12 +155,12 @@ def check_logs(feed: Feed, logs: Mapping[str, Any]) -> None:
 
 
 def rows_of(feed: Feed) -> dict[str, Any]:
-    """By source, the rows that were read and not trained on, of those that can't go back."""
+    """For each source that can't seek, the rows that were read and not trained on."""
     return {name: dump_rows(node, cursor) for name, node, cursor in logged(feed, feed.needed())}
 
 
 def put_rows(feed: Feed, rows: Mapping[str, Any]) -> None:
-    """Give sources that can't go back the rows that were saved with a position."""
+    """Give sources that can't seek the rows from a saved state."""
     for name, node in feed.opened.logged():
         if name in rows:
             load_rows(node, rows[name], feed.runtime)

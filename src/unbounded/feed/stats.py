@@ -1,4 +1,4 @@
-"""Stats: what really happened."""
+"""Stats: the numbers of batches, rows, passes, waits and losses of a feed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class InputStats(NamedTuple):
-    """What was trained on of one source of a mix: rows, and passes over its rows; None where there are none."""
+    """The rows of one source of a mix that were trained on, and the passes over them; None if it has no passes."""
 
     rows: int
     passes: float | None
@@ -17,29 +17,26 @@ class InputStats(NamedTuple):
 
 @dataclass(frozen=True)
 class Stats:
-    """What a feed did, over the whole run or over one epoch.
+    """The stats of a feed, for the whole run or for one epoch.
 
     Attributes:
         steps: batches trained on.
         rows: rows in them.
-        passes: passes over a finite source's rows; None where there are none.
-        fetched: rows that the source gave.
-        reuse: rows trained on for each row that the source gave, over all of the stream; None before the
-            first.
-        in_doubt: batches that were handed out and never confirmed, and came again.
+        passes: passes over a finite source's rows; None if there are none.
+        fetched: rows that the sources returned.
+        reuse: rows trained on for each row fetched; None before the first.
+        in_doubt: batches that were handed out, never confirmed, and came again.
         waited: seconds in which the trainer waited for a batch.
         worked: seconds in which it did not.
-        age: seconds from a row's arrival to its training, on average; None for rows that were there from the
-            beginning.
-        bad: rows with a value that is not finite: `normalize` saw them, or `on_nan="pass"` let them through, or
-            `on_nan="skip"` left them out.
-        dropped: rows that a full buffer let go.
-        missed: rows that did not come, in the gaps that the source noticed.
-        retries: how often a source was opened again after an error that may pass.
-        expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence, as far as that was noticed.
-        unmatched: rows that `join` gave up waiting for a label of.
-        unmatched_labels: labels that it gave up waiting for a row of.
-        inputs: of a mix, the rows and passes of each source, by its name.
+        age: mean seconds from a row's arrival to its training; None for rows without an arrival time.
+        bad: rows with a non-finite value that `normalize` saw, `on_nan="pass"` let through, or `on_nan="skip"` left
+        out. dropped: rows that a full buffer dropped.
+        missed: rows missing in the gaps that the source noticed.
+        retries: how often a source was opened again after a transient error.
+        expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence.
+        unmatched: rows for which no label came in time in `join`.
+        unmatched_labels: labels for which no row came in time.
+        inputs: for a mix, the rows and passes of each source, by name.
 
     >>> import numpy as np, unbounded as ub
     >>> with ub.Feed(ub.from_arrays(np.arange(10)).batch(5), epoch=ub.Epoch(steps=4)) as feed:
@@ -74,20 +71,19 @@ class Stats:
 
     @property
     def age(self) -> float | None:
-        """Seconds from a row's arrival to its training, on average."""
+        """Mean seconds from a row's arrival to its training."""
         return self.aged / self.aged_rows if self.aged_rows else None
 
     @property
     def waiting(self) -> float:
-        """The share of the time in which the trainer waited, from 0 to 1."""
+        """The fraction of time in which the trainer waited, from 0 to 1."""
         total = self.waited + self.worked
         return self.waited / total if total else 0.0
 
     def since(self, earlier: Stats) -> Stats:
-        """What happened after `earlier`.
+        """The difference to `earlier` stats.
 
-        A resumed run fetches again what was fetched ahead and not trained on: that is not fewer than none. So it is
-        with what is given up on the way.
+        Differences are at least 0: a resumed run fetches and drops again what was read ahead and not trained on.
         """
         more = dict(zip(_NAMES, map(_minus, _values(self), _values(earlier)), strict=True))
         none = InputStats(0, 0.0)
@@ -98,7 +94,7 @@ class Stats:
         return Stats(**{**more, **ahead}, inputs=inputs)
 
     def logs(self) -> dict[str, float]:
-        """As numbers for a trainer's logs, for a History, a CSV file or TensorBoard."""
+        """The stats as numbers for a trainer's logs: a History, a CSV file or TensorBoard."""
         shown: dict[str, Any] = {
             "rows": self.rows,
             "passes": self.passes,

@@ -1,4 +1,4 @@
-"""What a feed refuses to hand out: Python objects, and values that are not finite; with the address of the row."""
+"""Checks of a feed: epochs that its stream can't count, Python objects in batches, and non-finite values."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unbounded.stream import Stream
 
 
 def bad_rows(flight: InFlight) -> dict[int, int]:
-    """How many rows have a NaN or an infinity, by step, of the batches that have some; raises RowsError for Python
-    objects, which no trainer can use."""
+    """By step, the number of rows with a NaN or an infinity, for batches that have some; raises RowsError for Python
+    objects."""
     run = flight.run
     for part in run.parts:
         for path, leaf in trees.leaves(part):
@@ -32,7 +32,7 @@ def bad_rows(flight: InFlight) -> dict[int, int]:
 
 
 def passes_of(stream: Stream, epoch: Epoch) -> None:
-    """Raise ValueError where an epoch counts passes that the stream, or one of its sources, does not have."""
+    """Raise ValueError if an epoch counts passes that the stream, or one of its sources, does not have."""
     passes = epoch.passes
     if isinstance(passes, Mapping):
         _passes_of_inputs(stream, epoch, passes)
@@ -63,20 +63,20 @@ def _passes_of_inputs(stream: Stream, epoch: Epoch, asked: Mapping[str, float]) 
 
 
 def skipping(stream: Stream) -> Stream:
-    """The same stream without rows that have a NaN or an infinity; the first of them is named by a warning."""
+    """The same stream without rows that have a NaN or an infinity; a warning names the first of them."""
     before = stream.before_batch()
     return stream.finite(lambda ordinal: describe.row_address(before, ordinal))
 
 
 def empty(stream: Stream) -> StreamError:
-    """The error for a stream that came to its declared end without a single batch."""
+    """The error for a stream that reached its declared end without a batch."""
     return empty_stream(repr(stream))
 
 
 def non_finite(stream: Stream, flight: InFlight, step: int, *, skipping: bool = False) -> NoReturn:
-    """Raise ValueError for batch number `step`, which has a value that is not finite.
+    """Raise ValueError for batch number `step`, which has a non-finite value.
 
-    `skipping` says that rows which were not finite before `batch` were left out.
+    `skipping`: rows that were not finite before `batch` were left out.
     """
     index = step - flight.before.steps
     bad = finite_rows.first_non_finite(flight.run.items[index])
@@ -85,11 +85,11 @@ def non_finite(stream: Stream, flight: InFlight, step: int, *, skipping: bool = 
     number = flight.before.rows + index * flight.run.size + row
     where = describe.address(stream, step, row)
     what_to_do = (
-        "It was finite when it came to .batch(), where on_nan='skip' leaves rows out: a function after .batch() has "
-        "made it. Put that before .batch(), or mend what it makes."
+        "It was finite before .batch(), where on_nan='skip' leaves rows out: a function after .batch() has made it. "
+        "Put the function before .batch(), or correct its result."
         if skipping
-        else "Feed(on_nan='skip') leaves such rows out, and goes on from here; or mend it with .map(), leave it out "
-        "with .filter(), or allow it: Feed(on_nan='pass')."
+        else "Feed(on_nan='skip') leaves such rows out, and continues from here; or change them with .map(), leave "
+        "them out with .filter(), or allow them: Feed(on_nan='pass')."
     )
     raise ValueError(
         f"{trees.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "

@@ -1,4 +1,4 @@
-"""Endless data into Keras 3's `fit`, exact to the batch, on TensorFlow, JAX and PyTorch."""
+"""Feeds for Keras 3's `fit`, `evaluate` and `predict`, on TensorFlow, JAX and PyTorch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The data adapters that Keras's iterators read from: one for each iterator that Keras makes.
+"""The data adapters from which Keras's iterators read: a new one for each iterator that Keras makes.
 
-Keras tells an adapter neither what its batches are for nor which of its iterators is asking, and calls the hooks of
-one that several iterators share in an order from which nothing can be learnt. So a feed gives each iterator an adapter
-of its own when Keras makes it: what that one is asked for is then for one purpose, in the order of one loop.
+Keras tells an adapter neither the purpose of its batches nor which of its iterators calls, and it calls the hooks of a
+shared adapter in an order that depends on the version. So a feed gives each iterator its own adapter when Keras makes
+it: all calls of its hooks then have one purpose, and come in the order of one loop.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
 
 class _OfOneIterator(internals.DataAdapter):  # type: ignore[misc]
-    """What both kinds share: the stream's own properties, and the forms in which the backends want batches.
+    """The stream's properties, and the batches in the form of each backend; the base of both adapters.
 
     Args:
-        made: the iterator, and what it was made with.
-        stream: where the batches come from.
+        made: the iterator, and the arguments with which Keras made it.
+        stream: the source of the batches.
     """
 
-    builtin_prefetch = True  # up to Keras 3.13: without it two batches are taken ahead on JAX, even on the CPU
-    partial_batch_size = None  # it is not known beforehand
+    builtin_prefetch = True  # up to Keras 3.13: otherwise Keras takes two batches ahead on JAX, even on the CPU
+    partial_batch_size = None  # unknown beforehand
 
     def __init__(self, made: internals.Making, stream: Stream) -> None:
         super().__init__()
         self._made = made
         self.stream = stream
-        """Where the batches come from."""
+        """The source of the batches."""
         self.multiple = made.steps_per_execution
-        """Steps that Keras runs in one call."""
+        """The steps that Keras runs in one call."""
         self.announced = False
-        """Whether Keras has begun to iterate, and nobody has taken up the batches yet."""
+        """True if Keras has begun to iterate and has not taken a batch yet."""
 
     @property
     def num_batches(self) -> int | None:
-        """How many steps the iteration that follows has; None where only its end will tell."""
+        """The number of steps of the next iteration; None if only its end will tell."""
         raise NotImplementedError
 
     @property
     def batch_size(self) -> int | None:
-        """Rows in a batch, where the stream says so."""
+        """The rows of a batch, if the stream has `batch`."""
         return self.stream.batch_size
 
     @property
     def has_partial_batch(self) -> bool:
-        """Only a declared end may bring a shorter batch."""
+        """True: the last batch before a declared end may be shorter."""
         return self.stream.has_end
 
     def batches(self, convert: Convert | None) -> Iterator[Any]:
@@ -62,26 +62,26 @@ class _OfOneIterator(internals.DataAdapter):  # type: ignore[misc]
         raise NotImplementedError
 
     def look(self) -> Tree:
-        """One batch, for its shapes alone."""
+        """One batch, for its shapes only."""
         raise NotImplementedError
 
     def take_in_threads(self) -> None:
-        """A strategy of TensorFlow's will ask for the batches, ahead of what is trained."""
+        """Called if a TensorFlow strategy will request batches in threads, ahead of training."""
 
     def get_numpy_iterator(self) -> Iterator[Tree]:
-        """Batches as NumPy has them."""
+        """Batches as NumPy arrays."""
         return self.batches(None)
 
     def get_jax_iterator(self) -> Iterator[Tree]:
-        """Batches as NumPy has them, which JAX takes."""
+        """Batches as NumPy arrays, which JAX takes."""
         return self.batches(None)
 
     def get_torch_dataloader(self) -> Iterator[Tree]:
-        """Batches as tensors over the same memory: a DataLoader would cost more than the training step."""
+        """Batches as tensors over the same memory: a DataLoader would cost more than a training step."""
         return self.batches(_batches.to_torch)
 
     def get_tf_dataset(self) -> Any:
-        """What TensorFlow's trainer iterates over, once for each epoch or round."""
+        """An iterable for TensorFlow's trainer, which iterates over it once for each epoch or round."""
         from unbounded.keras import _tensorflow
 
         if _tensorflow.is_distributed(getattr(self._made.iterator, "_distribute_strategy", None)):
@@ -90,38 +90,38 @@ class _OfOneIterator(internals.DataAdapter):  # type: ignore[misc]
         return self.iterations()
 
     def iterations(self) -> Any:
-        """What TensorFlow's trainer iterates over without a strategy."""
+        """The same without a strategy."""
         from unbounded.keras import _tensorflow
 
         return _tensorflow.Iterations(self)
 
 
 class FitAdapter(_OfOneIterator):
-    """The batches of one `fit`: of one epoch for each time that Keras iterates."""
+    """The batches of one `fit`: those of one epoch for each iteration by Keras."""
 
     def __init__(self, made: internals.Making, feed: Feed, fit: Fit) -> None:
         super().__init__(made, feed.stream)
         self._feed = feed
         self.fit = fit
-        """The call of `fit`."""
-        self._looking = True  # until Keras resets its iterator: before that it looks at a batch, to build the model
+        """The state of this call of `fit`."""
+        self._looking = True  # until Keras resets its iterator: before that it reads a batch to build the model
 
     @property
     def num_batches(self) -> int | None:
-        """The first epoch's length, for the progress bar; a director knows each one's."""
+        """The first epoch's length, for the progress bar; with a director, each epoch's is set."""
         if self.fit.directed:
             return None
         done, total = _length.epoch_steps(self._feed.core, self.multiple)
         return total if total is None or not done else total - done
 
     def on_epoch_begin(self) -> None:
-        """Keras begins to iterate: over an epoch, or for its look at one batch."""
+        """Keras begins to iterate: over an epoch, or over one batch to build the model."""
         self.announced = True
         if self._looking or self.fit.directed:
             return
         feed, core = self._feed, self._feed.core
         if feed.in_epoch:
-            # Left in its middle by a fit that ended early: the new fit's first epoch is a whole one.
+            # The last fit left its epoch early: the new fit's first epoch is a new one.
             feed.close_epoch()
         if not self.fit.has_more():
             raise StreamError(
@@ -133,7 +133,7 @@ class FitAdapter(_OfOneIterator):
         internals.set_length(self._made.iterator, None if total is None else total - done)
 
     def on_epoch_end(self) -> None:
-        """Keras resets its iterator before training, or has done with the steps of an epoch."""
+        """Keras resets its iterator before training, or has finished the steps of an epoch."""
         if self._looking:
             self._looking = False
         elif not self.fit.directed and self._feed.in_epoch:
@@ -143,15 +143,15 @@ class FitAdapter(_OfOneIterator):
                 self.fit.model.stop_training = True
 
     def take_in_threads(self) -> None:
-        """What is asked for is not trained for that."""
+        """Requesting a batch then does not confirm the last one."""
         self.fit.in_threads = True
 
     def look(self) -> Tree:
-        """The next batch, which training will see again."""
+        """The next batch, without handing it out."""
         return self.fit.peek()
 
     def iterations(self) -> Any:
-        """What TensorFlow's trainer iterates over without a strategy."""
+        """The iterable for TensorFlow's trainer without a strategy."""
         from unbounded.keras import _tensorflow
 
         return _tensorflow.Trainings(self)
@@ -162,20 +162,20 @@ class FitAdapter(_OfOneIterator):
             return _all(iter([self.look()]), convert)
         self.begin_batches()
         if self.fit.idle:
-            return iter([None])  # for Keras on torch, which asks before it tells its callbacks
+            return iter([None])  # Keras on torch requests a batch before it calls on_train_batch_begin
         return _all(self.fit.batches(), convert)
 
     def begin_batches(self) -> None:
-        """Keras takes up the batches of the epoch that has begun."""
-        # So that Keras doesn't make another iterator when it has had as many steps as the epoch has.
+        """Keras begins to take the batches of the epoch that has begun."""
+        # Without a length, Keras does not make another iterator after this epoch's number of steps.
         internals.set_length(self._made.iterator, None)
         if not (self.fit.directed or self.fit.in_threads):
-            # What can fail fails here, where the model still has its variables.
+            # Errors are raised here, while the model still has its variables.
             self.fit.prepare()
 
 
 class RoundAdapter(_OfOneIterator):
-    """The batches of `evaluate`, `predict` or validation: of one round for each time that Keras iterates."""
+    """The batches of `evaluate`, `predict` or validation: those of one round for each iteration by Keras."""
 
     def __init__(self, made: internals.Making, rounds: Rounds) -> None:
         super().__init__(made, rounds.feed.stream)
@@ -183,21 +183,21 @@ class RoundAdapter(_OfOneIterator):
 
     @property
     def num_batches(self) -> int | None:
-        """The length of a round."""
+        """The number of steps of a round."""
         return self._rounds.length(self._made.steps, self._made.role)
 
     def on_epoch_begin(self) -> None:
-        """A round begins, or a look at one batch, which is the beginning of a round that is begun again."""
+        """A round begins, or a look at one batch, after which the round begins again."""
         self.announced = True
         internals.set_length(self._made.iterator, self._rounds.begin(self._made.steps, self._made.role))
 
     def on_epoch_end(self) -> None:
-        """Keras resets its iterator, or has done with the steps of a round."""
+        """Keras resets its iterator, or has finished the steps of a round."""
         if self._rounds.is_seen:
             self._rounds.end()
 
     def look(self) -> Tree:
-        """The batch with which the next round begins."""
+        """The first batch of the next round, without handing it out."""
         self._rounds.back()
         return self._rounds.feed.peek()
 
@@ -214,7 +214,7 @@ class RoundAdapter(_OfOneIterator):
             try:
                 there = rounds.fetch(self.multiple - within)
             except BaseException:
-                # Keras has taken the variables out of the model, and here it does not put them back.
+                # Keras (JAX) has moved the variables out of the model, and does not put them back after an error here.
                 internals.reattach(self._made.model)
                 raise
             if not there:

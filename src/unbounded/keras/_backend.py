@@ -1,7 +1,7 @@
-"""Imports Keras, and says in a sentence what to do where the framework that it is to run on is missing.
+"""Imports Keras, with an error that says what to do if Keras or its backend is not installed.
 
-It is imported before all other modules here. Keras chooses its backend when it is first imported, by KERAS_BACKEND or
-~/.keras/keras.json, and takes TensorFlow where neither says anything, whatever is installed.
+All other modules of this package import it first. Keras chooses its backend when it is imported, by KERAS_BACKEND or
+~/.keras/keras.json, and takes TensorFlow if neither is set, whatever is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def import_keras() -> None:
     """Import Keras.
 
     Raises:
-        ModuleNotFoundError: Keras is missing, or its backend; the sentence names the backends that are installed.
+        ModuleNotFoundError: Keras or its backend is missing; the message names the backends that are installed.
     """
     try:
         importlib.import_module("keras")

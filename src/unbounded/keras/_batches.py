@@ -1,4 +1,4 @@
-"""Batches as each backend wants them, and what may not stand beside them."""
+"""Batches in the form of each backend, and checks of the arguments that Keras gets beside a feed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INSTEAD = {
 
 
 def refuse_others(others: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    """Raise ValueError for an argument that Keras would drop in silence beside a feed."""
+    """Raise ValueError for an argument that Keras would silently ignore for a feed."""
     for name, value in others.items():
         if name not in allowed:
             shown = f"{name}={value!r}" if isinstance(value, int | float | str | dict) else name
@@ -31,16 +31,17 @@ def refuse_others(others: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
 
 
 def weigher(others: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
-    """What `class_weight` makes of a batch: `(x, y)` becomes `(x, y, sample_weight)`, as Keras does it for arrays.
+    """A function that applies `class_weight`: `(x, y)` becomes `(x, y, sample_weight)`, as Keras does it for arrays.
 
     Args:
-        others: what stands beside the feed, by name.
+        others: the arguments besides the feed, by name.
 
     Returns:
+        A function of a batch; weights are float32 of shape (rows,). None without `class_weight`.
         A function of a batch, whose weights are float32 of shape (rows,); None without `class_weight`.
 
     Raises:
-        TypeError: it is no dict of class numbers and weights.
+        TypeError: it is not a dict of class numbers and weights.
     """
     given = others.get("class_weight")
     if given is None:
@@ -70,14 +71,14 @@ def weigher(others: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
         if not len(classes):
             return batch[0], batch[1], np.ones(labels.shape, weights.dtype)
         place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-        # A class without a weight counts once.
+        # A class without a weight has weight 1.
         return batch[0], batch[1], np.where(classes[place] == labels, weights[place], 1).astype(weights.dtype)
 
     return weigh
 
 
 def refuse_sharding() -> None:
-    """Keras can shard a tf.data over processes, and nothing else; for a feed it doesn't even look."""
+    """Raise ValueError for a distribution over processes: Keras shards a tf.data only, and ignores it for a feed."""
     distribution = keras.distribution.distribution()
     if getattr(distribution, "_is_multi_process", False) and getattr(distribution, "auto_shard_dataset", False):
         raise ValueError(
@@ -87,7 +88,7 @@ def refuse_sharding() -> None:
 
 
 def check_multiple(epoch: Epoch | None, multiple: int) -> None:
-    """Keras runs `steps_per_execution` steps at a time: an exact number of steps must be a multiple of it."""
+    """Raise ValueError unless the epoch's steps are a multiple of `steps_per_execution`, which Keras runs at a time."""
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise ValueError(
             f"The model was compiled with steps_per_execution={multiple!r}, and Keras 3 runs a whole number of steps "
@@ -101,14 +102,14 @@ def check_multiple(epoch: Epoch | None, multiple: int) -> None:
 
 
 def to_torch(batches: Iterator[Tree]) -> Iterator[Any]:
-    """Batches as tensors over the same memory, where PyTorch allows it."""
+    """Batches as tensors over the same memory, if PyTorch allows it."""
     return (trees.map_leaves(_leaf_to_torch, batch) for batch in batches)
 
 
 def _leaf_to_torch(leaf: Any) -> Any:
     import torch
 
-    # A tensor can't be read-only, nor have negative strides or another machine's byte order.
+    # PyTorch has no read-only tensors, no negative strides and no foreign byte order.
     if not leaf.flags.writeable or not leaf.dtype.isnative or any(stride < 0 for stride in leaf.strides):
         leaf = np.array(leaf, leaf.dtype.newbyteorder("="))
     return torch.from_numpy(leaf) if leaf.dtype.kind in "fiubc" else leaf

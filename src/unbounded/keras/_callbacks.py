@@ -1,8 +1,8 @@
-"""The states of callbacks: what an EarlyStopping has waited, what a ReduceLROnPlateau calls its best.
+"""CallbackStates: the states of callbacks, such as `EarlyStopping.wait`, for checkpoints.
 
-Keras has no word for a callback's state. Of its own callbacks a table says which attributes are state; a user's
-callback says it itself, by `get_state`/`set_state` or `state_dict`/`load_state_dict`. Of any other nothing is kept: it
-begins anew, as the script says.
+Keras has no method for a callback's state. For its own callbacks a table lists the attributes that are state; a user's
+callback has `get_state`/`set_state` or `state_dict`/`load_state_dict`. Any other callback is not saved, and begins
+anew.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 
-# Keras's callbacks, by the names of their classes, since older versions lack some: which of their attributes change in
-# training and decide what they do next. All others are configuration (as the script says today), or of this process (an
+# Keras's callbacks by class name, since older versions lack some, with the attributes that change in training and
+# decide what they do next. All other attributes are configuration, which the script sets, or belong to this process (an
 # open file, a clock, a profiler). A subclass has those of its base.
 STATE: dict[str, tuple[str, ...]] = {
-    "BackupAndRestore": (),  # restores the model itself: it can't stand beside Checkpoint
-    "CSVLogger": (),  # what it has written is in its file: see `continue_files`
+    "BackupAndRestore": (),  # restores the model itself: refused beside Checkpoint
+    "CSVLogger": (),  # its state is its file: see `continue_files`
     "EarlyStopping": ("wait", "stopped_epoch", "best", "best_weights", "best_epoch"),
     "History": ("history", "epoch"),
     "LambdaCallback": (),
-    "LearningRateScheduler": (),  # the rate itself is in the optimizer
+    "LearningRateScheduler": (),  # the rate is in the optimizer
     "ModelCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
     "OrbaxCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen", "_total_batches_seen"),
     "ProgbarLogger": (),
@@ -40,7 +40,7 @@ class CallbackStates:
     """The states of a list of callbacks, in one `fit`.
 
     Args:
-        callbacks: all callbacks of this `fit`, after each had its `on_train_begin`, which resets many.
+        callbacks: all callbacks of this `fit`, after their `on_train_begin`, which resets many of them.
 
     Example:
         >>> import keras
@@ -57,7 +57,7 @@ class CallbackStates:
         self._callbacks = dict(_named(callbacks))
 
     def state(self) -> dict[str, Any]:
-        """What must be put back into callbacks that have just begun: by class and number, arrays and plain data."""
+        """The states by class and number, as arrays and plain data."""
         states: dict[str, Any] = {}
         for name, callback in self._callbacks.items():
             one: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class CallbackStates:
         return states
 
     def restore(self, states: Mapping[str, Any]) -> None:
-        """Put back what `state` gave; a callback without a saved state begins anew."""
+        """Restore a result of `state`; a callback without a saved state begins anew."""
         for name, state in states.items():
             callback = self._callbacks.get(name)
             if callback is None:
@@ -85,9 +85,9 @@ class CallbackStates:
 
 
 def continue_files(callbacks: Sequence[Any]) -> None:
-    """Let callbacks that write a file go on with it, before training begins in a run that is resumed.
+    """Let callbacks that write a file continue it, before training begins in a resumed run.
 
-    A `CSVLogger` made without `append=True` starts its file over: the epochs before the resume would be gone.
+    A `CSVLogger` without `append=True` would overwrite its file: the epochs before the resume would be lost.
     """
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger):
@@ -103,7 +103,7 @@ def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _keys(callback: Any) -> tuple[str, ...]:
-    """Which of its attributes are state, by the classes of Keras's that it is of."""
+    """The names of its state attributes, by the Keras classes that it inherits from."""
     kinds = [kind for kind in type(callback).__mro__ if kind is getattr(keras.callbacks, kind.__name__, None)]
     return tuple(dict.fromkeys(key for kind in kinds for key in STATE.get(kind.__name__, ())))
 
@@ -116,7 +116,7 @@ def _verbs(callback: Any) -> tuple[str, str] | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value copied, as arrays and plain data: a log may be a tensor of the backend's."""
+    """A copy of a value as arrays and plain data: logs may be tensors."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

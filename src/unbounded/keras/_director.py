@@ -1,9 +1,8 @@
-"""Director: the one callback that Keras's list of callbacks has in a `fit` with `Checkpoint`.
+"""Director: the one callback in Keras's list of callbacks, in a `fit` with `Checkpoint`.
 
-It takes the place of all others in the list, which it tells of each event itself: so it decides in which order they
-hear, what they don't hear (the end of half an epoch), and that steps are counted before any of them can fail. It
-knows from the events whether Keras trains or validates, and it has each step's batches there, waited for and checked,
-before Keras takes the variables out of the model.
+It replaces all others in the list, and calls them itself. So it decides the order of the calls and leaves some out (the
+end of half an epoch), and counts steps before any of them can fail. It knows from the events whether Keras trains or
+validates, and fetches each step's batches, with waiting and checks, before Keras takes the variables out of the model.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Logs = dict[str, Any] | None
 
 
 class Director(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells the callbacks of one list what happens.
+    """Calls the callbacks of one list.
 
     Args:
-        checkpoint: who wants to know of moments that are no callback's, and hears of the others last.
+        checkpoint: the Checkpoint, which is called last, and at some moments that are not callback events.
         users: the other callbacks, in Keras's order.
         params: the list's parameters.
     """
@@ -39,35 +38,35 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
         self._watch = _ErrorWatch(checkpoint)
         self._fit: Fit | None = None  # from on_train_begin to on_train_end
         self._muted = False
-        self._done = 0  # steps of the epoch at hand that were trained before Keras's step 0
-        self._length: int | None = None  # steps of the epoch at hand, where that is known
+        self._done = 0  # steps of the current epoch that were trained before Keras's step 0
+        self._length: int | None = None  # steps of the current epoch, if known
         self._base = 0  # steps of the run before Keras's step 0
-        self._trained_here = False  # Keras has run a step in this fit, and so has logs
-        self._hearing: dict[str, list[Callable[..., None]]] = {}  # by event of a step, whom it concerns
-        self._in_steps = False  # the steps of the epoch at hand are not over
-        self._idle = False  # Keras runs a step that does nothing
-        self._figures: frozenset[str] = frozenset()  # names of our figures in an epoch's logs
+        self._trained_here = False  # True once Keras has run a step in this fit, and so has logs
+        self._hearing: dict[str, list[Callable[..., None]]] = {}  # by step event: the methods to call
+        self._in_steps = False  # True from an epoch's beginning to the end of its steps
+        self._idle = False  # True while Keras runs a step that does nothing
+        self._figures: frozenset[str] = frozenset()  # names of the feed's stats in an epoch's logs
 
     def set_params(self, params: Any) -> None:
-        """Whoever made the list tells its parameters once more."""
+        """The list sets its parameters again."""
         super().set_params(params)
         for callback in self.users:
             callback.set_params(params)
 
     def set_model(self, model: Any) -> None:
-        """Whoever made the list gives it its model."""
+        """The list sets its model."""
         super().set_model(model)
         for callback in (*self.users, self.checkpoint):
             callback.set_model(model)
 
-    # -- telling ---------------------------------------------------------------------------------------------
+    # -- calling the other callbacks -------------------------------------------------------------------------
 
     def mute(self) -> None:
-        """From now on the others hear nothing."""
+        """Stop calling the other callbacks."""
         self._muted = True
 
     def unmute(self) -> None:
-        """They hear again."""
+        """Call the other callbacks again."""
         self._muted = False
 
     def _tell(self, event: str, *given: Any, logs: Logs) -> None:
@@ -77,7 +76,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             getattr(callback, event)(*given, logs=self._for(callback, logs))
 
     def _tell_step(self, event: str, step: int, logs: Logs) -> None:
-        """The same for the two events of a step: only those are told that have something to say to it."""
+        """The same for the two step events: only callbacks that override them are called."""
         if not self._muted:
             for hear in self._hearing[event]:
                 hear(step, logs=logs)
@@ -89,21 +88,21 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def _for(self, callback: Any, logs: Logs) -> Logs:
-        """What one callback is told: Keras's bar shows few of our figures, and all others get them all."""
+        """The logs for one callback: Keras's progress bar gets a few of the feed's stats, all others get them all."""
         if not logs or not self._figures or not isinstance(callback, keras.callbacks.ProgbarLogger):
             return logs
         hidden = self._figures.difference(self.checkpoint.feeds[0].show)
         return {name: value for name, value in logs.items() if name not in hidden}
 
     def _tell_length(self, steps: int | None) -> None:
-        """The progress bar takes the length of an epoch from its parameters."""
+        """Set the epoch's length for the progress bar, which reads it from its parameters."""
         for callback in self.users:
             callback.set_params({**self.params, "steps": steps})
 
     # -- training --------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """A `fit` begins: the run is taken up before any other callback hears of it."""
+        """A `fit` begins: the run is resumed before any other callback is called."""
         with self._watch:
             feed = self.checkpoint.feeds[0]
             fit = feed.fit
@@ -119,7 +118,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             self._tell("on_train_begin", logs=logs)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """An epoch begins, or goes on in its middle."""
+        """An epoch begins, or continues in its middle."""
         with self._watch:
             feed, fit = self.checkpoint.feeds[0], self._fit
             assert fit is not None
@@ -130,11 +129,11 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             fit.idle = feed.core.epoch_over
             self._tell_length(self._length)
             self._tell("on_epoch_begin", epoch, logs=logs)
-            self._find_who_hears()  # after each has begun: a callback may set its own events up there
+            self._find_who_hears()  # after `on_epoch_begin` of each: a callback may set its methods there
             self.checkpoint.before_steps()
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Have the step's batches there. Where there are none the epoch is over, which Keras is told here."""
+        """Fetch the step's batches. If there are none the epoch is over, which StopIteration tells Keras."""
         with self._watch:
             fit = self._fit
             assert fit is not None
@@ -147,10 +146,10 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             self._tell_step("on_train_batch_begin", self._done + batch, logs)
 
     def _begin_idle_step(self) -> None:
-        """Let Keras's loop run once over nothing, since its epoch is to have the outputs of a step.
+        """Let Keras run a step that does nothing, since its loop needs the outputs of a step in each epoch.
 
-        It does so in an epoch that goes on after its last step, and on JAX, which fails without one, where a signal has
-        come before the first.
+        Used in an epoch that resumes after its last step, and on JAX, which fails without a step, if a signal came
+        before the first.
         """
         self._idle = True
         model = self.checkpoint.model
@@ -163,7 +162,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
         model.train_function = nothing
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Count, and then tell. `batch` is the last step of those that Keras ran at once, were there so many or not."""
+        """Count the steps, then call the others. `batch` is the last step of an execution, even if it had fewer."""
         with self._watch:
             fit, core = self._fit, self.checkpoint.feeds[0].core
             assert fit is not None
@@ -178,12 +177,12 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def _in_epoch(self) -> int:
-        """Steps of the epoch at hand that were trained."""
+        """The trained steps of the current epoch."""
         core = self.checkpoint.feeds[0].core
         return core.steps - core.progress.start.steps
 
     def _end_steps(self) -> None:
-        """Keras has no more steps in the epoch; told by what it does next."""
+        """Keras has no more steps in this epoch; called by the event that follows."""
         fit = self._fit
         if fit is not None and self._in_steps:
             self._in_steps = fit.in_step = False
@@ -191,7 +190,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             self.checkpoint.after_steps()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """The epoch is over, and its validation too: its figures are in the logs before any other callback runs."""
+        """The epoch and its validation are over: the feed's stats are added to the logs before others are called."""
         with self._watch:
             feed, fit = self.checkpoint.feeds[0], self._fit
             assert fit is not None
@@ -199,7 +198,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             if not self._muted:
                 if logs is not None:
                     stats = {name: value for name, value in _fit.stats_for_logs(feed.core).items() if name not in logs}
-                    logs.update(stats)  # a metric of the user's own keeps its name
+                    logs.update(stats)  # a user's metric of the same name wins
                     self._figures = frozenset(stats)
                 if self._length is not None:
                     self._tell_length(self._in_epoch)
@@ -221,7 +220,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
     # -- validation, evaluating, predicting ------------------------------------------------------------------
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        """Within a `fit`, validation begins: the steps of the epoch are over."""
+        """Within a `fit`, validation begins: the epoch's steps are over."""
         with self._watch:
             if self._fit is not None:
                 self._end_steps()
@@ -248,24 +247,24 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
             self._tell("on_test_end", logs=logs)
 
     def on_predict_begin(self, logs: Logs = None) -> None:
-        """The list is one of `predict`."""
+        """The list belongs to a `predict`."""
         self._tell("on_predict_begin", logs=logs)
 
     def on_predict_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """A step of it."""
+        """Passed on."""
         self._tell("on_predict_batch_begin", batch, logs=logs)
 
     def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """A step of it."""
+        """Passed on."""
         self._tell("on_predict_batch_end", batch, logs=logs)
 
     def on_predict_end(self, logs: Logs = None) -> None:
-        """The end of it."""
+        """Passed on."""
         self._tell("on_predict_end", logs=logs)
 
 
 def _overrides(callback: Any, event: str) -> bool:
-    """Whether a callback does something at an event of a step: by that name, or by the older one that it calls."""
+    """True if a callback overrides a step event, under this name or the older one that the base method calls."""
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(keras.callbacks.Callback, name)
         for name in (event, event.replace("train_", ""))
@@ -273,7 +272,7 @@ def _overrides(callback: Any, event: str) -> bool:
 
 
 class _ErrorWatch:
-    """Tells `Checkpoint` of an error in an event: after one, Keras calls nobody's `on_train_end`."""
+    """Tells `Checkpoint` of an error in an event: after one, Keras does not call `on_train_end`."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -282,6 +281,6 @@ class _ErrorWatch:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # StopIteration is no error: it tells Keras that the epoch is over.
+        # StopIteration is not an error: it tells Keras that the epoch is over.
         if error is not None and not isinstance(error, StopIteration):
             self._checkpoint.after_failure(error)

@@ -1,4 +1,4 @@
-"""Due: whether it is time for a checkpoint."""
+"""Due: decides when a checkpoint is due."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unbounded.stream import Stream
 
 
 class Due:
-    """When to save, beside the end of training.
+    """The times of checkpoints, besides the end of training.
 
     Args:
-        every: a number of steps, counted from the run's beginning; an `Epoch`, counted from the last checkpoint;
-            or None for the end of each epoch.
-        stream: whose passes it counts.
+        every: a number of steps, counted from the run's beginning; an `Epoch`, counted from the last checkpoint; or
+            None for the end of each epoch.
+        stream: the stream whose passes it counts.
     """
 
     def __init__(self, every: int | Epoch | None, stream: Stream) -> None:
@@ -35,22 +35,22 @@ class Due:
 
     @property
     def each_epoch(self) -> bool:
-        """Whether the end of an epoch is the time."""
+        """True if checkpoints are due at the ends of epochs."""
         return self.every is None
 
     def saved(self, feed: Feed) -> None:
-        """A checkpoint was written, or read, where the feed stands now."""
+        """A checkpoint was written or read at the feed's current position."""
         stats = feed.stats
         self._steps, self._rows = stats.steps, stats.rows
         self._passes = self._passed(stats)
         self._time = feed.runtime.monotonic()
 
     def since(self, feed: Feed) -> int:
-        """Steps since then."""
+        """The steps since the last checkpoint."""
         return feed.steps - self._steps
 
     def now(self, feed: Feed) -> bool:
-        """Whether a checkpoint is due after the step that was just trained."""
+        """True if a checkpoint is due after the step that was just trained."""
         every = self.every
         if every is None or feed.steps == self._steps:
             return False
@@ -70,5 +70,5 @@ class Due:
         return any(passed.get(name, 0.0) - self._passes.get(name, 0.0) >= passes for name, passes in asked.items())
 
     def _passed(self, stats: Stats) -> dict[str, float]:
-        """Passes of the stream, by "", and of each source of a mix, by its name."""
+        """The passes of the stream, under "", and of each source of a mix, under its name."""
         return {"": stats.passes or 0.0} | {name: each.passes or 0.0 for name, each in stats.inputs.items()}

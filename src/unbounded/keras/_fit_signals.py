@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during a `fit`: the first asks for a clean stop, a second one ends at once."""
+"""Signals: SIGINT and SIGTERM during a `fit`: the first requests a clean stop, a second one ends at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Signals:
     """The handlers of one `fit`.
 
     Args:
-        on_first: called by the first signal, in the main thread, between two instructions of it.
+        on_first: called by the first signal, in the main thread, between two bytecode instructions.
     """
 
     def __init__(self, on_first: Callable[[], None]) -> None:
@@ -26,29 +26,29 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._director: Any = None
         self.received: int | None = None
-        """The number of the first signal; None until there was one."""
+        """The number of the first signal; None before it."""
 
     def install(self, director: object) -> None:
-        """Take over the signals until `put_back`.
+        """Set the handlers until `put_back`.
 
         Args:
-            director: the one callback in the list of the `fit`. After an exception of the model's own, Keras tells no
-                callback that `fit` has ended; the first signal after it finds out, and goes to whom it went before.
+            director: the one callback of the `fit`. After an exception of the model, Keras calls no callback, so the
+                handlers stay; the next signal detects that `fit` has ended, and is passed to the previous handler.
         """
         if threading.current_thread() is not threading.main_thread():
-            return  # Python allows handlers in the main thread alone
+            return  # Python allows handlers in the main thread only
         self._director = director
         for number in _WATCHED:
             before = signal.signal(number, self._handle)
             self._before[number] = signal.SIG_DFL if before is None else before
 
     def put_back(self) -> None:
-        """Put back the handlers that were there; twice is no error."""
+        """Restore the previous handlers; a second call does nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         while self._before:
             number, before = self._before.popitem()
-            # Somebody else's, set in the meantime, stays. (Bound methods are equal, never identical.)
+            # Keep a handler that was set by others since. (Bound methods are equal, but never identical.)
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, before)
 
@@ -60,5 +60,5 @@ class Signals:
         self.received = number
         self._on_first()
         if can_interrupt():
-            # A flag alone would wait out a generator that sleeps.
+            # A flag alone would not end a wait inside a generator.
             raise Interrupted

@@ -1,7 +1,7 @@
-"""Feed for Keras: a stream at work for `fit`, `evaluate` and `predict`.
+"""Feed for Keras: a stream for `fit`, `evaluate` and `predict`.
 
-Keras takes an instance of its `DataAdapter` as it is. This one gives each iterator that Keras makes an adapter of its
-own (`_adapters.py`), so that training and rounds of validation never mix; what a `fit` trains on is `_fit.py`'s.
+Keras accepts an instance of its `DataAdapter` as data. This one gives each iterator that Keras makes its own adapter
+(`_adapters.py`), so that training and rounds of validation never mix; the state of a `fit` is in `_fit.py`.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
 
 
 class Feed(internals.DataAdapter):  # type: ignore[misc]
-    """A stream at work for Keras: give it to `fit`, `evaluate` or `predict` in place of x, or as validation data.
+    """A stream for Keras: give it to `fit`, `evaluate` or `predict` as x, or as validation data.
 
-    Training goes on where the last `fit` ended: an epoch never starts the data over. Evaluating and predicting
-    have a place in the stream of their own, and leave training's alone. With `Checkpoint(feed, …)` each step is
-    confirmed by Keras's callbacks. Without it, asking for the next batch says that the last one is trained, and the
-    optimizer's own counter says what was trained when a `fit` ended early; a model without a compiled optimizer has
-    none, and its last batch then comes again, counted in `stats.in_doubt`.
+    Training continues where the last `fit` ended: an epoch never starts the data over. `evaluate` and `predict` have
+    their own position in the stream, and leave that of training alone. With `Checkpoint(feed, …)` each step is
+    confirmed by Keras's callbacks. Without it, requesting a batch confirms the last one, and when a `fit` has ended
+    early, the optimizer's counter tells what was trained; a model without a compiled optimizer has no such counter, and
+    its last batch comes again, counted in `stats.in_doubt`.
 
     Args:
-        stream: batches that are `(x, y)`, `(x, y, sample_weight)` or x alone: each an array of shape (rows, …),
-            or a tuple, list or dict of such.
-        epoch: how much an epoch is; None leaves it to `steps_per_epoch`, or to the stream's declared end.
-        validation: of validation: "same" shows the same batches each time, "next" those that follow.
-        require: the weakest guarantee that will do.
-        on_nan: "raise" refuses a batch with a NaN or an infinity in it, "pass" lets it through and counts it, "skip"
-            leaves such rows out before they are batched.
-        show: which of our figures Keras's progress bar shows beside loss and metrics, with `Checkpoint`: names of
+        stream: batches of `(x, y)`, `(x, y, sample_weight)` or x alone: each an array of shape (rows, …), or a tuple,
+            list or dict of such.
+        epoch: the length of an epoch; None leaves it to `steps_per_epoch`, or to the stream's declared end.
+        validation: for validation data: "same" gives the same batches each time, "next" those that follow.
+        require: the weakest acceptable guarantee.
+        on_nan: "raise" refuses a batch with a NaN or an infinity, "pass" lets it through and counts it, "skip" leaves
+            such rows out before they are batched.
+        show: the feed's stats that Keras's progress bar shows besides loss and metrics, with `Checkpoint`: names of
             `Stats.logs()`, such as "waiting", "rows", "passes", "reuse", "age". All of them are in the `History`.
-        runtime: the time and the rest; tests pass one whose clock they move.
+        runtime: clock, threads and files; tests pass one whose clock they move.
 
     Raises:
-        ValueError: as the core `Feed` does.
+        ValueError: as for the core `Feed`.
 
     Example:
         >>> import keras, numpy as np, unbounded as ub
@@ -90,54 +90,54 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
             return CoreFeed(stream, epoch=epoch, require=require, confirm="manual", on_nan=on_nan, runtime=runtime)
 
         self.core = core()
-        """The feed underneath, for training."""
+        """The core feed, for training."""
         self.own_epoch = epoch
-        """How much an epoch is, as the feed was made; None leaves it to `fit`."""
+        """The length of an epoch as given to the feed; None leaves it to `fit`."""
         self.show = tuple(show)
-        """Which of our figures the progress bar shows."""
+        """The stats that the progress bar shows."""
         self.fit: _fit.Fit | None = None
-        """The `fit` at work, or the last one."""
+        """The current `fit`, or the last one."""
         self.in_epoch = False
-        """Whether a `fit` has begun an epoch that is not over."""
+        """True if a `fit` has begun an epoch that is not over."""
         self.run: Path | str | None = None
-        """The directory of the run that the epochs are counted for, with `Checkpoint`."""
+        """With `Checkpoint`, the directory of the run whose epochs are counted."""
         self.last_epoch: Stats | None = None
-        """What happened in the epoch that ended last; its text says "1,000 batches × 32 = 32,000 rows"."""
+        """The stats of the last epoch that ended; `str` gives "1,000 batches × 32 = 32,000 rows"."""
         self.updates: tuple[weakref.ref[Any], int] | None = None
-        """The model of the last `fit`, and by how much its optimizer's count was ahead of the feed's."""
+        """The model of the last `fit`, and the difference between its optimizer's count and the feed's."""
         self._make_rounds: Callable[[], Rounds] = lambda: Rounds(core(), validation)
         self._rounds: Rounds | None = None
 
-    # -- what a user asks of it ------------------------------------------------------------------------------
+    # -- the user's methods ----------------------------------------------------------------------------------
 
     @property
     def stream(self) -> Stream:
-        """What it feeds."""
+        """The stream."""
         return self.core.stream
 
     @property
     def epoch(self) -> Epoch | None:
-        """How much an epoch is; None where `steps_per_epoch` or the stream's end says so."""
+        """The length of an epoch; None if `steps_per_epoch` or the stream's end decides."""
         return self.own_epoch
 
     @property
     def epoch_number(self) -> int:
-        """The number of the epoch at hand, from 0, counted from the run's beginning."""
+        """The number of the current epoch, from 0, counted from the run's beginning."""
         return self.core.epoch_number
 
     @property
     def steps(self) -> int:
-        """How many batches were trained on, from the run's beginning."""
+        """The number of batches that were trained on, from the run's beginning."""
         return self._up_to_date().steps
 
     @property
     def position(self) -> Position:
-        """Where training stands: it reads in words, and has `steps`, `rows` and `passes`."""
+        """The position of training: it has `steps`, `rows` and `passes`, and `str` describes it in words."""
         return self._up_to_date().position
 
     @property
     def stats(self) -> Stats:
-        """What happened from the run's beginning."""
+        """The stats from the run's beginning."""
         return self._up_to_date().stats
 
     def peek(self) -> Tree:
@@ -145,26 +145,26 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         return self.core.peek()
 
     def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
-        """Which rows of a source batch number `step` has: see `Stream.rows_at`."""
+        """The rows of a source that batch number `step` has: see `Stream.rows_at`."""
         return self.core.rows_at(step, source=source)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands, as plain data; for whoever keeps the model's state by other means."""
+        """The position of training, as plain data; for programs that save the model's state by other means."""
         return self._up_to_date().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any], *, accept_changes: bool = False) -> None:
-        """Go to where `state_dict` was taken."""
+        """Restore a position from `state_dict`."""
         self.core.load_state_dict(state, accept_changes=accept_changes)
         self.moved()
 
     def interrupt(self) -> None:
-        """Stop: waiting for data ends at once. Safe in a signal handler."""
+        """Stop: a wait for data ends at once. Safe to call in a signal handler."""
         self.core.interrupt()
         if self._rounds is not None:
             self._rounds.feed.interrupt()
 
     def close(self) -> None:
-        """End its threads and let go of the source, after the checkpoint that is being written. A second time does
+        """Wait for the checkpoint that is being written, then end the threads and close the sources. A second call does
         nothing."""
         try:
             self.core.close()
@@ -192,8 +192,8 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         return repr(self.core).replace("<Feed", "<keras.Feed", 1)
 
     def _up_to_date(self) -> CoreFeed:
-        """The core feed, after a `fit` without a callback of ours that has ended early has been asked about its last
-        batches."""
+        """The core feed, after the last batches of a `fit` that ended early without our callback were counted by the
+        optimizer."""
         core = self.core
         if core.outstanding and self.fit is not None and not self.fit.directed:
             trained = _fit.updated(core, self.updates)
@@ -201,34 +201,34 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
                 core.trained(trained)
         return core
 
-    # -- for the rest of this package ------------------------------------------------------------------------
+    # -- for this package ------------------------------------------------------------------------------------
 
     @property
     def rounds(self) -> Rounds:
-        """The rounds of evaluating and predicting."""
+        """The rounds of `evaluate`, `predict` and validation."""
         if self._rounds is None:
             self._rounds = self._make_rounds()
         return self._rounds
 
     def moved(self) -> None:
-        """Training was put somewhere else: nothing is known of the epoch that was begun."""
+        """Training was moved to another position: the epoch that had begun is forgotten."""
         self.in_epoch = False
 
     def close_epoch(self) -> None:
-        """The epoch at hand is over, for the core feed as well."""
+        """End the current epoch, for the core feed as well."""
         if self.in_epoch:
             self.in_epoch = False
             if self.fit is not None and self.fit.directed:
-                # What was taken ahead, and counted by nobody, has not reached the model.
+                # Batches that Keras took ahead, and no counter has counted, have not reached the model.
                 self.core.give_back(self.core.outstanding)
             self.last_epoch = self.core.epoch_stats
             self.core.end_epoch()
 
-    # -- what Keras asks of it -------------------------------------------------------------------------------
+    # -- Keras's data adapter --------------------------------------------------------------------------------
 
     @property
     def num_batches(self) -> int | None:
-        """Keras makes an iterator, and asks how many batches there are: it gets an adapter of its own to ask."""
+        """Called by an iterator that Keras is making: gives it its own adapter, and returns that adapter's answer."""
         made = internals.making()
         if made is None:
             return None
@@ -248,7 +248,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         self.fit = fit
         fit.begin()
         if checkpoint is not None:
-            # Before Keras looks at a batch: a source that can't go back can't be moved once it is read.
+            # Before Keras reads a batch: a source that can't seek can't be moved once it is read.
             checkpoint.take_place()
         return _adapters.FitAdapter(made, self, fit)
 
@@ -259,7 +259,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         return _adapters.RoundAdapter(made, self.rounds)
 
     def _checkpoint(self, callbacks: Any) -> Checkpoint | None:
-        """The callback of ours, among those that `fit` was given, that counts this feed's steps."""
+        """The `Checkpoint` of this feed among the callbacks of `fit`."""
         from unbounded.keras._checkpoint import Checkpoint
         from unbounded.keras._director import Director
 
@@ -278,7 +278,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
 
     @property
     def batch_size(self) -> int | None:
-        """Rows in a batch, where the stream says so."""
+        """The rows of a batch, if the stream has `batch`."""
         return self.stream.batch_size
 
     def _is_asked_by_nobody(self) -> Any:

@@ -1,8 +1,8 @@
-"""What "the same weights" needs: everything that decides a Keras model's next step, as arrays and plain data.
+"""The state of a Keras model: all that decides its next step, as arrays and plain data.
 
-That is all that the model owns (`_owned.py`): variables (seed generators too, which `.weights.h5` leaves out), the
-metrics so far, optimizers, PyTorch's buffers and random generators; and the random states of the process. Callbacks
-are in `_callbacks.py`, the directory in `unbounded.store.checkpoints`, and the position in the data in the feed.
+It has all that the model owns (`_owned.py`): variables (including seed generators, which `.weights.h5` omits), metrics,
+optimizers, PyTorch's buffers and random generators; and the random states of the process. Callbacks are in
+`_callbacks.py`, the directory is in `unbounded.store.checkpoints`, and the position in the feed.
 """
 
 from __future__ import annotations
@@ -41,31 +41,32 @@ __all__ = [
 State = dict[str, Any]
 
 FOR_INFERENCE = ("layers", "variables", "others")
-"""The parts of a state that `restore_variables` takes."""
+"""The parts of a state that `restore_variables` needs."""
 
 StateNotFound = _unfound.StateNotFound
 
 
 def begin(model: Any) -> None:
-    """A run begins with this model: remember what the script says, which a checkpoint will be compared with."""
+    """A run begins with this model: record the script's learning rates, to compare with those of a checkpoint."""
     _optimizers.note_learning_rates(_owned.find(model))
 
 
 def end(model: Any) -> None:
-    """A `fit` of this model ends in peace: what differs when the next one begins was changed by the script."""
+    """A `fit` of this model has ended without an error: learning rates that differ at the next one were set by the
+    script."""
     _optimizers.leave_learning_rates(_owned.find(model))
 
 
 def model_state(model: Any, *, steps: int | None = None, copies: Copies | None = None) -> State:
-    """Everything that decides the model's next step, as it is now: later steps change nothing of what is returned.
+    """All that decides the model's next step, as it is now: later steps do not change the result.
 
     Args:
-        model: a `keras.Model`, in the middle of `fit` or not.
-        steps: how many steps it was trained for, so that an optimizer that can't be found is noticed; None skips that.
-        copies: what the arrays are to be some of; None where no others follow them.
+        model: a `keras.Model`, during `fit` or not.
+        steps: the steps that it was trained for, to detect optimizers that were not found; None skips that.
+        copies: makes the copies, in memory of earlier ones; None for copies in new memory.
 
     Returns:
-        A tree of dicts and lists: NumPy arrays of the variables' own shapes and dtypes, by path, and plain data.
+        A tree of dicts and lists: NumPy arrays with the variables' shapes and dtypes, by path, and plain data.
 
     Example:
         >>> import keras
@@ -93,18 +94,18 @@ def model_state(model: Any, *, steps: int | None = None, copies: Copies | None =
 
 
 def restore_model(model: Any, state: State, *, accept_changes: bool = False) -> None:
-    """Put back what `model_state` took, bit for bit, or change nothing; layers and optimizers are built if need be.
+    """Restore a result of `model_state` exactly, or change nothing; layers and optimizers are built if necessary.
 
     Args:
         model: a model of the same architecture, optimizers and metrics.
-        state: what `model_state` returned.
-        accept_changes: let a learning rate that the script has changed go on, and put it into `state`.
+        state: a result of `model_state`.
+        accept_changes: True to keep a learning rate that the script has changed, and put it into `state`.
 
     Raises:
-        ValueError: the model is another one; the sentence names the first variable that differs.
+        ValueError: the model differs; the message names the first variable that does.
 
     Warns:
-        ScriptOverridden: the script's learning rate was changed, and the checkpoint's goes on.
+        ScriptOverridden: the script's learning rate was changed; the checkpoint's is used.
     """
     _gather(model)
     owned = _build_layers(model, state)
@@ -122,16 +123,16 @@ def restore_model(model: Any, state: State, *, accept_changes: bool = False) -> 
 
 
 def restore_variables(model: Any, state: State) -> None:
-    """Put back the model's variables and buffers alone, compiled or not: what inference needs.
+    """Restore only the model's variables and buffers, compiled or not, for inference.
 
     Raises:
-        ValueError: the model is another one; the sentence names the first variable that differs.
+        ValueError: the model differs; the message names the first variable that does.
     """
     _gather(model)
     owned = _build_layers(model, state)
     saved = dict(state["variables"])
     for path, variable in owned.variables.items():
-        # Backends differ in the integers that count seeds.
+        # Backends use different integer dtypes for seeds.
         if path in saved and _is_integer(variable.dtype) and _is_integer(saved[path].dtype):
             saved[path] = saved[path].astype(getattr(variable.dtype, "name", variable.dtype))
     buffers = _others.of_modules(state["others"])
@@ -141,18 +142,18 @@ def restore_variables(model: Any, state: State) -> None:
 
 
 def metrics_state(model: Any) -> State:
-    """The metrics alone: validation resets them, and shares them with training."""
+    """The state of the metrics only: validation resets them, and shares them with training."""
     _gather(model)
     return _metrics(_owned.find(model))
 
 
 def restore_metrics(model: Any, state: State) -> None:
-    """Put back the metrics alone: Keras resets them at the start of every epoch, a resumed one too."""
+    """Restore only the metrics: Keras resets them at the beginning of every epoch, even of a resumed one."""
     _assign(_match_metrics(_owned.find(model), state))
 
 
 def restore_learning_rate(model: Any, state: State) -> None:
-    """Put back the learning rates alone: a relative schedule must not be applied twice to one epoch."""
+    """Restore only the learning rates: a relative schedule must not be applied twice in one epoch."""
     _assign(_optimizers.learning_rates(_owned.find(model), state["optimizers"]))
 
 
@@ -160,36 +161,36 @@ def trainable(model: Any, state: State) -> dict[str, Any]:
     """The trainable weights of a state, by path.
 
     Args:
-        model: which the state is of.
-        state: what `model_state` returned.
+        model: the model of the state.
+        state: a result of `model_state`.
     """
     variables = _owned.find(model).variables
     return {path: array for path, array in state["variables"].items() if variables[path].trainable}
 
 
 def build(model: Any, batch: Any) -> None:
-    """Make the variables that Keras would make at the first step, so that there is something to restore.
+    """Make the variables that Keras would make in the first step, so that they can be restored.
 
     Args:
         model: a compiled model.
-        batch: one batch, as `fit` takes it; only its structure, shapes and dtypes are looked at.
+        batch: one batch, as `fit` takes it; only its structure, shapes and dtypes are used.
     """
     if not _has_call(model):
-        return  # a model that only trains its parts: they are built by its own first step, or when they are restored
+        return  # a model that only trains its parts: they are built by its first step or by a restore
     with _optimizers.scope(model):
         internals.build(model, batch)
 
 
 def counts_updates(model: Any) -> bool:
-    """Whether the compiled optimizer makes one update a step, so that `iterations`, once it is built, counts steps."""
+    """True if the compiled optimizer makes one update for each step, so that `iterations`, once built, counts steps."""
     return getattr(model, "optimizer", None) is not None and not _unfound.has_own_train_step(model)
 
 
 def iterations(model: Any) -> int | None:
-    """How many updates the compiled optimizer has made by its own counter.
+    """The number of updates by the compiled optimizer's own counter.
 
-    None where that says nothing of the steps: there is none yet, or the model has a `train_step` of its own, which
-    may use it several times a step, or not at all.
+    None if that does not count steps: there is no optimizer, or the model has its own `train_step`, which may use it
+    several times in a step, or not at all.
     """
     if not counts_updates(model) or not model.optimizer.built:
         return None
@@ -198,7 +199,7 @@ def iterations(model: Any) -> int | None:
 
 
 def _gather(model: Any) -> None:
-    # On JAX the variables live in the training loop during `fit`, and the model's own are empty.
+    # On JAX the variables are in the training loop during `fit`, and the model's are empty.
     internals.reattach(model)
 
 
@@ -212,14 +213,14 @@ def _is_integer(dtype: Any) -> bool:
 
 
 def _has_call(model: Any) -> bool:
-    """Whether the model can be called as a whole: a `Sequential` or a functional one can, and one with a `call`."""
+    """True if the model can be called: Sequential and functional models, and those with a `call`."""
     return (
         isinstance(model, keras.Sequential) or hasattr(model, "operations") or type(model).call is not keras.Model.call
     )
 
 
 def _build_configs(owned: Owned) -> dict[str, Any]:
-    """What each layer was built with, so that a new one can be built without a batch."""
+    """The build config of each layer, so that it can be built without a batch."""
     configs = {}
     for path, layer in owned.layers.items():
         config = layer.get_build_config() if layer.built else None
@@ -229,7 +230,7 @@ def _build_configs(owned: Owned) -> dict[str, Any]:
 
 
 def _build_layers(model: Any, state: State) -> Owned:
-    """Build what is not built, from the outside to the inside, as it was built when it was saved."""
+    """Build the layers that are not built, from the outside in, with their saved build configs."""
     owned = _owned.find(model)
     with _optimizers.scope(model):
         for path, config in state["layers"].items():
@@ -255,7 +256,7 @@ def _match_metrics(owned: Owned, state: State) -> Pairs:
         here = _owned.named(owned.metrics[path].variables) if path in owned.metrics else {}
         there = saved.get(path, {})
         if path in owned.metrics and path in saved and not there:
-            continue  # saved before its first step made its variables: they are reset when an epoch begins
+            continue  # saved before its first step made variables: they are reset at the epoch's beginning
         if there and path in owned.metrics and not here:
             warn(
                 f"The metric {path!r} has no variables yet, so it begins anew in the middle of this epoch; the weights "

@@ -1,8 +1,8 @@
-"""The states of a model's optimizers: compiled or its own, built or not yet, one inside the other.
+"""The states of a model's optimizers: compiled or the model's own, built or not, wrapped or not.
 
-A slot (a momentum, an average) is named by the path of the model's variable that it belongs to, whatever Keras called
-that variable in this process. An optimizer that isn't built yet when it is restored is built with the variables that it
-had.
+A slot variable (a momentum, an average) is saved under the path of the model's variable that it belongs to, since its
+Keras name depends on the process. An optimizer that is not built yet when it is restored is built with the variables
+that it had.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from unbounded.keras._owned import Owned, plain_name, unique
 from unbounded.keras._variables import Pairs, match, read
 
 _script_rates: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-"""Of each optimizer, the learning rate that the script gave it, before anything was trained or restored."""
+"""For each optimizer, the learning rate that the script gave it, before training and restoring."""
 
 
 _left_rates: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-"""Of each optimizer, the learning rate with which the last `fit` ended, where no exception ended it."""
+"""For each optimizer, the learning rate at the end of the last `fit`, unless an exception ended that."""
 
 
 class ScriptOverridden(UserWarning):
-    """A value of the script was replaced by the checkpoint's."""
+    """A warning: a value that the script sets was replaced by the checkpoint's."""
 
 
 def note_learning_rates(owned: Owned) -> None:
-    """Remember what the script says, as long as nothing was trained; each optimizer's first call counts."""
+    """Record the script's learning rates, until training begins; the first call for each optimizer counts."""
     for path, variables in owned.optimizer_variables().items():
         rate = _rate(variables)
         if rate is not None:
@@ -41,7 +41,7 @@ def note_learning_rates(owned: Owned) -> None:
 
 
 def leave_learning_rates(owned: Owned) -> None:
-    """Remember the rates with which a `fit` ends: what differs when the next one begins, the script has changed."""
+    """Record the rates at the end of a `fit`: rates that differ at the next one were set by the script."""
     for path, variables in owned.optimizer_variables().items():
         rate = _rate(variables)
         if rate is not None:
@@ -49,7 +49,7 @@ def leave_learning_rates(owned: Owned) -> None:
 
 
 def optimizer_states(owned: Owned, copies: Copies) -> dict[str, Any]:
-    """The state of each optimizer by its path, copied."""
+    """A copy of each optimizer's state, by path."""
     note_learning_rates(owned)
     return {
         path: {
@@ -66,7 +66,7 @@ def optimizer_states(owned: Owned, copies: Copies) -> dict[str, Any]:
 
 
 def build_optimizers(model: Any, owned: Owned, states: dict[str, Any]) -> None:
-    """Build those optimizers that were built when they were saved, with the variables that they had.
+    """Build the optimizers that were built when they were saved, with the variables that they had.
 
     Raises:
         ValueError: the model has other optimizers, or lacks one of those variables.
@@ -79,7 +79,7 @@ def build_optimizers(model: Any, owned: Owned, states: dict[str, Any]) -> None:
                 f"The checkpoint is of another model: its optimizer at {path!r} is {saved}, and this model's is "
                 f"{here}. Build and compile the model as it was, or use another directory."
             )
-    # An outer optimizer builds its inner one: with the same variables, so the order is of no account.
+    # An outer optimizer builds its inner one with the same variables, so the order does not matter.
     for path, state in states.items():
         optimizer = owned.optimizers[path]
         if not state["built"] or optimizer.built:
@@ -95,10 +95,10 @@ def build_optimizers(model: Any, owned: Owned, states: dict[str, Any]) -> None:
 
 
 def match_optimizers(model: Any, owned: Owned, states: dict[str, Any]) -> Pairs:
-    """Pair the variables of all optimizers with what was saved of them; they have been built.
+    """Pair the variables of all optimizers, which must be built, with the saved arrays.
 
     Raises:
-        ValueError: they differ; the sentence names the first variable that does.
+        ValueError: they differ; the message names the first variable that does.
     """
     pairs: Pairs = []
     for path, variables in owned.optimizer_variables().items():
@@ -106,22 +106,22 @@ def match_optimizers(model: Any, owned: Owned, states: dict[str, Any]) -> Pairs:
         here = _by_slot(optimizer, variables, owned)
         values = dict(state["variables"])
         if optimizer.built and not state["built"]:
-            # Saved before its first step: its slots are as they are in a new one.
+            # Saved before its first step: its slots have their initial values.
             values = {**_initial(model, optimizer, owned), **values}
         pairs += match(f"its optimizer {path!r}", here, values)
     return pairs
 
 
 def settle_learning_rates(owned: Owned, states: dict[str, Any], *, accept_changes: bool) -> None:
-    """Compare the script's learning rates with those of the checkpoint, which go on, and say where they differ.
+    """Compare the script's learning rates with the checkpoint's, which are used, and warn if they differ.
 
-    A rate that a schedule or a callback has moved since is no difference: what counts is what the script said when the
-    run began, and what it says now.
+    The script's rate when the run began is compared with the script's rate now: a rate that a schedule or a callback
+    has changed in between is no difference.
 
     Args:
         owned: of the model, before it is restored.
-        states: what `optimizer_states` returned; where a changed rate is accepted, it is put in there.
-        accept_changes: let the script's rate go on where it was changed.
+        states: a result of `optimizer_states`; an accepted rate is put into it.
+        accept_changes: True to use the script's rate if it was changed.
     """
     for path, variables in owned.optimizer_variables().items():
         state, rate = states[path], _rate(variables)
@@ -145,7 +145,7 @@ def settle_learning_rates(owned: Owned, states: dict[str, Any], *, accept_change
 
 
 def learning_rates(owned: Owned, states: dict[str, Any]) -> Pairs:
-    """Pair the learning rates alone with those that were saved; one that is a schedule has no variable."""
+    """Pair the learning rates with the saved ones; a rate that is a schedule has no variable."""
     pairs: Pairs = []
     for path, variables in owned.optimizer_variables().items():
         rate = _rate(variables)
@@ -156,16 +156,16 @@ def learning_rates(owned: Owned, states: dict[str, Any]) -> Pairs:
 
 
 def iterations(optimizer: Any) -> int:
-    """How many updates an optimizer has made by its own counter."""
-    # Not `.iterations`: that one is divided by gradient_accumulation_steps. The last of an optimizer around another one
-    # is the inner one's, which alone counts.
+    """The number of an optimizer's updates by its own counter."""
+    # Not `.iterations`, which is divided by gradient_accumulation_steps. For an optimizer around another one, the last
+    # counter is the inner one's, which is the only one that counts.
     counters = [v for v in optimizer.variables if plain_name(v) == "iteration"]
     return int(read(counters[-1])) if counters else 0
 
 
 @contextlib.contextmanager
 def scope(model: Any) -> Iterator[None]:
-    """Where variables of the model are made: on TensorFlow, in the strategy's scope."""
+    """The scope in which the model's variables are made: on TensorFlow, that of its strategy."""
     if keras.backend.backend() == "tensorflow":
         with model.distribute_strategy.scope():
             yield
@@ -174,10 +174,10 @@ def scope(model: Any) -> Iterator[None]:
 
 
 def _script_rate(optimizer: Any, rate: float) -> float:
-    """What the script says that the rate is, of an optimizer whose rate is `rate` when a `fit` begins."""
+    """The script's learning rate, of an optimizer whose rate is `rate` when a `fit` begins."""
     left = _left_rates.pop(optimizer, None)
     noted = _script_rates.get(optimizer)
-    # In this process it was trained before, and schedules and callbacks may have moved the rate.
+    # It was trained in this process before, and schedules and callbacks may have changed the rate.
     return rate if noted is None or (left is not None and left != rate) else noted
 
 
@@ -187,14 +187,14 @@ def _rate(variables: list[Any]) -> Any:
 
 def _trained_paths(optimizer: Any, owned: Owned) -> list[str]:
     paths = {id(v): path for path, v in owned.variables.items()}
-    # A variable that isn't the model's own has no path, and what it is called here must do.
+    # A variable that does not belong to the model has no path: use its Keras name.
     return [paths.get(id(v), f"{v.path} (not the model's own)") for v in internals.trained_by(optimizer)]
 
 
 def _by_slot(optimizer: Any, variables: list[Any], owned: Owned) -> dict[str, Any]:
-    """An optimizer's variables, each under the path of the variable that it belongs to, and the slot's name.
+    """An optimizer's variables, each under the path of the variable that it belongs to and the name of the slot.
 
-    Keras names a slot by the trained variable's path of this process and the slot: "dense_16_kernel_momentum".
+    Keras's name of a slot is made of the variable's path in this process and the slot: "dense_16_kernel_momentum".
     """
     owners: dict[str, list[str]] = {}
     for variable, path in zip(internals.trained_by(optimizer), _trained_paths(optimizer, owned), strict=True):
@@ -205,10 +205,10 @@ def _by_slot(optimizer: Any, variables: list[Any], owned: Owned) -> dict[str, An
         name = str(variable.name).split(":")[0]
         time = times[name] = times.get(name, -1) + 1
         cut = name.rfind("_") + 1
-        while cut:  # the longest path that fits
+        while cut:  # the longest path that matches
             paths = owners.get(name[:cut])
             if paths is not None:
-                # Two variables of one path, in two models of one name: slots are made in the variables' order.
+                # Two variables with one path, in two models of one name: slots are in the order of the variables.
                 return f"{paths[min(time, len(paths) - 1)]}/{name[cut:]}"
             cut = name.rfind("_", 0, cut - 1) + 1
         return plain_name(variable)
@@ -217,7 +217,7 @@ def _by_slot(optimizer: Any, variables: list[Any], owned: Owned) -> dict[str, An
 
 
 def _initial(model: Any, optimizer: Any, owned: Owned) -> dict[str, Any]:
-    """What an optimizer's variables are right after it was built."""
+    """The initial values of an optimizer's variables."""
     with scope(model):
         new = type(optimizer).from_config(optimizer.get_config())
         new.build(internals.trained_by(optimizer))

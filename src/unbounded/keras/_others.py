@@ -1,7 +1,7 @@
-"""State that Keras knows nothing of: PyTorch's modules, optimizers and schedulers, and random generators.
+"""State that Keras does not manage: PyTorch modules, optimizers and schedulers, and random generators.
 
-All of them are found where the model holds them (`_owned.py`). A module inside a Keras model has its parameters wrapped
-as Keras variables, mostly; what is kept here is its buffers, such as running means, and any parameters left.
+They are found by the walk over the model (`_owned.py`). Most parameters of a module inside a Keras model are Keras
+variables too; this module saves its buffers, such as running means, and the remaining parameters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unbounded.keras._owned import Owned, has_state_dict, is_random
 
 
 def states(owned: Owned, copies: Copies) -> dict[str, Any]:
-    """The state of each by its path, copied."""
+    """A copy of the state of each, by path."""
     wrapped = _wrapped(owned)
     out = {}
     for path, value in owned.others.items():
@@ -33,20 +33,20 @@ def states(owned: Owned, copies: Copies) -> dict[str, Any]:
 
 
 def of_modules(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what `states` returned, the part that is of PyTorch's modules."""
+    """The part of `states` that belongs to PyTorch modules."""
     return {path: one for path, one in saved.items() if one["module"]}
 
 
 def check(owned: Owned, saved: Mapping[str, Any], *, alone: bool = False) -> None:
-    """Whether the same things are held, before anything is put back.
+    """Check, before anything is restored, that the model has the same objects.
 
     Args:
         owned: of this model.
-        saved: what `states` returned.
-        alone: only what was saved has to be here; the model may hold more.
+        saved: a result of `states`.
+        alone: True to allow objects in the model that were not saved.
 
     Raises:
-        ValueError: they are not; the sentence names the first that differs.
+        ValueError: they differ; the message names the first that does.
     """
     here = {path: type(value).__name__ for path, value in owned.others.items()}
     there = {path: one["class"] for path, one in saved.items()}
@@ -69,7 +69,7 @@ def check(owned: Owned, saved: Mapping[str, Any], *, alone: bool = False) -> Non
 
 
 def restore(owned: Owned, saved: Mapping[str, Any]) -> None:
-    """Put back what `states` returned."""
+    """Restore a result of `states`."""
     wrapped = _wrapped(owned)
     for path, one in saved.items():
         value, state = owned.others[path], one["state"]
@@ -92,7 +92,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _wrapped(owned: Owned) -> set[int]:
-    """The tensors that Keras's variables already are."""
+    """The ids of tensors that Keras variables wrap."""
     return {id(v.value) for v in owned.variables.values()}
 
 
@@ -106,7 +106,7 @@ def _tensors(module: Any, wrapped: set[int]) -> Iterator[tuple[str, Any]]:
 def _array(tensor: Any, copies: Copies) -> Any:
     import torch
 
-    # NumPy has no bfloat16; a tensor travels as it is.
+    # NumPy has no bfloat16: a tensor is kept as it is.
     tensor = copies.of_tensor(tensor, torch)
     return tensor if tensor.dtype is torch.bfloat16 else tensor.numpy()
 
@@ -121,7 +121,7 @@ def _put(tensors: Iterator[tuple[str, Any]], state: Mapping[str, Any]) -> None:
 
 
 def _copy(state: Any, copies: Copies) -> Any:
-    """A state dict of PyTorch's with its tensors copied: they change in place at the next step."""
+    """A PyTorch state dict with its tensors copied, since the next step changes them in place."""
     if isinstance(state, Mapping):
         return {key: _copy(item, copies) for key, item in state.items()}
     if isinstance(state, list | tuple):

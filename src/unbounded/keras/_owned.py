@@ -1,11 +1,11 @@
-"""What a Keras model owns, found by walking its attributes, each under its path.
+"""Owned: the state-bearing objects of a Keras model, found by walking its attributes, each under its path.
 
-Keras itself lists layers, their variables and the one optimizer of `compile`. A model may hold more: optimizers of
-its own, metrics in a dict, variables on a helper object, a random generator. All of them decide the next step.
+Keras lists layers, their variables and the optimizer of `compile`. A model may have more: its own optimizers, metrics
+in a dict, variables on a helper object, a random generator. All of them decide the next step.
 
-Paths are made as in Keras's `.weights.h5` files: of attributes, and in lists of the class and a count ("layers/dense_1/
-kernel"). The names that Keras counts up over the whole process ("dense_16") are not in them, so a model that was built
-a second time, or came from `keras.models.load_model`, has the same paths.
+Paths are made as in Keras's `.weights.h5` files: of attribute names, and in lists of class names with a count
+("layers/dense_1/kernel"). They do not contain the names that Keras counts over the whole process ("dense_16"), so a
+model that was built a second time, or loaded by `keras.models.load_model`, has the same paths.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from typing import Any
 import keras
 import numpy as np
 
-# Keras and TensorFlow append the number of like-named objects that this process has made ("dense_16").
+# Keras and TensorFlow append the number of objects of this name in the process ("dense_16").
 _COUNTER = re.compile(r"_\d+(?=[_/]|$)")
 
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-# Objects of these packages are not searched: they hold no state of the model that Keras doesn't list, and their
-# attributes lead everywhere (a callback to its model, a feed to its threads).
+# Objects of these packages are not searched: they have no state of the model that Keras does not list, and their
+# attributes lead anywhere (a callback to its model, a feed to its threads).
 _NOT_SEARCHED = sys.stdlib_module_names | {
     *("absl", "flax", "h5py", "jax", "jaxlib", "keras", "ml_dtypes", "numpy", "optree", "optax", "pandas"),
     *("tensorflow", "torch", "unbounded"),
 }
 
-# Helper objects of the user's own are searched so deep: a helper, and what the helper holds.
+# The depth to which a user's helper objects are searched: a helper, and what it holds.
 _DEPTH = 2
 
-# The same objects once more, kept by PyTorch and TensorFlow under other names.
+# Attributes under which PyTorch and TensorFlow keep the same objects again.
 _DUPLICATES = frozenset({"_modules", "_torch_params", "_parameters", "_buffers", "_tracker"})
 
 
 @dataclass
 class Owned:
-    """The state-bearing objects of one model, by their paths, in the order of the walk.
+    """The state-bearing objects of one model by path, in the order of the walk.
 
     Args:
-        layers: all layers, the model itself as "".
-        variables: the model's variables: weights, running statistics, seeds, and those on helper objects.
-        metrics: metrics, with those that `compile` made.
-        optimizers: optimizers, an inner one of a `LossScaleOptimizer` as one of its own.
+        layers: all layers; the model itself is "".
+        variables: weights, running statistics, seeds, and variables on helper objects.
+        metrics: metrics, including those of `compile`.
+        optimizers: optimizers; the inner one of a `LossScaleOptimizer` is listed too.
         others: PyTorch modules, optimizers and schedulers, and random generators.
     """
 
@@ -59,7 +59,7 @@ class Owned:
     others: dict[str, Any] = field(default_factory=dict)
 
     def optimizer_variables(self) -> dict[str, list[Any]]:
-        """The own variables of each optimizer: an inner one's are not its outer one's too."""
+        """The variables of each optimizer, without those of its inner one."""
         claimed: set[int] = set()
         own = {}
         for path, optimizer in sorted(self.optimizers.items(), key=lambda item: len(item[1].variables)):
@@ -87,17 +87,17 @@ def find(model: Any) -> Owned:
 
 
 def named(variables: Iterable[Any], prefix: str = "") -> dict[str, Any]:
-    """Variables by their own names, without the counters of this process, and told apart by their order."""
+    """Variables by name, without the counters of this process; equal names are numbered in order."""
     return unique((join(prefix, plain_name(v)), v) for v in variables)
 
 
 def plain_name(thing: Any) -> str:
-    """The name of a variable or a metric, as it would be in a process that made nothing before."""
+    """The name of a variable or a metric without the counters of this process."""
     return _COUNTER.sub("", str(thing.name).split(":")[0])
 
 
 def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs as a dict: a name that comes again is counted, from 1."""
+    """The pairs as a dict: repeated names are numbered, from 1."""
     out: dict[str, Any] = {}
     for name, value in pairs:
         key, count = name, 0
@@ -109,23 +109,23 @@ def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def join(path: str, name: str) -> str:
-    """A path one step deeper."""
+    """The path of an attribute or item."""
     return f"{path}/{name}" if path else name
 
 
 class _OwnedWalk:
     def __init__(self) -> None:
         self.found = Owned()
-        # Objects themselves, by id: a list that a property made is gone after its visit, and its id given again.
+        # By id, with the object itself: a list that a property returns would be freed, and its id reused.
         self._seen: dict[int, Any] = {}
-        # Variables that a layer, a metric or an optimizer lists as its own. They are named there, and not by the
-        # attribute that holds them, which differs between versions of Keras.
+        # Variables that a layer, a metric or an optimizer lists as its own. They get their names there, not from the
+        # attribute, whose name differs between versions of Keras.
         self._listed: dict[int, Any] = {}
         self._named: set[int] = set()
         self._last: list[tuple[Any, str, int]] = []
 
     def visit(self, value: Any, path: str, depth: int) -> None:
-        """Look at one object, and at what it holds."""
+        """Visit an object, and the objects that it holds."""
         if value is None or isinstance(value, str | bytes | int | float | np.ndarray | np.generic | type):
             return
         if id(value) in self._seen:
@@ -142,7 +142,7 @@ class _OwnedWalk:
         elif isinstance(value, keras.optimizers.Optimizer):
             self._add(found.optimizers, path, value)
             self._list(value.variables)
-            # It refers to the variables that it trains, and they are to be found where they belong first.
+            # It refers to the variables that it trains: visit it after their owners, which name them.
             self._last.append((value, path, depth))
         elif is_variable(value):
             if id(value) not in self._listed:
@@ -161,7 +161,7 @@ class _OwnedWalk:
             self._attributes(value, path, depth + 1)
 
     def finish(self) -> None:
-        """Look at what had to come last."""
+        """Visit the objects that had to come last."""
         while self._last:
             self._attributes(*self._last.pop(0))
 
@@ -175,7 +175,7 @@ class _OwnedWalk:
             for name, metric in unique((plain_name(metric), metric) for metric in layer.metrics).items():
                 self.visit(metric, f"{join(path, 'metrics')}/{name}", depth)
         self._attributes(layer, path, depth)
-        # Those of the layers inside have their names by now.
+        # The variables of inner layers have their names already.
         own = [v for v in layer.variables if id(v) not in self._named]
         for name, variable in named(own, path).items():
             self._add(self.found.variables, name, variable)
@@ -187,7 +187,7 @@ class _OwnedWalk:
                 self.visit(item, join(path, name), depth)
 
     def _add(self, group: dict[str, Any], path: str, value: Any) -> None:
-        # An attribute may have the name that a layer's own variable has.
+        # An attribute may have the name of a layer's own variable.
         group[path if path not in group else f"{path} (attribute)"] = value
 
     def _list(self, variables: Iterable[Any]) -> None:
@@ -196,7 +196,7 @@ class _OwnedWalk:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """What an object holds by name: its own attributes, those in slots, and PyTorch's list of modules inside."""
+    """An object's attributes by name, including slots and PyTorch's list of modules."""
     held = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
@@ -208,7 +208,7 @@ def attributes(value: Any) -> dict[str, Any]:
 
 
 def is_variable(value: Any) -> bool:
-    """Whether it is a variable of Keras, or of TensorFlow where that is the backend."""
+    """True for a Keras variable, and for a TensorFlow variable on that backend."""
     if isinstance(value, keras.Variable):
         return True
     tensorflow = _loaded("tensorflow")
@@ -216,7 +216,7 @@ def is_variable(value: Any) -> bool:
 
 
 def has_state_dict(value: Any) -> bool:
-    """Whether it is a module, an optimizer, a scheduler or a gradient scaler of PyTorch, and no layer of Keras."""
+    """True for a PyTorch module, optimizer, scheduler or gradient scaler that is not a Keras layer."""
     torch = _loaded("torch")
     return torch is not None and isinstance(
         value, torch.nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler
@@ -224,9 +224,9 @@ def has_state_dict(value: Any) -> bool:
 
 
 def is_random(value: Any) -> bool:
-    """Whether it is a random generator of Python, NumPy, PyTorch or TensorFlow."""
+    """True for a random generator of Python, NumPy, PyTorch or TensorFlow."""
     if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
-        return not isinstance(value, random.SystemRandom)  # which has no state
+        return not isinstance(value, random.SystemRandom)  # SystemRandom has no state
     torch, tensorflow = _loaded("torch"), _loaded("tensorflow")
     if torch is not None and isinstance(value, torch.Generator):
         return True
@@ -234,16 +234,16 @@ def is_random(value: Any) -> bool:
 
 
 def _loaded(name: str) -> Any:
-    """The backend's own package; None where another backend is at work."""
+    """The backend's own package; None for another backend."""
     return sys.modules.get(name) if keras.backend.backend() == name else None
 
 
 def _items(values: Any) -> Iterator[tuple[str, Any]]:
-    """The items of a list by their class and a count, as in `.weights.h5`; plain ones and containers by their place."""
+    """The items of a container: of lists of layers by class and count, as in `.weights.h5`; of others by index."""
     if isinstance(values, tuple) and hasattr(values, "_fields"):
         yield from zip(values._fields, values, strict=True)
         return
-    if isinstance(values, set | frozenset):  # without an order of their own: by name, as they were made
+    if isinstance(values, set | frozenset):  # sets have no order: sort by name
         values = sorted(values, key=lambda v: (len(str(getattr(v, "name", ""))), str(getattr(v, "name", ""))))
     counts: dict[str, int] = {}
     for place, value in enumerate(values):
@@ -259,7 +259,7 @@ def _items(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_of_user(value: Any) -> bool:
-    """Whether it is an object of a class of the user's own."""
+    """True for an instance of a user's class."""
     kind = type(value)
     if kind is SimpleNamespace:
         return True

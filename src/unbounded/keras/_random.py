@@ -1,4 +1,4 @@
-"""Random states outside of any variable: those of the process, and generators that a model holds."""
+"""Random states outside of variables: those of the process, and of generators that a model owns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unbounded.keras import internals
 
 
 def random_state() -> dict[str, Any]:
-    """The random states of the process: Python's, NumPy's, Keras's own and the backend's."""
+    """The random states of the process: of Python, NumPy, Keras and the backend."""
     state: dict[str, Any] = {
         "python": generator_state(random),
         "numpy": np.random.get_state(legacy=False),
@@ -26,7 +26,7 @@ def random_state() -> dict[str, Any]:
     if keras.backend.backend() == "torch":
         import torch
 
-        # Dropout without a seed draws from these, and from no variable.
+        # Dropout without a seed draws from these generators, not from a variable.
         state["torch"] = torch.get_rng_state().numpy().copy()
         if torch.cuda.is_available():
             state["cuda"] = [s.numpy().copy() for s in torch.cuda.get_rng_state_all()]
@@ -37,7 +37,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random(state: dict[str, Any]) -> None:
-    """Put back what `random_state` took; what another machine lacks (a GPU's generator) is left alone."""
+    """Restore a result of `random_state`; generators that this machine lacks (of a GPU) are skipped."""
     restore_generator(random, state["python"])
     np.random.set_state(state["numpy"])
     if state["keras"] is not None:
@@ -55,21 +55,21 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 def generator_state(generator: Any) -> dict[str, Any]:
-    """The state of one generator, copied: of Python, NumPy, PyTorch or TensorFlow."""
+    """A copy of the state of a generator of Python, NumPy, PyTorch or TensorFlow."""
     if isinstance(generator, np.random.Generator):
         return copy.deepcopy(dict(generator.bit_generator.state))
     if isinstance(generator, np.random.RandomState):
         return dict(generator.get_state(legacy=False))
-    if hasattr(generator, "getstate"):  # Python's, an object or the module
+    if hasattr(generator, "getstate"):  # Python: a Random, or the module
         version, words, gauss = generator.getstate()
         return {"version": version, "words": np.array(words, np.uint32), "gauss": gauss}
-    if hasattr(generator, "get_state"):  # PyTorch's
+    if hasattr(generator, "get_state"):  # PyTorch
         return {"torch": generator.get_state().numpy().copy()}
     return {"tensorflow": generator.state.numpy().copy()}
 
 
 def restore_generator(generator: Any, state: dict[str, Any]) -> None:
-    """Put back what `generator_state` took of a generator of this kind."""
+    """Restore a result of `generator_state`, of a generator of this kind."""
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
     elif isinstance(generator, np.random.RandomState):
@@ -85,6 +85,6 @@ def restore_generator(generator: Any, state: dict[str, Any]) -> None:
 
 
 def _tensorflow_generator() -> Any:
-    # Looked at in the module: get_global_generator() would make one, and draw its seed.
+    # Read from the module: get_global_generator() would make a generator, and draw its seed.
     module = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
     return getattr(module, "global_generator", None)

@@ -1,7 +1,7 @@
-"""Resuming: a run that goes on when a `fit` begins, from the newest checkpoint, to the very batch.
+"""Resuming: restores a run from its newest checkpoint when a `fit` begins, to the exact batch.
 
-Keras begins training and an epoch before it comes to the batch in the middle of it, and resets much on the way; so do
-its callbacks. So what a checkpoint holds is put back in several moments of a beginning, each after what would undo it.
+Before Keras reaches a batch in the middle of an epoch, it begins training and the epoch, and resets much on the way; so
+do its callbacks. So the parts of a checkpoint are restored at several moments, each after the reset that would undo it.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from unbounded.store.saved import Saved
 
 
 class Resuming:
-    """The beginnings of a run's fits.
+    """Resumes a run at the beginning of each `fit`.
 
     Args:
-        feed: what is trained on.
+        feed: the training feed.
         saving: the run's checkpoints.
-        accept_changes: let a learning rate that the script has changed replace the checkpoint's.
+        accept_changes: True to keep a learning rate that the script has changed.
     """
 
     def __init__(self, feed: Feed, saving: Saving, *, accept_changes: bool) -> None:
         self._feed = feed
         self._saving = saving
         self._accept_changes = accept_changes
-        self._saved: Saved | None = None  # the feeds are where it says, and the model is not yet
+        self._saved: Saved | None = None  # the feeds were restored from it, and the model was not yet
         self._is_placed = False
-        self._state: dict[str, Any] | None = None  # what is still to be put back, of a checkpoint
-        self._users: Sequence[Any] = ()  # the other callbacks of the fit at hand
+        self._state: dict[str, Any] | None = None  # the parts of a checkpoint that are still to be restored
+        self._users: Sequence[Any] = ()  # the other callbacks of the current fit
         self._states: CallbackStates | None = None
         self.finished = False
-        """Whether the run was over already: `fit` has nothing to do but to tell the callbacks."""
+        """True if the run was over already: `fit` only has to call the callbacks."""
 
     def take_place(self) -> None:
-        """A `fit` is about to begin: let the feeds stand where the newest checkpoint says."""
+        """A `fit` is about to begin: restore the feeds from the newest checkpoint."""
         self._saved, self._is_placed = self._saving.take_place(), True
 
     def begin(self, model: Any, users: Sequence[Any], epochs: int) -> None:
-        """A `fit` begins, and no other callback has heard of it.
+        """A `fit` begins, and no other callback was called yet.
 
         Args:
-            model: what is trained.
+            model: the model.
             users: the other callbacks.
-            epochs: how many are asked for, counted from the run's beginning.
+            epochs: the number of epochs of the whole run, as given to `fit`.
         """
         feed = self._feed
         self._users = users
@@ -64,7 +64,7 @@ class Resuming:
             continue_files(users)
         else:
             if feed.run != self._saving.directory and feed.core.steps:
-                # A run of its own: what the feed was trained on before it belongs to another one.
+                # A new run: what the feed was trained on before belongs to another run.
                 feed.close_epoch()
                 feed.core.progress.renumber(0)
             _model_state.begin(model)
@@ -76,7 +76,7 @@ class Resuming:
         internals.begin_at_epoch(model, max(epochs, 1) if self.finished else feed.epoch_number)
 
     def _restore(self, model: Any, saved: Saved) -> None:
-        """Put the model back; the feeds are in their places."""
+        """Restore the model; the feeds are restored already."""
         state = saved.read_state()
         if not (model.built and model.optimizer is not None and model.optimizer.built):
             assert self._feed.fit is not None
@@ -94,15 +94,15 @@ class Resuming:
         )
 
     def before_epoch(self, model: Any, epoch: int) -> None:
-        """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
-        # It stays on the model, and a later fit without Checkpoint would begin there.
+        """All callbacks have begun training, and reset themselves; none has begun an epoch."""
+        # Reset it: it stays on the model, and a later fit without Checkpoint would begin there.
         internals.begin_at_epoch(model, None)
-        # The run's number, `initial_epoch` included.
+        # The epoch's number in the run, including `initial_epoch`.
         self._feed.core.progress.renumber(epoch)
         self.begin_states()
 
     def begin_states(self) -> None:
-        """Put back the callbacks' states, the first time in a `fit`."""
+        """Restore the callbacks' states, once in a `fit`."""
         if self._states is None:
             hidden = keras.callbacks.ProgbarLogger
             self._states = CallbackStates([c for c in self._users if not isinstance(c, hidden)])
@@ -110,7 +110,7 @@ class Resuming:
                 self._states.restore(self._state["callbacks"])
 
     def before_steps(self, model: Any) -> None:
-        """All callbacks have begun the epoch; put back what beginning it has changed."""
+        """All callbacks have begun the epoch: restore what that has reset."""
         state, self._state = self._state, None
         core = self._feed.core
         if state is not None and core.steps > core.progress.start.steps:
@@ -120,9 +120,9 @@ class Resuming:
             self._states.restore(state["callbacks"])
 
     def callback_states(self) -> dict[str, Any]:
-        """The states of the other callbacks, for a checkpoint; none before the first epoch of a `fit`."""
+        """The states of the other callbacks, for a checkpoint; empty before the first epoch of a `fit`."""
         return {} if self._states is None else self._states.state()
 
     def end(self) -> None:
-        """The `fit` is over: let go of its callbacks."""
+        """The `fit` is over: forget its callbacks."""
         self._users = ()

@@ -1,4 +1,4 @@
-"""Rounds: what `evaluate`, `predict` and validation see of a feed. They never touch the position of training."""
+"""Rounds: the batches of `evaluate`, `predict` and validation, independent of the position of training."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ASKED = {
 
 
 class Rounds:
-    """The same stream once more, a round at a time. A round that was left before its end is begun again.
+    """The same stream, opened again and read in rounds. A round that was left before its end is repeated.
 
     Args:
-        feed: a core feed of its own for the rounds, that confirms by hand.
-        validation: "same" shows the same batches in each round, "next" goes on where the last one ended.
+        feed: a core feed for the rounds, with confirm="manual".
+        validation: "same" gives the same batches in each round, "next" continues after the last round.
     """
 
     def __init__(self, feed: Feed, validation: Validation) -> None:
@@ -35,23 +35,23 @@ class Rounds:
         self.validation = validation
         self._epoch = feed.epoch
         self._begun = False
-        self._state: Any = None  # where the round began
+        self._state: Any = None  # the position at which the round began
         self.number = 0
-        """How many rounds have been seen to their end."""
+        """The number of rounds that ran to their end."""
         if validation == "same":
             self._state = feed.plain_state()
-            # What follows its beginning is wanted again, so a source that can't go back must keep it.
-            feed.hold()
+            # The round will be repeated, so a source that can't seek must keep its rows.
+            feed.releases.hold()
 
     def length(self, steps: int | None, role: Role) -> int | None:
-        """How many steps the next round has, where that is known.
+        """The number of steps of the next round, if known.
 
         Args:
-            steps: what `validation_steps` or `steps` says; None leaves it to the feed's own epoch, or the end.
-            role: what the round is for.
+            steps: `validation_steps` or `steps`; None leaves it to the feed's epoch, or to the end.
+            role: the purpose of the round.
 
         Raises:
-            ValueError: nothing says how much a round is, or two things do.
+            ValueError: nothing defines the length of a round, or two things do.
         """
         if steps is not None and self._epoch is not None and self._epoch != Epoch(steps=steps):
             raise ValueError(
@@ -68,7 +68,7 @@ class Rounds:
         return _length.epoch_steps(self.feed)[1]
 
     def begin(self, steps: int | None, role: Role) -> int | None:
-        """A round begins; says how many steps it has, where that is known."""
+        """Begin a round; return its number of steps, if known."""
         length = self.length(steps, role)
         if self.validation == "next":
             self._state = self.feed.plain_state()
@@ -77,7 +77,7 @@ class Rounds:
         return length
 
     def fetch(self, batches: int) -> int:
-        """Have so many batches of the round there; says how many there are. A signal ends the wait.
+        """Fetch `batches` batches of the round; return how many there are. A signal ends the wait.
 
         Raises:
             StreamError: the stream has ended before the round.
@@ -99,11 +99,11 @@ class Rounds:
 
     @property
     def is_seen(self) -> bool:
-        """Whether the round at hand has handed out all of its batches."""
+        """True if the current round has handed out all of its batches."""
         return self._begun and self.feed.outstanding > 0 and self.feed.epoch_over
 
     def end(self) -> None:
-        """The round is over: what was handed out was seen."""
+        """The round is over: its batches were seen."""
         if self._begun and not self.feed.interrupted:
             self._begun = False
             self.number += 1
@@ -111,17 +111,17 @@ class Rounds:
             self.feed.end_epoch()
 
     def settle(self) -> None:
-        """Stand where the next round begins, between two of them."""
+        """Go to the beginning of the next round."""
         if self.validation == "same" or self._begun:
             self.back()
 
     def moved(self) -> None:
-        """The core feed was put somewhere else."""
+        """The core feed was moved to another position."""
         self._begun = False
         self._state = self.feed.plain_state()
 
     def back(self) -> None:
-        """Go back to where the round began: it has not happened."""
+        """Go back to the beginning of the round, as if it had not begun."""
         self._begun = False
         if self._state is not None and (self.feed.handed or self.feed.epoch_number):
             self.feed.go_to(self._state, from_plain(self._state["position"]))

@@ -1,9 +1,9 @@
-"""Running metrics: over all rows that were tested, and over the last n of them.
+"""Running: metrics over all rows that were tested, and over the last n of them.
 
-Keras's metrics add up what they are given, so a figure depends, in its last bits, on how many rows came at once. Here
-rows are folded in by groups of fixed size, counted from the first row: the figures are a function of the rows alone.
-What is left of a group, and the last n rows, are folded in when a figure is asked for, in pieces whose sizes are powers
-of two, so that a backend which compiles each shape has few of them.
+Keras's metrics add up what they are given, so the last bits of a result depend on how many rows come at once. Here rows
+are added in groups of fixed size, counted from the first row: results are a function of the rows alone. The incomplete
+group, and the last n rows, are added when a result is requested, in pieces whose sizes are powers of two, so that a
+backend that compiles each shape has few shapes.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ class Running:
     """Metrics over the rows that were tested.
 
     Args:
-        metrics: Keras's metrics, or what names one, such as "mae".
-        last: how many of the newest rows count for the second figure of each.
+        metrics: Keras metrics, or their names, such as "mae".
+        last: the number of newest rows for each metric's second result.
     """
 
     def __init__(self, metrics: Sequence[Any], last: int) -> None:
         self._names = [given if isinstance(given, str) else None for given in metrics]
         self.metrics = [_metric(given) for given in metrics]
-        """Keras's, one for each that was given."""
+        """The Keras metrics."""
         self._last = last
         self._kept = max(last, _GROUP)
         self.clear()
 
     def clear(self) -> None:
-        """No row was tested yet."""
+        """Begin without rows."""
         self.rows = 0
-        """Rows that were tested."""
-        self._folded = 0  # of these, the rows in the metrics' variables: whole groups
-        self._newest: list[Tree] = []  # targets, predictions and weights of the newest rows, `_held` of them
+        """The number of rows that were tested."""
+        self._folded = 0  # the rows in the metrics' variables: whole groups
+        self._newest: list[Tree] = []  # targets, predictions and weights of the newest `_held` rows
         self._held = 0
         for metric in self.metrics:
             metric.reset_state()
 
     def add(self, y: Tree, predictions: Tree, weight: Any, rows: int) -> None:
-        """Take in rows that were tested.
+        """Add rows that were tested.
 
         Args:
-            y: targets, [rows, …]; or a tree of such.
+            y: targets, [rows, …], or a tree of such.
             predictions: the same.
             weight: [rows], or None.
-            rows: how many there are.
+            rows: their number.
         """
         self.rows += rows
         if not self.metrics:
@@ -68,7 +68,7 @@ class Running:
             self._trim()
 
     def results(self) -> dict[str, float]:
-        """Each metric over all rows, by its name, and over the last ones, as "…_last"; none before the first row."""
+        """Each metric over all rows, by name, and over the last rows, as "…_last"; empty before the first row."""
         if not self.rows or not self.metrics:
             return {}
         before = self._variables()
@@ -83,13 +83,13 @@ class Running:
             self._assign(before)
 
     def state(self) -> dict[str, Any]:
-        """What was counted, as arrays and plain data."""
+        """The state, as arrays and plain data."""
         self._trim()
         variables = [[np.array(value) for value in each] for each in self._variables()]
         return {"rows": self.rows, "folded": self._folded, "newest": list(self._newest), "variables": variables}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore a `state`."""
         if [len(each) for each in state["variables"]] != [len(metric.variables) for metric in self.metrics]:
             raise ValueError(
                 "The checkpoint holds the figures of other metrics than those that Prequential was given. Give the "
@@ -101,7 +101,7 @@ class Running:
         self._held = sum(trees.count(part) for part in self._newest)
         self._assign(state["variables"])
 
-    # -- folding -----------------------------------------------------------------------------------------------------
+    # -- adding groups -----------------------------------------------------------------------------------------------
 
     def _trim(self) -> None:
         kept = min(self._held, max(self._last, self.rows - self._folded))
@@ -109,7 +109,7 @@ class Running:
         self._held = kept
 
     def _part(self, start: int, stop: int) -> Tree:
-        """The rows from number `start` up to `stop`, counted over all."""
+        """The rows from number `start` up to `stop`, counted over all rows."""
         first = self.rows - self._held
         whole = self._newest[0] if len(self._newest) == 1 else trees.join(self._newest)
         self._newest = [whole]

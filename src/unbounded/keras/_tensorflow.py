@@ -1,8 +1,8 @@
-"""Batches for TensorFlow, made many at a time: one conversion costs as much for sixty-four batches as for one.
+"""Batches for TensorFlow, converted in groups: converting sixty-four batches costs as much as converting one.
 
-Its trainer takes a plain iterator when it runs one step at a time. For several at once it needs a `tf.data` iterator,
-since its loop then runs in C++: that gets blocks of batches, and cuts them there. This module is imported where
-the backend is TensorFlow.
+The trainer takes a plain iterator if it runs one step at a time. For several steps in one call it needs a `tf.data`
+iterator, whose loop runs in C++: that gets blocks of batches, and cuts them there. This module is imported on the
+TensorFlow backend only.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from unbounded.keras._adapters import FitAdapter, _OfOneIterator
     from unbounded.keras._fit import Fit
 
-_MOST = 512  # batches made at once
-_BYTES = 1 << 20  # and at most so many bytes, where that is more than one batch
-_FIRST = 64  # batches of the first blocks
-_SECONDS = 0.1  # an interrupt without a director waits for the end of a block: longer ones are for short steps alone
+_MOST = 512  # batches in a group
+_BYTES = 1 << 20  # bytes in a group, if it has more than one batch
+_FIRST = 64  # batches in the first blocks
+_SECONDS = 0.1  # without a director, an interrupt waits for the end of a block: blocks should take less than this
 
 
 def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
-    """The next batches that are there, all of one length, and as many as are worth making at once: none is handed out.
+    """The next batches that are available, all of one length, without handing them out.
 
     Args:
-        fit: what they are for.
-        most: how many at most.
+        fit: the `fit` that trains on them.
+        most: the most batches to return.
     """
     first = fit.upcoming(1)
     if not first:
@@ -75,21 +75,21 @@ def _with_leaves(tree: Tree, leaves: Iterator[Any]) -> Tree:
 
 
 class Blocks:
-    """Blocks of batches of shape (batches, rows, …), in a `tf.data` that cuts them: for several steps at a time.
+    """Blocks of batches of shape (batches, rows, …), in a `tf.data` that cuts them, for several steps in one call.
 
-    The loop over steps then runs in TensorFlow's C++, which asks for a block in a thread of its own.
+    The loop over steps runs in TensorFlow's C++, which requests blocks in a thread of its own.
     """
 
     def __init__(self, fit: Fit, stream: Stream) -> None:
         self._fit = fit
         self._runtime = fit.runtime
         self._stream = stream
-        self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's takes them
+        self._lock = threading.Lock()  # the trainer's thread adds blocks, TensorFlow's thread takes them
         self._blocks: deque[Tree] = deque()
-        # After an error nobody but an optimizer's count or a director knows what of a block was trained.
+        # After an error, only an optimizer's counter or a director can tell which batches of a block were trained on.
         self._is_counted = fit.directed or _model_state.counts_updates(fit.model)
         self._most = _FIRST if self._is_counted else 1  # batches to hand out at once, in whole executions
-        self._added: float | None = None  # when that was done last in this epoch
+        self._added: float | None = None  # when a block was added last in this epoch
         self._dataset: Any = None
 
     def begin(self) -> Iterator[Any]:
@@ -102,7 +102,7 @@ class Blocks:
         return iter(self._dataset)
 
     def fill(self) -> None:
-        """Hand out what was fetched, in blocks, if no block is left."""
+        """Hand out fetched batches as a block, if no block is left."""
         with self._lock:
             if not self._blocks:
                 self._add()
@@ -110,7 +110,7 @@ class Blocks:
     def _add(self) -> None:
         fit = self._fit
         self._adapt()
-        # More than one execution, where nothing has to be waited for.
+        # More than one execution, if that needs no waiting.
         left = fit.fetch(max(fit.multiple, len(fit.upcoming(self._most)) // fit.multiple * fit.multiple))
         while left:
             group = _next_group(fit, left)
@@ -120,7 +120,7 @@ class Blocks:
             self._blocks.append(trees.map_leaves(_stacked, *group))
 
     def _adapt(self) -> None:
-        """Hand out more at once as long as that is trained in no time: to hand a block over costs as much as five
+        """Make blocks larger while they are trained on quickly: passing a block to TensorFlow costs as much as five
         steps of a small model."""
         if not self._is_counted:
             return
@@ -135,7 +135,7 @@ class Blocks:
         while True:
             with self._lock:
                 if not self._blocks and not fit.directed:
-                    # Blocks are whole executions, so that asking for one means that those before have run.
+                    # Blocks are whole executions: requesting a block means that those before it have run.
                     if not fit.next_execution_is_there():
                         return
                     self._add()
@@ -146,7 +146,7 @@ class Blocks:
 
     def _made(self) -> Any:
         options = tf.data.Options()
-        # A look ahead, in a thread of TensorFlow's, would be counted as training.
+        # TensorFlow would prefetch in a thread of its own, and the requests would be counted as training.
         options.autotune.enabled = False
         options.experimental_optimization.inject_prefetch = False
         options.experimental_optimization.apply_default_optimizations = False
@@ -157,10 +157,10 @@ class Blocks:
 
 
 def distributed(adapter: _OfOneIterator) -> Any:
-    """A `tf.data` of single batches, which is what a strategy of `tf.distribute` divides among its replicas.
+    """A `tf.data` of single batches, which a `tf.distribute` strategy divides among its replicas.
 
-    Its function is called in a thread of TensorFlow's, and more often than Keras iterates: what Keras has announced
-    is given once.
+    TensorFlow calls its function in a thread, and more often than Keras iterates: only iterations that Keras has
+    announced get batches.
     """
 
     def produce() -> Iterator[Tree]:
@@ -172,7 +172,7 @@ def distributed(adapter: _OfOneIterator) -> Any:
 
 
 def is_distributed(strategy: Any) -> bool:
-    """Whether a strategy is one that somebody has chosen."""
+    """True if the user has chosen a strategy."""
     return strategy is not None and type(strategy).__name__ != "_DefaultDistributionStrategy"
 
 
@@ -184,7 +184,7 @@ def _signature(stream: Stream, batch: Tree, before: tuple[None, ...]) -> Any:
 
 
 def _as_structure(tree: Tree) -> Tree:
-    """tf.data takes a list for one tensor."""
+    """The tree with tuples in place of lists: tf.data takes a list for one tensor."""
     if isinstance(tree, dict):
         return {key: _as_structure(value) for key, value in tree.items()}
     if isinstance(tree, tuple | list):
@@ -193,7 +193,7 @@ def _as_structure(tree: Tree) -> Tree:
 
 
 class Iterations:
-    """Stands where TensorFlow's trainer wants a data set, and is iterated over for each epoch and each round."""
+    """Stands in place of a data set in TensorFlow's trainer, which iterates over it for each epoch and round."""
 
     def __init__(self, adapter: _OfOneIterator) -> None:
         self._adapter = adapter
@@ -203,7 +203,7 @@ class Iterations:
 
 
 class Trainings:
-    """The same for training: tensors are made many at a time, and cut in C++ where several steps run at once."""
+    """The same for training: batches are converted in groups, and cut in C++ if several steps run in one call."""
 
     def __init__(self, adapter: FitAdapter) -> None:
         self._adapter = adapter
@@ -219,11 +219,11 @@ class Trainings:
 
 
 class Ending:
-    """An iterator that ends as TensorFlow's trainer wants it.
+    """An iterator that ends as TensorFlow's trainer expects.
 
-    The trainer takes `multiple` batches at a time with `zip`, which ends quietly, as it should, where an iterator
-    ends in the middle of them. One that has nothing at all must raise OutOfRangeError: the trainer would miss the
-    step's outputs, and knows of no other end.
+    The trainer takes `multiple` batches at a time with `zip`, which ends correctly if an iterator ends in the middle of
+    them. One without any batch must raise OutOfRangeError: otherwise the trainer would miss the step's outputs, and
+    fail.
     """
 
     def __init__(self, batches: Iterator[Any], multiple: int) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers that decide a model's next step and that the model doesn't hold, so that no checkpoint has them."""
+"""Detection of optimizers that a model uses and does not own, so that no checkpoint contains them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class StateNotFound(UserWarning):
-    """A part of the state that decides the next step is not in the checkpoint, or could not be put back."""
+    """A warning: a part of the state that decides the next step is not in the checkpoint, or could not be restored."""
 
 
 def has_own_train_step(model: Any) -> bool:
-    """Whether the model's class says itself what a step is."""
+    """True if the model's class overrides `train_step`."""
     return not str(getattr(type(model).train_step, "__module__", "keras")).startswith("keras.")
 
 
 def warn_once(model: Any, owned: Owned, steps: int | None) -> None:
-    """Name what the model's own `train_step` seems to use and the model doesn't hold.
+    """Warn of optimizers that the model's own `train_step` seems to use and the model does not own.
 
     Args:
-        model: the model; one that steps as Keras says is not looked at.
-        owned: what was found of it.
-        steps: how many steps it was trained for; None where that isn't known.
+        model: the model; nothing is checked if it has Keras's `train_step`.
+        owned: of the model.
+        steps: the steps that it was trained for; None if unknown.
     """
     if model in _warned or not has_own_train_step(model):
         return
@@ -53,7 +53,7 @@ def warn_once(model: Any, owned: Owned, steps: int | None) -> None:
 
 
 def _used(kind: type) -> Iterator[tuple[str, Any]]:
-    """Optimizers that methods of a class refer to as globals, or from a function around them."""
+    """Optimizers that methods of a class refer to as globals or closure variables."""
     for one in kind.__mro__:
         if one.__module__.partition(".")[0] == "keras":
             continue
@@ -68,7 +68,7 @@ def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             pairs.append((name, cell.cell_contents))
-        except ValueError:  # empty as yet
+        except ValueError:  # an unassigned cell
             pass
     for name, value in pairs:
         held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]

@@ -1,4 +1,4 @@
-"""Variables as arrays and back: copies out of them, and pairs of variables and saved arrays that fit."""
+"""Copies of variables as NumPy arrays, and pairs of variables and saved arrays to assign."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from unbounded.core import leaf
 from unbounded.core.copies import Copies
 
-# Variables, and the arrays that are to be assigned to them.
+# Variables, with the arrays to assign to them.
 Pairs: TypeAlias = list[tuple[Any, np.ndarray]]
 
 
 def start_copying(variables: Iterable[Any]) -> None:
-    """Begin to copy variables from an accelerator, so that many are on their way at once when `read` asks for them."""
+    """Start copies of variables from an accelerator, so that they overlap; `read` then waits for each."""
     if keras.backend.backend() == "jax":
         for variable in variables:
             leaf.start_copying(variable.value)
 
 
 def read(variable: Any, copies: Copies | None = None) -> np.ndarray:
-    """A copy of a variable's value, of its own shape and dtype.
+    """A copy of a variable's value, with its shape and dtype.
 
-    A view would do on a CPU: JAX does not donate memory that is seen from outside to the next step, and TensorFlow
-    writes to no memory that a value read before still has. But the next step then takes fresh memory, which takes
-    longer than a copy into memory that is there.
+    On a CPU a view would do: JAX does not donate memory that is referred to from outside, and TensorFlow does not write
+    to memory of a value that was read. But the next step then allocates memory, which takes longer than a copy into
+    existing memory.
 
     Args:
         variable: of Keras, or of the backend.
-        copies: what the copy is to be one of; None where no others follow them.
+        copies: makes the copy, in memory of earlier ones; None for a copy in new memory.
     """
     value = variable.value if isinstance(variable, keras.Variable) else variable
     copies = Copies() if copies is None else copies
@@ -41,28 +41,28 @@ def read(variable: Any, copies: Copies | None = None) -> np.ndarray:
             array = np.asarray(value)
             return copies.of_array(array) if "CPU" in value.backing_device else array
         case "jax":
-            # From an accelerator it is a copy already, which JAX writes to no more.
+            # From an accelerator it is a copy already, to which JAX does not write.
             array = np.asarray(value)
             return copies.of_array(array) if leaf.in_main_memory(value) else array
-        case "torch" if "bfloat16" not in str(value.dtype):  # which NumPy lacks: Keras uses ml_dtypes
+        case "torch" if "bfloat16" not in str(value.dtype):  # NumPy has no bfloat16: Keras converts it with ml_dtypes
             return np.asarray(leaf.own(value, copies).numpy())
         case _:
             return np.array(keras.ops.convert_to_numpy(value))
 
 
 def match(what: str, variables: Mapping[str, Any], saved: Mapping[str, np.ndarray]) -> Pairs:
-    """Pair variables with saved arrays by their paths.
+    """Pair variables with saved arrays by path.
 
     Args:
-        what: whose they are, for the error: "its variables".
+        what: the kind of variables, for the error, such as "its variables".
         variables: of this model.
         saved: of the checkpoint.
 
     Raises:
-        ValueError: one is missing, or has another shape or dtype; the sentence names the first.
+        ValueError: one is missing, or has another shape or dtype; the message names the first.
     """
     if variables.keys() == saved.keys():
-        # By path: their order may be another one.
+        # By path: the order may differ.
         saved = {path: saved[path] for path in variables}
     here, there = list(variables.items()), list(saved.items())
     for i in range(max(len(here), len(there))):

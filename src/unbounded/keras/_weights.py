@@ -1,4 +1,4 @@
-"""A checkpoint's weights alone, for a model that is to predict and not to train."""
+"""load_model_state: loads a checkpoint's weights into a model for inference."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from unbounded.store.manifest import CheckpointError
 
 
 def load_model_state(directory: str | os.PathLike[str], model: Any) -> int:
-    """Put the weights of a run's newest checkpoint into a model, to use it without going on with the run.
+    """Load the weights of a run's newest checkpoint into a model, without resuming the run.
 
-    Running statistics, seed generators and PyTorch's buffers come along; optimizer, metrics and the position
-    in the data do not. The run may be at work meanwhile: nothing in its directory is changed, or locked.
+    This includes running statistics, seed generators and PyTorch's buffers, not the optimizer, metrics and the position
+    in the data. The run may be training: nothing in its directory is changed or locked.
 
     Args:
-        directory: of the checkpoints that `ub.keras.Checkpoint` wrote.
-        model: a model of the same architecture: compiled or not, built or not.
+        directory: of checkpoints that `ub.keras.Checkpoint` wrote.
+        model: a model of the same architecture, compiled or not, built or not.
 
     Returns:
         The number of steps that the weights were trained for.
 
     Raises:
-        CheckpointError: there is no checkpoint that can be read, or none of a Keras run.
-        ValueError: the model is another one; the sentence names the first variable that differs.
+        CheckpointError: there is no readable checkpoint, or none of a Keras run.
+        ValueError: the model differs; the message names the first variable that does.
 
     Warns:
         DamagedCheckpoint: the newest checkpoint is damaged, and an older one was taken.

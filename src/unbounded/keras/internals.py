@@ -1,17 +1,17 @@
-"""The one door to what is private of Keras.
+"""All uses of private names of Keras.
 
-Keras has no public way to be fed by something of one's own, so a handful of private names is used, all of them here:
+Keras has no public interface for a data source with callbacks of its own. These private names are used, here only:
 
-- `DataAdapter`, which `fit` takes as it is;
-- `EpochIterator`: the arguments that it is made with (role, `class_weight`, `y`, …), read while it is made;
-- `CallbackList`, a public class, which shows itself to a callback in `set_params`, and nowhere else; and its
-  `_async_train`, `_async_test` and `_async_predict`, which say what it tells callbacks from a thread of its own;
+- `DataAdapter`, instances of which `fit` accepts as data;
+- `EpochIterator`: its constructor's arguments (role, `class_weight`, `y`, …), read while it is made;
+- `CallbackList`, a public class, found in a callback's `set_params`, and nowhere else; its `_async_train`,
+  `_async_test` and `_async_predict` tell which events it sends from a thread of its own;
 - `Trainer._initial_epoch`, `Trainer._symbolic_build` and, on JAX, `Trainer._jax_state`;
-- `Optimizer._trainable_variables`, which optimizers of a model's own are saved and restored by;
+- `Optimizer._trainable_variables`, by which a model's own optimizers are saved and restored;
 - the global seed generator, which has no public name.
 
-Each is probed when this module is imported. A version of Keras that lacks one is refused by one error, since a
-feed that only seems to work would lose data in silence.
+Each is probed when this module is imported. A Keras that lacks one is refused by one error, since a feed that only
+seems to work would lose data silently.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import keras
 import numpy as np
 
 OLDEST = "3.11"
-"""The oldest version of Keras that the tests run on; the newest is the one that is installed with the extras."""
+"""The oldest version of Keras that is tested; the newest is the one installed with the extras."""
 
 Role = Literal["fit", "validation", "evaluate", "predict"]
 
 
 class UnsupportedKeras(ImportError):
-    """This version of Keras lacks a name that a feed needs."""
+    """This version of Keras lacks a private name that a feed needs."""
 
 
 try:
@@ -47,23 +47,23 @@ except ImportError as missing:
 
 DataAdapter: Any = _DataAdapter
 _MADE: CodeType = EpochIterator.__init__.__code__
-_SEED_GENERATOR = "global_seed_generator"  # literally: up to Keras 3.12 there is no constant for it
+_SEED_GENERATOR = "global_seed_generator"  # Keras up to 3.12 has no constant for this name
 _ASYNC = ("_async_train", "_async_test", "_async_predict")
 _ROLES: dict[str, Role] = {"fit": "fit", "evaluate": "evaluate", "predict": "predict"}
 
 
 @dataclass(frozen=True)
 class Making:
-    """With what Keras makes an iterator.
+    """The arguments with which Keras makes an iterator.
 
     Attributes:
-        iterator: the iterator itself, almost made.
-        role: what it is for. "validation" is a round within `fit`.
-        model: whose method makes it.
-        callbacks: what `fit` was given as such, whatever that is.
-        steps: `steps_per_epoch`, `validation_steps` or `steps`; None where it was not given.
-        steps_per_execution: how many steps Keras runs in one call.
-        others: what else stands beside the data, by name.
+        iterator: the iterator, whose constructor is running.
+        role: its purpose. "validation" is a round within `fit`.
+        model: the model whose method makes it.
+        callbacks: the `callbacks` argument of `fit`, of any type.
+        steps: `steps_per_epoch`, `validation_steps` or `steps`; None if not given.
+        steps_per_execution: the steps that Keras runs in one call.
+        others: the arguments besides the data, by name.
     """
 
     iterator: Any
@@ -78,8 +78,8 @@ class Making:
 def making() -> Making | None:
     """The arguments of the `EpochIterator` that is being made.
 
-    To be called in the data adapter's `num_batches`, which is the last thing that its constructor asks for; None where
-    anything else asks.
+    Call it in the data adapter's `num_batches`, which is the last call of that constructor; None if another function
+    calls that.
     """
     frame: FrameType | None = sys._getframe(2)  # this function, `num_batches`, the constructor
     if frame is None or frame.f_code is not _MADE:
@@ -110,10 +110,10 @@ def making() -> Making | None:
 
 
 def adopt(iterator: Any, adapter: Any) -> None:
-    """Let one of Keras's iterators read from an adapter of its own, which ends each epoch by itself.
+    """Make one of Keras's iterators read from its own adapter, which ends each epoch itself.
 
-    Keras's own counting would keep one iterator of batches over all epochs, take the first epoch's length for that of
-    all, and warn of data that ran out where an epoch has only ended.
+    Keras would keep one iterator of batches over all epochs, take the first epoch's length for that of all, and warn of
+    missing data when an epoch ends.
     """
 
     def ended() -> None:
@@ -123,13 +123,13 @@ def adopt(iterator: Any, adapter: Any) -> None:
     iterator.steps_per_epoch = None
     iterator._interrupted_warning = ended
     if _is_jax_on_cpu():
-        # Keras 3.14 takes one batch ahead here too, which gains nothing on a CPU: a step would wait for a row that it
-        # doesn't need.
+        # Keras 3.14 takes one batch ahead here, which is useless on a CPU: a step would wait for a row that it does not
+        # need.
         iterator._get_iterator = adapter.get_jax_iterator
 
 
 def _is_jax_on_cpu() -> bool:
-    """Whether batches need not be sent to a device, nor divided among several."""
+    """True if batches are neither sent to a device nor divided among several."""
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
         return False
     import jax
@@ -138,32 +138,31 @@ def _is_jax_on_cpu() -> bool:
 
 
 def set_length(iterator: Any, steps: int | None) -> None:
-    """How many steps the iteration that begins now has; None where only its end will tell."""
+    """Set the number of steps of the iteration that begins now; None if only its end will tell."""
     iterator._num_batches = steps
 
 
 def callback_list() -> Any | None:
-    """The `CallbackList` that is calling, to be asked for in a callback's `set_params`; None for any other caller."""
+    """The calling `CallbackList`, if called in a callback's `set_params`; None for any other caller."""
     owner = sys._getframe(2).f_locals.get("self")  # this function, `set_params`, the list's own `set_params`
     return owner if isinstance(owner, keras.callbacks.CallbackList) else None
 
 
 def tell_in_turn(found: Any) -> None:
-    """Let a `CallbackList` tell its callbacks of each event in the training thread, before the next one happens.
+    """Make a `CallbackList` call its callbacks for each event in the training thread, before the next event.
 
-    Keras hands the ends of steps to a thread where no callback needs them at once. It decides so when the list is made,
-    and looks at the callbacks one by one only where it is given a list or a tuple of them; of a single callback, or of
-    a dict, it looks at none.
+    Keras sends the ends of steps from a thread if no callback needs them at once. It decides that when the list is
+    made, and looks at each callback only if it is given a list or tuple; not for a single callback or a dict.
     """
     for name in _ASYNC:
         setattr(found, name, False)
 
 
 def is_fitting(frame: FrameType | None, callback: object) -> bool:
-    """Whether a `fit` in whose list of callbacks `callback` stands is what a signal has interrupted.
+    """True if the frame that a signal has interrupted is inside a `fit` with `callback` in its list.
 
     Args:
-        frame: what Python hands to the signal's handler.
+        frame: the argument of the signal's handler.
     """
     while frame is not None:
         if frame.f_code.co_name == "fit":
@@ -175,42 +174,42 @@ def is_fitting(frame: FrameType | None, callback: object) -> bool:
 
 
 def begin_at_epoch(model: Any, epoch: int | None) -> None:
-    """Let the `fit` that begins start with this epoch; None or 0 leaves it to `initial_epoch`."""
+    """Make the `fit` that begins start with this epoch; None or 0 leaves it to `initial_epoch`."""
     model._initial_epoch = epoch or None
 
 
 def build(model: Any, batch: Any) -> None:
-    """Make the variables that Keras would make at the first step, from one batch's structure, shapes and dtypes."""
+    """Make the variables that Keras would make in the first step, from one batch's structure, shapes and dtypes."""
     model._symbolic_build(data_batch=batch)
 
 
 def reattach(model: Any) -> None:
-    """Give a model its variables back, which on JAX live in the training loop while that runs."""
+    """Put the variables back into a model: on JAX they are in the training loop while it runs."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 
 
 def is_attached(model: Any) -> bool:
-    """Whether a model's variables can be read now without touching a loop that may be at work."""
+    """True if a model's variables can be read now without disturbing a running loop."""
     return keras.backend.backend() != "jax" or not getattr(model, "_jax_state", None)
 
 
 def global_seed_generator(*, make: bool = False) -> Any:
-    """Keras's own seed generator; None where nobody has asked for one yet, unless it is to be made."""
+    """Keras's global seed generator; None if it was not made yet, unless `make`."""
     if make:
         return _seeds.global_seed_generator()
     return _seeds.global_state.get_global_attribute(_SEED_GENERATOR)
 
 
 def trained_by(optimizer: Any) -> list[Any]:
-    """The variables that an optimizer was built with, in its own order; none where it is not built."""
+    """The variables that an optimizer was built with, in its order; empty if it is not built."""
     return list(optimizer._trainable_variables)
 
 
 class _Constant(DataAdapter):  # type: ignore[misc]
-    """Counts how many batches are asked for."""
+    """Counts the batches that are requested."""
 
-    builtin_prefetch = True  # as a feed's own adapters have it
+    builtin_prefetch = True  # as for a feed's adapters
     num_batches = batch_size = partial_batch_size = None
     has_partial_batch = False
 
@@ -226,9 +225,9 @@ class _Constant(DataAdapter):  # type: ignore[misc]
 
 
 def taken_ahead(iterator: Any) -> int:
-    """How many batches an iterator of Keras's takes before it hands the first one on: on JAX, to send them to a device.
+    """The number of batches that a Keras iterator takes before it yields the first: on JAX, to send them to a device.
 
-    It is measured on an iterator of the same class over constants, so that no version has to be known.
+    It is measured with an iterator of the same class over constants, so that no version has to be known.
     """
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None or _is_jax_on_cpu():
         return 0
@@ -240,7 +239,7 @@ def taken_ahead(iterator: Any) -> int:
 
 
 def _probe() -> None:
-    """Raise UnsupportedKeras for a Keras that lacks what the functions above need."""
+    """Raise UnsupportedKeras if Keras lacks a name that the functions above need."""
     missing = []
     seen: list[Any] = []
 
@@ -267,7 +266,7 @@ def _probe() -> None:
         missing.append("CallbackList.set_params")
     if any(not isinstance(getattr(found, name, None), bool) for name in _ASYNC):
         missing.append("CallbackList._async_train and its like")
-    # Of the class alone: making a model would start the backend, and with it threads that a fork does not survive.
+    # On the class: making a model would start the backend, with threads that do not survive a fork.
     fit = inspect.unwrap(keras.Model.fit)
     if "_initial_epoch" not in fit.__code__.co_names or not hasattr(keras.Model, "_symbolic_build"):
         missing.append("Trainer._initial_epoch or _symbolic_build")

@@ -1,1 +1,1 @@
-"""A simulated machine for tests: schedules of threads by a seed, a clock that waits move, a disk that crashes."""
+"""A simulated machine for tests: threads, time and a disk, all decided by a seed."""

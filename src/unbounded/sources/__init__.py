@@ -1,1 +1,1 @@
-"""Where rows come from, a file for each kind."""
+"""Sources of rows, and their logs."""

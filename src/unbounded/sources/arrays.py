@@ -1,4 +1,4 @@
-"""Finite rows in memory (or mapped from a file), again and again, in a new order in each pass."""
+"""Arrays: finite rows in memory or mapped from a file, repeated forever in a new order in each pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unbounded.core.permutation import Permutation
 from unbounded.core.trees import RowsError, Tree
 from unbounded.sources.reader import JSON, Opening, Reader
 
-_AHEAD = 1 << 16  # rows whose places are computed at once
+_AHEAD = 1 << 16  # positions of the order that are computed at once
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Arrays:
     passes: int | None = None
     word = "from_arrays"
     replayable = True
-    any_thread = True  # see `Inline`
+    any_thread = True  # see `inline`
 
     def __post_init__(self) -> None:
         check.yes_or_no(
@@ -46,16 +46,16 @@ class Arrays:
         object.__setattr__(self, "rows", rows)
 
     def rows_per_pass(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return trees.count(self.rows)
 
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it."""
+        """The arguments, for the stream's repr."""
         given = {"shuffle": (self.shuffle, True), "seed": (self.seed, 0), "passes": (self.passes, None)}
         return {"": f"{self.rows_per_pass():,} rows", **{k: v for k, (v, d) in given.items() if v != d}}
 
     def identity(self) -> JSON:
-        """Structure, length, and a checksum of rows spread over all of them."""
+        """Structure, length, and a checksum of evenly spaced rows."""
         n = self.rows_per_pass()
         digest = hashlib.blake2b(digest_size=8)
         probe = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
@@ -71,17 +71,17 @@ class Arrays:
         return _ArraysReader(self, opening)
 
     def numbered(self) -> Arrays:
-        """The same order over the rows' numbers."""
+        """A source with the same order whose rows are their own numbers."""
         return replace(self, rows=np.arange(self.rows_per_pass()))
 
     def position_at(self, row: int) -> JSON:
-        """The position before row `row`, counted over all passes."""
+        """The position before row number `row`, counted over all passes."""
         if self.passes is not None and row >= self.passes * self.rows_per_pass():
             raise CannotTell(f"from_arrays(passes={self.passes}) ends before row {row:,}")
         return row
 
     def row_after(self, row: int, after: int) -> int:
-        """Where, from place `after` on over all passes, row `row` comes next."""
+        """The first ordinal, at least `after`, at which row `row` of the arrays comes."""
         n = self.rows_per_pass()
         if not 0 <= row < n:
             raise ValueError(f"step_of(row={row}): the arrays have the rows 0 to {n - 1:,}.")
@@ -93,12 +93,12 @@ class Arrays:
         raise AssertionError("a row comes in each pass")
 
     def order(self, number: int) -> Permutation:
-        """The order of the rows in a pass, numbered from 0."""
+        """The order of the rows in pass `number`, counted from 0."""
         return Permutation(self.rows_per_pass(), (self.seed, 0, number))
 
 
 class _ArraysReader:
-    """Its position is the number of the next row, counted over all passes: as good at row 10**12 as at row 0."""
+    """A reader whose position is the ordinal of the next row over all passes: any position costs the same."""
 
     def __init__(self, arrays: Arrays, opening: Opening) -> None:
         self._arrays = arrays
@@ -108,8 +108,8 @@ class _ArraysReader:
         self._batch = opening.batch_rows
         self._end = None if arrays.passes is None else arrays.passes * self._n
         self._row = 0
-        self._order: tuple[int, Permutation] | None = None  # of the pass with that number
-        # The first of some positions in it, and the rows there.
+        self._order: tuple[int, Permutation] | None = None  # (pass, its order)
+        # (position in the pass, the rows from there on): computed ahead.
         self._ahead = (0, np.empty(0, np.int64))
 
     def read(self, timeout: float) -> Block:
@@ -125,19 +125,19 @@ class _ArraysReader:
         return Block(rows, stop - start, Boundary("pass") if stop == self._n else None)
 
     def _until_batch(self) -> int:
-        """Rows to the end of a batch that has begun before: handed out alone, so that all others begin with a block,
-        whose memory is aligned."""
+        """The rows up to the next edge of a batch, which are returned alone: all later blocks then begin with a batch,
+        in aligned memory."""
         return 0 if self._piece % self._batch else -self._row % self._batch
 
     def _index(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Which rows are those from `start` up to `stop` in pass `number`."""
+        """The rows at the positions from `start` up to `stop` of pass `number`."""
         if self._order is None or self._order[0] != number:
             self._order = (number, self._arrays.order(number))
             self._ahead = (0, np.empty(0, np.int64))
         first, ahead = self._ahead
         end = first + len(ahead)
         if not first <= start <= stop <= end:
-            # Who goes on where the last ones ended is given several blocks' at once: an order has a cost for each call.
+            # A sequential read computes several blocks' positions at once: each call of `Permutation.span` has a cost.
             length = max(1, _AHEAD // (stop - start)) * (stop - start) if start == end else stop - start
             self._ahead = first, ahead = start, self._order[1].span(start, min(start + length, self._n))
         return ahead[start - first : stop - first]
@@ -149,4 +149,4 @@ class _ArraysReader:
         self._row = position
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """No-op."""

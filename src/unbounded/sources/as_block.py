@@ -1,4 +1,4 @@
-"""What a reader or a user's function gives, as blocks: checked against what came before, copied, stamped."""
+"""AsBlock: makes blocks of the rows of a reader or a user function: checked, copied, and stamped with arrival times."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unbounded.sources.reader import Rows
 
 
 class AsBlock:
-    """Makes blocks of the rows of one source; structure, dtypes and trailing shapes stay those of the first.
+    """Makes blocks of one source's rows; raises if structure, dtypes or trailing shapes change.
 
     Args:
-        name: what the source is called in errors, such as `sensor()`.
-        what: what its rows are called, such as `Row`.
-        runtime: tells when rows arrived.
+        name: the source's name in errors, such as `sensor()`.
+        what: what errors call a row, such as `Row`.
+        runtime: its clock gives the arrival times.
         row: the number of the first row.
     """
 
@@ -31,12 +31,12 @@ class AsBlock:
         self._spec: Tree = None
 
     def __call__(self, given: Any) -> Block:
-        """A block of a tree of arrays, which is copied, or of `Rows`.
+        """A block of a tree of arrays, which is copied, or of `Rows`, which are not.
 
         Raises:
-            RowsError: the rows are not what they were before, or no rows.
+            RowsError: the rows differ from earlier ones in form, or are no rows.
         """
-        if isinstance(given, Block):  # of a reader of ours
+        if isinstance(given, Block):  # from one of this package's readers
             return given
         times, boundary = None, None
         if isinstance(given, Rows):
@@ -49,7 +49,7 @@ class AsBlock:
         return self.block(rows, boundary, times)
 
     def block(self, rows: Tree, boundary: Boundary | None = None, times: Any = None) -> Block:
-        """The same of rows whose memory is ours."""
+        """A block of rows that need no copy."""
         what = f"{self._what} {self.row:,} of {self.name}"
         count = trees.count_checked(rows, what)
         if self._spec is None:
@@ -57,7 +57,7 @@ class AsBlock:
         else:
             row_spec.check_same(self._spec, rows, what)
         if times is None:
-            times = np.empty(count)  # np.full takes longer, and it may be for each row
+            times = np.empty(count)  # np.full is slower, and there may be a block for each row
             times.fill(self._runtime.time())
         self.row += count
         return Block(rows, count, boundary, times)

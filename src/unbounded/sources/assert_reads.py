@@ -1,4 +1,4 @@
-"""The assertion that a source keeps the public protocol: `ub.testing.assert_reads`."""
+"""`assert_reads`: asserts that a source implements the protocol of `Source` and `Reader`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.sources.as_block import AsBlock
 from unbounded.sources.reader import JSON, Opening, Reader, Rows, Source, check_source, open_reader
 
-_PATIENCE = 10.0  # seconds after which a read that was woken, or that may wait for 0.05 s, should have returned
+_PATIENCE = 10.0  # seconds within which a read(0.05), or a read that was woken, must return
 
 
 class _Forced(Runtime):
-    """Every position has a state that was taken for it: one that is taken rarely hides what it lacks."""
+    """A runtime that has a state taken at every position: states taken rarely could hide that they are incomplete."""
 
     every_state = True
 
 
 class _Seen(NamedTuple):
-    position: JSON  # before it
+    position: JSON  # before the block
     block: Block
     partition: Any
 
 
 def assert_reads(source: Source, blocks: int = 20) -> None:
-    """Assert that a source keeps the protocol that `Source` and `Reader` describe.
+    """Assert that a source implements the protocol of `Source` and `Reader`.
 
-    It is opened some times, and `blocks` blocks are read; from each position that it gave, as JSON and back, a reader
-    must give the rows that followed. A source that is not `replayable` is opened once, and not put back.
+    It is opened several times, and `blocks` blocks are read. From each position, converted to JSON and back, a new
+    reader must give the rows that followed. A source that is not `replayable` is opened once and not sought.
 
     Args:
-        source: what to test, with some rows there to read; fewer than so many blocks are enough.
+        source: the source to test, with rows available; fewer than `blocks` blocks are enough.
         blocks: how many blocks to read.
 
     Raises:
-        AssertionError: the sentence says what was expected of which method.
+        AssertionError: the message names the method, and what was expected of it.
 
     >>> import numpy as np, unbounded as ub
     >>> ub.testing.assert_reads(ub.from_arrays(np.arange(50)).sources[0].source, blocks=5)
@@ -55,9 +55,9 @@ def assert_reads(source: Source, blocks: int = 20) -> None:
         _json(reader.position(), "position() before the first read")
         if source.replayable:
             same = reader.position()
-            assert same == reader.position(), "position() changed with nobody reading"
+            assert same == reader.position(), "position() changed without a read"
         seen = _read(source, reader, blocks)
-        assert seen, f"{type(source).__name__} gave no block: it is to have some rows to read."
+        assert seen, f"{type(source).__name__} gave no block. Test it where it has rows to read."
         end = reader.position()
         _late_boundaries(seen, end)
         _acknowledge(reader, seen, end, source)
@@ -89,7 +89,7 @@ def _json(position: Any, what: str) -> JSON:
 def _read(
     source: Source, reader: Reader, blocks: int, read: Callable[[], Any] | None = None, *, most: float = 2.0
 ) -> list[_Seen]:
-    """Some blocks, fewer where the source has no more for `most` seconds."""
+    """Up to `blocks` blocks; fewer if the source has none for `most` seconds."""
     as_block = AsBlock(type(source).__name__, SYSTEM)
     read = read or (lambda: reader.read(0.05))
     seen: list[_Seen] = []
@@ -103,8 +103,8 @@ def _read(
             break
         took = SYSTEM.monotonic() - asked
         if given is None:
-            assert took < _PATIENCE, f"read(0.05) took {took:.1f} s to say that there is nothing."
-            assert reader.position() == position, "read() gave None, and position() has changed."
+            assert took < _PATIENCE, f"read(0.05) took {took:.1f} s to return None."
+            assert reader.position() == position, "read() returned None, and position() has changed."
             if SYSTEM.monotonic() - begun > most:
                 break
             SYSTEM.event().wait(0.01)
@@ -113,7 +113,7 @@ def _read(
         block = as_block(given)
         partition = given.partition if isinstance(given, Rows) else None
         if source.replayable and block.count:
-            assert reader.position() != position, f"read() gave {block.count} rows, and position() is as before."
+            assert reader.position() != position, f"read() returned {block.count} rows, and position() is unchanged."
         seen.append(_Seen(position, _copied(block), partition))
     return seen
 
@@ -123,11 +123,11 @@ def _copied(block: Block) -> Block:
 
 
 def _late_boundaries(seen: list[_Seen], end: JSON) -> None:
-    """A boundary without rows is a place of its own."""
+    """Assert that a boundary without rows changes the position."""
     for i, (position, block, _) in enumerate(seen):
         after = seen[i + 1].position if i + 1 < len(seen) else end
         if block.boundary is not None and not block.count and position is not None:
-            assert after != position, f"A boundary came at position {position!r}, which it does not change."
+            assert after != position, f"A boundary came at position {position!r} and did not change it."
 
 
 def _acknowledge(reader: Reader, seen: list[_Seen], end: JSON, source: Source) -> None:
@@ -136,11 +136,11 @@ def _acknowledge(reader: Reader, seen: list[_Seen], end: JSON, source: Source) -
         logged(end)
     if commit is not None and source.replayable:
         commit(end, seen[0].position)
-    assert reader.position() == end, "logged() or commit() has moved position()."
+    assert reader.position() == end, "logged() or commit() has changed position()."
 
 
 def _seeks(source: Source, seen: list[_Seen], end: JSON) -> None:
-    """From each position follow the rows that followed; and from the first once more, by the reader that has read."""
+    """Assert that the same rows follow after a seek to each position, and to the first by the reader that has read."""
     with _opened(source) as reader:
         for i in [*range(len(seen)), 0]:
             reader.seek(_json(seen[i].position, "position()"))
@@ -153,12 +153,12 @@ def _seeks(source: Source, seen: list[_Seen], end: JSON) -> None:
 
 
 def _same(got: list[_Seen], expected: list[_Seen], what: str) -> None:
-    """The rows are the same, however they are cut; of partitions, each one's."""
+    """Assert that the rows are equal, however they are cut into blocks; for partitions, the rows of each."""
     for partition in {each.partition for each in [*got, *expected]}:
         ours = _rows(got, partition)
         theirs = _rows(expected, partition)
         many = min(len(ours), len(theirs))
-        assert many or not theirs or partition is not None, f"After {what} no rows came, and there were some."
+        assert many or not theirs or partition is not None, f"After {what} no rows came; before, there were some."
         assert ours[:many] == theirs[:many], f"After {what} other rows came than before."
 
 
@@ -172,7 +172,7 @@ def _rows(seen: list[_Seen], partition: Any) -> list[bytes]:
 
 
 def _one_by_one(source: Source, seen: list[_Seen]) -> None:
-    """Each partition can be read alone, from the beginning on."""
+    """Assert that each partition can be read alone, from the beginning."""
     for partition in {each.partition for each in seen}:
         assert partition is not None, "A source with partitions gave rows without Rows(partition=…)."
         with _opened(source) as reader:
@@ -185,7 +185,7 @@ def _one_by_one(source: Source, seen: list[_Seen]) -> None:
 
 
 def _wakes(source: Source, seen: list[_Seen]) -> None:
-    """`wake` ends a read that waits, from another thread; and closing follows."""
+    """Assert that `wake`, from another thread, ends a read that waits, and that the reader can be closed then."""
     reader = open_reader(source, Opening(runtime=_Forced()))
     wake = getattr(reader, "wake", None)
     if wake is not None:
@@ -193,7 +193,7 @@ def _wakes(source: Source, seen: list[_Seen]) -> None:
 
         def read_all() -> None:
             try:
-                # Past what is there, so that it waits; and no further, should there be ever more.
+                # Up to a read that waits; the bound is for sources that always have rows.
                 for _ in range(100 * len(seen)):
                     if reader.read(60.0) is None:
                         break
@@ -206,5 +206,5 @@ def _wakes(source: Source, seen: list[_Seen]) -> None:
         until = SYSTEM.monotonic() + _PATIENCE
         while not done.wait(0.05):
             wake()
-            assert SYSTEM.monotonic() < until, "wake() did not end a read(60) that waits."
+            assert SYSTEM.monotonic() < until, "wake() did not end a read(60) that was waiting."
     reader.close()

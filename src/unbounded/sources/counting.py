@@ -1,4 +1,4 @@
-"""Counting: a source whose rows are their own numbers, for asking which rows come where."""
+"""Counting: a source whose rows are their own numbers, for finding out which rows come where."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unbounded.sources.reader import JSON, Opening
 
 @dataclass(frozen=True)
 class Counting:
-    """The numbers from 0 on, without passes."""
+    """The numbers from 0 on, without an end."""
 
     word = "counting"
     replayable = True
@@ -47,4 +47,4 @@ class _CountingReader:
         self._row = position
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """No-op."""

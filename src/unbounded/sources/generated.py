@@ -1,4 +1,4 @@
-"""The readers over a user's function: one that can go back by `start` or by a state, and one that can't."""
+"""The readers of user functions: Generated, which can seek by `start` or by a state, and GeneratedOnce, which can't."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from unbounded.sources.untrusted_states import refuse_unsavable
 if TYPE_CHECKING:
     from unbounded.sources.generator import Generator
 
-_SHARE = 20  # a state is taken at most once in so many times as long as taking it took
+_SHARE = 20  # states are taken so rarely that taking them is at most 1/20 of the time
 
 
 class Past(NamedTuple):
-    """What a function with a parameter `past` is given: how many rows of it were read before, in this run and in the
-    processes before this one, and when the last of them arrived (seconds since 1970; None where there is none)."""
+    """The argument of a function with a parameter `past`: the number of rows that were read of it so far, over all
+    processes of the run, and the arrival time of the last (seconds since 1970; None if there is none)."""
 
     rows: int
     last: float | None
 
 
 class Calls:
-    """Calls the function, once for each pass; what was made to be looked at is the first of them."""
+    """Calls the function, once for each pass. The first call may have been made already, to look at its result."""
 
     def __init__(self, source: Generator, form: Form, looked_at: Made | None) -> None:
         self.source = source
@@ -38,7 +38,7 @@ class Calls:
         self._looked_at = looked_at
 
     def iteration(self, row: int, **given: Any) -> Iteration:
-        """Call the function with what is given; its first row has number `row`."""
+        """Call the function with the arguments `given`; its first row has the number `row`."""
         return Iteration(self._made(**given), self._form, row)
 
     def put_back(self, row: int, state: Any) -> Iteration:
@@ -56,7 +56,7 @@ class Calls:
         shared_state.check_own(iteration.made.value, self, self.source.returned)
 
     def one_by_one(self, row: int, **given: Any) -> Iteration:
-        """The same, where each single sample is a block: it can be kept before the next one is asked for."""
+        """The same with one sample for each block: each can be logged before the next one is requested."""
         return Iteration(self._made(**given), self._form, row, stack=1)
 
     def _made(self, **given: Any) -> Made:
@@ -64,14 +64,14 @@ class Calls:
         return made or Made(self.source.fn, self._form, **given)
 
     def close(self) -> None:
-        """Let go of what was looked at and never read."""
+        """Close the result of a call that was looked at and never read."""
         made, self._looked_at = self._looked_at, None
         if made is not None:
             made.close()
 
 
 class GeneratedOnce:
-    """A function that can't go back. A read waits for as long as the function takes."""
+    """The reader of a function that can't seek. A read takes as long as the function does."""
 
     def __init__(self, calls: Calls, opening: Opening) -> None:
         self._calls = calls
@@ -85,7 +85,7 @@ class GeneratedOnce:
         return None
 
     def seek(self, position: JSON) -> None:
-        """The function can't go back."""
+        """No-op: the function can't seek."""
 
     def read(self, timeout: float) -> Block | None:
         source = self._source
@@ -112,7 +112,7 @@ class GeneratedOnce:
 
 
 class _FunctionPosition(NamedTuple):
-    """Where a function is read: rows from the beginning, passes that ended, and rows in the pass at hand."""
+    """The position of a function: rows from the beginning, ended passes, and rows in the current pass."""
 
     row: int
     passed: int
@@ -120,7 +120,7 @@ class _FunctionPosition(NamedTuple):
 
 
 class Generated:
-    """A function that can be asked for rows from a given one on, or whose iterator can be put back."""
+    """The reader of a function with a parameter `start`, or whose iterator has a state."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -134,10 +134,10 @@ class Generated:
 
     def _go(self, position: JSON) -> None:
         self._place = _FunctionPosition(position["row"], position["passed"], position["in_pass"])
-        # A state of the iterator, and how many rows of the pass it had given then.
+        # A state of the iterator, and the number of rows of this pass that it had given then.
         self._taken: tuple[Any, int] = (position["state"], position["in_pass"] - position["skip"])
-        self._todo = 0  # rows that the iteration has to pass over
-        self._worked = 0.0  # seconds spent in the iterator since the state was taken
+        self._todo = 0  # rows to skip after an iterator was restored
+        self._worked = 0.0  # seconds spent in the iterator since the last state was taken
         self._cost = 0.0
 
     def read(self, timeout: float) -> Block | None:
@@ -151,7 +151,7 @@ class Generated:
                 self._calls.check_own(iteration)
             block = iteration.next()
         except BaseException:
-            # A generator that raised is dead: the next read opens it again where this one stood.
+            # A generator that raised has ended: the next read calls the function again, at this position.
             failed, self._iteration = self._iteration, None
             if failed is not None:
                 failed.abandon()

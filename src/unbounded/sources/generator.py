@@ -1,8 +1,8 @@
-"""Rows that a Python function makes, for ever.
+"""Generator: rows that a Python function makes, without an end.
 
-How exactly a stream over a function resumes is up to the function: one with a parameter named `start` is asked for the
-rows from there; one that returns an iterator with `state_dict` and `load_state_dict` is put back; what any other yields
-goes to the row log. How its rows are read is in `generated.py`.
+How a stream over a function resumes depends on the function. One with a parameter `start` is called with the row to
+start at. One that returns an iterator with `state_dict` and `load_state_dict` is restored by them. The rows of any
+other function go to the row log. The readers are in `generated`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unbounded.sources.reader import JSON, Opening, Reader
 from unbounded.sources.untrusted_states import refuse_untrusted
 
 Grade = Literal["start", "state", "live"]
-_GIVEN = ("start", "past")  # parameters that a function may have
+_GIVEN = ("start", "past")  # optional parameters of a function
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Generator:
 
     @property
     def word(self) -> str:
-        """The word that the user wrote."""
+        """The constructor that the user called."""
         return "from_samples" if self.single else "from_generator"
 
     @property
@@ -83,11 +83,12 @@ class Generator:
 
     @cached_property
     def grade(self) -> Grade:
-        """How exactly the function allows a resume. If it is no generator function, what it returns must be seen."""
+        """How the function can resume: by `start`, by a state, or not. May call it: only a generator function's result
+        is known without a call."""
         known = self._known_grade()
         if known is not None:
             return known
-        # Kept for the first who reads: a second call might open a second connection.
+        # Kept for the first reader: a second call might open a second connection.
         made = Made(self.fn, self.form(SYSTEM))
         if made.keeps_state:
             self.refuse_untrusted(made)
@@ -95,16 +96,16 @@ class Generator:
         return "state" if made.keeps_state else "live"
 
     def refuse_untrusted(self, made: Made) -> None:
-        """Raise TypeError where the state of what it returned is known not to be trusted."""
+        """Raise TypeError if the state of the returned iterator is known to be incomplete."""
         refuse_untrusted(made.value, self.returned)
 
     @property
     def returned(self) -> str:
-        """How a sentence about what the function returned begins."""
+        """The beginning of a message about what the function returned."""
         return f"{self.word}() called {self._name}(), which returned"
 
     def _known_grade(self) -> Grade | None:
-        """The grade, where it can be told without a call."""
+        """The grade, if it is known without a call."""
         if "start" in self._parameters:
             return "start"
         if "past" in self._parameters or inspect.isgeneratorfunction(self.fn):
@@ -114,32 +115,33 @@ class Generator:
         return None
 
     def form(self, runtime: Runtime) -> Form:
-        """What its rows must be."""
+        """The required form of its rows."""
         return Form(self.word, self._name, self.single, runtime)
 
     # -- the protocol ------------------------------------------------------------------------------------------------
 
     @property
     def replayable(self) -> bool:
-        """Whether the function can make, or find, the same rows again."""
+        """True if the function can give the same rows again."""
         return self.grade != "live"
 
     @property
     def any_thread(self) -> bool:
-        """See `Inline`: a function that makes rows is called where they are pulled; one that waits for them is not."""
+        """True if it is read in the thread that pulls (see `inline`): for functions that compute rows, not for those
+        that wait for rows."""
         return self.replayable
 
     @property
     def takes_past(self) -> bool:
-        """Whether the function has a parameter `past`."""
+        """True if the function has a parameter `past`."""
         return "past" in self._parameters
 
     def identity(self) -> JSON:
-        # What a source that can't go back has yielded is in the row log: no other values make it again.
+        # Values don't count for a function that can't resume: its rows are in the row log, and never made again.
         return {"fn": identity_of(self.fn, values=self.grade != "live"), "passes": self.passes}
 
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it."""
+        """The arguments, for the stream's repr."""
         return {"": self._name, **({} if self.passes is None else {"passes": self.passes})}
 
     def open(self, opening: Opening) -> Reader:
@@ -147,13 +149,13 @@ class Generator:
         return Generated(calls) if self.replayable else GeneratedOnce(calls, opening)
 
     def forget(self) -> None:
-        """Let go of what was called to be looked at, and is not read."""
+        """Close the result of a call that was looked at, and is not read."""
         made = self.__dict__.pop("_looked_at", None)
         if made is not None:
             made.close()
 
     def position_at(self, row: int) -> JSON:
-        """The position before row `row`."""
+        """The position before row number `row`."""
         if self.grade != "start":
             raise CannotTell(
                 f"{self.word}({self._name}) can't go to a row without running up to it: give {self._name}() a "
@@ -164,13 +166,13 @@ class Generator:
         return {"row": row, "passed": 0, "in_pass": row, "state": None, "skip": 0}
 
     def row_after(self, row: int, after: int) -> int:
-        """The ordinal, at least `after`, at which row `row` comes next."""
+        """The first ordinal, at least `after`, at which row `row` comes."""
         if self.grade != "start" or self.passes is not None or row < after:
             raise CannotTell(f"{self.word}() does not know its rows beforehand")
         return row
 
     def undeclared_end(self, rows: int) -> StreamError:
-        """The error for an iterator that ended though nobody had said that it would."""
+        """The error for an iterator that ended without a declared end."""
         return StreamError(
             f"{self._name}() ended after {rows:,} rows, and {self.word}() expects it to go on for ever. If the "
             "end is meant, "

@@ -1,4 +1,4 @@
-"""What users give as arrays: lists of plain numbers become arrays, and what is no array gets a sentence."""
+"""Arrays that users give: lists of plain numbers are converted, and other objects raise an error with advice."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _PLAIN = (bool, int, float, complex, str, bytes, np.generic)
 
 
 def as_arrays(tree: Tree, what: str, path: str = "") -> Tree:
-    """The same tree with lists of plain numbers or texts, nested or not, as arrays; other leaves as they are.
+    """The tree with lists of plain numbers or strings converted to arrays; other leaves unchanged.
 
     Args:
-        tree: what the user gave.
-        what: the word that was called, for errors.
+        tree: the user's argument.
+        what: the constructor that was called, for errors.
 
     Raises:
         RowsError: lists of unequal lengths.
-        TypeError: something that is no array.
+        TypeError: a leaf is not an array.
     """
     if isinstance(tree, dict):
         return {key: as_arrays(value, what, f"{path}[{key!r}]") for key, value in tree.items()}
@@ -57,7 +57,7 @@ def _check(leaf: Any, what: str, path: str) -> None:
             f"{what} was given {leaf!r} {_at(path)}in place of an array. A file's arrays have to be opened first: "
             "np.load(path, mmap_mode='r') reads them where they lie."
         )
-    ours = type(leaf).__module__.startswith("unbounded.")  # a stream or a feed, which only says that it is no array
+    ours = type(leaf).__module__.startswith("unbounded.")  # a stream or a feed: say only that it is not an array
     if not ours and any(hasattr(leaf, attribute) for attribute in ("__array__", "__array_interface__", "__dlpack__")):
         return
     if hasattr(leaf, "tensors"):

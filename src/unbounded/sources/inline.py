@@ -1,7 +1,7 @@
-"""The node over a reader that may be read from any thread: in the thread of whoever pulls, without a hand-over.
+"""Inline: the node over a reader that is called in the thread that pulls, without a queue.
 
-For our own readers of rows that are there, or are made on the spot. Beyond the protocol, they give blocks; and a read
-that raises, whatever and wherever, leaves `position()` where it was.
+For this package's readers of rows that exist or are computed on demand. They return blocks, and a read that raises, at
+any line, leaves `position()` unchanged: this is more than the public protocol requires.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unbounded.sources.reader import Opening, Source, open_reader
 
 
 class Inline:
-    """A pull is a read."""
+    """A node whose pull is a read."""
 
     is_inline = True
 
@@ -37,7 +37,7 @@ class Inline:
 
     def cursor(self) -> Cursor:
         position = self._reader.position()
-        # Of arrays, the position is the row.
+        # For arrays, the position is the row.
         return {"row": self._row} if position == self._row else {"position": position, "row": self._row}
 
     def restore(self, cursor: Cursor) -> None:
@@ -45,10 +45,10 @@ class Inline:
         self._row = cursor["row"]
 
     def release(self, cursor: Cursor) -> None:
-        """The reader makes the rows again."""
+        """No-op: the reader makes the rows again."""
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
-        """Nobody waits for it."""
+        """No-op: no broker waits for it."""
 
     def settled(self, cursor: Cursor) -> Cursor:
         """Its cursors count rows from the beginning, wherever that is."""
@@ -64,4 +64,4 @@ class Inline:
         return {}
 
     def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """There is none."""
+        """No-op: the arrival log of this node is empty."""

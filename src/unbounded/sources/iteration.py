@@ -1,7 +1,6 @@
-"""Iteration: what a user's function yields, as blocks: copied, checked, stamped with the time, single samples stacked.
+"""Iteration: the blocks of what a user function yields: copied, checked, stamped with arrival times, samples stacked.
 
-What was yielded is copied at once, so a generator may fill the same memory again, and nothing that becomes of the
-rows reaches the user's own arrays.
+What is yielded is copied at once: a generator may reuse its memory, and later stages never write to the user's arrays.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from unbounded.core.trees import Array, Tree
 from unbounded.sources.as_block import AsBlock
 
 _MOST_SAMPLES = 256
-_SOON = 0.01  # seconds after which single samples are handed on, few as they may be
+_SOON = 0.01  # seconds after which stacked samples are returned, however few
 _ENDED = object()
 
 
 class Form:
-    """What the rows of one function must be, from the first of them on.
+    """The required form of one function's rows, set by the first of them.
 
     Args:
-        word: what the user wrote, `from_generator` or `from_samples`.
+        word: the constructor that the user called, `from_generator` or `from_samples`.
         name: the function's name.
-        single: whether it yields single samples.
-        runtime: tells when rows arrived.
+        single: True if it yields single samples.
+        runtime: its clock gives the arrival times.
     """
 
     def __init__(self, word: str, name: str, single: bool, runtime: Runtime) -> None:
@@ -43,13 +42,13 @@ class Form:
         self._as_block = AsBlock(f"{name}()", runtime, what="Sample" if single else "Row")
 
     def block(self, rows: Tree, number: int) -> Block:
-        """Rows as a block; raises RowsError where they are not what they were before."""
+        """Rows as a block; raises RowsError if their form differs from earlier rows."""
         self._as_block.row = number
         return self._as_block.block(rows)
 
 
 class Made:
-    """What one call of the function returned: something to iterate over, once."""
+    """The result of one call of the function, to be iterated once."""
 
     def __init__(self, fn: Callable[..., Any], form: Form, **given: Any) -> None:
         self.value = value = user_code.call(fn, **given)
@@ -64,13 +63,13 @@ class Made:
 
     @property
     def keeps_state(self) -> bool:
-        """Whether it can be put back where it was."""
+        """True if it has `state_dict` and `load_state_dict`."""
         return hasattr(self.value, "state_dict") and hasattr(self.value, "load_state_dict")
 
     def iterator(self, state: Any) -> Iterator[Any]:
-        """Its iterator, put back to a state; None leaves it at its beginning."""
-        # A data loader or a data set takes a state for the iterator that it makes next; an iterator takes it for
-        # itself, and `iter` may begin it anew.
+        """Its iterator, restored to a state; None for its beginning."""
+        # A data loader or a data set takes the state for the iterator that it makes next. An iterator takes it for
+        # itself, after `iter`, which may reset it.
         takes_before = state is not None and not isinstance(self.value, Iterator)
         if takes_before:
             user_code.call(self.value.load_state_dict, copy.deepcopy(state))
@@ -80,21 +79,21 @@ class Made:
         return values
 
     def close(self) -> None:
-        """Let go of what it holds open, if it can be told to."""
+        """Close the iterator, if it has a method for that."""
         close = getattr(self.value, "close", None)
         if close is not None:
             close()
 
 
 class Iteration:
-    """Blocks of what a call of the function made.
+    """Blocks of the rows that one call of the function yields.
 
     Args:
-        made: what it returned.
-        form: what its rows must be.
+        made: the result of the call.
+        form: the required form of its rows.
         row: the number of its first row, for messages.
-        stack: how many single samples a block has at most.
-        state: what to put it back to; None leaves it at its beginning.
+        stack: the most samples in a block.
+        state: the state to restore; None for the beginning.
     """
 
     def __init__(self, made: Made, form: Form, row: int, *, stack: int = _MOST_SAMPLES, state: Any = None) -> None:
@@ -102,22 +101,22 @@ class Iteration:
         self._form = form
         self._row = row
         self._values = made.iterator(state)
-        self._left: Any = None  # a sample that fits no block with those before it
-        self._failure: Exception | None = None  # it came after samples that are rows all the same
+        self._left: Any = None  # a sample of another form than those before it: begins the next block
+        self._failure: Exception | None = None  # raised after samples that are returned first
         self._ended = False
         self._stack = stack
-        self._lock = form.runtime.lock()  # guards the three below
+        self._lock = form.runtime.lock()  # guards the three attributes below
         self._asking = False
         self._closing = False
         self._closed = False
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the iterator has given more than the blocks hold."""
+        """True if the iterator has yielded rows that no block has returned."""
         return self._left is not None or self._failure is not None
 
     def next(self) -> Block | None:
-        """The next block, perhaps without rows; None at the iterator's end."""
+        """The next block, perhaps without rows; None at the end of the iterator."""
         self._set_asking(True)
         try:
             rows = self._stacked() if self._form.single else self._ask()
@@ -156,18 +155,18 @@ class Iteration:
                 self._left = sample
                 break
             samples.append(sample)
-            # A sample that was long in coming is handed on at once: the next may be as long.
+            # After a slow sample, return at once: the next may be as slow.
             if runtime.monotonic() - asked >= _SOON:
                 break
         return trees.join(samples) if samples else _ENDED
 
     def close(self) -> None:
-        """Close the iterator: at once, or when the thread that asks it for rows comes back."""
+        """Close the iterator: now, or when the thread that is inside it leaves."""
         if self._may_close():
             self._close()
 
     def abandon(self) -> None:
-        """Close the iterator after a failure; the failure is what is raised, not an error of closing."""
+        """Close the iterator after a failure, ignoring errors of closing: the failure is raised instead."""
         with suppress(Exception):
             self.close()
 
@@ -186,7 +185,7 @@ class Iteration:
         return True
 
     def _set_asking(self, asking: bool) -> None:
-        # A generator that runs can't be closed: not by another thread, nor by a signal handler in its own.
+        # A running generator can't be closed: neither by another thread, nor by a signal handler in its own thread.
         if self._asked(asking):
             self._close()
 

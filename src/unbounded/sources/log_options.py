@@ -1,4 +1,4 @@
-"""LogOptions: that a source's rows go through the row log, and how large it may become."""
+"""LogOptions: puts a source's rows into the row log, and limits the size of the log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from unbounded.core import check
 
 @dataclass(frozen=True)
 class LogOptions:
-    """The row log of a source: rows are in it before they are handed on, from the oldest that a checkpoint needs.
+    """The row log of a source: rows are logged before they are used, and kept from the oldest that a checkpoint needs.
 
-    A source that can't go back has one by itself. Give one to bound it, or to put a source behind it that could go
-    back, such as one from which rows are deleted after a while.
+    A source that can't seek has one by default. Give one to limit its size, or to log the rows of a replayable source,
+    such as one from which old rows are deleted.
 
     Args:
-        max_bytes: how large it may become, in bytes; None for as large as it takes. At the bound, reading waits until a
-            checkpoint is on the disk that lets older rows go: it must hold the rows between `keep` checkpoints and one
-            more, and those that shuffle buffers and the like hold back.
+        max_bytes: the largest size of the log in bytes; None for no limit. At the limit, reading stops until a new
+            checkpoint lets old rows go. The log holds the rows of `keep` checkpoints and one more, and the rows that
+            shuffle buffers and other stages hold back.
 
     Raises:
         ValueError: `max_bytes` is not positive.

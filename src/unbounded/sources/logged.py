@@ -1,7 +1,8 @@
-"""The node over a reader that can't go back: a thread reads, and what it read is in the row log before it is handed on.
+"""Logged: the node over a reader that can't seek; a thread reads, and writes rows to the row log before it passes them
+on.
 
-So waiting for data can be interrupted at any moment, nothing is missed while the model trains, and a cursor is the
-number of a row in the log. Once the log is on the disk, memory holds only what was not pulled yet.
+So a wait for data can be interrupted at any moment, no rows are missed while the model trains, and a cursor is the
+number of a row in the log. Once the log is on the disk, memory holds only the rows that were not pulled yet.
 """
 
 from __future__ import annotations
@@ -28,31 +29,31 @@ from unbounded.sources.row_log import RowLog
 
 _log = logging.getLogger("unbounded")
 
-# How far the thread reads ahead of what is pulled: so many blocks and so many rows, or so many bytes in two blocks.
+# Limits of reading ahead: blocks and rows, or the bytes of two blocks.
 _BLOCKS = 64
 _ROWS = 4096
 _BYTES = 1 << 26
-_SOON = 0.01  # seconds after which, at the latest, a source that waits for it hears that its rows are on the disk
-# Rows that come one by one within this time (seconds) of each other are told of this many at a time: to switch threads
-# for each takes as long as all else that is done for it.
+_SOON = 0.01  # seconds within which a reader with `logged` is told that its rows are on the disk
+# Of rows that come singly within _BURST seconds of each other, the consumer is notified of _TOLD at a time: a thread
+# switch for each row would take as long as all other work for it.
 _BURST = 0.0005
 _TOLD = 32
 
 
 class _Read(NamedTuple):
-    first: Offset  # where it begins
+    first: Offset  # the offset of the block's beginning
     block: Block
     size: int
 
 
 class Logged(ReaderThread):
-    """A node over a reader of its own thread, with a row log between them.
+    """A node over a reader in its own thread, with a row log between them.
 
     Args:
-        source: what is read; it need not be able to seek.
-        context: what nodes are opened with.
-        as_block: makes blocks of what the reader gives.
-        described: how large the log may become.
+        source: the source; it need not be able to seek.
+        context: the arguments with which nodes are opened.
+        as_block: makes blocks of what the reader returns.
+        described: the size limit of the log.
     """
 
     def __init__(self, source: Source, context: Context, as_block: AsBlock, described: LogOptions) -> None:
@@ -60,21 +61,21 @@ class Logged(ReaderThread):
         self._coalesce = context.coalesce
         self._described = described
         self._log: RowLog | MemoryLog = MemoryLog(context.runtime, max_bytes=described.max_bytes)
-        self._changing = context.runtime.lock()  # held while the log is appended to, or another takes its place
-        self._sync: LogSync | None = None  # of a log on the disk
+        self._changing = context.runtime.lock()  # held while the log is appended to or replaced
+        self._sync: LogSync | None = None  # for a log on the disk
         self._at = Offset(0)
-        self._read_ahead: deque[_Read] = deque()  # read, and not pulled
-        self._rows = self._bytes = 0  # of these
+        self._read_ahead: deque[_Read] = deque()  # blocks that were read and not pulled
+        self._rows = self._bytes = 0  # of `_read_ahead`
         self._full = False
-        self._burst = False  # the last rows came so soon after each other that not all of them are told of
+        self._burst = False  # the last rows came so quickly that the consumer was not notified of all of them
         self._untold = 0
         self._kept_at = 0.0
         self._stop_at = Offset(0)  # the end of the log
-        self._releases = 0  # counts what may have made room
+        self._releases = 0  # counts releases, each of which may have made room in the log
         self._said_full = False
-        self._refusal: OSError | None = None  # of the disk, for the block that waits
-        self._unlogged: float | None = None  # since when the source waits to hear of rows
-        self._position: JSON = None  # the reader's, after the last row in the log
+        self._refusal: OSError | None = None  # the disk's error for the block that waits to be logged
+        self._unlogged: float | None = None  # since when the reader waits to be told of logged rows
+        self._position: JSON = None  # the reader's position after the last row in the log
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Logged(ReaderThread):
         return Opening(log.stop.rows, log.last_time, log.passed, runtime=self._runtime)
 
     def _has_room(self) -> bool:
-        # Once it is full, until half of it is gone: waking a thread is slow.
+        # Once full, wait until half is taken: waking a thread is slow.
         share = 2 if self._full else 1
         n = len(self._read_ahead)
         many = n * share >= _BLOCKS and self._rows * share >= _ROWS
@@ -93,7 +94,7 @@ class Logged(ReaderThread):
     def _reopened(self) -> None:
         stop = self._log.stop
         if stop.rows and not stop.boundaries and not self._source.replayable:
-            # Rows may have come while nobody listened.
+            # Rows may have been missed while the reader was closed.
             self._accept(Block(None, 0, Boundary("gap")), self._position, self._generation)
 
     def _accept(self, block: Block, position: JSON, generation: int) -> None:
@@ -108,14 +109,14 @@ class Logged(ReaderThread):
                 if not self._await_room(full, releases):
                     return
             except OSError as error:
-                # Rows that are in the log are handed on. This block waits here, and nothing is read meanwhile; the pull
-                # that finds no other rows raises, and the one after it has the block tried again.
+                # The block stays here, and nothing more is read. Rows in the log are still returned; the pull after
+                # them raises this error, and the next pull makes this thread retry the block.
                 if not self._await_retry(error):
                     return
 
     def _append(self, block: Block, position: JSON) -> None:
         if block.count and not self._log.stop.rows:
-            _refuse_objects(block)  # at the first row, and not when it is to be written
+            _refuse_objects(block)  # here, so that it is refused with the first row rather than at a save
         with self._changing:
             first = self._log.stop
             self._log.append(block, position)
@@ -130,7 +131,7 @@ class Logged(ReaderThread):
     def _keep(self, first: Offset, block: Block) -> None:
         size = 0
         for leaf in trees.arrays(block.rows):
-            # It may be read again, whatever was done to it meanwhile. The array is ours: a copy, or a view.
+            # A replay may read this memory again. It is a copy of ours, or a view.
             leaf.flags.writeable = False
             size += leaf.nbytes
         self._read_ahead.append(_Read(first, block, size))
@@ -149,7 +150,7 @@ class Logged(ReaderThread):
         self._burst, self._kept_at = burst, now
 
     def _await_room(self, full: Full, releases: int) -> bool:
-        """Wait until rows were let go of; False where the node is closed."""
+        """Wait until old rows were released; False if the node was closed."""
         if not self._said_full:
             self._said_full = True
             _log.warning(
@@ -163,7 +164,7 @@ class Logged(ReaderThread):
 
     @locked
     def _await_release(self, releases: int) -> bool:
-        token = self._token  # None where the node was closed before this
+        token = self._token  # None if the node was closed before this line
         self._state.wait_for(lambda: self._releases != releases or token is None or self._token is not token)
         return token is not None and self._token is token
 
@@ -174,7 +175,7 @@ class Logged(ReaderThread):
 
     @locked
     def _await_retry(self, error: OSError) -> bool:
-        """Wait until a pull asks again; False where the node is closed."""
+        """Wait for a retry by the next pull; False if the node was closed."""
         token = self._token
         self._refusal = error
         self._state.notify_all()
@@ -189,7 +190,7 @@ class Logged(ReaderThread):
             try:
                 self._log.sync()
             except OSError:
-                return  # the source is not told, and the next sync, soon, is another attempt
+                return  # the reader is not told; the sync thread retries soon
             self._unlogged = None
             user_code.call(logged, self._position)
 
@@ -218,7 +219,8 @@ class Logged(ReaderThread):
 
     @locked
     def _next(self, timeout: float | None) -> tuple[Block, Offset] | None:
-        """What was read ahead, and where it ends; `_IN_LOG` where it lies there alone; None where there is none."""
+        """The next block that was read ahead, and its end; `_IN_LOG` if it is in the log only; None if there is
+        none."""
         if self._stop_at <= self._at:
             self._await_rows(timeout)
         if self._stop_at > self._at:
@@ -241,7 +243,7 @@ class Logged(ReaderThread):
             return self._stop_at > self._at or self._error is not None or self._refusal is not None
 
         if self._burst and (timeout is None or timeout > _SOON):
-            # It is not told of the next row at once: but where that is the last for a while, soon.
+            # In a burst the consumer is not notified of each row, so look again soon: this one may be the last.
             if self._state.wait_for(is_there, _SOON):
                 return
             self._burst = False
@@ -255,7 +257,7 @@ class Logged(ReaderThread):
         rows, end = 0, at
         for first, block, _ in ahead:
             if first.after(block) <= at:
-                continue  # read from the log before, after a restore
+                continue  # a restore has continued in the log before these rows
             end = first.after(block)
             part = block.part(max(0, at.rows - first.rows), block.count)
             parts.append(part)
@@ -282,7 +284,7 @@ class Logged(ReaderThread):
         at = Offset(cursor["row"], cursor["boundaries"])
         start, stop = self._log.start, self._log.stop
         if at.rows == stop.rows:
-            at = min(at, stop)  # a boundary that was passed already may be gone with the rows before it
+            at = min(at, stop)  # a boundary without rows may be gone from the log together with the rows before it
         if not start <= at <= stop:
             raise DataLoss(
                 f"The stream is to go on at row {at.rows:,} of {self._as_block.name}, and the row log in "
@@ -297,7 +299,7 @@ class Logged(ReaderThread):
             self._released()
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
-        """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
+        """Pass the positions of the newest and the oldest checkpoint to the reader."""
         if hasattr(self._reader, "commit"):
             positions = [self._log.position_at(Offset(c["row"], c["boundaries"])) for c in (trained, needed)]
             if None not in positions:
@@ -323,33 +325,33 @@ class Logged(ReaderThread):
         return {}
 
     def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """There is none."""
+        """No-op: the arrival log of this node is empty."""
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """What the source is called in messages."""
+        """The source's name in messages."""
         return self._as_block.name
 
     @property
     def has_read(self) -> bool:
-        """Whether it reads, or has read, in this process."""
+        """True if it has read in this process."""
         return self._thread is not None
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has rows, of this process or saved by another."""
+        """True if it has rows, from this process or a saved state."""
         return self.has_read or self._log.stop > Offset(0)
 
     @property
     def log(self) -> RowLog | MemoryLog:
-        """Where its rows are."""
+        """The log that has its rows."""
         return self._log
 
     def move_log(self, log: RowLog) -> None:
-        """Keep the rows on the disk from now on: those in memory go there first. Where nothing was read yet, what the
-        log holds is read first."""
+        """Keep the rows on the disk from now on: rows in memory are written to `log`. If nothing was read yet, the rows
+        in `log` come first."""
         with self._changing: self._move(log)  # fmt: skip  # noqa: E701 - see `locked`
 
     def _move(self, log: RowLog) -> None:
@@ -360,7 +362,7 @@ class Logged(ReaderThread):
             memory.spill(log)
         else:
             self._begin(log)
-        log.limit(self._described.max_bytes)  # after what is there is written, whatever it takes
+        log.limit(self._described.max_bytes)  # after the rows in memory were written, which may exceed it
         self._log, self._sync = log, LogSync(log, self._runtime)
         self._sync.appended()
 
@@ -371,7 +373,7 @@ class Logged(ReaderThread):
         self._as_block.row = log.stop.rows
 
     def put(self, log: MemoryLog) -> None:
-        """Begin with rows that were saved with a position, before anything was read."""
+        """Begin with rows from a saved state, before anything was read."""
         with self._changing: self._put(log)  # fmt: skip  # noqa: E701 - see `locked`
 
     def _put(self, log: MemoryLog) -> None:

@@ -1,4 +1,4 @@
-"""This computer's own vitals, live, some readings a second."""
+"""Machine: this computer's own vitals, live, at a fixed rate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Machine:
         return {"rate": self.rate}
 
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it."""
+        """The arguments, for the stream's repr."""
         return {} if self.rate == 10.0 else {"rate": self.rate}
 
     def open(self, opening: Opening) -> Reader:
@@ -38,7 +38,7 @@ class Machine:
 
 
 class _Vitals:
-    """A reading falls due `rate` times a second, whether or not anybody takes it; those not taken are a gap."""
+    """A reader whose readings are due `rate` times a second; those that nobody reads in time are a gap."""
 
     def __init__(self, rate: float, opening: Opening) -> None:
         self._rate = rate
@@ -47,13 +47,13 @@ class _Vitals:
         self._last = opening.last
         self._counters: Any = None
         self._start = 0.0
-        self._tick = 0  # the next reading that is due
+        self._tick = 0  # the number of the next reading
 
     def position(self) -> JSON:
         return None
 
     def seek(self, position: JSON) -> None:
-        """The time can't be put back."""
+        """No-op: a live source can't seek."""
 
     def read(self, timeout: float) -> Block | None:
         runtime = self._runtime
@@ -65,7 +65,7 @@ class _Vitals:
             return Block(None, 0, Boundary("gap", late))
         due = self._start + self._tick / self._rate - runtime.monotonic()
         if runtime.wait(self._woken, due):
-            return None  # the node is about to stop
+            return None  # woken: the node is about to stop
         rows, self._counters = read_vitals(self._counters, runtime.time)
         self._tick += 1
         return Block(rows, 1, None, rows["time"]) if len(rows["time"]) else None
@@ -82,4 +82,4 @@ class _Vitals:
         self._woken.set()
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """No-op."""

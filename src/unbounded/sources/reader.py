@@ -1,8 +1,8 @@
-"""The public protocol of a source: what to write so that `unbounded` reads from anywhere.
+"""Source and Reader: the public protocol of a source, for reading rows from anywhere.
 
-A `Source` describes where rows come from; nothing runs yet. `open` gives a `Reader`, which is at work. The framework
-does what is the same for all of them: threads, waiting, back-off after passing errors, the log of rows that can't be
-read again, the order of partitions, positions and checkpoints.
+A `Source` is a description. Its `open` returns a `Reader`, which reads. The framework does the rest for all sources
+alike: threads, waiting, back-off after transient errors, the log of rows that can't be read again, the order of
+partitions, positions and checkpoints.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from unbounded.core.trees import Tree
 from unbounded.sources.retention import Retention
 
 JSON: TypeAlias = Any
-"""What `json` writes and reads back equal: dicts with string keys, lists, strings, numbers, bools and None."""
+"""What `json` writes and reads back as an equal value: dicts with string keys, lists, strings, numbers, bools, None."""
 Partition: TypeAlias = Hashable
-"""A string or a number that names one part of a source, such as a partition of a topic."""
+"""A string or a number that identifies a part of a source, such as a partition of a topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that a reader gives, where there is more to say of them than their values.
+    """Rows with metadata, returned by a reader.
 
     Args:
-        rows: a tree of arrays that share their first dimension; None for a boundary without rows. The memory is not
-            written again by the reader: it is not copied.
-        boundary: a seam after the last row: `Boundary("pass")` at the end of a pass, `Boundary("gap", missed=3)` where
-            rows did not come, `Boundary("file")` where another file begins.
+        rows: a tree of arrays that share their first dimension; None for a boundary without rows. It is not copied: the
+            reader must not write to the memory again.
+        boundary: what follows the last row: `Boundary("pass")` at the end of a pass, `Boundary("gap", missed=3)` if
+            rows are missing, `Boundary("file")` before another file.
         times: when each row arrived or happened, float64 of shape (rows,), seconds since 1970. None: now.
-        partition: which partition all of the rows are of; None where there is one alone.
+        partition: the partition of all these rows; None if the source has one only.
 
     >>> import numpy as np
     >>> Rows({"x": np.zeros(3)}, Boundary("gap", missed=2)).boundary.missed
@@ -52,11 +52,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a source may want to know when it is opened, for an `open` with a parameter.
+    """The argument of a source's `open`, if that has a parameter.
 
-    `rows` were read of it before, in this run and the processes before this one; the last of them arrived at `last`
-    (seconds since 1970; None where there is none); `passes` ended. `block_rows` had best come at once (None: as many as
-    is handy), of which `batch_rows` make a batch; `share` is that of the source in a mix. `runtime` has the clock.
+    `rows` is the number of rows that were read so far, over all processes of the run. `last` is the arrival time of the
+    last of them (seconds since 1970; None if there is none), `passes` the number of ended passes. `block_rows` is the
+    number of rows to return at once (None: any), and `batch_rows` the size of a batch. `share` is the source's share
+    in a mix. `runtime` has the clock.
     """
 
     rows: int = 0
@@ -69,71 +70,71 @@ class Opening:
 
 
 class Reader(Protocol):
-    """A source at work. All calls but `wake` come one at a time, and from one thread.
+    """A source that is open. All methods but `wake` are called one at a time, from one thread.
 
-    A reader may have some methods more:
+    A reader may have more methods:
 
     - `wake()`, from any thread: end a `read` that waits;
-    - `logged(position)`: the rows before `position` are on the disk of this machine: acknowledge them now;
-    - `commit(trained, needed)`: positions of the newest and of the oldest checkpoint on the disk. What lies before
-      `needed` will not be asked for again.
+    - `logged(position)`: the rows before `position` are on this machine's disk: acknowledge them now;
+    - `commit(trained, needed)`: the positions of the newest and the oldest checkpoint on the disk. The framework will
+      not seek to a position before `needed`.
     """
 
     def position(self) -> JSON:
-        """Of the next row. It is concrete before the first read: "the newest row" has become a number by then. A
-        boundary changes it."""
+        """The position of the next row, also before the first read: an opening position such as "the newest row" is a
+        number by then. A boundary changes the position."""
 
     def seek(self, position: JSON) -> None:
-        """Read on from a position that `position` gave, in this process or in another. Not called where the source is
-        not `replayable`."""
+        """Continue at a position that `position` returned in any process. Called only if the source is
+        `replayable`."""
 
     def read(self, timeout: float) -> Tree | Rows | None:
-        """The next rows, all of one partition: a tree of arrays, which is copied, or `Rows`. None where there are none
-        within `timeout` seconds; it may return sooner, the framework waits.
+        """The next rows, all of one partition: a tree of arrays, which is copied, or `Rows`. None if there are none
+        within `timeout` seconds; it may return None sooner, and the framework waits.
 
-        A source with partitions has a second parameter, `only=None`: a partition from which alone to read.
+        A source with partitions has a second parameter, `only=None`: the one partition to read.
 
         Raises:
-            EndOfStream: there are no more rows, and there were not meant to be.
-            OSError: what may pass, and whatever the source declares as `transient`: the reader is closed, and after a
-                while opened again and put back to its last position. Any other exception ends the run.
+            EndOfStream: there are no more rows, and this is meant.
+            OSError: a transient error, as are exceptions in the source's `transient`: the reader is closed, opened
+                again after a while, and sought to its last position. Any other exception ends the run.
         """
 
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Close connections and files."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where rows come from, described.
+    """The description of where rows come from.
 
-    A source may have some attributes more:
+    A source may have more attributes:
 
-    - `redelivers` (False): a row may come again after a restart, as from a broker that waits for acknowledgements;
+    - `redelivers` (False): True if a row may come again after a restart, as from a broker with acknowledgements;
     - `transient` (none): a tuple of exception classes that may pass, beside OSError;
     - `partitions` (False): whether blocks are of partitions, which `Rows.partition` names;
-    - `retention` (none): a `Retention`, how long it keeps rows: a run warns where a checkpoint needs rows that are more
-      than half as old;
+    - `retention` (none): a `Retention`, how long it keeps rows: a run warns if a checkpoint needs rows older than half
+      of it;
     - `rows_per_pass()`, `position_at(row)`, `row_after(row, after)`: of a source that repeats, or that can go to any
       row at once; see `ub.from_arrays`.
     """
 
     @property
     def replayable(self) -> bool:
-        """Whether `seek` leads back to any position that it ever gave: an attribute will do. Where it does not, rows
-        are kept in the row log from the oldest that a checkpoint needs."""
+        """True if `seek` can go to any position that `position` ever returned; an attribute will do. If False, rows are
+        kept in the row log from the oldest that a checkpoint needs."""
 
     @property
     def open(self) -> Callable[..., Reader]:
-        """A method that gives a reader at its beginning. It may have one parameter, which is given an `Opening`."""
+        """A method that returns a reader at the beginning. It may have one parameter, for an `Opening`."""
 
     def identity(self) -> JSON:
-        """What tells it from another source, for the fingerprint: a topic's or a table's name, never hosts, paths or
-        secrets."""
+        """The identity of its data, for the fingerprint: such as the name of a topic or table, without hosts, paths
+        and secrets."""
 
 
 def open_reader(source: Source, opening: Opening) -> Reader:
-    """Open a source, with what it wants to know."""
+    """Open a source, with an `Opening` if it takes one."""
     return source.open(opening) if _takes_one(source.open) else source.open()
 
 
@@ -146,7 +147,7 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 
 
 def check_source(source: Any) -> None:
-    """Raise TypeError where something is no source, saying what it lacks."""
+    """Raise TypeError, naming what is missing, if `source` is not a source."""
     if isinstance(source, type):
         raise TypeError(f"from_source() was given the class {source.__name__}. Give an instance: {source.__name__}(…).")
     missing = [name for name in ("open", "identity") if not callable(getattr(source, name, None))]

@@ -1,7 +1,7 @@
-"""A reader at work in a thread of its own: opened, read, woken, closed, and opened again after what may pass.
+"""ReaderThread: a reader in a thread of its own: opened, read, woken, closed, and opened again after transient errors.
 
-The thread makes all calls to the reader but `wake`, as the protocol has it. What becomes of the rows is left to the
-node that builds on it: `Replayed` queues them, `Logged` writes them to the row log.
+The thread makes all calls to the reader except `wake`, as the protocol demands. Subclasses take the rows: `Replayed`
+queues them, `Logged` writes them to the row log.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from unbounded.sources.reader import JSON, Opening, Reader, Source, open_reader
 
 _log = logging.getLogger("unbounded")
 
-_SLICE = 0.05  # seconds: how often a reader that can't be woken is asked, so that the thread can look whether to stop
-_LONG_SLICE = 1.0  # seconds: how long one that can be woken may wait
-_BACK_OFF = (0.1, 30.0)  # seconds before the first attempt after a failure, and at most; doubled each time
-_JOIN = 1.0  # seconds: how long closing waits for a thread that sits in somebody else's code
-# What does not pass by waiting, where nothing was ever read: a wrong path, most likely.
+_SLICE = 0.05  # seconds: the timeout of reads without `wake`, after which the thread checks whether it is to stop
+_LONG_SLICE = 1.0  # seconds: the timeout of reads with `wake`
+_BACK_OFF = (0.1, 30.0)  # seconds: the first and the longest delay after a failure; it doubles each time
+_JOIN = 1.0  # seconds: how long `close` waits for a thread that is inside the reader
+# Not retried before the first successful read: the path is probably wrong.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class ReaderThread:
-    """The thread side of a node over a reader. `_lock` guards all that the thread and the node share.
+    """The thread side of a node over a reader. `_lock` guards what the thread and the node share.
 
     Args:
-        source: what is read.
-        runtime: threads, locks and the time.
-        as_block: makes blocks of what the reader gives.
+        source: the source.
+        runtime: threads, locks and clock.
+        as_block: makes blocks of what the reader returns.
     """
 
     def __init__(self, source: Source, runtime: Runtime, as_block: AsBlock) -> None:
@@ -47,10 +47,10 @@ class ReaderThread:
         self._lock = runtime.lock()
         self._state = runtime.condition(self._lock)
         self._thread: Any = None
-        self._token: object | None = None  # of the thread that reads; any other leaves
+        self._token: object | None = None  # identifies the current thread; any other thread ends
         self._reader: Reader | None = None
-        self._generation = 0  # counts the places that the reader was put to; what was read before the last is dropped
-        self._seek: JSON = None  # where to read on, once it is opened or put to another place
+        self._generation = 0  # counts seeks: a block that was read before the last seek is dropped
+        self._seek: JSON = None  # the position to seek to, now or after the next opening
         self._to_seek = False
         self._requests: deque[Callable[[Reader], None]] = deque()
         self._error: BaseException | None = None
@@ -58,31 +58,31 @@ class ReaderThread:
         self._is_open = False
         self._retries = 0
         self._has_read = False
-        self._failed = False  # the last reader
+        self._failed = False  # True after the last reader has failed
 
-    # -- what a node decides -------------------------------------------------------------------------------------------
+    # -- overridden by subclasses --------------------------------------------------------------------------------------
 
     def _has_room(self) -> bool:
-        """Whether more may be read; called with the lock held."""
+        """True if more may be read; called with the lock held."""
         raise NotImplementedError
 
     def _accept(self, block: Block, position: JSON, generation: int) -> None:
-        """Take what was read, in the reader's thread, without the lock; `position` is the reader's after it."""
+        """Take a block, in the reader's thread, without the lock; `position` is the reader's position after it."""
         raise NotImplementedError
 
     def _opening(self) -> Opening:
-        """What the source may want to know when it is opened; called with the lock held."""
+        """The argument of the source's `open`; called with the lock held."""
         return Opening(runtime=self._runtime)
 
     def _wrapped(self, reader: Reader) -> Reader:
-        """The reader, or one around it."""
+        """The reader, or a wrapper of it."""
         return reader
 
     def _reopened(self) -> None:
-        """The reader had failed and is open again; called in its thread, without the lock."""
+        """Called after a failed reader was opened again, in the reader's thread, without the lock."""
 
     def _after_read(self, reader: Reader, *, nothing: bool) -> None:
-        """Called in the reader's thread after each read; `nothing` says that there were no rows."""
+        """Called in the reader's thread after each read; `nothing` is True if it returned no rows."""
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class ReaderThread:
                     self._back_off(token, error, failures)
                     continue
                 if rows is None:
-                    # It may have returned at once: the framework waits, not the reader.
+                    # `read` may return None before its timeout: wait for the rest of it here.
                     self._rest(token, generation, _SLICE - (self._runtime.monotonic() - asked))
                 else:
                     failures = 0
@@ -131,8 +131,8 @@ class ReaderThread:
 
     @locked
     def _await_turn(self, token: object) -> tuple[int, bool, JSON] | None:
-        """Wait until more may be read; None where this thread is to end. Gives the place to read from, if it is a new
-        one."""
+        """Wait until more may be read; return the generation, and whether and where to seek. None if this thread is to
+        end."""
         self._state.wait_for(lambda: self._token is not token or self._has_room())
         if self._token is not token:
             return None
@@ -163,7 +163,7 @@ class ReaderThread:
         if not self._is_open:
             self._opening_position, self._is_open = position, True
             if self._seek is None:
-                # Known from here on: opened again after a failure, "the newest row" would be another one.
+                # Kept from now on: after a failure, an opening position such as "the newest row" would be another one.
                 self._seek = position
             self._state.notify_all()
 
@@ -211,7 +211,7 @@ class ReaderThread:
         )
 
     def _abandon(self, reader: Reader | None) -> None:
-        """Close the reader; what it raises then is not what matters."""
+        """Close the reader, ignoring its errors: an earlier error matters more."""
         self._forget_reader()
         if reader is not None:
             with suppress(Exception):
@@ -231,22 +231,22 @@ class ReaderThread:
 
     @locked
     def _launch(self) -> None:
-        """Start the thread, where none reads."""
+        """Start the thread, unless it runs."""
         if self._token is not None:
             return
         token = object()
         self._error = None
         self._thread = self._runtime.thread(lambda: self._run(token), name="unbounded-reader")
         self._thread.start()
-        # Last: where the launch was interrupted, a thread that did start finds that it is not the reader, and ends. It
-        # looks for that with the lock held, which is ours until then.
+        # Last: if the launch is interrupted, a thread that did start finds that its token is not current, and ends. It
+        # checks with the lock held, which this thread holds until then.
         self._token = token
 
     def await_open(self) -> bool:
-        """Open the source, where it is not, and wait for that for a moment; says whether it is open.
+        """Open the source if it is not open, and wait briefly; return True if it is open.
 
         Raises:
-            Exception: whatever the source raised.
+            Exception: any error of the source.
         """
         self._launch()
         return self._await_opening()
@@ -266,32 +266,32 @@ class ReaderThread:
         return self._opening_position
 
     def _taken_error(self) -> BaseException | None:
-        """What ended the thread, which the next pull starts anew: a pull after an error is a new attempt. After the
-        declared end there is none. Called with the lock held."""
+        """The error that ended the thread, so that the next pull starts a new one and retries. The declared end is
+        final. Called with the lock held."""
         error = self._error
         if error is not None and not isinstance(error, EndOfStream):
-            # In this order: interrupted in between, the next pull starts a thread all the same.
+            # In this order: if interrupted in between, the next pull still starts a thread.
             self._token = None
             self._error = None
         return error
 
     def _go_to(self, position: JSON) -> None:
-        """Read on from another place; called with the lock held."""
+        """Seek to another position; called with the lock held."""
         self._generation += 1
         self._seek, self._to_seek = position, True
         if isinstance(self._error, EndOfStream):
-            self._token = None  # the thread has ended with the stream
+            self._token = None  # the thread has ended at the declared end
             self._error = None
         self._wake()
 
     @locked
     def _request(self, action: Callable[[Reader], None]) -> None:
-        """Have something done with the reader, between two reads."""
+        """Run an action on the reader in its thread, between two reads."""
         self._requests.append(action)
         self._wake()
 
     def _wake(self) -> None:
-        """End whatever the thread waits for; called with the lock held."""
+        """Wake the thread, whatever it waits for; called with the lock held."""
         self._state.notify_all()
         wake = getattr(self._reader, "wake", None)
         if wake is not None:
@@ -299,7 +299,7 @@ class ReaderThread:
                 wake()
 
     def _stop(self) -> None:
-        """End the thread; one that sits in somebody else's code ends when it comes back."""
+        """End the thread; one inside the reader ends when it leaves."""
         self._retire()
         thread = self._thread
         if thread is not None and thread.ident is not None:

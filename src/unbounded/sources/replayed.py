@@ -1,6 +1,6 @@
-"""The node over a reader that can seek: a thread reads a little ahead, and a cursor is the reader's own position.
+"""Replayed: the node over a reader that can seek; a thread reads a little ahead, and a cursor is the reader's position.
 
-What is queued was given to nobody: after a restore it is read again.
+Queued blocks were returned to nobody: they are read again after a restore.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _BYTES = 1 << 26
 
 class _Queued(NamedTuple):
     block: Block
-    position: JSON  # the reader's after it
+    position: JSON  # the reader's position after the block
     size: int
 
 
 class Replayed(ReaderThread):
-    """A node over a reader of its own thread, which can be put to any position that it gave."""
+    """A node over a reader in its own thread, which can seek to any position that it returned."""
 
     def __init__(self, source: Source, context: Context, name: str) -> None:
         super().__init__(source, context.runtime, AsBlock(name, context.runtime))
         self._context = context
         self._queue: deque[_Queued] = deque()
-        self._size = 0  # bytes in the queue
+        self._size = 0  # the bytes in the queue
         self._full = False
-        self._position: JSON = None  # of the next row to hand on; None before it is known
+        self._position: JSON = None  # of the next row to return; None before it is known
         self._row = 0
         self._time: float | None = None  # when the last row before it arrived
         self._missed = 0
@@ -57,7 +57,7 @@ class Replayed(ReaderThread):
         return reader if self._order is None else PartitionedReader(reader, self._order)
 
     def _has_room(self) -> bool:
-        # Once it is full, until half of it is gone: waking a thread is slow.
+        # Once full, wait until half is taken: waking a thread is slow.
         n, size = len(self._queue), self._size
         if self._full:
             self._full = n > _BLOCKS // 2 or (n > 1 and size > _BYTES // 2)
@@ -68,8 +68,8 @@ class Replayed(ReaderThread):
     @locked
     def _accept(self, block: Block, position: JSON, generation: int) -> None:
         if generation != self._generation:
-            return  # it was put to another place while it read
-        self._seek = position  # where it goes on, should it have to be opened again
+            return  # the reader was sought during the read
+        self._seek = position  # where to continue if it has to be opened again
         if not (block.count or block.boundary):
             return
         size = block.nbytes
@@ -125,18 +125,18 @@ class Replayed(ReaderThread):
         if self._watch is not None:
             self._watch.restored(self._row, self._time)
         self._as_block.row = self._row
-        # A position of None is that of the beginning, where nobody has opened the source yet.
+        # None is the position at the beginning of a source that is not open yet.
         self._go_to(self._opening_position if self._position is None else self._position)
 
     def release(self, cursor: Cursor) -> None:
-        """The source keeps the rows; in which order they were read before is forgotten."""
+        """The source keeps its rows; the order in which partitions were read before is forgotten."""
         if self._watch is not None:
             self._watch.need(cursor["row"], cursor.get("time"))
         if self._order is not None and cursor["position"] is not None:
             self._order.drop_before(cursor["position"]["row"])
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
-        """Checkpoints on the disk need `needed` and what follows, and the newest has trained up to `trained`."""
+        """Pass the positions of the newest and the oldest checkpoint to the reader."""
         if hasattr(self._reader, "commit"):
             positions = trained["position"], needed["position"]
             self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]

@@ -1,8 +1,7 @@
 """One reading of this computer's vitals: CPU, memory, load, and disk and network rates.
 
-What the operating system counts only ever grows, so a rate is the difference between two looks at
-the counters. This file takes the look and makes the difference; when to look, and what to do with the
-rows, is the source's affair.
+The operating system's counters only grow, so a rate is the difference of two readings of the counters. When to read is
+left to the source (`machine`).
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ COLUMNS: MappingProxyType[str, str] = MappingProxyType(
         "net_out": "B/s",
     }
 )
-"""The columns of a reading beside ``time``, in order, each with its unit."""
+"""The columns of a reading besides ``time``, in order, with their units."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemCounters:
-    """One look at the operating system's counters.
+    """The operating system's counters at one moment.
 
-    ``time`` is in seconds on the clock that was handed in; ``cpu_busy`` and ``cpu_all`` are seconds
-    summed over all cores; the disk and network counters are bytes.
+    ``time`` is in seconds of the clock that was passed in; ``cpu_busy`` and ``cpu_all`` are seconds summed over all
+    cores; the disk and network counters are bytes.
     """
 
     time: float
@@ -48,13 +47,13 @@ class SystemCounters:
 
 
 def read_counters(now: float) -> SystemCounters:
-    """Look at the counters once.
+    """Read the counters once.
 
     Args:
-        now: the time to write on them, in seconds.
+        now: the time to put into them, in seconds.
 
     Returns:
-        The counters. A machine that has no disk or network counters (some containers) gets zeros there.
+        The counters. On a machine without disk or network counters (some containers), these are zero.
 
     Raises:
         ModuleNotFoundError: psutil is not installed.
@@ -65,7 +64,7 @@ def read_counters(now: float) -> SystemCounters:
     """
     psutil = _psutil()
     times = psutil.cpu_times()
-    # On Linux the guests' time is also in `user` and `nice`: adding it again would count it twice.
+    # On Linux, `user` and `nice` include the guests' time: adding it would count it twice.
     every = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     idle = times.idle + getattr(times, "iowait", 0.0)
     disk, net = psutil.disk_io_counters(), psutil.net_io_counters()
@@ -86,16 +85,15 @@ def read_vitals(
     """Read this computer's vitals once.
 
     Args:
-        previous: the counters that the reading before this one returned; ``None`` at the first.
-        clock: what tells the time, in seconds; it becomes the ``time`` column.
+        previous: the counters from the reading before this one; ``None`` at the first.
+        clock: returns the time in seconds, for the ``time`` column.
 
     Returns:
-        The reading, and the counters to hand in next time. The reading is a row of columns, each of
-        shape [1]: ``time`` (float64, seconds on the clock), then float32: ``cpu`` (% of all cores since
-        the reading before), ``memory`` (% in use), ``load`` (processes that run or wait, the mean of
-        the last minute), ``disk_read``, ``disk_write``, ``net_in`` and ``net_out`` (bytes a second
-        since the reading before; raw, not scaled). A difference needs two looks: the first reading, and
-        one whose clock has not moved on since the one before, comes as columns of shape [0].
+        The reading, and the counters to pass to the next call. The reading is a row of columns, each of shape [1]:
+        ``time`` (float64, seconds of the clock), then float32: ``cpu`` (% of all cores since the last reading),
+        ``memory`` (% in use), ``load`` (the mean number of running and waiting processes over the last minute),
+        ``disk_read``, ``disk_write``, ``net_in`` and ``net_out`` (bytes a second since the last reading). The first
+        reading, and one whose clock has not advanced, has columns of shape [0], since a rate needs two times.
 
     Raises:
         ModuleNotFoundError: psutil is not installed.
@@ -109,7 +107,7 @@ def read_vitals(
     """
     now = read_counters(clock())
     if previous is None or now.time <= previous.time:
-        # A clock that was set back gives no rate; the next reading counts from the new counters.
+        # A clock that was set back gives no rate; the next reading is relative to the new counters.
         return _row(None), now
     psutil = _psutil()
     seconds = now.time - previous.time
@@ -138,12 +136,12 @@ def _row(values: list[float] | None) -> dict[str, np.ndarray]:
 
 
 def _share(part: float, whole: float) -> float:
-    # The kernel counts in ticks of 10 ms and corrects itself: a short span can hold none, or fewer than none.
+    # The kernel counts in ticks of 10 ms and corrects itself: over a short time a difference may be 0 or negative.
     return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
 
 
 def _load(psutil: Any) -> float:
-    # The system call, where there is one: psutil's own stand-in (Windows) needs a thread of its own.
+    # The system call if there is one: psutil's substitute on Windows starts a thread.
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else psutil.getloadavg()[0]
 
 

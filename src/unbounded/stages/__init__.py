@@ -1,1 +1,1 @@
-"""What becomes of rows on their way, a file for each kind."""
+"""The steps of a stream: map, filter, shuffle, batch, and so on."""

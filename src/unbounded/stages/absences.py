@@ -1,4 +1,4 @@
-"""Absences: which inputs a mix left out from which group on, its part of the arrival log."""
+"""Absences: a mix's part of the arrival log: the inputs left out, and the group of output rows from which on."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any
 
 
 class Absences:
-    """Who was left out from which group of output rows on."""
+    """The inputs left out of each group of output rows."""
 
     def __init__(self) -> None:
         self.settled = 0
-        """It is decided who is left out of the groups before this one."""
+        """The inputs left out are decided for all groups before this one."""
         self._entries: list[tuple[int, tuple[int, ...]]] = []
 
     def add(self, group: int, out: tuple[int, ...] | None, settled: int) -> None:
-        """From `group` on these are left out; None: those of the group before."""
+        """From `group` on, the inputs `out` are left out; None: the same as for the group before."""
         if out is not None:
             self._entries.append((group, out))
         self.settled = settled
 
     def at(self, group: int) -> tuple[int, ...] | None:
-        """The entry for a group."""
+        """The entry that begins with a group, or None."""
         return next((out for at, out in self._entries if at == group), None)
 
     def until(self, group: int) -> int:
-        """The next group after `group` for which there is an entry, or nothing is decided."""
+        """The first group after `group` that has an entry, or that is not decided yet."""
         return min([self.settled, *(at for at, _ in self._entries if at > group)])
 
     def forget(self, group: int) -> None:
-        """No group before this one comes again."""
+        """Forget the entries of groups before this one."""
         self._entries = [entry for entry in self._entries if entry[0] >= group]
 
     def plain(self) -> dict[str, Any]:
-        """As plain data."""
+        """The entries as plain data."""
         return {"settled": self.settled, "out": [[group, list(out)] for group, out in self._entries]}
 
     def load(self, plain: Mapping[str, Any]) -> None:
-        """Take up what `plain` gave."""
+        """Restore the entries from `plain`."""
         self.settled = plain["settled"]
         self._entries = [(group, tuple(out)) for group, out in plain["out"]]

@@ -1,7 +1,6 @@
-"""batch: rows into batches of one size.
+"""Batch: cuts rows into batches of one size.
 
-The cut is made for many batches at once. Only a batch that straddles two blocks is copied; all others are
-views.
+A block is cut into many batches at once. Only a batch across two blocks is copied; all others are views.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ class _BatchNode(Holding):
 
     def _begin(self) -> None:
         self._held: InputBuffer[Block] = InputBuffer(self._upstream)
-        # Fewer than a batch of rows, in the blocks they came in, each with the boundary after it.
+        # Fewer than a batch of rows, in their original blocks, each with the boundary after it.
         self._rest: list[Block] = []
         self._count = 0
-        self._pending: Block | None = None  # was read, and is not among them yet
+        self._pending: Block | None = None  # was read, and is not in `_rest` yet
         self._at = Offset(0)
 
     def pull(self, timeout: float | None) -> Run | None:
@@ -76,7 +75,7 @@ class _BatchNode(Holding):
                 continue
             self._pending = None
             if block.boundary:
-                # It belongs to the batch before, which is gone already: it follows alone.
+                # The boundary belongs to the last batch, which was returned already: it follows by itself.
                 self._at = self._held.tail
                 return Run([], self._size, 0, ((0, block.boundary),))
 
@@ -117,7 +116,7 @@ class _BatchNode(Holding):
         return run
 
     def _last(self) -> Run:
-        """What is left at a declared end: a short batch, neither padded nor mixed with other rows."""
+        """The rows left at a declared end, as a shorter batch."""
         last = join_blocks(self._rest)
         boundaries = tuple((1, b.boundary) for b in self._rest if b.boundary)
         beside = (_mean([last.times]), last.provenance, _greatest(last.seen, last.count))
@@ -134,12 +133,12 @@ class _BatchNode(Holding):
 
 
 def _mean(times: list[Any]) -> float | None:
-    """Of the times that there are; None where there is none."""
+    """The mean of the finite times; None if there are none."""
     if any(t is None for t in times):
         return None
     joined = np.concatenate(times)
     mean = float(joined.mean())
-    if mean != mean:  # some rows of a mix were there from the beginning
+    if mean != mean:  # rows of a mix without arrival times are NaN
         joined = joined[~np.isnan(joined)]
         mean = float(joined.mean()) if len(joined) else mean
     return None if mean != mean else mean
@@ -152,12 +151,12 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def _greatest(seen: Any, size: int) -> Any:
-    """The greatest of each batch's rows."""
+    """The maximum over the rows of each batch."""
     return None if seen is None else np.maximum.reduceat(seen, np.arange(0, len(seen), size))
 
 
 class BlocksAsBatches(Through):
-    """Without `batch`, a source's own blocks are the batches."""
+    """Makes each block of a stream without `batch` one batch."""
 
     def apply(self, block: Block | Run) -> Run:
         assert isinstance(block, Block)

@@ -1,4 +1,4 @@
-"""How stages call the user's functions: with rows that can't be written to, and with a check of what comes back."""
+"""Calls of user functions by stages: with read-only rows, and with a check of the result."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from unbounded.stages.owned_rows import owned
 class Call:
     """Calls a function with rows.
 
-    They are read-only: they may be the user's own memory, and are given again where the function fails. A function
-    that writes into them all the same is given copies, from then on. What it returns is copied where it keeps that
-    itself.
+    The rows are read-only: they may be the user's own memory, and are given again if the function fails. A function
+    that raises because it writes to them is called with copies from then on. Its result is copied if the function keeps
+    a reference to it.
     """
 
     def __init__(self) -> None:
         self._writes = False
 
     def __call__(self, fn: Callable[[Tree], Any], rows: Tree) -> Any:
-        """What `fn` makes of rows."""
+        """The result of `fn` for rows."""
         return self.each(fn, [rows])[0]
 
     def each(self, fn: Callable[[Tree], Any], many: Sequence[Tree]) -> list[Any]:
-        """What `fn` makes of each of some trees of rows."""
+        """The results of `fn` for each of several trees of rows."""
         if not self._writes:
             lent: list[Array] = []
             try:
                 return user_code.call(_each, fn, [_lent(rows, lent) for rows in many])  # type: ignore[no-any-return]
             except (TypeError, ValueError) as error:
-                # NumPy, Cython and Numba have no class of their own for it.
+                # NumPy, Cython and Numba raise plain ValueErrors for it.
                 if "read-only" not in str(error) and "readonly" not in str(error):
                     raise
                 self._writes = True
@@ -46,12 +46,12 @@ class Call:
 
 
 def _each(fn: Callable[[Tree], Any], many: Sequence[Tree]) -> list[Any]:
-    # Before the next call, which may fill the same memory again.
+    # Copied before the next call, which may reuse the same memory.
     return [owned([fn(rows)], rows) for rows in many]
 
 
 def _lent(tree: Tree, lent: list[Array]) -> Tree:
-    """The same arrays, none of which can be written to until `_take_back`, in dicts and lists of their own."""
+    """The same arrays, made read-only until `_take_back`, in new dicts and lists."""
     if isinstance(tree, np.ndarray):
         if tree.flags.writeable:
             lent.append(tree)
@@ -72,11 +72,11 @@ def _take_back(lent: list[Array]) -> None:
         try:
             leaf.flags.writeable = True
         except ValueError:
-            pass  # NumPy can't know it of memory that another library owns: it stays read-only
+            pass  # NumPy does not make memory of another library writable again: it stays read-only
 
 
 class Caller:
-    """What `map` does to a block, with a check that as many rows come back as went in."""
+    """Applies `map`'s function to a block, and checks that the number of rows stays the same."""
 
     def __init__(self, fn: Callable[[Tree], Tree], what: str) -> None:
         self._fn = fn
@@ -84,7 +84,7 @@ class Caller:
         self._call = Call()
 
     def __call__(self, block: Any, fn: Callable[[Tree], Tree] | None = None) -> Any:
-        """The block, or each batch of a run, changed by the function, or by `fn` in its place."""
+        """The block, or each batch of a run, after `fn` or the default function."""
         fn = fn or self._fn
         if isinstance(block, Run):
             made = self._call.each(fn, block.items)
@@ -115,13 +115,13 @@ class Caller:
 
 
 class _Misfit(Exception):
-    """A leaf has other rows than it should."""
+    """A leaf has another number of rows than expected."""
 
 
 def _fitting(tree: Any, count: int) -> Tree:
-    """A tree as arrays of `count` rows each, in dicts and lists of its own; raises _Misfit where it is not that.
+    """A tree as arrays of `count` rows each, in new dicts and lists; raises _Misfit if a leaf has another number.
 
-    It runs once a batch, so it looks at each leaf once, and leaves the words to others.
+    Called for each batch: it looks at each leaf once, and leaves the message to its caller.
     """
     if isinstance(tree, dict):
         return {key: _fitting(value, count) for key, value in tree.items()}

@@ -1,4 +1,4 @@
-"""The state of a keyed stage as a snapshot and the rows since: what its cursors refer to, in O(1).
+"""Changelog: the state of a keyed stage as a snapshot and the rows since, which its cursors refer to in O(1).
 
 A keyed stage changes its arrays in place, block by block, so a cursor can't refer to them. It refers to a snapshot of
 them, taken now and then, and to the rows that came after it: to restore is to take up the snapshot and to go through
@@ -21,7 +21,7 @@ from unbounded.core.trees import Array, Tree
 from unbounded.stages.keys import Ints
 
 SETTLED = 256
-"""Rows that may come between two snapshots however small these are."""
+"""The rows that may come between two snapshots, however small these are."""
 
 _PER_SNAPSHOT = 2  # bytes of rows for each byte of the snapshot before them
 _PAGE_BYTES = 1 << 18
@@ -30,11 +30,11 @@ _PAGE_BYTES = 1 << 18
 class Changelog:
     """A snapshot, and the rows since.
 
-    Rows lie one after the other in memory that grows and is never written twice, so that pages can be views of it. The
-    first ones may be the snapshot's own.
+    Rows are appended to growing memory that is never overwritten, so pages can be views of it. The first rows may be
+    the snapshot's own.
 
     Args:
-        unique: begins the ids of its pages; unlike any other one's.
+        unique: the prefix of its page ids, which no other changelog has.
     """
 
     def __init__(self, unique: str) -> None:
@@ -76,7 +76,7 @@ class Changelog:
         self._snapshot_bytes = 0 if snapshot is None else sum(each.nbytes for each in trees.arrays(snapshot.tree))
         self._closed: tuple[Page, ...] = ()
         self._closed_to = count
-        self._open: tuple[int, Page] | None = None  # a page of the rows that are in no closed one, and to where it goes
+        self._open: tuple[int, Page] | None = None  # (end, page) of the rows after the last closed page
 
     @property
     def excess(self) -> int:
@@ -85,10 +85,10 @@ class Changelog:
         return size * (self.used - self.snapshot_rows - SETTLED) - _PER_SNAPSHOT * self._snapshot_bytes
 
     def put(self, rows: Tree, count: int) -> int:
-        """Write rows behind the last ones, and give the place of the first. They count once `accept` is called: until
-        then nothing has changed."""
+        """Write rows after the last ones; return the place of the first. They do not count before `accept`, so a
+        failure in between changes nothing."""
         if self.rows is None or self.used + count > trees.count(self.rows) or not _holds(rows, self.rows):
-            # A copy, since pages refer to the memory at hand.
+            # A copy: pages refer to the present memory.
             size = 2 * self.used + count + SETTLED
             before = self.rows
 
@@ -109,7 +109,7 @@ class Changelog:
         return self.used
 
     def accept(self, count: int) -> None:
-        """The rows that were put there last are part of the log."""
+        """Add the rows that were put last to the log."""
         self.used += count
         self._open = None
         size = trees.row_bytes(self.rows)
@@ -124,7 +124,7 @@ class Changelog:
     # -- cursors -----------------------------------------------------------------------------------------------------
 
     def own(self) -> Mapping[str, Any]:
-        """As part of a cursor."""
+        """The node's own part of its cursor."""
         pages = self._closed
         if self.used > self._closed_to:
             if self._open is None or self._open[0] != self.used:
@@ -133,14 +133,14 @@ class Changelog:
         return {"row": self.row, "snapshot": self._snapshot, "log": list(pages)}
 
     def take_up(self, own: Mapping[str, Any]) -> Tree | None:
-        """Go to where `own` was taken, and give the snapshot: whoever takes that up goes on with the rows of the log,
-        which are in `rows` from `snapshot_rows` up to `used`."""
+        """Restore from `own`; return the snapshot. The caller then processes the rows of the log, which are in `rows`
+        from `snapshot_rows` up to `used`."""
         snapshot, log = as_page(own["snapshot"]), [Page(*page) for page in own["log"]]
         rows = None if snapshot is None else snapshot.tree["rows"]
         count = 0 if rows is None else trees.count(rows)
         parts = [*([] if rows is None else [rows]), *(page.tree for page in log)]
         self._start(own["row"], snapshot, trees.join(parts) if parts else None, count)
-        # The pages stay what they are: the next save need not write them again.
+        # The pages keep their ids: the next save need not write them again.
         self._closed = tuple(log)
         self.used += sum(trees.count(page.tree) for page in log)
         self._closed_to = self.used
@@ -155,6 +155,6 @@ def _taken(leaf: Array, index: Ints, room: int) -> Array:
 
 
 def _holds(rows: Tree, memory: Tree) -> bool:
-    """Whether memory holds such values whole: text may have become wider."""
+    """True if the memory's dtypes can hold the rows without truncating text."""
     pairs = zip(trees.leaves(rows), trees.leaves(memory), strict=True)
     return all(np.can_cast(leaf.dtype, wide.dtype) for (_, leaf), (_, wide) in pairs)

@@ -1,4 +1,4 @@
-"""Combined: what takes the place of a source where a stream has several inputs: a mix or a join, described."""
+"""Combined: the description of a mix or a join, which stands in place of a source in a stream of several inputs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
 
 
 class CombinedNode(Node, Protocol):
-    """It at work."""
+    """A running mix or join."""
 
     waits_for: str | None
-    """The input for which it waits."""
+    """The name of the input that it waits for."""
 
 
 class Combined(ABC):
-    """Several streams made one. It is described by a frozen dataclass, and opens a node over those of its inputs."""
+    """Several streams combined to one: a frozen dataclass that opens a node over its inputs' nodes."""
 
     word: ClassVar[str]
-    """What the user writes for it."""
+    """The user's word for it."""
     makes_new_rows: ClassVar[bool] = False
-    """Whether what comes out of it, and not what its inputs have, are the rows that can be tested before training."""
+    """True if new rows for testing are those that it returns; False if they are those of its inputs."""
     branches: Mapping[str, Any]
-    """The streams, by their names."""
+    """The input streams by name."""
 
     @property
     def guarantee(self) -> Guarantee:
-        """The weakest of its inputs'."""
+        """The weakest guarantee of its inputs."""
         return min((branch.guarantee for branch in self.branches.values()), key=WEAKEST_FIRST.index)
 
     @property
@@ -42,50 +42,51 @@ class Combined(ABC):
     @property
     @abstractmethod
     def has_end(self) -> bool:
-        """Whether it has a declared end."""
+        """True if it has a declared end."""
 
     @property
     @abstractmethod
     def shares(self) -> dict[str, float]:
-        """The greatest share that each input ever has of the rows."""
+        """The greatest share that each input ever has of the output rows."""
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it."""
+        """The arguments, for the stream's repr."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The same without the streams."""
+        """The arguments without the input streams."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What moves rows, as plain data for the fingerprint."""
+        """Plain data for the fingerprint: what decides which rows come where."""
 
     @cached_property
     def first_identity(self) -> dict[str, Any]:
-        """What `identity` gave when it was first asked for: what functions hold may change once they run."""
+        """The first result of `identity`: values that functions read may change once they run."""
         return self.identity()
 
     @abstractmethod
     def open(self, inputs: Sequence[Node], leaves: Sequence[int], context: Context) -> CombinedNode:
-        """Put it to work over the nodes of its inputs, which have so many sources each."""
+        """Open the node over its inputs' nodes; `leaves` are the numbers of sources of each."""
 
-    # -- where rows come: as far as that can be said without running up to them ----------------------------------------
+    # -- positions of rows, if they can be computed without running up to them
+    # ------------------------------------------
 
     def taken(self, ordinal: int, place: int) -> list[int]:
-        """How many rows of each input come before output row `ordinal`."""
+        """The number of rows of each input before output row `ordinal`."""
         raise self._cannot_tell()
 
     def ordinal_of(self, index: int, row: int, place: int) -> int:
-        """The output row that row number `row` of an input is, where no input ends before."""
+        """The output row that is row `row` of input `index`, provided that no input ends before."""
         raise self._cannot_tell()
 
     def cursor_at(self, ordinal: int, inputs: Sequence[Callable[[int], Cursor]], place: int) -> Cursor:
-        """The cursor before output row `ordinal`; `inputs` give those of the inputs."""
+        """The cursor before output row `ordinal`; `inputs` return those of the inputs."""
         raise self._cannot_tell()
 
     def declared_rows(self, rows: Sequence[int | None], place: int) -> int | None:
-        """How many rows come before the declared end, where that can be said; `rows` are those of the inputs."""
+        """The rows before the declared end, if known; `rows` are those of the inputs."""
         return None
 
     def numbered(self) -> Combined:

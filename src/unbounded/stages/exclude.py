@@ -1,8 +1,8 @@
-"""exclude: rows that keep their numbers and places, and weigh nothing.
+"""Exclude: rows that keep their numbers and places, and get the sample weight 0.
 
-A row that was left out would move all that come after it, and a run could not go on where it stood. So it stays in its
-batches, with a sample weight of 0. The stage moves and holds nothing: a feed puts the weights on batches where it takes
-them in (`unbounded.feed.excluded`), since it knows their steps, from which follows which rows they have.
+Leaving a row out would move all later rows, and a run could not resume. So excluded rows stay in their batches. The
+node changes nothing: the feed sets the weights of a batch when it receives it (`unbounded.feed.excluded`), since the
+batch's step tells which rows it has.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Exclude(OneToOne):
     """See `Stream.exclude`.
 
     Args:
-        ranges: first and one past the last, rising and apart.
-        source: whose rows they are; None where there is one source.
+        ranges: pairs (first, end), ascending and disjoint.
+        source: the name of the rows' source; None if there is one source only.
     """
 
     ranges: Ranges
@@ -44,14 +44,14 @@ class Exclude(OneToOne):
         return upstream
 
     def names(self, numbers: Any) -> Any:
-        """Which of some rows, by their numbers, are meant: bool, of the same shape."""
+        """The mask of excluded rows among the row numbers `numbers`, of the same shape."""
         starts, stops = np.array(self.ranges, np.int64).reshape(-1, 2).T
         at = np.searchsorted(starts, numbers, side="right") - 1
         return (at >= 0) & (numbers < stops[at])
 
 
 def ranges_of(rows: Any) -> Ranges:
-    """What the user gave as ranges: numbers, and ranges of numbers."""
+    """The user's row numbers and ranges as `Ranges`."""
     if isinstance(rows, range) or not isinstance(rows, Iterable) or isinstance(rows, str):
         rows = [rows]
     found = []
@@ -71,12 +71,12 @@ def ranges_of(rows: Any) -> Ranges:
         else:
             merged.append((start, stop))
     if not merged:
-        raise ValueError("exclude(rows=…) was given no row. Expected row numbers, such as [17, range(100, 200)].")
+        raise ValueError("exclude(rows=…) was given no rows. Expected row numbers, such as [17, range(100, 200)].")
     return tuple(merged)
 
 
 def weighted(batch: Tree, without: Any) -> Tree:
-    """A batch whose rows in a mask weigh nothing: `(x, y)` becomes `(x, y, sample_weight)`."""
+    """A batch with weight 0 for the rows where `without` is true: `(x, y)` becomes `(x, y, sample_weight)`."""
     if isinstance(batch, dict):
         return {**batch, "sample_weight": _weights(batch.get("sample_weight"), without)}
     x, y, weight = (*batch, None, None)[:3] if isinstance(batch, tuple) else (batch, None, None)

@@ -1,6 +1,6 @@
-"""join: rows with the labels that come later. How it is described; at work it is a `Joining`.
+"""Join: the description of a join of rows with labels that come later; its node is a `Joining`.
 
-A join is the head of a stream, in the place of a source; its inputs are the stream of the rows and that of the labels.
+A join stands in place of a source; its inputs are the stream of rows and the stream of labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unbounded.stages.joining import Joining
 from unbounded.stages.stage import plain
 
 WITHIN = 100_000
-"""How many more rows are read while one waits, where a user does not say otherwise."""
+"""The default of `within`: the rows that are read while a row waits for its label."""
 
 Unmatched: TypeAlias = Literal["drop", "keep"] | Callable[[Tree], Any]
 
@@ -37,27 +37,28 @@ class Join(Combined):
 
     @property
     def has_end(self) -> bool:
-        """Rows end with their stream; where rows without a label do not count, with the labels' as well."""
+        """A join ends with its rows, or with its labels if rows without a label are dropped."""
         rows, labels = self.branches.values()
         return bool(rows.has_end or (labels.has_end and self.unmatched == "drop"))
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each row is one of each."""
+        """1 for each input: an output row is a row and its label."""
         return dict.fromkeys(self.branches, 1.0)
 
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it."""
+        """The arguments, for the stream's repr."""
         return {"": ", ".join(map(repr, self.branches.values())), **self.settings()}
 
     def settings(self) -> dict[str, Any]:
-        """How long a row waits is shown though it was not given: it bears on what comes out."""
+        """The arguments without the streams; `within` is shown even at its default, since it decides which rows
+        match."""
         given = {"on": self.on, "within": self.within}
         optional = {"time": (self.time, None), "unmatched": (self.unmatched, "drop")}
         return given | {name: value for name, (value, default) in optional.items() if value != default}
 
     def identity(self) -> dict[str, Any]:
-        """What moves rows, as plain data for the fingerprint. Where rows without a label are sent does not."""
+        """Plain data for the fingerprint. The function that receives unmatched rows does not count."""
         inputs = {name: branch.identity() for name, branch in self.branches.items()}
         keeps = self.unmatched == "keep"
         return {
@@ -67,13 +68,13 @@ class Join(Combined):
         }
 
     def open(self, inputs: Sequence[Node], leaves: Sequence[int], context: Context) -> Joining:
-        """Put it to work."""
+        """Open the node."""
         within = math.inf if self.within is None else self.within
         return Joining(inputs, leaves, self.on, within, self.time, self.unmatched, context)
 
 
 def described(rows: Any, labels: Any, on: Any, within: Any, time: Any, unmatched: Any) -> Join:
-    """The description of a join, of what the user gave; raises ValueError or TypeError for what makes none."""
+    """The description of a join from the user's arguments; raises ValueError or TypeError for wrong ones."""
     if not hasattr(labels, "branches"):
         raise TypeError(
             f"join() was given a {type(labels).__name__} for the labels. Expected a stream of them, such as "

@@ -1,4 +1,4 @@
-"""One side of a join: its rows, or its labels, with their keys and times, and a changelog of those that wait."""
+"""JoinSide: the rows or the labels of a join, with keys and times, and a changelog of those that wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 class JoinSide:
-    """The rows, or the labels: an input, the changelog of those that wait, and times."""
+    """One input of a join, and the changelog of its rows that wait."""
 
     def __init__(self, node: Node, name: str, first_leaf: int, unique: str, on: str, time: str | None) -> None:
         self.name = name
@@ -26,20 +26,20 @@ class JoinSide:
         self.time = time
         self.input = MixInput(node, name, first_leaf, "join")
         self.changes = Changelog(unique)
-        self.sample: Tree = None  # one row
+        self.sample: Tree = None  # one row, for its structure
         self.begin(0, 0, 0.0)
 
     def begin(self, passes: int, read: int, clock: float) -> None:
-        """Nothing is at hand, and so many were read up to the time `clock`."""
+        """Begin with nothing read ahead, after `read` rows up to the time `clock`."""
         self.input.begin(passes)
         self.read = read
         self.clock = clock
-        self.times: Floats = np.empty(0)  # of what is at hand
-        self.since = (read, clock)  # `read` and `clock` at the last snapshot
+        self.times: Floats = np.empty(0)  # of the rows read ahead
+        self.since = (read, clock)  # at the last snapshot
 
     def times_of(self, rows: Tree) -> Floats:
-        """The times of rows that follow what was taken so far. One that is earlier than those before it, or missing,
-        counts as of their time."""
+        """The times of the rows that follow those taken so far. A time that is missing, or earlier than a previous one,
+        counts as the previous one."""
         count = trees.count(rows)
         if self.time is None:
             return np.arange(self.read, self.read + count, dtype=np.float64)
@@ -61,7 +61,7 @@ class JoinSide:
         return clock
 
     def keys(self, start: int, stop: int) -> list[Any]:
-        """The keys of what lies in the changelog from `start` up to `stop`, as a dict can tell them apart."""
+        """The keys of the changelog's rows from `start` up to `stop`, as dict keys."""
         keys: Array = self.changes.rows["rows"][self.on][start:stop]
-        # One unit for both sides, of which only numbers are compared.
+        # In one unit for both sides, since the numbers are compared.
         return hashable(keys.astype(f"{keys.dtype.kind}8[ns]") if keys.dtype.kind in "mM" else keys)

@@ -1,8 +1,8 @@
-"""Running mean and variance of each key's own rows, all keys of a block at once.
+"""KeyedMoments: running mean and variance of each key's own rows, for all keys of a block at once.
 
-A block is put together by key. Keys with about as many rows each are normalised together, one step for the first row of
-each, one for the second, and so on: the same additions in the same order as key by key, so they come out bit-equal.
-Keys with many rows in the block are taken one by one.
+The rows of a block are grouped by key. Keys with about equally many rows are normalised together, in one step for the
+first row of each, one for the second, and so on. These are the same additions in the same order as key by key, so the
+results are bit-equal. Keys with many rows in the block are processed singly.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class KeyedMoments:
 
     Args:
         by: the column of keys.
-        expire: rows of the whole stream after which a silent key is forgotten, or None.
-        unique: begins the ids of its pages.
+        expire: rows of the whole stream after which a silent key is forgotten; None for never.
+        unique: the prefix of its page ids.
     """
 
     def __init__(self, by: str, expire: int | None, unique: str) -> None:
@@ -57,7 +57,7 @@ class KeyedMoments:
         self._moments: dict[str, list[Floats]] = moments
 
     def advance(self, rows: Tree, leaves: Mapping[str, Array]) -> tuple[dict[str, Floats], Callable[[], None]]:
-        """Leaves normalised, of shape (rows, width), and what to call for the statistics to go on after them."""
+        """The normalised leaves, of shape (rows, width), and a function that makes the statistics advance."""
         keys = keys_of(rows, self._by, f"normalize(by={self._by!r})")
         self._changes.put({"keys": keys, "leaves": dict(leaves)}, len(keys))
         out, accept = self._normalized(keys, leaves)
@@ -135,7 +135,7 @@ class KeyedMoments:
         return out, accept
 
     def _settle(self) -> None:
-        """Take a snapshot, without keys that were silent for too long."""
+        """Take a snapshot without expired keys."""
         have = len(self._slots)
         needed = self._rows[:have] > 0
         if self._expire is not None:
@@ -157,11 +157,11 @@ class KeyedMoments:
         begin()
 
     def own(self) -> Mapping[str, Any]:
-        """As part of a cursor."""
+        """The node's own part of its cursor."""
         return {**self._changes.own(), "expired": self._expired.count}
 
     def take_up(self, own: Mapping[str, Any]) -> None:
-        """Go to where `own` was taken."""
+        """Restore from `own`."""
         changes = self._changes
         snapshot = changes.take_up(own)
         self._take(changes.row, snapshot)
@@ -172,7 +172,7 @@ class KeyedMoments:
 
     @property
     def expired(self) -> int:
-        """Keys that were forgotten, as far as that was noticed."""
+        """The number of keys forgotten so far."""
         return self._expired.count
 
 
@@ -198,8 +198,8 @@ def _step(
         values: all values, stretch by stretch; those of these stretches are written to `made`.
         states: the arrays of `State` of all stretches, each of shape (stretches, width).
         which: the numbers of these stretches.
-        start: where each begins in `values`.
-        fresh: how many rows each has.
+        start: the place of each in `values`.
+        fresh: the number of rows of each.
     """
     step = np.arange(size)[:, None]
     same = size <= _EXACT

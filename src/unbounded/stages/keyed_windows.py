@@ -1,8 +1,8 @@
-"""Sliding windows over each key's own rows, all keys of a block at once.
+"""KeyedWindows: sliding windows over each key's own rows, for all keys of a block at once.
 
-Rows lie in a changelog's memory as they came. Each is linked to the row of its key before it, and a window is found by
-going back from its last row, all windows of a block at once. So a block costs what its own rows cost: no step is taken
-key by key, and none over keys that have no row in the block.
+Rows are in a changelog in their order of arrival. Each has a link to the previous row of its key, and a window is
+gathered by following the links from its last row, for all windows of a block at once. So the cost of a block depends on
+its own rows: there is no loop over keys, and none over keys without a row in the block.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class KeyedWindows(Holding):
     """Windows over each key's own rows, in the order of their last rows.
 
-    The cursor refers to the rows of every key that a later window needs, at most `length - 1` each: a key that
-    has been silent for long would else tie the cursor to the distant past.
+    The cursor refers to the rows of each key that later windows need, at most `length - 1` each. An address in the
+    input would not do: a key that was silent for long would need rows from far back.
     """
 
     def __init__(self, upstream: Node, windows: Windows, context: Context) -> None:
@@ -45,7 +45,7 @@ class KeyedWindows(Holding):
         self._begin(0)
 
     def _begin(self, row: int) -> None:
-        """No key has a row yet, and the next row has this number."""
+        """Begin without keys; `row` is the number of the next row."""
         self._changes.begin(row)
         self._take(row, None)
 
@@ -77,7 +77,7 @@ class KeyedWindows(Holding):
             out, accept = Block(None, 0), None
             if block.count:
                 out, accept = self._windows_of(block)
-            # All that can fail is done: now the cursor moves.
+            # Nothing fails from here on: advance the cursor.
             if accept is not None:
                 accept()
             held.drop(block.count)
@@ -98,9 +98,9 @@ class KeyedWindows(Holding):
         return trees.block_rows(trees.row_bytes(rows) * -(-self._windows.length // self._windows.stride), 1)
 
     def _windows_of(self, block: Block) -> tuple[Block, Callable[[], None]]:
-        """The windows whose last row is in the block, and what to call for the block to be accepted."""
+        """The windows whose last row is in the block, and a function that makes the state advance."""
         keys = keys_of(block.rows, self._by, f"windows(by={self._by!r})")
-        # Where no row is held there is no need of any but its key.
+        # With a window length of 1 no row is held: only the keys are needed.
         kept = block.rows if self._windows.length > 1 else {self._by: keys}
         at = self._changes.put(kept, block.count)
         last, advance = self._advance(keys, at)
@@ -118,7 +118,7 @@ class KeyedWindows(Holding):
         return Block(rows, len(last), None, times, seen=seen), accept
 
     def _back(self, last: Ints, length: int) -> Ints:
-        """Where `length` rows of a key lie, the last of them given: of shape (rows given, length)."""
+        """The places of `length` rows of a key up to each of `last`, of shape (len(last), length)."""
         index = np.empty((length, len(last)), np.int64)
         for i in range(length - 1, -1, -1):
             index[i] = last
@@ -127,11 +127,11 @@ class KeyedWindows(Holding):
         return np.ascontiguousarray(index.T)
 
     def _advance(self, keys: Array, at: int) -> tuple[Ints, Callable[[], None]]:
-        """What becomes of some rows, given their keys and where the first lies in the changelog.
+        """Advance by some rows, given their keys and the place of the first in the changelog.
 
         Returns:
-            The rows with which a window ends, as numbers of those given, in order; and what to call to go on to after
-            these rows.
+            The rows that end a window, as ascending numbers of those given; and a function that makes the state
+            advance.
         """
         length, stride, expire = self._windows.length, self._windows.stride, self._windows.expire
         slots = self._slots.of(keys)
@@ -182,7 +182,7 @@ class KeyedWindows(Holding):
         return np.flatnonzero(is_last), advance
 
     def _settle(self) -> None:
-        """Take a snapshot, without the keys that are in the state of a new one, or silent for too long."""
+        """Take a snapshot without keys in their initial state and without expired keys."""
         have = len(self._slots)
         ahead = self._ahead[:have]
         if (expire := self._windows.expire) is not None:

@@ -1,4 +1,4 @@
-"""Keys of rows: each has a slot in the arrays of a keyed stage, and a block's rows are put together by slots.
+"""Keys of rows: each key has a slot in the arrays of a keyed stage, and the rows of a block are grouped by slot.
 
 What a block costs is a matter of its own rows and keys, not of all keys that there are: a table or a dict knows the
 slots, and everything else is arithmetic on arrays with one entry for each of the block's keys.
@@ -20,7 +20,7 @@ from unbounded.core.trees import Array, RowsError, Tree
 Ints = NDArray[np.int64]
 
 EXPIRE = 1_000_000
-"""Rows of the whole stream after which a silent key is forgotten, where a user does not say otherwise."""
+"""The default of `expire`: rows of the whole stream after which a silent key is forgotten."""
 
 _TABLE = 1 << 20
 _INT64 = 1 << 63
@@ -68,7 +68,7 @@ class Slots:
         return slots
 
     def _fits_table(self, low: int, high: int) -> bool:
-        """Whether the table has entries for these integers; it is made larger where it may be."""
+        """True if the table covers these integers; it is enlarged if the limit allows."""
         have = len(self._table)
         if have and self._low <= low and high < self._low + have:
             return True
@@ -119,9 +119,9 @@ class Slots:
 
 
 def hashable(keys: Array) -> list[Any]:
-    """Each key as Python's dict can tell it from others. NaN is a key like any other."""
+    """The keys as objects that a dict can compare. All NaNs are one key."""
     if keys.dtype.kind in "mM":
-        keys = keys.astype(np.int64)  # NaT is a number here
+        keys = keys.astype(np.int64)  # NaT becomes a number
     names: list[Any] = keys.tolist()
     if keys.dtype.kind in "fc":
         for i in np.flatnonzero(keys != keys):
@@ -133,7 +133,7 @@ def keys_of(rows: Tree, by: str, what: str) -> Array:
     """The column of keys.
 
     Raises:
-        RowsError: there is none; the sentence begins with `what`.
+        RowsError: the rows have no such column; the message begins with `what`.
     """
     if not isinstance(rows, dict) or by not in rows:
         raise RowsError(
@@ -147,12 +147,12 @@ def keys_of(rows: Tree, by: str, what: str) -> Array:
 
 
 class Stretches(NamedTuple):
-    """A block's rows by key. A stretch is some of a key's rows between which the key was never silent for too long.
+    """A block's rows by key. A stretch is a sequence of rows of one key between which the key did not expire.
 
     Attributes:
-        order: the rows' numbers within the block, stretch by stretch.
-        start: where in `order` each stretch begins.
-        fresh: how many rows each stretch has.
+        order: the rows' numbers in the block, stretch by stretch.
+        start: the place in `order` where each stretch begins.
+        fresh: the number of rows of each stretch.
         slots: the slots of the block's keys, each once.
         first: the first row of each key, as a number within the block.
         last: the last one.
@@ -172,11 +172,11 @@ class Stretches(NamedTuple):
 
 
 def stretches(slots: Ints, expire: int | None) -> Stretches:
-    """Put a block's rows together by slots.
+    """Group a block's rows by slot.
 
     Args:
         slots: of each row.
-        expire: rows of the stream after which a silent key begins anew.
+        expire: rows of the stream after which a silent key expires.
     """
     order = _sorted(slots)
     by_key = slots[order]
@@ -205,7 +205,7 @@ def _sorted(slots: Ints) -> Ints:
 
 
 def ranges(starts: Ints, counts: Ints) -> Ints:
-    """The numbers from each of `starts` on, so many as `counts` says, one range after the other."""
+    """The integers of several ranges, one after the other: `counts` integers from each of `starts` on."""
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
 
@@ -220,7 +220,7 @@ def grown(array: Array, size: int, room: int = 0) -> Array:
 
 
 class Expired:
-    """How many keys were forgotten since they had been silent for long. The first one is said."""
+    """Counts the keys that have expired, and logs the first one."""
 
     def __init__(self, word: str, by: str, expire: int | None) -> None:
         self._word = word
@@ -230,7 +230,7 @@ class Expired:
         self.count = 0
 
     def add(self, count: int, key: Any) -> None:
-        """So many more, `key` among them."""
+        """Count `count` expired keys, of which `key` is one."""
         self.count += count
         if count and not self._said:
             self._said = True

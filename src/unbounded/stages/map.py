@@ -1,4 +1,4 @@
-"""map, map_rows, filter and columns: what becomes of rows that need nothing of the rows around them."""
+"""Map, MapRows, Filter and Columns: stages whose output for a row depends on that row alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Map(OneToOne):
 
 
 class Workers(Prefetcher):
-    """`map(fn, workers=n)`: n threads that call a function, in the order of the blocks."""
+    """The node of `map(fn, workers=n)`: n threads call the function; the order of blocks is kept."""
 
     def __init__(self, upstream: Node, runtime: Runtime, fn: Callable[[Any], Any], workers: int) -> None:
         super().__init__(upstream, runtime, work=fn, threads=workers)
@@ -83,12 +83,12 @@ class MapRows(OneToOne):
 
 
 def _row_of(made: Tree) -> Tree:
-    """What a function made of a row, as arrays of one row: copies, since it may fill the same memory again."""
+    """A function's result for one row as arrays of one row, copied: the function may reuse its memory."""
     return trees.map_leaves(lambda leaf: np.array(leaf)[None], made)
 
 
 def _check_same_row(first: Tree, row: Tree, what: str, number: int) -> None:
-    """Raise RowsError where a row has another structure or other shapes than the first one."""
+    """Raise RowsError if a row's structure or shapes differ from those of the first row."""
     was, now = ({path: leaf.shape[1:] for path, leaf in trees.leaves(one)} for one in (first, row))
     if was == now:
         return
@@ -164,7 +164,7 @@ class Columns(OneToOne):
                 "them. Use .map(lambda rows: …) to pick parts of other rows."
             )
         parts = [_column(rows, wanted) for wanted in (self.x, self.y, self.sample_weight) if wanted is not None]
-        # A list on its own would be taken by fit for a tuple of x, y and weights.
+        # A list alone in a tuple: `fit` would take a bare list for a tuple of x, y and weights.
         return parts[0] if len(parts) == 1 and not isinstance(parts[0], list) else tuple(parts)
 
 
@@ -179,7 +179,7 @@ class _ColumnsNode(Through):
 
 
 def _check_names(wanted: Any, given: str) -> None:
-    """Raise TypeError unless this is a name, or a list or dict of names."""
+    """Raise TypeError unless `wanted` is a name, or a list or dict of names."""
     parts = wanted.values() if isinstance(wanted, Mapping) else wanted
     if isinstance(wanted, (Mapping, list, tuple)) and len(wanted):
         for part in parts:

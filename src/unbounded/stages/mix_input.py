@@ -1,4 +1,4 @@
-"""One input of a mix or a join: its rows that were read and not given on, and its passes."""
+"""MixInput: one input of a mix or a join, with its rows that were read and not used yet, and its passes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from unbounded.core.trees import RowsError, Tree
 
 
 class MixInput:
-    """One input: its rows that were read and not given on.
+    """One input, with a buffer of the rows that were read and not used yet.
 
-    `given` counts the rows that were given on since its buffer began, `passes` those of its passes that ended before
-    the last of them.
+    `given` counts the rows used since the buffer began, `passes` the passes of this input that ended before the last of
+    them.
     """
 
     def __init__(self, node: Node, name: str, first_leaf: int, word: str = "mix") -> None:
@@ -29,8 +29,8 @@ class MixInput:
         self.begin(0)
 
     def begin(self, passes: int) -> None:
-        """Nothing was read yet."""
-        self._parts: deque[tuple[Block, int]] = deque()  # with the passes that ended before each
+        """Begin with an empty buffer."""
+        self._parts: deque[tuple[Block, int]] = deque()  # (block, passes that ended before it)
         self._read_passes = passes
         self.count = 0
         self.given = 0
@@ -38,7 +38,7 @@ class MixInput:
         self.ended = False
 
     def read(self, timeout: float | None) -> bool:
-        """Read another block; False where there is none yet, or no more."""
+        """Read another block; return False if there is none yet, or no more."""
         try:
             block = self.buffer.read(timeout)
         except EndOfStream:
@@ -58,7 +58,7 @@ class MixInput:
         return True
 
     def has(self, rows: int) -> bool:
-        """Whether so many rows are at hand, or will never be; reads what can be read without waiting."""
+        """True if `rows` rows are in the buffer, or will never be; reads what can be read without waiting."""
         while self.count < rows and not self.ended:
             # A source may give nothing where it is its turn to, but never twice in a row.
             if not self.read(0.0) and not self.ended and not self.read(0.0):
@@ -66,7 +66,7 @@ class MixInput:
         return self.count >= rows or self.ended
 
     def peek(self, rows: int) -> list[tuple[Block, int]]:
-        """The first `rows` rows, in the blocks they came in, with the passes that ended before each block."""
+        """The first `rows` rows in their original blocks, each with the passes that ended before it."""
         found: list[tuple[Block, int]] = []
         for block, passes in self._parts:
             if not rows:
@@ -77,7 +77,7 @@ class MixInput:
         return found
 
     def drop(self, rows: int) -> None:
-        """Let go of what `peek` gives: it was given on."""
+        """Remove what `peek` returns, after it was used."""
         self.count -= rows
         self.given += rows
         while rows:
@@ -89,14 +89,14 @@ class MixInput:
         self.buffer.keep(Offset(self.given))
 
     def provenance(self, block: Block, passes: int) -> Any:
-        """What says where the rows of a block come from: of a mix, from its inputs."""
+        """The provenance of a block's rows; if the input is a mix itself, that of its inputs."""
         if block.provenance is None:
             return provenance_of(self._first_leaf, passes)
         return block.provenance + self._first_leaf
 
 
 def differs(word: str, name: str, rows: Tree, other: str, others: Tree) -> str:
-    """A sentence for rows of two structures."""
+    """The error message for rows of two structures."""
 
     def shown(tree: Tree) -> str:
         return ", ".join(f"{trees.name(path)} {leaf.dtype}{list(leaf.shape[1:])}" for path, leaf in trees.leaves(tree))

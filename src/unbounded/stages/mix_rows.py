@@ -1,4 +1,4 @@
-"""Rows of several blocks put into one, each at its place."""
+"""Rows of several blocks, interleaved into one block."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def scattered(
     """One block of `count` rows.
 
     Args:
-        count: how many rows it has.
-        parts: the places of each block's rows, and the block; together they fill it.
-        provenance: that of the rows.
-        timed: whether it has arrival times: NaN for rows that did not arrive but were there.
+        count: the number of rows.
+        parts: pairs (positions of the block's rows in the result, block); together they cover it.
+        provenance: of the result's rows.
+        timed: True if the result has arrival times: NaN for rows without one.
     """
     rows, times, seen = parts[0][1].rows, None, None
     if len(parts) > 1:
@@ -53,8 +53,8 @@ def _scatter(count: int, parts: Sequence[tuple[NDArray[Any], Block]], leaves: tu
 
 
 def _as_items(leaf: Array) -> Array | None:
-    """Each row as one item without a structure, which NumPy puts at its place twice as fast as a row of several; None
-    where that can't be done."""
+    """The array with each row as one item of a void dtype, which NumPy copies twice as fast as a row of several items;
+    None if that is impossible."""
     size = leaf.dtype.itemsize * (leaf[0].size if len(leaf) else 0)
     if leaf.ndim < 2 or not size or leaf.dtype.hasobject or not leaf.flags.c_contiguous or type(leaf) is not np.ndarray:
         return None

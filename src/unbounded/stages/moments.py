@@ -1,9 +1,9 @@
-"""Running mean and variance: each row is normalised by those of the rows up to and including it.
+"""Moments: running mean and variance, with which each row is normalised, including itself.
 
-They are kept as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"
-(1979): deviations are summed relative to the mean at the last multiple of `GROUP` rows, so that nothing cancels however
-long the stream is. Sums run row by row from a carried state, so that they come out bit-equal however the rows are cut
-into blocks. Statistics of each key's own rows are in `keyed_moments`.
+The method is that of Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances" (1979): deviations are summed relative to the mean at the last multiple of `GROUP` rows, so that nothing
+cancels however long the stream is. Sums are carried on row by row, so results are bit-equal for any cut into blocks.
+Statistics of each key's own rows are in `keyed_moments`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ Floats = NDArray[np.float64]
 
 
 class State(NamedTuple):
-    """The statistics of one leaf's rows so far, each array one number for each value in a row.
+    """The statistics of one leaf's rows so far; each array has one entry for each value of a row.
 
-    `known`, `mean` and `spread` (the summed squares of deviations) are those at the last multiple of `GROUP`
-    rows; `more`, `sum` and `squares` those of the rows since, relative to that mean. `rows` counts rows, NaN
-    or not.
+    `known` (counts), `mean` and `spread` (sums of squared deviations) are those at the last multiple of `GROUP` rows;
+    `more`, `sum` and `squares` those of the rows since, relative to that mean. `rows` counts all rows, including NaN.
     """
 
     rows: int
@@ -41,7 +40,7 @@ class State(NamedTuple):
 
 
 def start(width: int) -> State:
-    """No rows yet."""
+    """The statistics of no rows."""
     return State(0, *(np.zeros(width) for _ in range(6)))
 
 
@@ -51,8 +50,8 @@ def flat(leaf: Array) -> Floats:
 
 
 def normalized(values: Floats, state: State) -> tuple[Floats, State]:
-    """Values of shape (rows, width), each row by the statistics up to and including it; and the state after
-    them."""
+    """Values of shape (rows, width), each row normalised by the statistics up to and including it; and the state after
+    the last row."""
     out = np.empty_like(values)
     done = 0
     while done < len(values):
@@ -63,7 +62,7 @@ def normalized(values: Floats, state: State) -> tuple[Floats, State]:
 
 
 def _within(values: Floats, state: State) -> tuple[Floats, State]:
-    """The same for rows that do not reach past the next multiple of `GROUP`."""
+    """The same for rows that end at or before the next multiple of `GROUP`."""
     made = running(values, np.isfinite(values), *state[1:])
     rows = state.rows + len(values)
     last = [each[-1] for each in (made.more, made.sum, made.squares)]
@@ -75,7 +74,7 @@ def _within(values: Floats, state: State) -> tuple[Floats, State]:
 
 
 class RunningMoments(NamedTuple):
-    """Values normalised, and the statistics after each row; but for `mean`, all have the values' shape."""
+    """Normalised values, and the statistics after each row; all but `mean` have the shape of the values."""
 
     out: Floats
     mean: Floats
@@ -96,14 +95,14 @@ def running(
     total: Floats,
     squares: Floats,
 ) -> RunningMoments:
-    """Values of shape (rows, …), given the state before them, whose arrays have the shape (…).
+    """Normalise values of shape (rows, …), given the state before them, with arrays of shape (…).
 
     Args:
-        finite: which of the values count.
+        finite: the mask of the values that count.
     """
     begun = known + more > 0
     if not begun.all():
-        # The first value there is serves as the mean until there is one.
+        # Before the first group ends, the first finite value serves as the mean.
         first = np.take_along_axis(values, finite.argmax(0)[None], 0)[0]
         mean = np.where(begun, mean, np.where(finite.any(0), first, 0.0))
     deviation = values - mean
@@ -134,11 +133,11 @@ class Moments:
     """The statistics of all rows, leaf by leaf."""
 
     def __init__(self) -> None:
-        # Never changed in place: cursors refer to it.
+        # Replaced, never changed in place: cursors refer to it.
         self._states: Mapping[str, State] = {}
 
     def advance(self, rows: Tree, leaves: Mapping[str, Array]) -> tuple[dict[str, Floats], Callable[[], None]]:
-        """Leaves normalised, of shape (rows, width), and what to call for the statistics to go on after them."""
+        """The normalised leaves, of shape (rows, width), and a function that makes the statistics advance."""
         states = dict(self._states)
         out = {}
         for path, leaf in leaves.items():
@@ -151,14 +150,14 @@ class Moments:
         return out, accept
 
     def own(self) -> Mapping[str, Any]:
-        """As part of a cursor."""
+        """The node's own part of its cursor."""
         return {"states": self._states}
 
     def take_up(self, own: Mapping[str, Any]) -> None:
-        """Go to where `own` was taken."""
+        """Restore from `own`."""
         self._states = {path: State(*state) for path, state in own["states"].items()}
 
     @property
     def expired(self) -> int:
-        """Keys that were forgotten: there are none."""
+        """0: there are no keys."""
         return 0

@@ -1,8 +1,8 @@
-"""Whose memory a user's function returned: arrays that it keeps, and may fill again, are copied.
+"""Ownership of arrays that a user function returns: those that the function may reuse are copied.
 
-A function may return one buffer again and again, or a part of a table of its own. What a stage holds, and what is
-handed out to be trained on, must be neither. An array belongs to the stage where nobody else refers to it or to its
-memory: CPython counts references, so that can be seen. A copy too many costs time alone.
+A function may return the same buffer each time, or a view of its own table; rows in a stage or in training must not
+change with it. An array is not copied if nothing else refers to it or to its memory, which CPython's reference counts
+tell. A needless copy only costs time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from unbounded.core.trees import Tree
 
 
 def owned(made: list[Any], given: Tree) -> Tree:
-    """The only item of `made`, as a function returned it, with copies of the arrays that somebody else refers to.
+    """The only item of `made`, a function's result, with copies of the arrays that other objects refer to.
 
-    `given` is what the function was given: views of that are the stage's already, and are read-only.
+    `given` is the function's argument: views of it need no copy, since it belongs to the stage and is read-only.
     """
     return _owned(made, 0, given, held=False)
 
@@ -37,7 +37,7 @@ def _owned(holder: Any, key: Any, given: Tree, *, held: bool) -> Tree:
             return parts
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if tree is None or not isinstance(tree, np.ndarray):
-        # NumPy makes an array of it. JAX's can't be written to; of a list it makes a new one.
+        # A list becomes a new array. A JAX array is immutable.
         array = None if tree is None else np.asarray(tree)
         shares = array is not None and array.base is not None and array.flags.writeable
         return trees.copied(array) if shares and held else tree if array is None else array
@@ -47,11 +47,11 @@ def _owned(holder: Any, key: Any, given: Tree, *, held: bool) -> Tree:
 
 
 def _shows(given: Tree, leaf: Any, memory: Any) -> bool:
-    """Whether `leaf`, which shows `memory`, is among what was given, or a view of it."""
+    """True if `leaf`, a view of `memory`, is a part of `given` or a view of it."""
     if isinstance(given, np.ndarray):
         return given is leaf or _owner(given) is memory
     parts = given.values() if isinstance(given, dict) else given or ()
-    for part in parts:  # noqa: SIM110 - once a batch, and a loop is quicker
+    for part in parts:  # noqa: SIM110 - called for each batch: a loop is faster than any()
         if _shows(part, leaf, memory):
             return True
     return False
@@ -63,6 +63,6 @@ def _owner(leaf: Any) -> Any:
     return leaf if (base := getattr(leaf, "base", None)) is None else _owner(base)
 
 
-# Of what nothing but a list, or an array, refers to.
+# The reference count of an item to which only one list or array refers.
 _ITEM = (lambda holder: sys.getrefcount(holder[0]))([np.empty(0)])
 _BASE = (lambda leaf: sys.getrefcount(leaf.base))(np.empty(2)[:1])

@@ -1,7 +1,7 @@
-"""Pairing: rows and labels of one key, the first with the first, the second with the second, while they wait.
+"""Pairing: matches rows and labels of one key in order: the first with the first, the second with the second.
 
-Which row belongs to which label follows from the order in which they are given, and from nothing else. What rows and
-labels hold is left to the caller, who knows them by numbers.
+The matches depend only on the order in which rows and labels are given. Both are known by number; their content is left
+to the caller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Pairing:
     """Rows that wait for a label, and labels that wait for a row.
 
     Args:
-        within: how long something waits, in the unit of the times that are given.
+        within: how long a row or label waits, in the unit of the given times.
     """
 
     def __init__(self, within: float) -> None:
@@ -38,22 +38,22 @@ class Pairing:
         self._here: list[set[int]] = here
 
     def count(self, side: int) -> int:
-        """How many rows or labels wait."""
+        """The number of rows (side 0) or labels (side 1) that wait."""
         return len(self._here[side])
 
     def waiting(self, side: int) -> list[tuple[float, int, Any]]:
-        """Their times, numbers and keys, in the order in which they came."""
+        """Their times, numbers and keys, in order of arrival."""
         here = self._here[side]
         return [entry for entry in self._queues[side] if entry[1] in here]
 
     def advance(
         self, times: Sequence[float], sides: Sequence[int], keys: Sequence[Any], numbers: Sequence[int]
     ) -> tuple[list[int], list[int], int]:
-        """Go on with rows and labels, given in the order of their times.
+        """Process more rows and labels, given in the order of their times.
 
         Returns:
-            The numbers of the rows that are done with, in order; of each, the number of its label, or -1 where it
-            waited in vain; and how many labels waited in vain.
+            The numbers of the rows that were matched or timed out, in order; for each, the number of its label, or -1
+            without one; and the number of labels that timed out.
         """
         rows: list[int] = []
         labels: list[int] = []
@@ -83,19 +83,19 @@ class Pairing:
         return rows, labels, strays
 
     def end(self) -> tuple[list[int], int]:
-        """Nothing more comes: the rows that waited in vain, and how many labels did."""
+        """No more will come: the numbers of the rows without a label, and the number of labels without a row."""
         found = [number for _, number, _ in self.waiting(ROW)], self.count(LABEL)
         self.begin(((), (), ()), ((), (), ()))
         return found
 
     def _drop_first(self, side: int) -> int | None:
-        """Drop the oldest of one side, and give its number; None where it has found its partner before."""
+        """Remove the oldest of one side; return its number, or None if it was matched before."""
         _, number, key = self._queues[side].popleft()
         if number not in self._here[side]:
             return None
         self._here[side].discard(number)
         others = self._waiting[side][key]
-        others.popleft()  # the oldest of all is the oldest of its key
+        others.popleft()  # the oldest of its side is the oldest of its key
         if not others:
             del self._waiting[side][key]
         return number

@@ -1,4 +1,4 @@
-"""prefetch and buffer: work ahead in a thread, so that the model does not wait."""
+"""Prefetch and Buffer: stages that read ahead in a thread, so that training does not wait."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class Prefetch(Stage):
 
 
 class Ahead(Prefetcher):
-    """`prefetch(n)`: n batches, or the next block where that holds more."""
+    """The node of `prefetch(n)`: queues n batches, or the next block if that has more."""
 
     def __init__(self, upstream: Node, runtime: Runtime, batches: int) -> None:
         super().__init__(upstream, runtime)
         self._batches = batches
 
     def size(self, block: Block | Run) -> int:
-        """A run counts its batches; a source's own block is one batch."""
+        """The number of batches; a block of a stream without `batch` is one."""
         return block.count if isinstance(block, Run) else 1
 
     def room(self) -> int:
-        """As many as were asked for."""
+        """The number of batches given to `prefetch`."""
         return self._batches
 
 
@@ -73,7 +73,7 @@ class Buffer(Stage):
 
     @property
     def moves_rows(self) -> bool:  # type: ignore[override]
-        """Only where it drops some: a buffer that blocks is a matter of speed."""
+        """True if it drops rows; a buffer that blocks only changes the speed."""
         return self.overflow != "block"
 
     @property
@@ -96,7 +96,7 @@ class Buffer(Stage):
 
 
 class _BufferNode(Prefetcher):
-    """First in, first out; the source waits while it is full."""
+    """A queue of rows; the source waits while it is full."""
 
     def __init__(self, upstream: Node, runtime: Runtime, rows: int) -> None:
         super().__init__(upstream, runtime)
@@ -110,33 +110,31 @@ class _BufferNode(Prefetcher):
 
 
 class _DroppingNode(_BufferNode):
-    """First in, first out; while it is full, the oldest rows make room for the new ones, and a gap stands in
-    their place.
+    """A queue of rows that drops its oldest rows while it is full; a gap takes their place.
 
-    Which rows were dropped was decided by how fast the trainer was. That can't be found out again, so it is
-    logged in stretches of upstream rows until it is released; a restored node drops the same ones, and after
-    the last of them lives on.
+    Which rows are dropped depends on the speed of training, so it is recorded in the arrival log as ranges of upstream
+    rows until they are released. A restored node drops the same rows, and decides anew after the last recorded one.
 
-    The block after a gap that was handed on is the consumer's: were it dropped as well, one that is slower than the
-    source would get gaps alone.
+    The block after a gap that was returned is reserved for the consumer: if it were dropped as well, a consumer that is
+    slower than the source would get gaps only.
     """
 
     _promised: int | None = None  # the number of that block
 
     def __init__(self, upstream: Node, runtime: Runtime, rows: int) -> None:
-        self._log: list[tuple[int, int]] = []  # first row and one past the last, numbered from the stream's beginning
-        self._settled = 0  # what became of the rows before this one is settled: handed on, or in the log
+        self._log: list[tuple[int, int]] = []  # (first dropped row, end), counted from the stream's beginning
+        self._settled = 0  # rows before this one were passed on or recorded as dropped
         self._dropped = 0
-        self._row = 0  # the next row that upstream gives
-        self._to_skip = 0  # rows to pass over after a restore into the middle of a block
-        self._parts: deque[tuple[Block, Cursor]] = deque()  # of a block that was pulled, cut where the log says so
-        self._gap: Boundary | None = None  # the last one that was put in the place of rows
+        self._row = 0  # the number of the next row from upstream
+        self._to_skip = 0  # rows to skip after a restore into the middle of a block
+        self._parts: deque[tuple[Block, Cursor]] = deque()  # of the last block, cut at the ranges in the log
+        self._gap: Boundary | None = None  # the last gap that replaced rows
         self._passed = False  # a pass ended among the rows that are being dropped again
         super().__init__(upstream, runtime, rows)
         self._cursor = compose([self._cursor], {"row": 0, "over": 0})
 
     def room(self) -> int:
-        # What is settled is not dropped a second time: until it was handed on again, the source waits.
+        # Rows that were passed on before a restore are not dropped now: the source waits until they are again.
         return self._rows if _row(self._cursor) < self._settled else sys.maxsize
 
     def pull(self, timeout: float | None) -> Block | Run | None:
@@ -146,7 +144,7 @@ class _DroppingNode(_BufferNode):
         return block
 
     def _pull(self) -> Entry | None:
-        # By the thread that uses the upstream, without the lock: the row, the parts and the gap are its own.
+        # Called by the thread that uses the upstream, without the lock: only it uses the row, the parts and the gap.
         if not self._parts:
             before = self._upstream.cursor()
             made = super()._pull()
@@ -167,7 +165,7 @@ class _DroppingNode(_BufferNode):
         self._promised = None if block.count else self._given
 
     def _cut(self, block: Block, before: Cursor, after: Cursor) -> None:
-        """Cut a block at the stretches that the log says were dropped, each of which becomes a gap."""
+        """Cut a block at the ranges that the log has as dropped; each becomes a gap."""
         over, self._to_skip = min(self._to_skip, block.count), max(0, self._to_skip - block.count)
         first, last = self._row, self._row + block.count - over
         start = first
@@ -186,11 +184,11 @@ class _DroppingNode(_BufferNode):
             if low > start:
                 add(rows(start, low), low)
             start = min(high, last)
-            # A break among the rows, or right after the last of them, went with them; one noticed later did not.
+            # A boundary inside the range, or right after it, was dropped with it; one that was noticed later was not.
             inside = last < high or (last == high and first < last)
             if inside and block.boundary:
                 self._passed = self._passed or block.boundary.kind == "pass"
-            # The gap follows once, with the last row of the stretch.
+            # The gap comes once, after the last row of the range.
             if high <= last:
                 self._gap = Boundary("pass" if self._passed else "gap", high - low)
                 add(Block(None, 0, self._gap), start)
@@ -203,7 +201,7 @@ class _DroppingNode(_BufferNode):
         self._row = last
 
     def admit(self) -> None:
-        """Let the oldest rows go until what is queued fits."""
+        """Drop the oldest rows until the queue fits."""
         while self._ahead > self._rows and _row(self._cursor) >= self._settled:
             first = self._first_to_drop
             oldest = self._ready.get(first)
@@ -213,7 +211,7 @@ class _DroppingNode(_BufferNode):
             ours = gone.boundary is not None and gone.boundary is self._gap
             kinds = {gone.boundary.kind} if gone.boundary else set()
             if not gone.count:
-                # A gap of ours grows; any other break that stands alone becomes part of one with the rows after it.
+                # A gap of this buffer grows; another boundary without rows is merged into the gap of the rows after it.
                 following = self._ready.get(first + 1)
                 if following is None or following[2] is not None:
                     return
@@ -276,6 +274,6 @@ class _DroppingNode(_BufferNode):
 
 
 def _row(cursor: Cursor) -> int:
-    """The number of the next row that upstream gives."""
+    """The number of the next row from upstream."""
     row: int = own_part(cursor)["row"]
     return row

@@ -1,9 +1,9 @@
-"""Quotas: from which input of a mix each output row comes, a function of the weights, the seed and the row's number.
+"""Quotas: the input of a mix from which each output row comes, as a function of weights, seed and row number.
 
-Output rows are dealt in groups of 1,024. Of each group every input has a quota, a whole number; what a quota is too
-large or too small is carried to the next, so that after any number of groups an input has had its exact share, less
-than one row off (the input with the greatest weight takes what the others leave, and is off by less than their
-number). Within a group the rows come in a keyed random order.
+Output rows are dealt in groups of 1,024. In each group every input has a quota, an integer; the rounding error is
+carried to the next group. So after any number of groups an input's rows differ from its exact share by less than one
+row; the input with the greatest weight takes the remainder, and differs by less than the number of other inputs. Within
+a group the rows come in a keyed random order.
 """
 
 from __future__ import annotations
@@ -20,55 +20,55 @@ from unbounded.core.permutation import seeds_of
 
 GROUP = 1024
 INPUTS = 16
-"""So many inputs a mix may have: the greatest weight is then 1/16 at least, and its 64 rows of a group are never fewer
-than what the others can have beyond their shares: less than 2 rows each."""
+"""The most inputs of a mix: the greatest weight is then at least 1/16, and its 64 rows in a group are never fewer than
+what the other inputs can have beyond their shares, which is less than 2 rows each."""
 BLOCK = 16
-"""So many groups are dealt at once."""
+"""The number of groups that are dealt at once."""
 
 Table: TypeAlias = Sequence[tuple[int, Sequence[int]]]
-"""From which group on which weights hold: whole numbers, one for each input."""
+"""Pairs (first group, weights): integers, one for each input, that hold from that group on."""
 
 
 def edge_after(row: int) -> int:
-    """Where the group of an output row ends."""
+    """The end of the group that contains an output row."""
     return (row // GROUP + 1) * GROUP
 
 
 class _Stretch(NamedTuple):
-    """Groups with the same weights."""
+    """A sequence of groups with the same weights."""
 
-    first: int  # group
-    taken: list[int]  # rows of each input in the groups before
-    owed: list[int]  # what each input was given too little before, in parts of a row: `total` of them are a row
-    weights: list[int]  # which add up to `total`, or to 0
+    first: int  # the number of its first group
+    taken: list[int]  # rows of each input in earlier groups
+    owed: list[int]  # the carried rounding error of each input, in units of 1/total rows
+    weights: list[int]  # with the sum `total`, or 0
     total: int
 
     def taken_by(self, group: int) -> list[int]:
-        """Rows of each input in the groups before `group`."""
+        """The rows of each input in the groups before `group`."""
         out = GROUP * (group - self.first)
         if not out or not any(self.weights):
             return self.taken
         more = [max(0, (o + w * out) // self.total) for o, w in zip(self.owed, self.weights, strict=True)]
-        # The remainders go to one input alone, so that any group's quotas follow without those of the groups before.
+        # The remainder goes to one input, so that a group's quotas have a closed form.
         greatest = self.weights.index(max(self.weights))
         more[greatest] += out - sum(more)
         return [before + now for before, now in zip(self.taken, more, strict=True)]
 
 
 class Quotas:
-    """How many rows of each input lie before any group.
+    """The number of rows of each input before any group.
 
     Args:
         table: the weights.
-        since: the group at which counting begins: nothing is owed there.
-        out: inputs that have no share from there on.
+        since: the group at which counting begins, with no error carried.
+        out: inputs without a share from there on.
     """
 
     def __init__(self, table: Table, since: int = 0, out: Collection[int] = ()) -> None:
         at = max(0, bisect_right([first for first, _ in table], since) - 1)
         weights = [[0 if i in out else w for i, w in enumerate(row)] for _, row in table[at:]]
         self._firsts = [since, *(first for first, _ in table[at + 1 :])]
-        # All rows of the table in parts of one size: what is owed is carried from one to the next, exactly.
+        # One unit for all rows of the table: the error is carried exactly from one to the next.
         total = math.lcm(*(sum(row) or 1 for row in weights))
         self._stretches: list[_Stretch] = []
         taken, owed = [0] * len(weights[0]), [0] * len(weights[0])
@@ -89,23 +89,22 @@ class Quotas:
         return max(0, bisect_right(self._firsts, group) - 1)
 
     def taken(self, group: int) -> list[int]:
-        """Rows of each input in the groups before `group`, from the group on at which counting began."""
+        """The rows of each input in the groups from `since` up to `group`."""
         return self._stretches[self._at(group)].taken_by(group)
 
     def of(self, group: int) -> list[int]:
-        """Rows of each input in one group."""
+        """The rows of each input in one group."""
         return [after - before for before, after in zip(self.taken(group), self.taken(group + 1), strict=True)]
 
     def next_with_rows(self, group: int) -> int | None:
-        """The first group from `group` on in which some input has a share; None where there is none."""
+        """The first group from `group` on in which an input has a share; None if there is none."""
         at = self._at(group)
         if any(self._stretches[at].weights):
             return group
         return next((stretch.first for stretch in self._stretches[at + 1 :] if any(stretch.weights)), None)
 
     def group_of(self, index: int, row: int) -> int:
-        """The group in which row number `row` of an input comes, counted from where counting began; LookupError where
-        it never does."""
+        """The group that has row number `row` of an input, both counted from `since`; LookupError if there is none."""
         last = self._stretches[-1]
         if not last.weights[index] and self.taken(last.first)[index] <= row:
             raise LookupError
@@ -119,21 +118,21 @@ class Quotas:
 
 
 class Dealer:
-    """Deals the rows of groups: which input each comes from.
+    """Assigns an input to each output row.
 
     Args:
-        inputs: how many there are.
-        key: of the random order, with the number of the groups.
+        inputs: the number of inputs.
+        key: of the random order, together with the number of the group.
     """
 
     def __init__(self, inputs: int, key: tuple[int, ...]) -> None:
         self._inputs = inputs
         self._key = key
-        self._orders: tuple[int, NDArray[Any]] | None = None  # of the block of groups with that number
+        self._orders: tuple[int, NDArray[Any]] | None = None  # (number of a block of groups, their orders)
         self._dealt: tuple[int, Quotas, NDArray[np.uint8]] | None = None
 
     def deal(self, block: int, quotas: Quotas) -> NDArray[np.uint8]:
-        """The input of each output row in a block of groups, by its number; `inputs` where no input has a share."""
+        """The input of each output row in a block of groups; `inputs` if no input has a share."""
         if self._dealt is None or self._dealt[0] != block or self._dealt[1] is not quotas:
             taken = [quotas.taken(group) for group in range(block * BLOCK, (block + 1) * BLOCK + 1)]
             counts = np.zeros((BLOCK, self._inputs + 1), np.int64)
@@ -148,14 +147,14 @@ class Dealer:
     def _order(self, block: int) -> NDArray[Any]:
         if self._orders is None or self._orders[0] != block:
             rng = np.random.Generator(np.random.PCG64(seeds_of((*self._key, block))))
-            # Sorted by numbers of 16 bits, which NumPy does in linear time: a third of what a shuffle takes. Of two
-            # equal numbers the first one comes first; one pair in 65,536 is one.
+            # Sorted by random 16-bit numbers, which NumPy does in linear time: a third of the time of a shuffle. Equal
+            # numbers, one pair in 65,536, keep their order.
             drawn = rng.integers(0, 1 << 16, (BLOCK, GROUP), np.uint16)
             self._orders = (block, drawn.argsort(axis=1, kind="stable"))
         return self._orders[1]
 
     def before(self, ordinal: int, quotas: Quotas) -> list[int]:
-        """Rows of each input among the first `ordinal` output rows, where counting began with the first group."""
+        """The rows of each input among the first `ordinal` output rows, counted from group 0."""
         group, within = divmod(ordinal, GROUP)
         block, start = divmod(group, BLOCK)
         dealt = self.deal(block, quotas)[start * GROUP : start * GROUP + within]
@@ -163,8 +162,7 @@ class Dealer:
         return [before + int(now) for before, now in zip(quotas.taken(group), more, strict=True)]
 
     def ordinal_of(self, index: int, row: int, quotas: Quotas) -> int:
-        """The output row that row number `row` of an input is, where counting began with the first group; LookupError
-        where it never comes."""
+        """The output row that is row `row` of input `index`, counted from group 0; LookupError if there is none."""
         group = quotas.group_of(index, row)
         block, start = divmod(group, BLOCK)
         dealt = self.deal(block, quotas)[start * GROUP : (start + 1) * GROUP]

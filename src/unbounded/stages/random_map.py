@@ -1,9 +1,7 @@
-"""random_map: changes that are drawn by chance, such as augmentation, and are the same after any number of
-resumes.
+"""RandomMap: random changes of rows, such as augmentation, that are the same after any number of resumes.
 
-The generator that the function is handed is made from the seed, the stage's place and an ordinal: before
-`batch` that of a group of rows which begins at a fixed row, after `batch` that of the batch. So the draws do
-not depend on how rows happened to arrive.
+The function's generator is seeded by the seed, the stage's place and an ordinal: before `batch`, that of a group of
+rows at a fixed place; after `batch`, that of the batch. So draws do not depend on how rows arrive.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ class RandomMap(Stage):
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.batched:
             return compose([upstream(ordinal)], {"number": ordinal})
-        # A pass has a whole number of groups, the last of them short: a pass's end closes a group.
+        # A pass is a whole number of groups, the last of which is short: the end of a pass closes a group.
         passed, within = divmod(ordinal, rows) if rows else (0, ordinal)
         in_pass, given = divmod(within, self.group)
         number = passed * -(-(rows or 0) // self.group) + in_pass
@@ -64,7 +62,7 @@ class RandomMap(Stage):
 
 
 class _AddressedCall:
-    """Calls the function with a generator that is addressed by an ordinal."""
+    """Calls the function with a generator that is seeded by an ordinal."""
 
     def __init__(self, fn: RandomFn, key: tuple[int, int]) -> None:
         self._fn = fn
@@ -73,12 +71,12 @@ class _AddressedCall:
 
     def __call__(self, block: Any, number: int) -> Any:
         seeds = seeds_of((*self._key, number))
-        # A new generator for each call: one that is made again must be given the same draws.
+        # A new generator for each call: a repeated call must draw the same numbers.
         return self._call(block, lambda rows: self._fn(rows, np.random.Generator(np.random.PCG64(seeds))))
 
 
 class _PerBatch(Through):
-    """After `batch`: one generator for each batch, addressed by its number."""
+    """The node after `batch`: one generator for each batch."""
 
     def __init__(self, upstream: Node, draw: _AddressedCall) -> None:
         super().__init__(upstream)
@@ -102,8 +100,8 @@ class _PerBatch(Through):
 
 
 class _PerGroup(Holding):
-    """Before `batch`: one generator for each group of rows, which begins at a fixed row and closes at a
-    break."""
+    """The node before `batch`: one generator for each group of rows; a group begins at a fixed row, and ends early at a
+    boundary."""
 
     def __init__(self, upstream: Node, draw: _AddressedCall, size: int) -> None:
         super().__init__(upstream)
@@ -111,9 +109,8 @@ class _PerGroup(Holding):
         self._size = size
         self._held: InputBuffer[Block] = InputBuffer(upstream)
         self._number = 0
-        self._given = (
-            0  # rows of the group at hand that were given on: after a restore it is made again, and they are left out
-        )
+        # Rows of the current group that were returned: after a restore the group is made again without them.
+        self._given = 0
 
     def pull(self, timeout: float | None) -> Block | None:
         held = self._held

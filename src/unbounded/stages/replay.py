@@ -1,12 +1,11 @@
-"""replay: the recent rows again and again, each about `reuse` times.
+"""Replay: recent rows, repeated, each used about `reuse` times.
 
-Output row number o may draw on rows up to number `newest(o)`, the last that had arrived when that many uses
-were due. Drawn uniformly, it takes the row that lies in the buffer at a place of the golden-ratio sequence (the
-additive recurrence of Weyl and Steinhaus), dealt in a keyed random order within groups: over the time that a row
-stays, its place comes up almost equally often whichever it is. Of 4 uses a row, the standard deviation over rows is
-0.5 to 0.7 where the buffer holds 5,000 rows or more, and 1 at 500; that of independent draws is 2. With `half_life`,
-the sequence gives the age of the row, and uses are spread as independent draws spread them. So which row comes when
-is a function of the seed and o alone.
+Output row o may be any of the rows in the buffer when row `newest(o)` has arrived, which is the last row that had to
+arrive for o uses. Its place in the buffer follows a golden-ratio sequence (the additive recurrence of Weyl and
+Steinhaus), dealt in a keyed random order within groups: during the time that a row is in the buffer, its place comes up
+almost equally often. At 4 uses for each row, the standard deviation of uses over rows is 0.5 to 0.7 with a buffer of
+5,000 rows or more, and 1 with 500; independent draws have 2. With `half_life`, the sequence gives the age of the row,
+and uses vary as with independent draws. Each output row is a function of the seed and o alone.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from unbounded.core.trees import Array, Tree
 from unbounded.stages.stage import Holding, Stage
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio
-_GROUP = 1024  # output rows that are dealt together; fewer where the buffer is smaller, whose rows soon go
+_GROUP = 1024  # output rows that are dealt together; fewer for a smaller buffer, whose rows leave soon
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Replay(Stage):
             )
 
     def draw(self, place: int) -> Draw:
-        """Which row comes when."""
+        """The arithmetic of this stage."""
         return Draw(self, place)
 
     def rows_per_pass(self, rows: int | None) -> int | None:
@@ -74,35 +73,35 @@ class Replay(Stage):
 
 
 class Draw:
-    """Which row each output row is: pure arithmetic on ordinals."""
+    """The input row of each output row: arithmetic on ordinals."""
 
     def __init__(self, replay: Replay, place: int) -> None:
         self.capacity = replay.capacity
-        # A plain fraction, so that the ratio is exact; one that is very small is that of one row in so many.
+        # An exact fraction. For a very small `reuse`, one of the form 1/n.
         ratio = Fraction(replay.reuse).limit_denominator(1000) or Fraction(1, round(1 / replay.reuse))
         self._p, self._q = ratio.numerator, ratio.denominator
         self._half_life = replay.half_life
-        self._before = max(0, replay.start_after - 1)  # rows that come in before the first for which any come out
+        self._before = max(0, replay.start_after - 1)  # rows that arrive before the first that makes an output due
         self._group = max(64, min(_GROUP, replay.capacity))
         self._key = (replay.seed, place)
         self._phase = seeds_of(self._key).generate_state(1, np.uint64)[0]
 
     def due(self, rows: int) -> int:
-        """How many rows may have come out once `rows` have come in."""
+        """The output rows that are due after `rows` input rows."""
         return max(0, rows - self._before) * self._p // self._q
 
     def newest(self, ordinal: Any) -> Any:
-        """The last row that must have come in for output row `ordinal`."""
+        """The last input row that has to arrive for output row `ordinal`."""
         return ((ordinal + 1) * self._q - 1) // self._p + self._before
 
     def oldest(self, ordinal: int) -> int:
-        """The oldest row that output row `ordinal`, or any after it, may be; or the first after all that the rows
-        before were drawn from: where few rows come out, some are never drawn, and are tested all the same."""
+        """The oldest input row that output row `ordinal`, or a later one, may be. If few rows come out, some are never
+        used; it includes those since the last output row, so that they are tested nevertheless."""
         newest, before = int(self.newest(ordinal)), int(self.newest(ordinal - 1)) if ordinal else -1
         return max(0, min(newest - self.capacity, before) + 1)
 
     def rows(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The rows that the output rows from `start` up to `stop` are."""
+        """The input rows of the output rows from `start` up to `stop`."""
         ordinals = np.arange(start, stop, dtype=np.int64)
         newest: NDArray[np.int64] = self.newest(ordinals)
         held = np.minimum(newest + 1, self.capacity)
@@ -113,13 +112,13 @@ class Draw:
             dealt = Permutation(size, (*self._key, group)).span(first - group * size, last - group * size)
             steps[first - start : last - start] = dealt + group * size
         with np.errstate(over="ignore"):
-            # 53 bits: what a float holds.
+            # 53 bits: the precision of a float.
             u = ((steps * _GOLDEN + self._phase) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         if self._half_life is None:
-            # The newest row that lies at this place of the buffer, where row r is put at r mod its length.
+            # The newest row at this place of the buffer, in which row r is at r mod its length.
             age = (newest - (u * held).astype(np.int64)) % held
         else:
-            # The inverse of the exponential distribution's, cut off at what is held.
+            # The inverse of the exponential distribution function, truncated to the rows in the buffer.
             whole = -np.expm1(-held * (math.log(2) / self._half_life))
             age = (-np.log1p(-u * whole) * (self._half_life / math.log(2))).astype(np.int64)
         rows: NDArray[np.int64] = newest - np.minimum(age, held - 1)
@@ -130,24 +129,24 @@ class _ReplayNode(Holding):
     def __init__(self, upstream: Node, draw: Draw, batch_rows: int) -> None:
         super().__init__(upstream)
         self._draw = draw
-        # How many rows come out at once, and how many go in between: both bounded, so that the ring never
-        # loses a row too early.
+        # The most rows that come out, and that go in, at once: bounded, so that the ring never overwrites a row too
+        # early.
         self._piece = max(1, 2048 // batch_rows) * batch_rows
         self._slack = max(1, self._piece // 4)
         self._begin(0, 0, Offset(0))
 
     def _begin(self, row: int, given: int, seam: Offset) -> None:
         self._held: InputBuffer[Block] = InputBuffer(self._upstream)
-        self._first = row  # the number of the row at the held point (0, 0)
-        self._next = Offset(row)  # how many rows came in, and how many breaks after the last of them
+        self._first = row  # the number of the row at offset (0, 0) of the input buffer
+        self._next = Offset(row)  # the rows read, and the boundaries after the last of them
         self._given = given
-        self._seam = seam  # the last break that went out: breaks up to it come in again after a restore
+        self._seam = seam  # the last boundary that was passed on: boundaries up to it are read again after a restore
         self._pending: Block | None = None
         self._ring: Tree = None
         self._times: NDArray[np.float64] | None = None
         self._provenance: NDArray[np.int64] | None = None
         self._seen: NDArray[np.int64] | None = None
-        self._most = 0  # the greatest `seen` so far
+        self._most = 0  # the maximum of `seen` so far
 
     def pull(self, timeout: float | None) -> Block | None:
         while True:
@@ -158,7 +157,7 @@ class _ReplayNode(Holding):
                 self._pending = self._held.read(timeout)
                 if self._pending is None:
                     return None
-            # In pieces: a row may be overwritten once no output that is still to come can be it.
+            # In pieces: a row may be overwritten only when no later output can be that row.
             block = self._pending
             if block.count:
                 piece = block.part(0, self._slack)
@@ -169,7 +168,7 @@ class _ReplayNode(Holding):
                 continue
             self._pending = None
             if block.boundary:
-                # All that was due before it has gone out.
+                # All rows that were due before the boundary were passed on.
                 self._next = Offset(self._next.rows, self._next.boundaries + 1)
                 if self._next > self._seam:
                     self._seam = self._next
@@ -184,7 +183,7 @@ class _ReplayNode(Holding):
             self._provenance = None if block.provenance is None else np.empty(size, np.int64)
             self._seen = None if block.seen is None else np.zeros(size, np.int64)
         if self._times is None and block.times is not None:
-            self._times = np.full(size, np.nan)  # of the rows of a mix, those before may have been there
+            self._times = np.full(size, np.nan)  # earlier rows, of another input of a mix, have no arrival times
         start = self._next.rows % size
         first = min(block.count, size - start)
 
@@ -198,7 +197,7 @@ class _ReplayNode(Holding):
         if self._provenance is not None and block.provenance is not None:
             write(self._provenance, block.provenance)
         if self._seen is not None and block.seen is not None:
-            # Of a mix, rows of other sources have none: up to each row, that of the newest that has one.
+            # In a mix, rows of other sources have 0: each row takes the last value before it.
             write(self._seen, np.maximum(np.maximum.accumulate(block.seen), self._most))
             self._most = max(self._most, int(block.seen.max()))
         self._next = Offset(self._next.rows + block.count)
@@ -231,7 +230,7 @@ class _ReplayNode(Holding):
 
 
 def _wide_enough(ring: Array, leaf: Array) -> Array:
-    """The ring's memory, with room for longer text where text has become longer."""
+    """The ring's memory, with a wider dtype if text has become longer."""
     if leaf.dtype.kind in "US" and leaf.dtype.itemsize > ring.dtype.itemsize and leaf.dtype.kind == ring.dtype.kind:
         return ring.astype(leaf.dtype)
     return ring

@@ -1,8 +1,8 @@
-"""shuffle: rows in an order that chance decides, a buffer at a time.
+"""Shuffle: random order within consecutive buffers of rows.
 
-Each `rows` rows on end are put in a keyed random order. As the buffers fall on fixed rows, where a row goes
-is a function of the seed and its number alone, and a whole pass in one buffer is a uniform permutation of it.
-A buffer closes early at a boundary: each row comes once in each pass.
+Each `rows` consecutive rows are put in a keyed random order. Buffers begin at fixed rows, so the place of a row is a
+function of the seed and its number alone, and a buffer of a whole pass is a uniform permutation. A buffer ends early at
+a boundary: each row comes once in each pass.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ class Shuffle(Stage):
         return _ShuffleNode(upstream, self.rows, (self.seed, context.place), context.batch_rows)
 
     def _buffer(self, ordinal: int, rows: int | None) -> tuple[int, int, int, int]:
-        """For an output row: its buffer's number, that buffer's first row and length, and the row's place in
-        it."""
+        """For an output row: the number, the first row and the length of its buffer, and its place in that buffer."""
         passed, within = divmod(ordinal, rows) if rows else (0, ordinal)
         in_pass, given = divmod(within, self.rows)
         length = min(self.rows, rows - in_pass * self.rows) if rows else self.rows
@@ -85,8 +84,8 @@ class _ShuffleNode(Holding):
         return out
 
     def _piece(self, buffer: Block) -> int:
-        """How many rows to hand out at once: a batch that has begun before is ended alone, so that all others begin
-        with a block, whose memory is aligned."""
+        """The number of rows to return at once: the rest of a batch that has begun, so that later blocks begin with a
+        batch, in aligned memory."""
         out = self._number * self._rows + self._given
         return -out % self._batch or trees.block_rows(trees.row_bytes(buffer.rows), self._batch)
 
@@ -104,7 +103,7 @@ class _ShuffleNode(Holding):
         if buffer.count:
             self._order = Permutation(buffer.count, (*self._key, self._number)).span(0, buffer.count)
         if buffer.seen is not None:
-            # The whole buffer has to be there before its first row is known.
+            # The whole buffer has to be read before its first row is known.
             buffer = replace(buffer, seen=np.full(buffer.count, buffer.seen.max()))
         self._buffer = buffer
         return True

@@ -1,8 +1,8 @@
-"""finite: rows with a NaN or an infinity are left out, counted, and the first of them is named.
+"""Finite: leaves out rows with a NaN or an infinity, counts them, and warns of the first.
 
-`Feed(on_nan="skip")` puts this stage right before `batch`, so that batches keep their full size. It is no word of
-a stream: what is done with such rows is the feed's choice. It changes which rows come, and so it is part of the
-fingerprint; what it has counted is part of its cursor, so that a resumed run counts on.
+`Feed(on_nan="skip")` puts this stage before `batch`, so that batches keep their size. There is no method of Stream for
+it: the treatment of such rows is the feed's choice. The stage changes the rows, so it is part of the fingerprint; its
+counts are in its cursor, so that a resumed run counts on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = logging.getLogger("unbounded")
 
 
 class NonFiniteRows(UserWarning):
-    """A warning: rows with a NaN or an infinity are left out of training; said at the first of them.
+    """A warning: rows with a NaN or an infinity are left out of training; given for the first of them.
 
     >>> import warnings, numpy as np, unbounded as ub
     >>> stream = ub.from_arrays(np.array([1.0, np.nan, 3.0]), shuffle=False).batch(2)
@@ -40,12 +40,12 @@ class NonFiniteRows(UserWarning):
 class Finite(Stage):
     """See `Feed(on_nan="skip")`.
 
-    `address` says in words which row of the source an input row is, by its ordinal; "" where that can't be said.
+    `address` returns the number of the source's row in words, given an input row's ordinal; "" if unknown.
     """
 
     address: Callable[[int], str] = field(default=lambda ordinal: "", repr=False, compare=False)
     word = "on_nan"
-    # Of the same stream, with and without it, random_map after batch draws the same.
+    # It has no place: a random_map after it draws the same numbers as without it.
     has_place = False
 
     def arguments(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class _FiniteNode(Through):
     def __init__(self, upstream: Node, address: Callable[[int], str]) -> None:
         super().__init__(upstream)
         self._address = address
-        self._seen = 0  # rows that came in
+        self._seen = 0  # input rows
         self._bad = 0  # rows left out
         self._pass = (0, 0)  # the same two at the beginning of the pass
         self._said = False
@@ -80,7 +80,7 @@ class _FiniteNode(Through):
         return block if bad is None else block.only(~bad)
 
     def apply_boundary(self, block: Block | Run) -> Block | Run:
-        # A pass may end in a block without rows: where blocks begin and end carries no meaning.
+        # A block without rows may carry the end of a pass.
         assert isinstance(block, Block)
         self._count(block, 0)
         return block
@@ -105,7 +105,7 @@ class _FiniteNode(Through):
         _log.info("Rows left out, since %s and perhaps others are not finite: %s", name, ordinals.tolist())
         if self._said:
             return
-        # Before the warning: where warnings are errors, the next pull goes on.
+        # Set before the warning, which may be turned into an error: the next pull then continues.
         self._said = True
         warn(
             f"{name} has a NaN or an infinity in row {int(ordinals[0]):,} of the stream"
@@ -123,11 +123,11 @@ class _FiniteNode(Through):
 
     def restore(self, cursor: Cursor) -> None:
         if "seen" not in own_part(cursor):
-            # Of a run without this stage, which a bad row ended: the cursor is that of the stage before.
+            # From a run without this stage, which a bad row has ended: the cursor is that of the node before.
             cursor = compose([cursor], {"seen": 0, "bad": 0, "pass": [0, 0]})
         super().restore(cursor)
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()
-        # The same rows that `normalize` has counted, or those that it did not look at: not the sum.
+        # Not the sum: `normalize` has counted the same rows, or rows with other columns.
         return {**counts, "bad": max(counts.get("bad", 0), self._bad)}

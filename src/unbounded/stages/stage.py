@@ -1,8 +1,7 @@
-"""What the stages share: how one is described, and the node behind those that hold nothing back.
+"""Stage: the description of a step of a stream, and the node classes that stages share.
 
-A stage is described by a frozen dataclass (`Stage`), which opens a node. A stage whose output follows block
-by block from its input is a `Through`: it only says what becomes of a block. One that holds rows back is a
-`Holding`, over an `InputBuffer`.
+A stage is a frozen dataclass that opens a node. A node that makes an output block of each input block is a `Through`,
+and only implements that. One that holds rows back is a `Holding`, over an `InputBuffer`.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ WEAKEST_FIRST: tuple[Guarantee, ...] = ("at_most_once", "at_least_once", "exact"
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """One step of a stream, described; nothing runs yet."""
+    """One step of a stream: an immutable description."""
 
     word: ClassVar[str]
-    """What the user writes for it."""
+    """The user's word for it."""
     moves_rows: ClassVar[bool] = True
-    """Whether it has a part in which rows come when: those that have are in the stream's fingerprint."""
+    """True if the stage changes the order or number of rows; such stages are part of the fingerprint."""
     after_batch: ClassVar[bool] = False
-    """Whether it may follow `batch`."""
+    """True if it may follow `batch`."""
     has_place: ClassVar[bool] = True
-    """Whether it counts where stages are numbered, which keys the random choices of those after it."""
+    """True if it counts in the numbering of stages, which keys the random choices of later stages."""
 
     @property
     def guarantee(self) -> Guarantee:
-        """What it promises of each row, if what comes before promises `exact`."""
+        """The guarantee for each row, provided that the input is exact."""
         return "exact"
 
     @property
@@ -50,39 +49,39 @@ class Stage(ABC):
 
     @abstractmethod
     def open(self, upstream: Node, context: Context) -> Node:
-        """Put it to work."""
+        """Open the stage as a node."""
 
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it: arguments at their defaults are left out."""
+        """The arguments that differ from their defaults, for the stream's repr."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def identity(self) -> dict[str, Any]:
-        """What moves rows, as plain data for the fingerprint: functions by their code and the constants that they read,
-        no workers, no depths."""
+        """Plain data for the fingerprint: all that decides which rows come where. Functions count by their code and the
+        constants that they read; numbers of workers and depths of queues do not count."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
 
     @cached_property
     def first_identity(self) -> dict[str, Any]:
-        """What `identity` gave when it was first asked for: what functions hold may change once they run."""
+        """The first result of `identity`: values that functions read may change once they run."""
         return self.identity()
 
     def rows_per_pass(self, rows: int | None) -> int | None:
-        """How many rows come out for the rows of one pass; None where that can't be said beforehand."""
+        """The number of output rows for the rows of one pass; None if it is not known beforehand."""
         return rows
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
-        """The cursor before output row `ordinal`; `upstream` gives that of the stage before, `rows` come in a
-        pass."""
+        """The cursor before output row `ordinal`; `upstream` returns that of the stage before, `rows` is the number of
+        rows in a pass."""
         raise CannotTell(f"what comes out of {self.word}() at a given step depends on all rows before it")
 
     def ordinal_of(self, ordinal: int, rows: int | None, place: int) -> int:
-        """The output row at which input row `ordinal` comes."""
+        """The output row that is input row `ordinal`."""
         raise CannotTell(f"where a row comes out of {self.word}() depends on all rows before it")
 
 
 @dataclass(frozen=True)
 class OneToOne(Stage):
-    """A stage that gives one row for each row, in order."""
+    """A stage with one output row for each input row, in order."""
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         """The upstream's own."""
@@ -94,7 +93,7 @@ class OneToOne(Stage):
 
 
 def plain(value: Any) -> Any:
-    """`value` as plain data: a function is what `identity_of` says of it."""
+    """`value` as plain data: functions by their identity."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -105,23 +104,23 @@ def plain(value: Any) -> Any:
 
 
 class Through(Over):
-    """A node whose output follows block by block from its input: nothing is held."""
+    """A node that makes each output block of one input block, and holds nothing back."""
 
     def __init__(self, upstream: Node) -> None:
         super().__init__(upstream)
-        # A block whose function raised: it is tried again at the next pull, and the cursor stays before it.
+        # The block whose function raised, with the cursor before it: the next pull retries.
         self._failed: tuple[Block | Run, Cursor] | None = None
 
     def apply(self, block: Block | Run) -> Block | Run | None:
-        """What becomes of a block; None where nothing is left of it."""
+        """The output for a block; None if nothing is left of it."""
         raise NotImplementedError
 
     def apply_boundary(self, block: Block | Run) -> Block | Run | None:
-        """What becomes of a block without rows, which carries a boundary alone."""
+        """The output for a block without rows, which carries a boundary."""
         return block
 
     def pull(self, timeout: float | None) -> Block | Run | None:
-        """The next block, changed."""
+        """The next block, after `apply`."""
         while True:
             if self._failed is None:
                 before = self.cursor()
@@ -130,7 +129,7 @@ class Through(Over):
                     return None
             else:
                 block, before = self._failed
-            # Set before the function is called, so that whatever it raises finds the cursor in its place.
+            # Set before the call, so that the cursor stays before this block if the call raises.
             self._failed = (block, before)
             out = self.apply(block) if block.count else self.apply_boundary(block)
             self._failed = None
@@ -138,7 +137,7 @@ class Through(Over):
                 return out
 
     def cursor(self) -> Cursor:
-        """The point after the last block that was given on, or before the one whose function raised."""
+        """The cursor after the last block returned, or before the block whose function raised."""
         return super().cursor() if self._failed is None else self._failed[1]
 
     def restore(self, cursor: Cursor) -> None:
@@ -148,17 +147,17 @@ class Through(Over):
 
 
 class Holding(Over):
-    """A node that holds rows of its input back, in an `InputBuffer`: its cursor is the address from which to read them
-    again, and what `own` says."""
+    """A node that holds rows of its input back in an `InputBuffer`: its cursor is the address from which to read them
+    again, and its own part."""
 
     _held: InputBuffer[Block]
 
     def needed(self) -> Offset:
-        """The point in the input, as the buffer counts, from which a restored node must read again."""
+        """The offset in the input buffer from which a restored node must read again."""
         return self._held.head
 
     def own(self) -> Mapping[str, Any]:
-        """What it keeps of its own, beside rows."""
+        """The node's own part of its cursor, apart from rows."""
         return {}
 
     def cursor(self) -> Cursor:

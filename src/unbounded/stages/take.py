@@ -1,4 +1,4 @@
-"""take: the first n rows, and then a declared end."""
+"""Take: the first n rows, followed by a declared end."""
 
 from __future__ import annotations
 

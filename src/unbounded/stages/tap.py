@@ -1,13 +1,13 @@
-"""Taps: new rows, kept where they pass in order until they are tested, which is before they are trained on.
+"""Tap and Numbered: nodes that keep new rows in their order of arrival until they are tested, before being trained on.
 
-Two nodes stand in each source's chain. `Numbered`, right after the source, says of each row how many rows had come with
-it (`Block.seen`). `Tap`, before the first stage that shuffles or repeats rows, keeps them. The stages after it raise
-`seen` to what they had to read before a row came out of them, so each batch knows how many rows of the source were
-read for it, however far ahead a thread has read. Until somebody asks for new rows both do nothing.
+Each source is followed by both. `Numbered`, right after it, stamps each row with the number of rows that had arrived
+(`Block.seen`). `Tap`, before the first stage that shuffles or repeats rows, keeps the rows. Later stages raise `seen`
+to the number of rows that they had to read before a row came out of them. So each batch has the number of source rows
+that were read for it, however far ahead a thread has read. Both do nothing until new rows are asked for.
 
-A tap keeps what was read and not trained on: what the stages after it hold, and what a prefetch is ahead. None of that
-is in a cursor. After a restore the rows come by again, since a cursor reads again from a row that no batch before it
-had to have read; rows that are kept already are known by their numbers.
+A tap keeps the rows that were read and not trained on: those held by later stages and by a prefetch. They are in no
+cursor. After a restore they pass the tap again, since a cursor reads again from a row that no earlier batch needed;
+rows that are kept already are recognised by their numbers.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from unbounded.stages.stage import Stage
 
 
 class NewRows:
-    """The rows that a tap has seen and nobody has forgotten yet. The thread that reads adds to them; the one that
-    trains takes them."""
+    """The rows that a tap has kept and that were not forgotten. The reading thread adds them, the training thread takes
+    them."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._lock = runtime.lock()
         self._kept: deque[Block] = deque()
-        self._newest = 0  # `seen` of the last row that was kept
+        self._newest = 0  # `seen` of the last row kept
         self._stale = False
         self.wanted = False
-        """Whether anybody asks for them."""
+        """True once new rows are asked for."""
 
     @locked
     def add(self, block: Block) -> None:
-        """Keep the rows that were not kept before."""
+        """Keep the rows that are newer than those kept before."""
         if block.seen is None:
             return
         first = int(np.searchsorted(block.seen, self._newest, side="right"))
@@ -56,7 +56,7 @@ class NewRows:
         return list(self._kept)
 
     def between(self, after: int, upto: int) -> Iterator[Block]:
-        """The rows whose `seen` is above `after`, and `upto` at most."""
+        """The rows with `seen` in (after, upto]."""
         for block in self._at_hand():
             assert block.seen is not None
             first, stop = np.searchsorted(block.seen, [after, upto], side="right").tolist()
@@ -65,31 +65,31 @@ class NewRows:
 
     @locked
     def forget(self, upto: int) -> None:
-        """Rows whose `seen` is `upto` at most are not asked for again."""
+        """Drop the rows with `seen` of at most `upto`."""
         while self._kept and self._kept[0].seen is not None and self._kept[0].seen[-1] <= upto:
             self._kept.popleft()
 
     def forget_all(self) -> None:
-        """The stream is about to go to another state, which may be of another run."""
+        """Drop all rows: the stream is about to be restored, perhaps to another run's state."""
         self._stale = True
 
     @locked
     def restored(self) -> None:
-        """The stream has gone there: called by whoever reads, before the first row from there on."""
+        """The stream was restored: called by the reading thread before the next row."""
         if self._stale:
             self._kept.clear()
             self._newest, self._stale = 0, False
 
 
 class Numbered(Over):
-    """Right after a source, or a join: says of each row how many rows of it had come with it."""
+    """The node right after a source or a join: stamps rows with the number of rows so far."""
 
     def __init__(self, upstream: Node, rows: NewRows) -> None:
         super().__init__(upstream)
         self._rows = rows
 
     def pull(self, timeout: float | None) -> Block | Run | None:
-        """The source's."""
+        """The source's next block, with `seen`."""
         if not self._rows.wanted:
             return self._upstream.pull(timeout)
         first = int(own_part(self._upstream.cursor())["row"])
@@ -101,14 +101,14 @@ class Numbered(Over):
 
 
 class Tap(Over):
-    """Before the first stage that shuffles or repeats rows: keeps them as they pass."""
+    """The node before the first stage that shuffles or repeats rows: keeps new rows as they pass."""
 
     def __init__(self, upstream: Node, rows: NewRows) -> None:
         super().__init__(upstream)
         self._rows = rows
 
     def pull(self, timeout: float | None) -> Block | Run | None:
-        """The upstream's."""
+        """The upstream's next block."""
         block = self._upstream.pull(timeout)
         if block is not None and block.count and self._rows.wanted:
             assert isinstance(block, Block)
@@ -122,5 +122,5 @@ class Tap(Over):
 
 
 def place_of(stages: Sequence[Stage]) -> int:
-    """How many stages of a source's chain come before its tap: all that keep rows in order, and each of them once."""
+    """The number of stages before the tap of a source: those that keep rows in order, each row once."""
     return next((i for i, s in enumerate(stages) if isinstance(s, Shuffle | Replay | Batch)), len(stages))

@@ -1,1 +1,1 @@
-"""Checkpoints on the disk, and the one door to the file system."""
+"""Checkpoints, on the disk or at a URL."""

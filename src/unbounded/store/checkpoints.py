@@ -1,18 +1,18 @@
-"""A directory of checkpoints, each written all or nothing: after a crash at any moment the old one or the new
-one is there, whole.
+"""A directory of checkpoints, each written all or nothing: after a crash at any moment, the old or the new one is
+whole.
 
-It keeps a tree of arrays, some plain data, and references to segments: files written once that several
-checkpoints share. What they mean is left to those who write them.
+A checkpoint consists of a tree of arrays, plain data, and references to segments: files that are written once and that
+several checkpoints share. Their content is defined by the callers.
 
     runs/first/
-      step-000000000412/    one checkpoint; .1, .2, … at its end: written after the run had gone back
+      step-000000000412/    one checkpoint; with .1, .2, … if the run had gone back and saved this step again
         state.npz           the tree
-        manifest.json       format, what wrote it, the info, each file's size and SHA-256 (its own first)
+        manifest.json       format, versions, the info, each file's size and SHA-256, and its own SHA-256 first
       segments/             the files that checkpoints share
       .lock                 held by the process that writes
-      .tmp-…                what is not finished, or half removed
+      .tmp-…                unfinished or partly removed
 
-At a URL there is neither a lock nor an unfinished file: a checkpoint is there when its manifest is (`remote.py`).
+At a URL there is neither a lock nor an unfinished file: a checkpoint exists once its manifest does (`remote.py`).
 """
 
 from __future__ import annotations
@@ -44,21 +44,20 @@ _SEGMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 class Checkpoints(ReadOnly):
     """A directory of checkpoints.
 
-    Reading takes no lock and changes nothing. The first `write`, `add_segment` or `prepare` makes the
-    directory, takes its lock and removes what a killed writer left; `close` lets go of the lock, as does the
-    process's end.
+    Reading takes no lock and changes nothing. The first `write`, `add_segment` or `prepare` creates the directory,
+    takes its lock and removes what a killed writer left. `close` releases the lock, as does the end of the process.
 
     Args:
-        directory: made when first written to; a path, or a URL that fsspec knows.
-        keep: how many checkpoints to keep, the newest ones of this run. What this run did not write is never removed.
-        run: the id of the run that is saved here: nothing is written where the newest checkpoint is of another one,
-            unless `resume` was told to go on from it. None writes for whichever run wrote the newest.
-        local: for a URL, where the run's logs lie on this machine.
-        runtime: what is read and written with.
+        directory: a path, or a URL that fsspec knows; created by the first write.
+        keep: how many checkpoints of this run to keep, the newest. Those that this run did not write are never removed.
+        run: the id of this run: writes are refused if the newest checkpoint is of another run, unless `resume` was
+            called with it. None writes on behalf of the run that wrote the newest.
+        local: for a URL, the directory on this machine that has the run's logs.
+        runtime: for reading and writing.
 
     Raises:
-        ValueError: `keep` is no number of checkpoints; or the directory is a URL, and fsspec is not installed or does
-            not know its scheme.
+        ValueError: `keep` is not a number of checkpoints; or the directory is a URL, and fsspec is not installed or
+            does not know its scheme.
 
     Example:
         >>> import tempfile
@@ -84,7 +83,7 @@ class Checkpoints(ReadOnly):
         self.keep = keep
         self.run = run
         self._runtime = runtime
-        self._own: set[str] = set()  # what this run goes on from, and what it wrote
+        self._own: set[str] = set()  # checkpoints that this run wrote, and the one that it resumed
         self._lock: Lock | None = None
 
     def __enter__(self) -> Checkpoints:
@@ -94,30 +93,30 @@ class Checkpoints(ReadOnly):
         self.close()
 
     def close(self) -> None:
-        """Let go of the lock; the next write takes it again."""
+        """Release the lock; the next write takes it again."""
         if self._lock is not None:
             self._lock.let_go(self)
             self._lock = None
 
     def resume(self, saved: Saved) -> None:
-        """Go on with the run that wrote a checkpoint, one that `newest` gave.
+        """Continue the run that wrote a checkpoint, one that `newest` returned.
 
-        What is written from now on takes the place of that checkpoint as the newest.
+        Later checkpoints follow it as the newest.
         """
         self.run = saved.run
         self._own = {*self._seen, saved.name}
 
     def prepare(self, *, writing: bool = False) -> None:
-        """Make the directory, take its lock, and remove what a killed writer left.
+        """Create the directory, take its lock, and remove what a killed writer left.
 
-        Every write does so by itself; done early, it shows early that nothing can be written here.
+        Each write does this itself; calling it early reports early that nothing can be written.
 
         Args:
-            writing: something is about to be written that is no checkpoint and no segment.
+            writing: True if files other than checkpoints and segments are about to be written.
 
         Raises:
-            CheckpointError: nothing can be written, another process writes here, or a newer version did; for
-                `writing`, the newest checkpoint here is of another run.
+            CheckpointError: nothing can be written, another process writes here, or a newer version of unbounded did;
+                with `writing`, also if the newest checkpoint is of another run.
         """
         with self._sentence("Nothing can be saved"):
             lock = self._ready()
@@ -128,26 +127,25 @@ class Checkpoints(ReadOnly):
     def write(
         self, number: int, state: Tree | Packed, info: Mapping[str, JSON], *, segments: Sequence[Segment] = ()
     ) -> Path | str:
-        """Write a checkpoint, all or nothing, and then remove those that are older than the newest `keep`.
+        """Write a checkpoint, all or nothing, then remove those older than the newest `keep`.
 
-        Of the same number again, it replaces the earlier one. A lower number than those already there means
-        that the run has gone back: it is the newest all the same.
+        It replaces an earlier one of the same number. A number lower than existing ones means that the run has gone
+        back: the checkpoint is the newest nevertheless.
 
         Args:
             number: the step; it names the directory.
-            state: nested dicts, lists and tuples of arrays and plain data, as `packing.write_tree` takes them; or what
-                `packing.pack_owned` has made of such a tree, to be written in another thread than that in which it may
-                change.
-            info: plain data, to be read without the arrays.
-            segments: what it refers to, from `add_segment` or from another checkpoint's `segments`.
+            state: nested dicts, lists and tuples of arrays and plain data, as for `packing.write_tree`; or the result
+                of `packing.pack_owned`, which can be written in another thread while the original tree changes.
+            info: plain data that can be read without the arrays.
+            segments: the segments that it refers to, from `add_segment` or another checkpoint's `segments`.
 
         Returns:
-            The checkpoint's directory, on the disk; a string where it is a URL.
+            The checkpoint's directory, on the disk; a string if it is a URL.
 
         Raises:
             CheckpointError: it could not be written (a full disk, no permission, another writer), or the newest
-                checkpoint here is of another run. What was there before is still there.
-            TypeError: something in `state` or `info` can't be saved; the sentence says where it is.
+                checkpoint is of another run. Earlier checkpoints are unchanged.
+            TypeError: a value in `state` or `info` can't be saved; the message names its path.
         """
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
             raise ValueError(f"A checkpoint's number is an int, 0 or more, not {number!r}.")
@@ -160,7 +158,7 @@ class Checkpoints(ReadOnly):
             lock = self._ready()
             with lock.turn:
                 self._refuse_others()
-                # Without a run of its own, it is written for whichever wrote the newest.
+                # Without a run id, write on behalf of the run that wrote the newest.
                 newest = self._listing.newest()
                 run = self.run or (newest.run if newest is not None else self._runtime.unique())
                 name = self._write(int(number), run, packed, plain, segments, newest, lock)
@@ -170,8 +168,8 @@ class Checkpoints(ReadOnly):
     def add_segment(self, name: str, arrays: Tree | Packed) -> Segment:
         """Write a file that checkpoints can refer to.
 
-        It stays until the last kept checkpoint that lists it goes; one that no checkpoint ever listed goes
-        when the next process begins to write.
+        It is kept as long as a kept checkpoint lists it. One that no checkpoint ever listed is removed when the next
+        process begins to write.
 
         Args:
             name: letters, digits, `.`, `_` and `-`; unique among the segments of a checkpoint.
@@ -193,7 +191,7 @@ class Checkpoints(ReadOnly):
         return Segment(name, file, size, sha256)
 
     def has(self, segment: Segment) -> bool:
-        """Whether a segment's file is there, as long as it was written."""
+        """True if a segment's file exists with the size that was written."""
         return self._directory.size(f"{SEGMENTS}/{segment.file}") == segment.size
 
     def _ready(self) -> Lock:
@@ -240,7 +238,7 @@ class Checkpoints(ReadOnly):
 
     @contextlib.contextmanager
     def _owned(self, name: str) -> Iterator[None]:
-        """What is written is this run's, whatever comes of it: after a failed sync it is there all the same."""
+        """Count a checkpoint as this run's even if writing it raises: after a failed sync it may exist."""
         try:
             yield
         except BaseException:
@@ -250,7 +248,7 @@ class Checkpoints(ReadOnly):
         self._own.add(name)
 
     def _refuse_others(self) -> None:
-        """Raise CheckpointError where the newest checkpoint is none that this run wrote or goes on from."""
+        """Raise CheckpointError if this run neither wrote nor resumed the newest checkpoint."""
         entries = self._listing.scan()
         if self.run is None or not entries or entries[-1].name in self._own:
             return
@@ -263,7 +261,7 @@ class Checkpoints(ReadOnly):
             )
         listed = self._listing.listed(entries[-1])
         if listed is not None and listed.run == self.run:
-            return  # a second directory of a run that was loaded from the first
+            return  # this run was loaded from another directory of the same run
         raise CheckpointError(
             f"{folder} holds {name} of another run, and this run did not go on from it. Nothing was saved and nothing "
             f"was removed. To go on with that run, call feed.load({folder!r}) before the first batch; to begin a new "
@@ -271,7 +269,7 @@ class Checkpoints(ReadOnly):
         )
 
     def _clean(self, written: str, number: int, run: str, lock: Lock) -> None:
-        """Remove what is no longer kept; what can't be removed is tried again next time."""
+        """Remove what is no longer kept; a failed removal is retried after the next write."""
         try:
             self._listing.remove_old(written, number, run, self.keep)
             self._listing.remove_orphans(lock.fresh)
@@ -281,7 +279,7 @@ class Checkpoints(ReadOnly):
 
 
 def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
-    """The steps after which the checkpoints in a directory were saved, oldest first; none where there is none.
+    """The steps of the checkpoints in a directory, oldest first; an empty list if there are none.
 
     Args:
         directory: of a run's checkpoints.

@@ -1,4 +1,4 @@
-"""Which checkpoint of a directory to go on from: the newest that is whole."""
+"""The choice of the checkpoint to resume from: the newest that is whole."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _T = TypeVar("_T")
 
 
 class ReadOnly:
-    """A directory of checkpoints, to be read: nothing is changed or locked, and a writer may be at work.
+    """A directory of checkpoints for reading: changes and locks nothing, also while a writer works.
 
     Args:
         directory: a path, or a URL that fsspec knows.
-        local: for a URL, where the run's logs lie on this machine.
-        runtime: what it is read with.
+        local: for a URL, the directory on this machine that has the run's logs.
+        runtime: for reading.
 
     Raises:
         ValueError: it is a URL, and fsspec is not installed or does not know its scheme.
@@ -40,20 +40,20 @@ class ReadOnly:
     ) -> None:
         self._directory = open_directory(directory, runtime, local=local)
         self._listing = Listing(self._directory)
-        self._seen: frozenset[str] = frozenset()  # what was there when the newest was last looked for
+        self._seen: frozenset[str] = frozenset()  # the names at the last search for the newest
 
     @property
     def directory(self) -> Path | str:
-        """A path; a string where it is a URL."""
+        """A path, or a string if it is a URL."""
         return self._directory.path
 
     @property
     def local(self) -> Path:
-        """Where the logs of the run lie: the directory, or for a URL one on this machine."""
+        """The directory of the run's logs: the same, or for a URL one on this machine."""
         return self._directory.local
 
     def newest(self) -> Saved | None:
-        """The newest checkpoint that is whole, every byte of it checked; None where there is none.
+        """The newest checkpoint that is whole, with every byte verified; None if there are no checkpoints.
 
         Warns:
             DamagedCheckpoint: a newer one is damaged; the warning names the file and says why.
@@ -65,8 +65,8 @@ class ReadOnly:
         return None if found is None else found[0]
 
     def fetch_newest(self) -> Saved | None:
-        """`newest`, to go on from: what was read to check it is what its `read_state` and `read_segment` give, so that
-        no file is read twice; and the logs that it needs are on this machine.
+        """`newest`, for resuming: its `read_state` and `read_segment` return what was read to verify it, so that no
+        file is read twice, and the logs that it needs are copied to this machine.
 
         Warns:
             DamagedCheckpoint: a newer one is damaged.
@@ -83,12 +83,12 @@ class ReadOnly:
         return None if found is None else found[0]
 
     def read_newest(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> tuple[Saved, Tree] | None:
-        """The newest checkpoint whose state is whole, and that state: to use a model, without going on with the run.
+        """The newest checkpoint whose state is whole, and that state: for using a model without resuming the run.
 
-        The segments are not looked at.
+        Segments are not verified.
 
         Args:
-            only: which parts of the state to read; see `Saved.read_state`.
+            only: the parts of the state to read; see `Saved.read_state`.
 
         Warns:
             DamagedCheckpoint: a newer one is damaged.
@@ -99,13 +99,13 @@ class ReadOnly:
         return self._newest(lambda saved: saved.read_state(only=only))
 
     def _newest(self, look: Callable[[Saved], _T]) -> tuple[Saved, _T] | None:
-        """The newest checkpoint at which `look` finds no damage, and what it gave."""
+        """The newest checkpoint for which `look` raises no DamagedError, and the result of `look`."""
         with self._sentence("The checkpoints could not be read"):
             while True:
                 reasons: list[str] = []
                 entries = self._listing.scan()
                 self._seen = frozenset(entry.name for entry in entries)
-                run: str | None = None  # of the newest whose manifest can be read
+                run: str | None = None  # of the newest checkpoint with a readable manifest
                 for entry in reversed(entries):
                     try:
                         saved = open_saved(self._directory, entry.name)
@@ -113,7 +113,7 @@ class ReadOnly:
                         result = look(saved)
                     except DamagedError as error:
                         if entry not in self._listing.scan():
-                            break  # its writer has just removed it, in favour of a newer one: look again
+                            break  # its writer has removed it since, in favour of a newer one: search again
                         self._listing.damaged.add(entry.name)
                         reasons.append(str(error))
                         continue
@@ -132,7 +132,7 @@ class ReadOnly:
         )
 
     def all(self) -> list[Saved]:
-        """The checkpoints with a whole manifest, oldest first; their other files are not looked at."""
+        """The checkpoints with a whole manifest, oldest first; their other files are not verified."""
         found = []
         with self._sentence("The checkpoints could not be read"):
             for entry in self._listing.scan():

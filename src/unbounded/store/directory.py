@@ -1,7 +1,7 @@
-"""Where checkpoints lie: a directory of a local or mounted file system, or one at a URL.
+"""Directory: the storage of checkpoints, a directory of a local or mounted file system, or one at a URL.
 
-A checkpoint's files, and files that several checkpoints share, are written whole or not at all, and are read from front
-to back. What they mean is left to others; URLs are in `remote.py`.
+Checkpoints, and the files that they share, are written whole or not at all, and read sequentially. Their content is
+defined by the callers. URLs are in `remote.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unbounded.store.paths import is_url, local_path
 
 SEGMENTS = "segments"
 
-# Fills a file with content.
+# Writes the content of a file.
 Fill: TypeAlias = Callable[[BinaryIO], None]
 
 _unique = itertools.count()
@@ -32,29 +32,29 @@ class Directory(Protocol):
     """A directory of checkpoints. Names are relative, with `/`: "step-000000000412/manifest.json"."""
 
     local: Path
-    """Where the logs of the run lie: they grow with each row, and are on this machine."""
+    """The directory on this machine that has the run's logs, which grow with each row."""
 
     @property
     def path(self) -> Path | str:
-        """The directory, as the user knows it."""
+        """The directory, in the user's notation."""
 
     def at(self, name: str) -> Path | str:
-        """Something in it, as the user knows it."""
+        """The path of a file in it, in the user's notation."""
 
     def checkpoints(self) -> list[str]:
-        """Names of what may be checkpoints, in no order."""
+        """The names of possible checkpoints, in arbitrary order."""
 
     def leftovers(self) -> list[str]:
-        """Names under which files of what is no checkpoint any more, or not yet, may be."""
+        """The names of directories that may hold files of unfinished or removed checkpoints."""
 
     def open(self, name: str) -> BinaryIO:
-        """A file, for reading from front to back; FileNotFoundError where there is none."""
+        """Open a file for sequential reading; raise FileNotFoundError if it does not exist."""
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes; None where there is none."""
+        """A file's size in bytes; None if it does not exist."""
 
     def begin(self, user: object) -> Lock:
-        """Take it for writing: its lock, and what a killed writer left is removed.
+        """Prepare for writing: take the lock, and remove what a killed writer left.
 
         Raises:
             BlockingIOError: another process writes to it.
@@ -63,49 +63,49 @@ class Directory(Protocol):
     def write(
         self, name: str, parts: Mapping[str, Fill], written: dict[str, tuple[int, str]], *, sync_segments: bool
     ) -> None:
-        """Write a checkpoint: it is there with all its files when this returns, and not at all before.
+        """Write a checkpoint: it exists with all its files when this returns, and does not exist before.
 
         Args:
-            name: its name, which nothing has.
+            name: an unused name.
             parts: its files, in order, the manifest last.
-            written: the size and SHA-256 of each file, before the next one is filled.
-            sync_segments: it refers to segments that were added since.
+            written: receives the size and SHA-256 of each file before the next one is filled.
+            sync_segments: True if it refers to segments that were added since the last checkpoint.
         """
 
     def add_segment(self, name: str, fill: Fill, listed: set[str]) -> tuple[str, int, str]:
-        """Write a segment; gives its file's name, its size and its SHA-256. The file's name is in `listed` before the
-        file is there."""
+        """Write a segment; return its file's name, size and SHA-256. `listed` has the name before the file exists, so
+        that nobody removes it as an orphan."""
 
     def segments(self) -> list[str]:
         """The names of the segments' files."""
 
     def remove(self, name: str) -> None:
-        """Remove a checkpoint, which is out of sight at once, or a segment."""
+        """Remove a checkpoint, which disappears atomically, or a segment."""
 
     def copy_logs(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
-        """Bring copies of the local logs beside the checkpoints, where those lie elsewhere.
+        """Copy the local logs to the directory, if they are not in it.
 
         Args:
             before: the copies that the newest checkpoint refers to.
         """
 
     def fetch_logs(self, copies: Sequence[LogCopy]) -> None:
-        """Have the logs that a checkpoint refers to on this machine."""
+        """Copy the logs that a checkpoint refers to back to this machine."""
 
     def forget_logs(self, needed: set[str]) -> None:
         """Remove the copies of logs that no checkpoint refers to."""
 
 
 def open_directory(given: object, runtime: Runtime, *, local: object = None) -> Directory:
-    """The directory that a user gave.
+    """The storage for a directory that a user gave.
 
     Args:
         given: a path, or the URL of a directory that fsspec can write to ("s3://bucket/run").
-        runtime: what it is read and written with.
-        local: for a URL, where the run's logs lie on this machine; None for a directory under the user's cache.
+        runtime: for reading and writing.
+        local: for a URL, the directory on this machine for the run's logs; None for one in the user's cache.
 
     Raises:
-        ValueError: it is a URL, and fsspec is not installed or does not know its scheme; or it is empty.
+        ValueError: it is empty, or it is a URL, and fsspec is not installed or does not know its scheme.
     """
     if is_url(given):
         from unbounded.store import remote
@@ -115,10 +115,10 @@ def open_directory(given: object, runtime: Runtime, *, local: object = None) -> 
 
 
 class Hashing(io.RawIOBase):
-    """What is written through it, counted and hashed on its way.
+    """A writer that counts and hashes the bytes that it passes on.
 
     Args:
-        write: writes bytes, perhaps not all of them, and says how many.
+        write: writes bytes, perhaps not all of them, and returns their number.
     """
 
     def __init__(self, write: Callable[[memoryview], int]) -> None:
@@ -133,25 +133,25 @@ class Hashing(io.RawIOBase):
         view = memoryview(data)  # type: ignore[arg-type]
         if self._write is None:
             return len(view)
-        done = self._write(view)  # perhaps not all of it; then the buffer comes again with the rest
+        done = self._write(view)  # perhaps not all of it: the buffered writer calls again with the rest
         self._hash.update(view[:done])
         self.size += done
         return done
 
     def fill(self, fill: Fill) -> None:
-        """Write what `fill` writes."""
+        """Write all that `fill` writes."""
         buffered = io.BufferedWriter(self, 1 << 20)
         fill(buffered)
         buffered.flush()
 
     def stop(self) -> None:
-        """Write no more. After a failure a buffer still holds bytes, and writes them when it is collected: by then the
-        number of this file may be another file's."""
+        """Stop writing. After a failure the buffered writer still holds bytes, and flushes them when it is garbage
+        collected: by then this file descriptor may belong to another file."""
         self._write = None
 
     @property
     def sha256(self) -> str:
-        """Of all that was written."""
+        """The SHA-256 of all that was written."""
         return self._hash.hexdigest()
 
 
@@ -173,7 +173,7 @@ class LocalDirectory:
         return self._path
 
     def at(self, name: str) -> Path:
-        """Something in it."""
+        """The path of a file in it."""
         return self._path / name
 
     def checkpoints(self) -> list[str]:
@@ -181,7 +181,7 @@ class LocalDirectory:
         return self._names(self._path)
 
     def leftovers(self) -> list[str]:
-        """None: what is not finished has another name, and `begin` removes it."""
+        """Empty: unfinished checkpoints have names that begin with a dot, and `begin` removes them."""
         return []
 
     def segments(self) -> list[str]:
@@ -195,18 +195,18 @@ class LocalDirectory:
             return []
 
     def open(self, name: str) -> BinaryIO:
-        """A file, for reading."""
+        """Open a file for reading."""
         return self._files.open_read(self._path / name)
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes; None where there is none, or it can't be known."""
+        """A file's size in bytes; None if it does not exist or can't be known."""
         try:
             return self._files.stat(self._path / name).st_size
         except OSError:
             return None
 
     def begin(self, user: object) -> Lock:
-        """Make it, take its lock, and remove what is not finished."""
+        """Create the directory, take its lock, and remove unfinished files."""
         self._files.make_directory(self._path)
         lock = Lock.of(self._path, user, self._runtime)
         with lock.turn:
@@ -219,7 +219,7 @@ class LocalDirectory:
     def write(
         self, name: str, parts: Mapping[str, Fill], written: dict[str, tuple[int, str]], *, sync_segments: bool
     ) -> None:
-        """Write a checkpoint beside its name, and give it its name when all of it is on the disk."""
+        """Write a checkpoint under a temporary name, and rename it when all of it is on the disk."""
         files = self._files
         unfinished = self._path / f".tmp-{name}-{self._runtime.process()}-{next(_unique)}"
         with self._removed_on_failure(unfinished):
@@ -233,13 +233,13 @@ class LocalDirectory:
             files.sync_directory(self._path)
 
     def add_segment(self, name: str, fill: Fill, listed: set[str]) -> tuple[str, int, str]:
-        """Write a segment. That its name is on the disk is seen to by `write`."""
+        """Write a segment. `write` fsyncs the directory entry."""
         folder = self._path / SEGMENTS
         self._files.make_directory(folder)
         unfinished = folder / f".tmp-{self._runtime.process()}-{next(_unique)}"
         with self._removed_on_failure(unfinished):
             size, sha256 = write_file(self._files, unfinished, fill)
-            # Named by what is in it: what a checkpoint refers to is never replaced by other content.
+            # Named by its content: a file that a checkpoint refers to is never replaced by other content.
             file = f"{name}-{sha256[:16]}.npz"
             listed.add(file)
             self._files.rename(unfinished, folder / file)
@@ -248,7 +248,7 @@ class LocalDirectory:
     def remove(self, name: str) -> None:
         """Remove a checkpoint or a segment."""
         if "/" not in name:
-            # Out of sight at once: half a checkpoint must never look like one.
+            # Renamed first: a partly removed checkpoint must never look like one.
             gone = self._path / f".tmp-gone-{name}-{self._runtime.process()}-{next(_unique)}"
             self._files.rename(self._path / name, gone)
             self._files.remove(gone)
@@ -256,27 +256,27 @@ class LocalDirectory:
             self._files.remove(self._path / name)
 
     def copy_logs(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
-        """They lie in it."""
+        """No-op: the logs are in the directory."""
         return ()
 
     def fetch_logs(self, copies: Sequence[LogCopy]) -> None:
-        """They lie in it."""
+        """No-op: the logs are in the directory."""
 
     def forget_logs(self, needed: set[str]) -> None:
-        """They lie in it, and their segments go with the rows that nobody needs."""
+        """No-op: a log in the directory removes its own segments."""
 
     @contextlib.contextmanager
     def _removed_on_failure(self, path: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(OSError):  # the reason for the failure matters more
+            with contextlib.suppress(OSError):  # the first error is the one to raise
                 self._files.remove(path)
             raise
 
 
 def write_file(files: Files, path: Path, fill: Fill) -> tuple[int, str]:
-    """Make a new file of what `fill` writes, on the disk at once; gives its size in bytes and SHA-256."""
+    """Create a file with what `fill` writes, and fsync it; return its size in bytes and its SHA-256."""
     fd = files.create(path)
     raw = Hashing(lambda data: files.write(fd, data))
     try:

@@ -1,7 +1,7 @@
-"""A file of lines that a run writes beside its checkpoints: scores, rows that could not be used, stats.
+"""Log: a file of JSON lines that a run writes beside its checkpoints: scores, unusable rows, stats.
 
-A checkpoint notes how long it is; on resume it is cut back to that, so that no line comes twice and none is
-missing. What a kill or a loss of power left of a last line is cut off before the next line is written.
+A checkpoint contains the log's length; a resume truncates the log to it, so that no line is missing or repeated. A last
+line that a kill or a power cut left incomplete is removed before the next line is written.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ class Log:
     """An append-only file, one line of JSON for each record.
 
     Args:
-        path: made where there is none, with the directories above it; one that is there is continued. To read it
-            changes nothing: several processes may, while one of them writes.
-        runtime: what it is written with.
+        path: created if it does not exist, with its parent directories; an existing log is continued. Reading changes
+            nothing: several processes may read while one writes.
+        runtime: for reading and writing.
 
     Raises:
-        CheckpointError: it can't be opened or written: a full disk, no permission, a file of another kind.
+        CheckpointError: it can't be opened or written: a full disk, no permission, or a file that is not a log.
         ValueError: the path is a URL.
 
     Example:
         >>> import tempfile
         >>> with Log(tempfile.mkdtemp() + "/scores.jsonl") as log:
         ...     log.append({"row": 1, "score": 0.5})
-        ...     length = log.tell()                      # goes into the checkpoint
-        ...     log.append({"row": 2, "score": 0.7})     # made after it
-        ...     log.cut(length)                          # a resume makes it again
+        ...     length = log.tell()                      # stored in the checkpoint
+        ...     log.append({"row": 2, "score": 0.7})     # after the checkpoint
+        ...     log.cut(length)                          # a resume will append it again
         ...     list(log.read())
         [{'row': 1, 'score': 0.5}]
     """
@@ -50,7 +50,7 @@ class Log:
         self.path = local_path(path)
         self._runtime = runtime
         self._fd: int | None = None
-        self._whole = False  # it was looked at, and ends with a whole record
+        self._whole = False  # True once the file was checked to end with a whole record
         self._closed = False
         self._open()
 
@@ -72,10 +72,10 @@ class Log:
             self._fd = None
 
     def append(self, *records: JSON) -> None:
-        """Add records: plain data, as `to_json` takes it. Other processes see them at once.
+        """Append records: plain data, as for `to_json`. Other processes see them at once.
 
         Raises:
-            CheckpointError: they can't be written. None of them is in the file then; those before are.
+            CheckpointError: they can't be written. None of them is in the file; earlier ones are.
         """
         lines = [json.dumps(to_json(record, name="record"), allow_nan=False) + "\n" for record in records]
         fd = self._writable()
@@ -85,8 +85,8 @@ class Log:
             while left:
                 left = left[self._files.write(fd, left) :]
         except BaseException as error:
-            # Half a line must not stay: the next record would be glued to it. To cut needs no room on the disk.
-            self._whole = False  # should the cut fail as well, it is made before the next record
+            # Remove half a line: the next record would be appended to it. Truncating needs no disk space.
+            self._whole = False  # if truncating fails too, it is retried before the next record
             with contextlib.suppress(OSError):
                 self._files.truncate(fd, end)
             if isinstance(error, OSError):
@@ -94,10 +94,10 @@ class Log:
             raise
 
     def tell(self) -> int:
-        """Its length in bytes, all of it on the disk: what a checkpoint notes.
+        """The length in bytes, after an fsync: the number that a checkpoint contains.
 
         Warns:
-            UserWarning: the file was removed or replaced while it was written to; a new one is begun.
+            UserWarning: the file was removed or replaced by another process; a new one is begun.
         """
         fd = self._writable()
         try:
@@ -107,10 +107,10 @@ class Log:
         return self._files.size(fd)
 
     def cut(self, length: int) -> None:
-        """Cut it back to a length that `tell` gave; a run without a checkpoint cuts it to 0.
+        """Truncate the log to a length from `tell`; a run without a checkpoint truncates it to 0.
 
         Warns:
-            UserWarning: it is shorter than that, so someone else has changed it; it goes on from its end.
+            UserWarning: it is shorter, so another process has changed it; it continues from its end.
         """
         fd = self._open()
         size = self._files.size(fd)
@@ -122,10 +122,10 @@ class Log:
             warn(f"{text} lines are lost.")
 
     def read(self) -> Iterator[Any]:
-        """Its records; a last line that was cut short is left out.
+        """The records; an incomplete last line is left out.
 
         Warns:
-            UserWarning: lines in its middle are no records, and were passed over.
+            UserWarning: some lines are not records, and were skipped.
         """
         return read_records(self.path, runtime=self._runtime)
 
@@ -144,7 +144,7 @@ class Log:
         return self._fd
 
     def _writable(self) -> int:
-        """The file, which ends with a whole record, and still is the one at the path."""
+        """The open file, checked to end with a whole record and to be the one at the path."""
         fd = self._open()
         try:
             there = self._files.stat(self.path).st_ino == self._files.inode(fd)
@@ -161,7 +161,7 @@ class Log:
         return fd
 
     def _repair(self, fd: int) -> int:
-        """Cut off what is no whole record at the end, and say how long the file is then."""
+        """Remove an incomplete record at the end; return the file's length."""
         size = self._files.size(fd)
         end = _end_of_records(self._files, fd, size)
         if end < size:
@@ -182,14 +182,14 @@ class Log:
 
 
 def read_records(path: Path, *, runtime: Runtime = SYSTEM) -> Iterator[Any]:
-    """The records of a log, whether or not somebody is writing to it; its file is not changed.
+    """The records of a log, also while another process writes it; the file is not changed.
 
     Args:
-        path: the log's; where there is none, there are no records.
-        runtime: what it is read with.
+        path: of the log; if it does not exist, there are no records.
+        runtime: for reading.
 
     Warns:
-        UserWarning: lines in its middle are no records, and were passed over.
+        UserWarning: some lines are not records, and were skipped.
     """
     damaged = 0
     try:
@@ -199,7 +199,7 @@ def read_records(path: Path, *, runtime: Runtime = SYSTEM) -> Iterator[Any]:
     with file:
         for line in file:
             if not line.endswith(b"\n"):
-                break  # it is being written, or a kill cut it short
+                break  # incomplete: being written, or left by a kill
             try:
                 record = _record(line)
             except ValueError:
@@ -211,16 +211,16 @@ def read_records(path: Path, *, runtime: Runtime = SYSTEM) -> Iterator[Any]:
 
 
 def _record(line: bytes) -> Any:
-    # Decoded here: given bytes, json would take those that begin with NULs for UTF-16.
+    # Decoded here: given bytes, json would take a leading NUL for UTF-16.
     return from_json(json.loads(line.decode("utf-8")))
 
 
 def _end_of_records(files: Files, fd: int, size: int) -> int:
-    """Where the last whole record ends.
+    """The offset of the end of the last whole record.
 
-    A kill leaves the beginning of a line. A loss of power can leave NULs where content was not written yet, with
-    line ends after them; lines that hold a NUL at the end of the file are cut off, too. A whole line without a NUL
-    that is no record is nothing that a crash leaves at the end: it stays, and reading passes over it.
+    A kill leaves the beginning of a line. A power cut can leave NULs in place of content, with line ends after them: so
+    lines with a NUL at the end of the file are removed, too. A complete line without a NUL that is not a record can't
+    come from a crash: it is kept, and skipped by readers.
     """
     end = _last_line_end(files, fd, size)
     while end:
@@ -232,7 +232,7 @@ def _end_of_records(files: Files, fd: int, size: int) -> int:
 
 
 def _last_line_end(files: Files, fd: int, end: int) -> int:
-    """One past the last line end before `end`; 0 where there is none."""
+    """The offset after the last line end before `end`; 0 if there is none."""
     while end > 0:
         start = max(0, end - _PIECE)
         found = files.pread(fd, end - start, start).rfind(b"\n")
@@ -243,7 +243,7 @@ def _last_line_end(files: Files, fd: int, end: int) -> int:
 
 
 def _is_log(files: Files, fd: int) -> bool:
-    """Whether a file begins as a log does. Of what a loss of power has emptied that can't be said."""
+    """True if a file begins as a log does. A file that a power cut has emptied passes, too."""
     head = files.pread(fd, _PIECE, 0)
     line, ended, _ = head.partition(b"\n")
     if b"\0" in line or not line:

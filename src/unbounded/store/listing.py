@@ -1,5 +1,6 @@
-"""What a directory of checkpoints holds: their names in order, the run and the segments of each, and the removal of
-what is no longer kept. Writing and reading them is left to others.
+"""Listing: the checkpoints in a directory in their order, the run and segments of each, and the removal of old ones.
+
+Writing and reading checkpoints is left to `checkpoints` and `saved`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _NAME = re.compile(r"step-(\d{12,})(?:\.(\d+))?")
 
 
 class Entry(NamedTuple):
-    """A checkpoint's name, taken apart; they sort by age."""
+    """A checkpoint's name, parsed; entries sort by age."""
 
     line: int
     number: int
@@ -24,36 +25,36 @@ class Entry(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What must be known of a checkpoint before another can be removed."""
+    """The parts of a checkpoint's manifest that removing other checkpoints depends on."""
 
     run: str
     segments: frozenset[str]
-    """Names of files."""
+    """File names."""
     logs: tuple[LogCopy, ...]
 
 
 class Listing:
-    """The checkpoints in a directory. Manifests are read once, until `forget`."""
+    """The checkpoints in a directory. Each manifest is read once, until `forget`."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self.damaged: set[str] = set()
-        """Names of checkpoints that are not what was written."""
-        self._listed: dict[str, Listed | None] = {}  # None where it is damaged
+        """Names of checkpoints that were found damaged."""
+        self._listed: dict[str, Listed | None] = {}  # None: damaged
 
     def scan(self) -> list[Entry]:
-        """The checkpoints here, oldest first."""
+        """The checkpoints in the directory, oldest first."""
         return _entries(self._directory.checkpoints())
 
     def forget(self) -> None:
-        """Others may have written here since."""
+        """Forget manifests: other processes may have written since."""
         self._listed.clear()
 
     def listed(self, entry: Entry) -> Listed | None:
-        """What a checkpoint's manifest says; None where it can't be read.
+        """A checkpoint's manifest; None if it can't be read.
 
         Raises:
-            CheckpointError: it is of a newer format.
+            CheckpointError: it has a newer format.
         """
         if entry.name not in self._listed:
             try:
@@ -67,38 +68,38 @@ class Listing:
         return self._listed[entry.name]
 
     def wrote(self, name: str, listed: Listed) -> None:
-        """A checkpoint was written, whole."""
+        """Note that a checkpoint was written, whole."""
         self.damaged.discard(name)
         self._listed[name] = listed
 
     def next_name(self, number: int) -> str:
-        """The name of a checkpoint that is to be the newest.
+        """The name for the next checkpoint, which sorts after all others.
 
-        A directory can't be replaced at once, so a number that isn't the highest begins a new line.
+        A directory can't be replaced atomically, so a number that is not the highest gets a new suffix.
         """
         line, last, _ = max(self.scan(), default=Entry(0, -1, ""))
         line += number <= last
         return f"step-{number:012}.{line}" if line else f"step-{number:012}"
 
     def newest(self) -> Listed | None:
-        """What the newest checkpoint says whose manifest can be read."""
+        """The manifest of the newest checkpoint that has a readable one."""
         for entry in reversed(self.scan()):
             if (listed := self.listed(entry)) is not None:
                 return listed
         return None
 
     def remove_old(self, written: str, number: int, run: str, keep: int) -> None:
-        """Remove what of a run is no longer kept, the oldest first: the others stay, whatever there is of them.
+        """Remove the checkpoints of a run that are no longer kept, oldest first; those of other runs stay.
 
         Args:
-            written: the name of the newest.
-            number: its number; an earlier one of this number is replaced.
-            run: whose checkpoints.
-            keep: how many stay.
+            written: the name of the newest checkpoint.
+            number: its number; an earlier checkpoint of this number is removed.
+            run: the run's id.
+            keep: how many of its checkpoints stay.
         """
         entries = self.scan()
         runs = {entry: listed.run for entry in entries if (listed := self.listed(entry)) is not None}
-        # Whose a damaged manifest is can't be told: it is taken for this run's where there is no other's.
+        # A damaged manifest names no run: it counts as this run's if there are no other runs here.
         alone = set(runs.values()) <= {run}
         own = [entry for entry in entries if runs.get(entry, run if alone else None) == run]
         replaced = {entry for entry in own if entry.number == number and entry.name != written}
@@ -112,7 +113,7 @@ class Listing:
                 self._directory.remove(entry.name)
 
     def remove_orphans(self, fresh: Set[str]) -> None:
-        """Remove the segments and copies of logs that no checkpoint lists, but not those that this process is yet to
+        """Remove segments and log copies that no checkpoint lists, except `fresh` ones, which this process is about to
         list."""
         entries = self.scan()
         needed = set(fresh)
@@ -120,7 +121,7 @@ class Listing:
         for entry in entries:
             listed = self.listed(entry)
             if listed is None:
-                return  # which segments it lists is unknown: none is removed as long as it is there
+                return  # its segments are unknown: nothing is removed while it exists
             needed |= listed.segments
             pieces.update(name for copy in listed.logs for name, _, _ in copy.pieces)
         names = {entry.name for entry in entries}

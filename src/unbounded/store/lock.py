@@ -1,4 +1,4 @@
-"""Lock: one process at a time writes to a directory; the kernel lets go when it ends, however it ends."""
+"""Lock: ensures that one process at a time writes to a directory; the kernel releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from unbounded.core.runtime import Runtime
 class Lock:
     """The lock of one directory.
 
-    All who write to one directory in one process share one `Lock`, and take turns in `turn`. `fresh` holds
-    the names of files that this process has made for checkpoints yet to be written.
+    All writers to a directory within a process share one `Lock`, and take turns by `turn`. `fresh` holds the names of
+    files that this process has written for checkpoints that are not written yet.
 
     Args:
-        file: made where there is none; it stays.
-        runtime: what it is locked with.
+        file: the lock file; created if it does not exist, never removed.
+        runtime: for locking.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process holds the lock.
     """
 
-    # Keyed by the process too: a forked child inherits this dictionary, but not the lock.
+    # The key contains the process id: a forked child inherits this dictionary, but not the lock.
     _held: ClassVar[weakref.WeakValueDictionary[tuple[int, str], Lock]] = weakref.WeakValueDictionary()
 
     def __init__(self, file: Path, runtime: Runtime) -> None:
@@ -36,7 +36,7 @@ class Lock:
         self.fresh: set[str] = set()
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
         fd = files.open_write(file)
-        # When it is collected, at the latest: the lock goes with the open file.
+        # Closing the file releases the lock; at the latest when this object is garbage collected.
         self._closed = weakref.finalize(self, files.close, fd)
         self._inode = files.inode(fd)
         if not files.lock(fd):
@@ -50,13 +50,13 @@ class Lock:
 
     @classmethod
     def of(cls, directory: Path, user: object, runtime: Runtime) -> Lock:
-        """The lock of a directory, taken now unless this process has it already; `user` holds it until `let_go`.
+        """The lock of a directory, taken now unless this process holds it already; `user` holds it until `let_go`.
 
         Raises:
-            BlockingIOError: another process has it.
+            BlockingIOError: another process holds the lock.
         """
         key = (runtime.process(), str(runtime.files.resolve(directory)))
-        with runtime.process_lock:  # a second one, closed again, would take the first one's lock with it
+        with runtime.process_lock:  # closing any second descriptor of the file would release this process's lock
             lock = cls._held.get(key)
             if lock is None or not lock.holds():
                 lock = cls._held[key] = cls(directory / ".lock", runtime)
@@ -64,8 +64,8 @@ class Lock:
         return lock
 
     def let_go(self, user: object) -> None:
-        """Say that `user` writes no more; others may when all users have said so."""
-        if self._process != self._runtime.process():  # a forked child has nothing to let go of
+        """Release `user`'s hold; the lock is released with the last one."""
+        if self._process != self._runtime.process():  # a forked child does not hold the lock
             return
         with self.turn, self._runtime.process_lock:
             self._users.discard(user)
@@ -73,7 +73,7 @@ class Lock:
                 self._closed()
 
     def holds(self) -> bool:
-        """Whether this process still has it: not in a forked child, nor when the directory was removed."""
+        """True if this process still holds the lock: not in a forked child, nor after the directory was removed."""
         try:
             return (
                 self._closed.alive

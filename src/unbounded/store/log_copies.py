@@ -1,8 +1,8 @@
-"""Copies of a run's logs beside its checkpoints, where those are at a URL and the logs on this machine.
+"""Copies of a run's logs beside its checkpoints, if those are at a URL and the logs on this machine.
 
-A log's files only grow, and an object of a store can't: a file's copy is a list of pieces, each written once. With a
-checkpoint, what has come since the last one is written as another piece; small ones are written again with what follows
-them, so that there are few.
+A log's files grow, but an object in a store can't. So the copy of a file is a list of pieces, each written once. Each
+checkpoint writes what was appended since the last one as a new piece; a small last piece is written again together with
+what follows it, which keeps their number low.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from unbounded.core.runtime import Runtime
 from unbounded.store.lock import Lock
 from unbounded.store.manifest import DamagedError, LogCopy
 
-_SMALL = 1 << 18  # bytes: a piece smaller than this is written again with what follows
-_LARGE = 1 << 26  # bytes: no piece is larger
+_SMALL = 1 << 18  # bytes: a last piece smaller than this is written again, with what follows
+_LARGE = 1 << 26  # bytes: the largest piece
 
 _Piece = tuple[str, int, str]  # name, bytes, SHA-256
 
 
 class LogCopies:
-    """Copies of all files below a local directory, but for those whose names begin with a dot.
+    """Copies of all files below a local directory, except those whose names begin with a dot.
 
     Args:
         local: the directory.
-        runtime: what it is read and written with.
+        runtime: for reading and writing local files.
         put: writes a piece, given its name and content.
-        open_piece: opens one for reading.
+        open_piece: opens a piece for reading.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class LogCopies:
         self._runtime = runtime
         self._put = put
         self._open_piece = open_piece
-        self._copies: dict[str, list[_Piece]] | None = None  # by file; None until the first time
+        self._copies: dict[str, list[_Piece]] | None = None  # by file; None before the first `bring`
 
     def bring(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
-        """Copy what the files hold now and the copies don't.
+        """Copy what was appended to the files since the last time.
 
         Args:
-            before: those that the newest checkpoint refers to, looked at the first time alone.
+            before: the copies that the newest checkpoint refers to; used by the first call only.
         """
         if self._copies is None:
             self._copies = {copy.file: list(copy.pieces) for copy in before if self._is_here(copy)}
         copies: dict[str, list[_Piece]] = {}
         for file in sorted(self._files()):
-            with contextlib.suppress(FileNotFoundError):  # nobody needs it any more, so it has just been removed
+            with contextlib.suppress(FileNotFoundError):  # a log removes segments that no checkpoint needs
                 copies[file] = self._bring(file, self._copies.get(file, []))
         self._copies = copies
         return tuple(LogCopy(file, tuple(pieces)) for file, pieces in copies.items())
@@ -64,7 +64,7 @@ class LogCopies:
     def _bring(self, file: str, known: list[_Piece]) -> list[_Piece]:
         size = self._runtime.files.stat(self._local / file).st_size
         if sum(piece[1] for piece in known) > size:
-            known = []  # another file by now
+            known = []  # the file was replaced
         kept, last = known, None
         if known and known[-1][1] < _SMALL:
             *kept, last = known
@@ -86,14 +86,14 @@ class LogCopies:
         return pieces
 
     def fetch(self, copies: Sequence[LogCopy], user: object) -> None:
-        """Have on this machine what the copies hold.
+        """Restore the local files from the copies.
 
-        Files that are here, with more after it or not, are left as they are. Where one holds something else, all that
-        is here is of another course of the run: it is set aside, and nothing of it removed.
+        Local files that begin with the copy's content are left as they are. If one has other content, the local
+        directory belongs to another course of the run: it is renamed aside, and nothing is removed.
 
         Raises:
-            DamagedError: a copy isn't what was written.
-            BlockingIOError: another process is at work here, and something is missing.
+            DamagedError: a copy differs from what was written.
+            BlockingIOError: files are missing, and another process holds the lock.
         """
         missing = [copy for copy in copies if not self._is_here(copy)]
         if not missing:
@@ -153,7 +153,7 @@ class LogCopies:
         files.sync_directory(self._local)
 
     def _is_here(self, copy: LogCopy) -> bool:
-        """Whether a file begins as its copy says."""
+        """True if the local file begins with its copy's content."""
         try:
             with self._runtime.files.open_read(self._local / copy.file) as opened:
                 return all(hashlib.sha256(opened.read(size)).hexdigest() == sha256 for _, size, sha256 in copy.pieces)

@@ -1,4 +1,4 @@
-"""A checkpoint's manifest: what it holds, who wrote it, and a checksum for each of its files and for itself."""
+"""Manifest: a checkpoint's content, the run and versions that wrote it, and a checksum of each file and of itself."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from unbounded.core.packing import JSON, from_json
 FORMAT = 1
 NAME = "manifest.json"
 
-# The first line of a manifest of any format, so that an old version can tell a newer one from a damaged one.
+# The first line of a manifest of any format: an old version can tell a newer format from damage.
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint can't be written or read; the sentence says what to do.
+    """A checkpoint can't be written or read; the message says what to do.
 
     >>> import os, tempfile, numpy as np, unbounded as ub
     >>> with tempfile.NamedTemporaryFile() as file, ub.Feed(ub.from_arrays(np.arange(4)).batch(2)) as feed:
@@ -35,13 +35,13 @@ class CheckpointError(RuntimeError):
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint isn't what was written: a file is missing, cut short or changed."""
+    """A checkpoint differs from what was written: a file is missing, truncated or changed."""
 
 
 class DamagedCheckpoint(UserWarning):
-    """A warning: a damaged checkpoint was passed over, and the one before it was taken.
+    """A warning: a damaged checkpoint was skipped, and an older one was taken.
 
-    To refuse instead, make it an error:
+    To stop instead, make it an error:
 
     >>> import warnings, unbounded as ub
     >>> with warnings.catch_warnings():
@@ -54,8 +54,8 @@ class Segment:
     """A file of arrays, written once, that checkpoints refer to.
 
     Args:
-        name: what the one who added it called it.
-        file: its name in `segments/`.
+        name: the name that the caller gave it.
+        file: its file name in `segments/`.
         size: in bytes.
         sha256: of the file.
     """
@@ -68,11 +68,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class LogCopy:
-    """The copy of a log's file beside a checkpoint at a URL, in pieces: a log only grows, so a piece stays as it is.
+    """The copy of a log's file beside a checkpoint at a URL, in pieces that are written once.
 
     Args:
-        file: its path below the local directory, with `/`.
-        pieces: of each, in order, its name in `logs/`, its size in bytes and its SHA-256.
+        file: the log file's path below the local directory, with `/`.
+        pieces: in order: name in `logs/`, size in bytes, and SHA-256 of each.
     """
 
     file: str
@@ -80,22 +80,22 @@ class LogCopy:
 
     @property
     def size(self) -> int:
-        """In bytes, of all pieces."""
+        """The bytes of all pieces."""
         return sum(size for _, size, _ in self.pieces)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint's `manifest.json` says.
+    """The content of a checkpoint's `manifest.json`.
 
     Args:
-        number: which it was written as: a step.
-        run: the id of the run that wrote it, carried on by each process that goes on with the run.
-        info: the plain data that it was written with.
-        segments: what it refers to, in the order given.
-        logs: copies of the run's logs as they were, where the directory is a URL.
-        files: size and SHA-256 of each of its files.
-        wrote: names and versions of what wrote it.
+        number: the step.
+        run: the id of the run; processes that resume the run keep it.
+        info: the plain data given to `write`.
+        segments: the segments that the checkpoint refers to, in the order given.
+        logs: the copies of the run's logs, if the directory is at a URL.
+        files: size and SHA-256 of each file.
+        wrote: names and versions of the libraries that wrote it.
     """
 
     number: int
@@ -116,7 +116,7 @@ def write(
     logs: Sequence[LogCopy],
     files: Mapping[str, tuple[int, str]],
 ) -> None:
-    """Write a checkpoint's `manifest.json`; `info` is what `to_json` returned."""
+    """Write a checkpoint's `manifest.json`; `info` is a result of `to_json`."""
     body: dict[str, Any] = {
         "format": FORMAT,
         "wrote": _versions(),
@@ -128,25 +128,25 @@ def write(
     }
     if logs:
         body["logs"] = [asdict(copy) for copy in logs]
-    # Indented, for people. The first line, which holds the checksum of the others, brings the first brace.
+    # Indented for people. The first line has the checksum of all others, and the opening brace.
     rest = json.dumps(body, allow_nan=False, indent=1).encode("ascii")[2:] + b"\n"
     file.write(b'{"sha256": "%s",\n' % hashlib.sha256(rest).hexdigest().encode("ascii") + rest)
 
 
 def parse(text: bytes, path: object) -> Manifest:
-    """What a manifest says.
+    """Parse a manifest.
 
     Args:
         text: the file's content.
         path: of the checkpoint, for errors.
 
     Raises:
-        DamagedError: it isn't what was written.
-        CheckpointError: it is of a newer format.
+        DamagedError: the text differs from what was written.
+        CheckpointError: it has a newer format.
     """
     head = _HEAD.match(text)
     if head is None or hashlib.sha256(text[head.end() :]).hexdigest().encode() != head[1]:
-        raise DamagedError(f"{path}/{NAME} is damaged: its checksum differs from what it says.")
+        raise DamagedError(f"{path}/{NAME} is damaged: its checksum differs from the one in its first line.")
     body = json.loads(text)
     if body["format"] > FORMAT:
         raise CheckpointError(
@@ -170,7 +170,7 @@ def parse(text: bytes, path: object) -> Manifest:
 
 @cache
 def _versions() -> dict[str, str]:
-    import importlib.metadata  # slow to import, and needed once, when the first checkpoint is written
+    import importlib.metadata  # here: it is slow to import, and needed only to write a checkpoint
     import platform
 
     try:

@@ -1,5 +1,7 @@
-"""The run's origin: where each source was first opened, so that a run which was killed before its first checkpoint
-begins again with the very first row; and logs of others set aside, never mixed and never deleted.
+"""The run's origin: the identity and opening position of each source, so that a run killed before its first checkpoint
+begins again at the same row.
+
+Also the renaming of other runs' logs: they are set aside, never mixed in and never deleted.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class SourceOrigin:
-    """Where one source began.
+    """The origin of one source.
 
     Args:
-        identity: what tells it from another source.
-        position: the reader's before its first row; None where a reader has none.
-        log: the id of its row log; None where it can seek.
+        identity: the source's identity.
+        position: the reader's position before its first row; None if the reader has none.
+        log: the id of its row log; None for a replayable source.
     """
 
     identity: JSON
@@ -34,10 +36,10 @@ class SourceOrigin:
 
 
 def read_origin(directory: Path, runtime: Runtime) -> dict[str, SourceOrigin] | None:
-    """The origins by the sources' names, or None where none were written.
+    """The origins by source name; None if none were written.
 
     Raises:
-        CheckpointError: they can't be read, or are of a newer format.
+        CheckpointError: they can't be read, or have a newer format.
     """
     path = directory / _NAME
     try:
@@ -61,7 +63,7 @@ def read_origin(directory: Path, runtime: Runtime) -> dict[str, SourceOrigin] | 
 
 
 def write_origin(directory: Path, sources: Mapping[str, SourceOrigin], runtime: Runtime) -> None:
-    """Write the origins, all or nothing, and on the disk when this returns.
+    """Write the origins, all or nothing, and fsync them.
 
     Raises:
         OSError: they can't be written.
@@ -81,14 +83,14 @@ def write_origin(directory: Path, sources: Mapping[str, SourceOrigin], runtime: 
             files.close(fd)
         files.rename(unfinished, directory / _NAME)
     except BaseException:
-        with suppress(OSError):  # what went wrong first is what is raised
+        with suppress(OSError):  # the first error is the one to raise
             files.remove(unfinished)
         raise
     files.sync_directory(directory)
 
 
 def set_aside(directory: Path, runtime: Runtime) -> Path:
-    """Give a directory, or a file, another name in its place: the first of `NAME.old-1`, `NAME.old-2`, … that is free.
+    """Rename a directory or a file to the first free name of `NAME.old-1`, `NAME.old-2`, …; return the new path.
 
     Raises:
         OSError: it can't be renamed.

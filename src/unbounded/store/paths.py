@@ -1,4 +1,4 @@
-"""Paths and URLs that users give."""
+"""Checks of paths and URLs that users give."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import re
 from pathlib import Path
 
-# "gs://bucket/run", and what `Path` makes of it, "gs:/bucket/run". One letter is a Windows drive.
+# "gs://bucket/run", or "gs:/bucket/run" after `Path` has normalised it. A single letter is a Windows drive.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def is_url(given: object) -> bool:
-    """Whether it is the URL of a directory elsewhere. `file:` is none: it is refused by `local_path`, which says why.
+    """True for the URL of a remote directory. False for `file:` URLs: `local_path` refuses them with advice.
 
     >>> is_url("s3://bucket/run"), is_url("runs/first"), is_url("file:///data/run")
     (True, False, False)
@@ -21,7 +21,7 @@ def is_url(given: object) -> bool:
 
 
 def as_url(given: str) -> tuple[str, str]:
-    """A URL's scheme, and what follows it, whatever `Path` has made of the slashes.
+    """A URL's scheme and the rest, also if `Path` has removed a slash.
 
     >>> as_url("s3:/bucket/run")
     ('s3', 'bucket/run')
@@ -32,10 +32,10 @@ def as_url(given: str) -> tuple[str, str]:
 
 
 def local_path(given: object) -> Path:
-    """A directory or file that a user gave, as a path; a URL is refused.
+    """A directory or file that a user gave, as a path; URLs are refused.
 
     Raises:
-        ValueError: it is a URL, which would become a directory named after its scheme, or it is empty.
+        ValueError: it is a URL, from which `Path` would make a directory named by the scheme; or it is empty.
 
     >>> local_path("runs/first").parts
     ('runs', 'first')

@@ -1,11 +1,11 @@
 """Checkpoints at a URL ("s3://bucket/run"), by way of fsspec.
 
-Object stores give no object another name, and show none before it is whole. So a checkpoint is written under its name,
-its manifest last: it is there when its manifest is, and it is gone when that is removed, before its other files are.
-Stores have no locks either: nothing stops a second process from writing to the same URL, but that the one that comes
-later to save is told. On one machine, the lock of the local directory does.
+Object stores can't rename an object, and show it only when it is whole. So a checkpoint is written under its final name
+with its manifest last, and removed with its manifest first: it exists exactly as long as its manifest does. Stores have
+no locks: a second process that writes to the same URL is not stopped, but the one that saves later is told. Two
+processes on one machine are kept apart by the lock of the local directory.
 
-The logs of a run grow with each row, which no object can. They are on this machine, and copied with each checkpoint
+A run's logs grow with each row, which objects can't. They are on this machine, and are copied with each checkpoint
 (`log_copies.py`).
 """
 
@@ -29,7 +29,7 @@ from unbounded.store.paths import as_url
 
 LOGS = "logs"
 
-# Where a directory has to be made before a file in it is; object stores have none, and would make a bucket instead.
+# Systems that need a file's directory to exist. Object stores have no directories: mkdir would make a bucket.
 _HAVE_DIRECTORIES = {"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs", "ftp", "arrow_hdfs", "dbfs"}
 
 
@@ -38,11 +38,11 @@ def open_remote(url: str, runtime: Runtime, local: Path | None) -> RemoteDirecto
 
     Args:
         url: of a scheme that fsspec knows.
-        runtime: of the files on this machine.
-        local: where the run's logs lie on this machine; None for a directory under the user's cache.
+        runtime: for files on this machine.
+        local: the directory on this machine for the run's logs; None for one in the user's cache.
 
     Raises:
-        ValueError: fsspec is not installed, or does not know the scheme, or lacks what that needs.
+        ValueError: fsspec is not installed, does not know the scheme, or lacks the package for it.
     """
     scheme, rest = as_url(url)
     try:
@@ -67,7 +67,7 @@ def open_remote(url: str, runtime: Runtime, local: Path | None) -> RemoteDirecto
 
 
 def default_local(url: str) -> Path:
-    """Where the logs of the run at a URL lie on this machine, unless the user says where."""
+    """The default directory on this machine for the logs of the run at a URL."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(cache) / "unbounded" / "runs" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
@@ -76,11 +76,11 @@ class RemoteDirectory:
     """A directory of checkpoints at a URL.
 
     Args:
-        system: the file system of fsspec.
+        system: the fsspec file system.
         root: the directory's path in it.
-        url: as the user knows it.
-        runtime: of the files on this machine.
-        local: where the run's logs lie on this machine.
+        url: in the user's notation.
+        runtime: for files on this machine.
+        local: the directory on this machine that has the run's logs.
     """
 
     def __init__(self, system: Any, root: str, url: str, runtime: Runtime, local: Path) -> None:
@@ -100,18 +100,18 @@ class RemoteDirectory:
         return self._url
 
     def at(self, name: str) -> str:
-        """Something in it."""
+        """The URL of a file in it."""
         return f"{self._url}/{name}"
 
     def checkpoints(self) -> list[str]:
-        """The names of those whose manifest is there."""
+        """The names of the checkpoints that have a manifest."""
         end = f"/{manifest.NAME}"
         return [name.removesuffix(end) for name in self._names() if name.endswith(end) and name.count("/") == 1]
 
     def leftovers(self) -> list[str]:
         """The names of directories without a manifest.
 
-        A writer may be at work in one of them: whoever removes some takes those that are older than what is kept.
+        Another writer may be filling one of them, so callers remove only those older than the checkpoints they keep.
         """
         names = self._names()
         whole = {name.partition("/")[0] for name in names if name.endswith(f"/{manifest.NAME}")}
@@ -125,9 +125,9 @@ class RemoteDirectory:
         return [name.partition("/")[2] for name in self._names() if name.startswith(f"{folder}/")]
 
     def _names(self) -> list[str]:
-        """All that is there."""
+        """The names of all files."""
         with _as_os_errors():
-            self._system.invalidate_cache()  # others write there, too
+            self._system.invalidate_cache()  # other processes write there, too
             try:
                 found = self._system.find(self._root)
             except FileNotFoundError:
@@ -136,12 +136,12 @@ class RemoteDirectory:
         return [str(path)[skipped:] for path in found]
 
     def open(self, name: str) -> BinaryIO:
-        """A file, for reading from front to back."""
+        """Open a file for sequential reading."""
         with _as_os_errors():
             return cast(BinaryIO, _RemoteReadFile(self._system.open(f"{self._root}/{name}", "rb")))
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes; None where there is none, or it can't be known."""
+        """A file's size in bytes; None if it does not exist or can't be known."""
         try:
             with _as_os_errors():
                 return int(self._system.size(f"{self._root}/{name}"))
@@ -149,7 +149,7 @@ class RemoteDirectory:
             return None
 
     def begin(self, user: object) -> Lock:
-        """Take the lock of the directory on this machine."""
+        """Take the lock of the local directory."""
         self._runtime.files.make_directory(self.local)
         return Lock.of(self.local, user, self._runtime)
 
@@ -161,17 +161,17 @@ class RemoteDirectory:
         try:
             for file in others:
                 written[file] = self._put(f"{name}/{file}", parts[file])
-            # In one call, so that half a manifest is never there.
+            # The manifest in one call, so that half of it never exists.
             content = io.BytesIO()
             parts[last](content)
             self._put_whole(f"{name}/{last}", content.getvalue())
         except BaseException:
-            with contextlib.suppress(OSError):  # the reason for the failure matters more
+            with contextlib.suppress(OSError):  # the first error is the one to raise
                 self.remove(name)
             raise
 
     def add_segment(self, name: str, fill: Fill, listed: set[str]) -> tuple[str, int, str]:
-        """Write a segment, unless it is there: it is named by what is in it."""
+        """Write a segment, unless it exists: its name contains its checksum."""
         looked = Hashing(lambda data: len(data))
         looked.fill(fill)
         file = f"{name}-{looked.sha256[:16]}.npz"
@@ -201,11 +201,11 @@ class RemoteDirectory:
     # -- logs ----------------------------------------------------------------------------------------------------------
 
     def copy_logs(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
-        """Bring copies of what the logs have gained."""
+        """Copy what was appended to the logs."""
         return self._copies.bring(before)
 
     def fetch_logs(self, copies: Sequence[LogCopy]) -> None:
-        """Have the logs on this machine."""
+        """Restore the logs on this machine from their copies."""
         self._copies.fetch(copies, self)
 
     def forget_logs(self, needed: set[str]) -> None:
@@ -216,7 +216,7 @@ class RemoteDirectory:
                     self._remove_file(f"{self._root}/{LOGS}/{piece}")
 
     def open_piece(self, piece: str) -> BinaryIO:
-        """A piece of a log's copy."""
+        """Open a piece of a log's copy."""
         return self.open(f"{LOGS}/{piece}")
 
     def _put_piece(self, piece: str, content: bytes) -> None:
@@ -225,7 +225,7 @@ class RemoteDirectory:
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def _put(self, name: str, fill: Fill) -> tuple[int, str]:
-        """Write a file of what `fill` writes, in pieces; gives its size in bytes and SHA-256."""
+        """Write a file with what `fill` writes, in pieces; return its size in bytes and its SHA-256."""
         path = self._made(name)
         with _as_os_errors(), self._system.open(path, "wb") as file:
             raw = Hashing(file.write)
@@ -249,7 +249,7 @@ class RemoteDirectory:
 
 
 class _RemoteReadFile:
-    """A file that is read, whose errors are OSErrors."""
+    """A remote file for reading, whose errors are OSErrors."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -268,7 +268,7 @@ class _RemoteReadFile:
 
 @contextlib.contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Clients of stores raise errors of their own; here they become the kind that files have."""
+    """Convert the exceptions of store clients to OSError."""
     try:
         yield
     except (OSError, MemoryError):

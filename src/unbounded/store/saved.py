@@ -1,7 +1,7 @@
-"""One checkpoint, read back: what it holds, and whether it still is what was written.
+"""Saved: one checkpoint for reading, verified against its manifest.
 
-Each file is read once, and hashed on its way: nothing of what was read is used before its checksum is right. Writing
-checkpoints, and choosing among them, is left to others.
+Each file is read and hashed once, and nothing of it is used before its checksum was compared. Writing checkpoints, and
+choosing among them, is left to `checkpoints` and `choosing`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Saved:
     """One checkpoint.
 
     Args:
-        number: which it was written as: a step.
+        number: the step.
         name: of its directory.
-        path: of its directory; a string where that is a URL.
-        info: the plain data that it was written with.
-        segments: what it refers to, in the order given.
-        logs: copies of the run's logs as they were, where the directory is a URL.
-        run: the id of the run that wrote it, carried on by each process that goes on with the run.
-        wrote: names and versions of what wrote it.
-        files: size and SHA-256 of each of its files.
+        path: of its directory; a string if it is a URL.
+        info: the plain data given to `write`.
+        segments: the segments that it refers to, in the order given.
+        logs: the copies of the run's logs, if the directory is at a URL.
+        run: the id of the run; processes that resume the run keep it.
+        wrote: names and versions of the libraries that wrote it.
+        files: size and SHA-256 of each file.
     """
 
     number: int
@@ -47,20 +47,20 @@ class Saved:
     wrote: dict[str, str]
     files: dict[str, tuple[int, str]]
     directory: Directory = field(repr=False, compare=False)
-    # What `fetch` has read, until it is asked for.
+    # Trees that `fetch` has read, until the caller takes them.
     _fetched: dict[str, Unread] = field(default_factory=dict, repr=False, compare=False)
 
     def read_state(self, *, only: Sequence[str | tuple[str, ...]] | None = None) -> Tree:
-        """The tree that it was written with, in fresh arrays.
+        """The tree given to `write`, in new arrays.
 
         Args:
-            only: the parts to read; None reads all. Each is a key of the tree, or a tuple of keys that leads into it:
-                `("model", ("callbacks", "lr"))`. The arrays of other parts are not read into memory; the parts come
-                back where they stood, in dicts that hold nothing else.
+            only: the parts to read; None for all. Each is a key of the tree, or a tuple of keys that leads into it:
+                `("model", ("callbacks", "lr"))`. The result has these parts at their paths, in dicts with nothing
+                else; the arrays of other parts are not read into memory.
 
         Raises:
-            CheckpointError: there is no such part.
-            DamagedError: the file isn't what was written.
+            CheckpointError: a part is missing.
+            DamagedError: the file differs from what was written.
         """
         paths = None if only is None else [(part,) if isinstance(part, str) else tuple(part) for part in only]
         try:
@@ -69,11 +69,11 @@ class Saved:
             raise CheckpointError(f"The state in {self.path} has {error}.") from None
 
     def read_segment(self, name: str) -> Tree:
-        """What one of its segments holds, in fresh arrays.
+        """The content of a segment, in new arrays.
 
         Raises:
-            CheckpointError: it lists no segment of this name.
-            DamagedError: the file isn't what was written.
+            CheckpointError: the checkpoint lists no segment of this name.
+            DamagedError: the file differs from what was written.
         """
         for segment in self.segments:
             if segment.name == name:
@@ -82,19 +82,19 @@ class Saved:
         raise CheckpointError(f"{self.path} lists no segment {name!r}; it lists {listed}.")
 
     def fetch(self) -> None:
-        """Read every file of it, once: `read_state` and `read_segment` then give what was read, each once.
+        """Read and verify every file now; `read_state` and `read_segment` then return what was read, each once.
 
         Raises:
-            DamagedError: one of them isn't what was written.
+            DamagedError: a file differs from what was written.
         """
         for name, size, sha256 in self._all():
             self._fetched[name] = self._read(name, size, sha256)
 
     def check(self) -> None:
-        """Read every file of it once, and keep nothing.
+        """Read and verify every file, and keep nothing.
 
         Raises:
-            DamagedError: one of them isn't what was written.
+            DamagedError: a file differs from what was written.
         """
         for name, size, sha256 in self._all():
             try:
@@ -122,15 +122,15 @@ class Saved:
                     found = Unread(reader, only=only)
                 except OSError:
                     raise
-                except Exception as error:  # of damaged bytes anything may come; whether they are is known at the end
+                except Exception as error:  # damaged bytes may raise anything; the checksum at the end decides
                     problem = error
                 self._compare(name, reader, size, sha256)
         except OSError as error:
             raise unreadable(self.directory.at(name), error) from error
         if isinstance(problem, Malformed):
             raise CheckpointError(
-                f"{self.directory.at(name)} is as it was written, and no file that this version of unbounded can "
-                f"read: {problem}."
+                f"{self.directory.at(name)} has the checksum that was written, but this version of unbounded can't "
+                f"read it: {problem}."
             ) from problem
         if problem is not None:
             raise problem
@@ -148,11 +148,11 @@ class Saved:
 
 
 def open_saved(directory: Directory, name: str) -> Saved:
-    """Read a checkpoint's manifest; its other files are not looked at.
+    """Open a checkpoint by its manifest; its other files are not read.
 
     Raises:
-        DamagedError: the manifest isn't what was written.
-        CheckpointError: it is of a newer format.
+        DamagedError: the manifest differs from what was written.
+        CheckpointError: it has a newer format.
     """
     file = f"{name}/{manifest.NAME}"
     try:
@@ -177,7 +177,7 @@ def open_saved(directory: Directory, name: str) -> Saved:
 
 
 def unreadable(path: Path | str, error: OSError) -> Exception:
-    """Damage is what the disk lost; no permission, or too many open files, says nothing of the file."""
+    """A DamagedError for data that the disk lost; other errors, such as no permission, say nothing about the file."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return DamagedError(f"{path} is missing.")
     if error.errno == errno.EIO:

@@ -1,7 +1,7 @@
-"""Table: rows of fixed columns in one `.npy` file that grows, which `numpy.load` opens at any time.
+"""Table: rows of fixed columns in one growing `.npy` file, which `numpy.load` opens at any time.
 
-A checkpoint notes how many rows it has; on resume it is cut back to that. The header has room for any number of rows
-and is written after them: what a kill leaves behind the rows that it counts is written over by the next ones.
+A checkpoint contains the number of rows; a resume truncates the table to it. The header has room for any number of rows
+and is updated after the rows are written: rows beyond its count, which a kill may leave, are overwritten by the next.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from unbounded.core.warn import warn
 from unbounded.store.manifest import CheckpointError
 from unbounded.store.paths import local_path
 
-_MAGIC = b"\x93NUMPY\x02\x00"  # version 2.0 of the format, whose header may be long: numpy.lib.format
-_FIXED = len(_MAGIC) + 4  # bytes before the header's text: its length follows
+_MAGIC = b"\x93NUMPY\x02\x00"  # format version 2.0, which allows long headers: see numpy.lib.format
+_FIXED = len(_MAGIC) + 4  # bytes before the header's text: the magic, and the text's length
 _ALIGNED = 64
 
 
@@ -28,12 +28,11 @@ class Table:
     """An append-only table.
 
     Args:
-        path: made where there is none, with the directories above it, when the first rows come; one that is there is
-            continued.
-        runtime: the files.
+        path: created by the first rows, with its parent directories; an existing table is continued.
+        runtime: for file calls.
 
     Raises:
-        CheckpointError: it can't be opened or written; or it has other columns.
+        CheckpointError: it can't be opened or written, or has other columns.
         ValueError: the path is a URL.
 
     Example:
@@ -52,19 +51,20 @@ class Table:
         self.path: Path = local_path(path)
         self._files = runtime.files
         self._fd: int | None = None
-        self._dtype: Any = None  # once the file is open
-        self._room = 0  # bytes of its header
+        self._dtype: Any = None  # set when the file is open
+        self._room = 0  # bytes of the header
         self._rows = 0
 
     def __len__(self) -> int:
-        """Rows in the file."""
+        """The number of rows."""
         return self._rows
 
     def append(self, rows: np.ndarray[Any, Any]) -> None:
-        """Add rows: one-dimensional, of the same columns each time. Other processes see them at once.
+        """Append rows: a structured array of one dimension, with the same columns each time. Other processes see them
+        at once.
 
         Raises:
-            CheckpointError: they can't be written. None of them is counted then; those before are.
+            CheckpointError: they can't be written. None of them is counted; earlier ones are.
         """
         rows = np.ascontiguousarray(rows)
         try:
@@ -84,7 +84,7 @@ class Table:
             raise self._problem("Rows were not written", error) from error
 
     def sync(self) -> None:
-        """What was added is on the disk when this returns."""
+        """fsync the file."""
         if self._fd is not None:
             try:
                 self._files.fsync(self._fd)
@@ -92,10 +92,10 @@ class Table:
                 raise self._problem("It could not be put on the disk", error) from error
 
     def cut(self, rows: int) -> None:
-        """Cut it back to its first `rows` rows.
+        """Truncate the table to its first `rows` rows.
 
         Warns:
-            UserWarning: it has fewer, so someone else has changed it; it goes on from its end.
+            UserWarning: it has fewer, so another process has changed it; it continues from its end.
         """
         try:
             if not self._files.exists(self.path):
@@ -114,7 +114,7 @@ class Table:
             )
 
     def close(self) -> None:
-        """Close the file; the next rows open it again."""
+        """Close the file; the next `append` opens it again."""
         if self._fd is not None:
             self._files.close(self._fd)
         self._fd, self._dtype, self._room, self._rows = None, None, 0, 0
@@ -133,7 +133,7 @@ class Table:
         found = self._read_header(size)
         if found is not None:
             self._dtype, self._room, rows = found
-            # Never more than there are: a loss of power may have kept the header and not the rows.
+            # At most the rows that exist: a power cut may keep the header and lose rows.
             self._rows = min(rows, (size - self._room) // self._dtype.itemsize)
         elif dtype is None:
             self.close()
@@ -143,8 +143,8 @@ class Table:
             self._count(0)
 
     def _read_header(self, size: int) -> tuple[Any, int, int] | None:
-        """The columns, the bytes of the header, and how many rows it counts; None where there is nothing but what a
-        kill, or a loss of power, leaves of a first header."""
+        """The columns, the bytes of the header, and its number of rows; None if the file is empty or has only a part of
+        its first header, after a kill or a power cut."""
         assert self._fd is not None
         head = self._files.pread(self._fd, _FIXED, 0)
         if not head.strip(b"\0") or (size < _FIXED and _MAGIC.startswith(head[: len(_MAGIC)])):
@@ -165,7 +165,7 @@ class Table:
             ) from None
 
     def _count(self, rows: int) -> None:
-        """Say in the header how many rows there are; after they were written, so that it never says too many."""
+        """Update the number of rows in the header, after the rows are written: it never counts too many."""
         assert self._fd is not None
         self._files.pwrite(self._fd, _header(self._dtype, rows), 0)
         self._rows = rows
@@ -178,7 +178,7 @@ class Table:
 
 
 def _header(dtype: Any, rows: int) -> bytes:
-    """The header, of the same length for any number of rows."""
+    """The header's text, of the same length for any number of rows."""
     text = f"{{'descr': {np.lib.format.dtype_to_descr(dtype)!r}, 'fortran_order': False, 'shape': ({rows},), }}"
     longest = len(text) - len(str(rows)) + 20
     length = -(-(_FIXED + longest + 1) // _ALIGNED) * _ALIGNED - _FIXED

@@ -1,7 +1,7 @@
-"""Writer: checkpoints written in a thread of their own, one at a time, while training goes on.
+"""Writer: writes checkpoints in a thread of their own, one at a time, while training goes on.
 
-What it is given to do must own all that it needs: the model, the random states and the positions have moved on by the
-time at which it is done. What a checkpoint is, and where it goes, is left to others.
+Its work must own all data that it writes: the model, the random states and the positions change while it is written.
+What is written, and where, is left to the callers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _LOOK = 0.2  # seconds
 
-# Those whose outcome nobody has asked for: also what keeps them, and what they write, until they are done.
+# Writes whose outcome nobody has asked for yet. This also keeps them, and their data, alive until they are done.
 _open: set[Pending[object]] = set()
 
 
@@ -40,37 +40,37 @@ class Pending(Generic[T]):
         self._work: Callable[[], T] | None = work
         self._result: T | None = None
         self._error: BaseException | None = None
-        # A signal's handler may raise in the thread that waits, at any line. In the middle of joining a thread, or of
-        # asking whether it is alive, that makes CPython 3.11 take it for ended; in the middle of waiting for an event,
-        # it can leave the event's lock held. So the truth is a flag; a bare lock, held until the end, wakes who waits.
+        # A signal handler may raise in the waiting thread at any line. If it raises inside Thread.join or is_alive,
+        # CPython 3.11 takes the thread for ended; inside Event.wait, it can leave the event's lock held. So completion
+        # is a flag, and the waiting thread is woken by a bare lock that is held until the end.
         self.done = False
-        """Whether it is over, well or not."""
+        """True when the write has ended, by success or failure."""
         self._latch = runtime.lock()
         self._latch.acquire()
         self._runtime = runtime
         self._process = runtime.process()
         self.heard = False
-        """Whether `wait` has said what became of it."""
-        # A daemon: the interpreter waits for it in `_finish`, where Ctrl-C can end the wait, and not for ever.
+        """True when `wait` has reported the outcome."""
+        # A daemon: the interpreter waits for it in `_finish`, where Ctrl-C can end the wait.
         self._thread = runtime.thread(self._run, "unbounded-writer")
 
     def start(self) -> None:
-        """Begin.
+        """Start the thread.
 
         Raises:
-            RuntimeError: the system has no thread left, and nothing is written.
+            RuntimeError: the system can't start a thread; nothing is written.
         """
         _open.add(cast("Pending[object]", self))
         try:
             self._thread.start()
         except RuntimeError:
-            # After anything else, such as an interrupt, it may be at work.
+            # After any other exception, such as an interrupt, the thread may be running.
             self.done = self.heard = True
             _open.discard(cast("Pending[object]", self))
             raise
 
     def _run(self) -> None:
-        work, self._work = self._work, None  # what it holds goes with it, not with this object
+        work, self._work = self._work, None  # its data is freed when it is done, not with this object
         assert work is not None
         try:
             self._result = work()
@@ -80,15 +80,15 @@ class Pending(Generic[T]):
         self._latch.release()
 
     def wait(self) -> T:
-        """Until it is on the disk; gives what `feed.save` gives, the checkpoint's path.
+        """Wait until it is on the disk; return the checkpoint's path, as `feed.save` does.
 
         Raises:
-            CheckpointError: it could not be written. What was there before is still there, whole.
+            CheckpointError: it could not be written. Earlier checkpoints are unchanged.
         """
         if self.forked:
             raise RuntimeError("The process was forked while a checkpoint was written: its parent writes it.")
         while not self.done:
-            # Not for ever: a signal that the kernel hands to another thread wakes nobody here.
+            # In slices: a signal that the kernel delivers to another thread does not end this wait.
             if self._latch.acquire(timeout=_LOOK):
                 self._latch.release()
         self.heard = True
@@ -99,15 +99,15 @@ class Pending(Generic[T]):
 
     @property
     def forked(self) -> bool:
-        """Whether it belongs to the process from which this one was forked: threads don't come along."""
+        """True in a process forked from the one that writes: threads do not exist in the child."""
         return not self.done and self._process != self._runtime.process()
 
 
 class Writer:
     """Writes one checkpoint at a time.
 
-    A failure is raised once, by the first of `check`, `finish` and `begin` that comes after it, unless `Pending.wait`
-    has raised it before: in the thread that trains, at a moment that it chooses.
+    A failure is raised once, in the training thread: by the first following call of `check`, `finish` or `begin`,
+    unless `Pending.wait` has raised it before.
 
     Args:
         runtime: of the feed.
@@ -119,35 +119,35 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """True while a checkpoint is being written."""
         return self._pending is not None and not self._pending.done and not self._pending.forked
 
     def begin(self, work: Callable[[], T]) -> Pending[T]:
-        """Write one, after the one that is being written.
+        """Write a checkpoint, after the one that is being written.
 
         Args:
-            work: writes it, in another thread.
+            work: called in another thread to write it.
         """
         self.finish()
         pending = Pending(work, self._runtime)
-        # Before it begins: an interrupt in the middle of that must not leave one at work of which nobody knows.
+        # Before the start: an interrupt during it must not leave a running thread that nobody knows of.
         self._pending = cast(Pending[object], pending)
         pending.start()
         return pending
 
     def check(self) -> None:
-        """Raise what went wrong with the one that was written last, and don't wait for it."""
+        """Raise the error of the last write, if there is one; don't wait."""
         if self._pending is not None and self._pending.done:
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the one that is being written, and raise what went wrong with it."""
+        """Wait for the checkpoint that is being written, and raise its error, if there is one."""
         pending = self._pending
         if pending is not None and not pending.heard and not pending.forked:
             try:
                 pending.wait()
             finally:
-                # Not where the wait was interrupted.
+                # Only if the wait was not interrupted.
                 if pending.heard:
                     self._pending = None
         else:
@@ -155,7 +155,7 @@ class Writer:
 
 
 def _finish() -> None:
-    """The interpreter ends: what is being written is written to its end, and a failure is told at least here."""
+    """At the interpreter's exit: wait for the checkpoint that is being written, and log a failure."""
     for pending in list(_open):
         try:
             if not pending.forked:

@@ -1,0 +1,62 @@
+"""Releases: what the sources and stages of a feed may forget, as batches are trained on and checkpoints are written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from unbounded.core.cursor import Cursor, leaf_cursors
+from unbounded.core.node import Node, SourceNode
+
+
+class Releases:
+    """Releases rows once they are trained on; after `hold`, once no checkpoint on the disk needs them.
+
+    Args:
+        top: the last node of the stream.
+        sources: the nodes of its sources, in the order of the tree's leaves.
+    """
+
+    def __init__(self, top: Node, sources: Sequence[SourceNode]) -> None:
+        self._top = top
+        self._sources = sources
+        self._holding = False  # True once checkpoints or positions may need what is trained on
+        self._needed: deque[Cursor] = deque()  # what the checkpoints on the disk need, oldest first
+        # (what a new checkpoint needs, how many are kept): appended by the thread that wrote it. A deque's append and
+        # popleft are atomic, so no lock is needed.
+        self._posted: deque[tuple[Cursor, int]] = deque()
+
+    def hold(self, needed: Iterable[Cursor] = ()) -> None:
+        """From here on release only what `post` allows: all positions taken from now on can be restored.
+
+        Args:
+            needed: what the checkpoints on the disk need, oldest first.
+        """
+        self._holding = True
+        self._needed.extend(needed)
+
+    def post(self, needed: Cursor, keep: int) -> None:
+        """A checkpoint that needs `needed` is on the disk, one of `keep` that are kept.
+
+        Called from any thread. What the kept checkpoints do not need is released by the feed's own thread later, in
+        `release_posted`.
+        """
+        self._posted.append((needed, keep))
+
+    def release_posted(self) -> None:
+        """Release what no checkpoint needs any more, and tell the sources of the newest and the oldest checkpoint."""
+        while self._posted:
+            needed, keep = self._posted.popleft()
+            self._needed.append(needed)
+            while len(self._needed) > keep:
+                self._needed.popleft()
+            oldest = self._needed[0]
+            self._top.release(oldest)
+            for node, trained, kept in zip(self._sources, leaf_cursors(needed), leaf_cursors(oldest), strict=True):
+                node.commit(trained, kept)
+
+    def trained(self, cursor: Cursor) -> None:
+        """All batches before `cursor` were trained on."""
+        self.release_posted()
+        if not self._holding:
+            self._top.release(cursor)
