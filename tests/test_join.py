@@ -133,6 +133,60 @@ def test_labels_before_and_after_their_row_twice_and_never() -> None:
     with ub.Feed(stream.batch(1)) as feed:
         assert [batch["row"][0] for batch in feed.batches()] == [1, 0]
         assert feed.stats.unmatched == 2  # 7 and 8
+        assert feed.stats.unmatched_labels == 2  # one of 5, and 9
+
+
+def counted(stream: ub.Stream) -> tuple[list[int], int, int]:
+    """The numbers of the rows that come out, and how many rows and labels waited in vain."""
+    with ub.Feed(stream.batch(1), on_nan="pass") as feed:
+        got = [int(batch["row"][0]) for batch in feed.batches()]
+        return got, feed.stats.unmatched, feed.stats.unmatched_labels
+
+
+def test_what_still_waits_at_the_end_is_counted() -> None:
+    assert counted(rows_of([1, 1, 1]).join(labels_of([1, 2, 1]), on="id")) == ([0, 1], 1, 1)
+    # The labels are over, and with them the stream: the third row is not read.
+    assert counted(rows_of([1, 1, 1]).join(labels_of([1, 1]), on="id")) == ([0, 1], 0, 0)
+    assert counted(rows_of([5, 6, 7, 8]).join(labels_of([6, 5, 5, 9]), on="id")) == ([1, 0], 2, 2)
+    late = labels_of([1, 2], t=np.array([10.5, 11.0]))  # the first one 10.5 s after its row
+    assert counted(rows_of([1, 2], t=np.array([0.0, 10.0])).join(late, on="id", time="t", within=10)) == ([1], 1, 1)
+    seen: list[int] = []
+    sunk = rows_of([1, 2, 3]).join(labels_of([2]), on="id", unmatched=lambda lost: seen.extend(lost["row"].tolist()))
+    assert counted(sunk) == ([1], 2, 0)
+    assert seen == [0, 2]
+    kept = rows_of([1, 2, 3]).join(labels_of([9, 2, 9]), on="id", unmatched="keep")
+    assert counted(kept) == ([1, 0, 2], 2, 2)
+
+
+def test_a_time_that_is_infinite_or_none_counts_as_that_of_the_row_before() -> None:
+    labels = labels_of([1, 2, 3], t=np.array([1.0, 2.0, 3.0]))
+    for odd in (np.inf, -np.inf, np.nan):
+        rows = rows_of([1, 2, 3], t=np.array([0.0, odd, 2.0]))
+        assert sorted(pairs(rows.join(labels, on="id", time="t", within=10))) == [(0, 0), (1, 1), (2, 2)]
+    far = np.array(["2020-01-01", "NaT", "9999-12-31"], "M8[D]")  # out of the range of nanoseconds
+    rows, labels = rows_of([1, 2, 3], t=far), labels_of([1, 2, 3], t=far)
+    assert pairs(rows.join(labels, on="id", time="t", within=10)) == [(0, 0), (1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda: rows_of([1, 2]).join(rows_of([1]), on="id"),
+        lambda: rows_of([1, 2]).join(ub.from_arrays({"key": np.arange(3)}, passes=1), on="id"),
+        lambda: rows_of([1, 2], t=np.array(["a", "b"])).join(labels_of([1], t=np.array([1.0])), on="id", time="t"),
+        lambda: rows_of([1, 2], t=np.zeros(2)).join(labels_of([1]), on="id", time="t"),
+        lambda: rows_of([1, 2]).join(labels_of(["1"]), on="id"),
+    ],
+)
+def test_rows_that_can_not_be_joined_are_refused_whenever_they_are_asked_for(words: Any) -> None:
+    top: Any = words().open(block_rows=7).top
+    sentences = set()
+    with contextlib.closing(top):
+        for _ in range(3):
+            with pytest.raises(RowsError) as caught:
+                top.pull(None)
+            sentences.add(str(caught.value))
+    assert len(sentences) == 1
 
 
 def test_of_one_key_the_first_row_has_the_first_label() -> None:

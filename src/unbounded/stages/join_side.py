@@ -38,8 +38,8 @@ class JoinSide:
         self.since = (read, clock)  # at the last snapshot
 
     def times_of(self, rows: Tree) -> Floats:
-        """The times of the rows that follow those taken so far. A time that is missing, or earlier than a previous one,
-        counts as the previous one."""
+        """The times of the rows that follow those taken so far. A time that is missing, infinite or earlier than a
+        previous one counts as the previous one."""
         count = trees.count(rows)
         if self.time is None:
             return np.arange(self.read, self.read + count, dtype=np.float64)
@@ -50,11 +50,10 @@ class JoinSide:
                 "numbers, or datetime64."
             )
         if column.dtype.kind == "M":
-            missing = np.isnat(column)
-            times = column.astype("M8[ns]").astype(np.int64) / 1e9
-            times[missing] = np.nan
+            times = (column - np.datetime64(0, "s")) / np.timedelta64(1, "s")
         else:
             times = column.astype(np.float64)
+        times[~np.isfinite(times)] = np.nan
         if not self.read and not np.isnan(times[0]):
             return np.fmax.accumulate(times)
         clock: Floats = np.fmax.accumulate(np.append(self.clock, times))[1:]

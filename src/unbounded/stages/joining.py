@@ -20,8 +20,9 @@ from unbounded.core.block import Block, Offset
 from unbounded.core.cursor import Cursor, own_part
 from unbounded.core.input_buffer import addresses, compose_held
 from unbounded.core.node import Context, EndOfStream, Inner, Node
-from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.core.trees import RowsError
 from unbounded.stages.join_side import Floats, JoinSide
+from unbounded.stages.joined_rows import check_columns, with_labels
 from unbounded.stages.keys import keys_of
 from unbounded.stages.pairing import LABEL, ROW, Pairing
 
@@ -70,7 +71,7 @@ class Joining(Inner):
         self._unmatched = unmatched
         self._pairing = Pairing(within)
         self._done: _Done | None = None
-        self._over = False  # both inputs have ended, and nothing waits any more
+        self._over = False  # no more pairs will come, and nothing waits any more
         self._given = 0  # rows that came out
         self._counts = [0, 0]  # rows and labels that waited in vain
         self._timed = False  # some rows have a time of arrival
@@ -90,17 +91,15 @@ class Joining(Inner):
     def _next(self, timeout: float | None) -> bool:
         """Take the next rows and labels whose order is certain; False where that can't be said yet."""
         for side in self._sides:
-            if not side.input.count and not side.input.ended and not self._read(side, timeout):
+            if not self._is_ready(side, timeout):
                 self.waits_for = side.name
                 return False
         self.waits_for = None
         rows, labels = self._sides
-        if not rows.input.count and not labels.input.count:
+        no_rows = not rows.input.count and (not labels.input.count or not self._pairing.count(ROW))
+        no_labels = not labels.input.count and not self._pairing.count(LABEL) and self._unmatched == "drop"
+        if no_rows or no_labels:
             return self._end()
-        if not rows.input.count and not self._pairing.count(ROW):
-            raise EndOfStream
-        if not labels.input.count and not self._pairing.count(LABEL) and self._unmatched == "drop":
-            raise EndOfStream
         # A row comes before a label of the same time. What is not at hand yet is not older than what is.
         last_row = rows.times[-1] if rows.input.count else np.inf
         last_label = labels.times[-1] if labels.input.count else np.inf
@@ -108,36 +107,24 @@ class Joining(Inner):
         self._take(int(many[0]), int(many[1]))
         return True
 
-    def _read(self, side: JoinSide, timeout: float | None) -> bool:
-        """Read until there is something at hand, or the end; False where there is nothing yet."""
-        while not side.input.count:
-            if not side.input.read(timeout):
-                return side.input.ended
-        (block, _), *_ = side.input.peek(side.input.count)
-        keys_of(block.rows, self._on, f"join(on={self._on!r}), for its {side.name},")
-        if side.sample is None:
-            side.sample = trees.map_leaves(np.copy, trees.cut(block.rows, 0, 1))
-            self._check_columns()
-        side.times = side.times_of(block.rows)
+    def _is_ready(self, side: JoinSide, timeout: float | None) -> bool:
+        """Whether something is at hand, with its times, or the input has ended; False where that can't be said yet."""
+        while not side.input.count and not side.input.ended:
+            if not side.input.read(timeout) and not side.input.ended:
+                return False
+        if side.input.count and not len(side.times):
+            (block, _), *_ = side.input.peek(side.input.count)
+            keys_of(block.rows, self._on, f"join(on={self._on!r}), for its {side.name},")
+            if side.sample is None:
+                sample = trees.map_leaves(np.copy, trees.cut(block.rows, 0, 1))
+                other = self._sides[LABEL if side is self._sides[ROW] else ROW].sample
+                if other is not None:
+                    check_columns(
+                        *((sample, other) if side is self._sides[ROW] else (other, sample)), self._on, self._time
+                    )
+                side.sample = sample
+            side.times = side.times_of(block.rows)
         return True
-
-    def _check_columns(self) -> None:
-        rows, labels = (side.sample for side in self._sides)
-        if rows is None or labels is None:
-            return
-        kinds = [_kind(sample[self._on]) for sample in (rows, labels)]
-        if kinds[ROW] != kinds[LABEL]:
-            raise RowsError(
-                f"join(on={self._on!r}): the column is {rows[self._on].dtype} in the rows and {labels[self._on].dtype} "
-                "in the labels, and no key of the one equals one of the other. Bring one to the other's dtype by "
-                ".map()."
-            )
-        for name in labels:
-            if name in rows and name not in (self._on, self._time):
-                raise RowsError(
-                    f"join(): rows and labels both have a column {name!r}. Expected other names for the labels' "
-                    "columns but the one they are joined on: rename it by .map()."
-                )
 
     def _take(self, rows: int, labels: int) -> None:
         """Take so many rows and labels of those at hand."""
@@ -184,8 +171,8 @@ class Joining(Inner):
         return np.array(found[0], np.int64), np.array(found[1], np.int64), found[2]
 
     def _end(self) -> bool:
-        """Both inputs have ended."""
-        if not self._pairing.count(ROW):
+        """No more pairs will come: what waits has waited in vain."""
+        if not self._pairing.count(ROW) and not self._pairing.count(LABEL):
             raise EndOfStream
         before = self.cursor()
         rows, strays = self._pairing.end()
@@ -224,32 +211,13 @@ class Joining(Inner):
                 "labels' columns. Expected at least one label."
             )
         right = trees.gather(sample if memory is None else memory["rows"], np.maximum(labels, 0))
-        joined = dict(left["rows"])
-        for name, leaf in right.items():
-            if name not in (self._on, self._time):
-                joined[name] = self._without(name, leaf, lost)
+        joined = with_labels(left["rows"], right, lost, (self._on, self._time))
         times = None
         if self._timed:
             times = left["arrived"]
             if memory is not None:  # a pair is there when the later of the two is
                 times[~lost] = np.fmax(times[~lost], memory["arrived"][labels[~lost]])
         return Block(joined, len(rows), None, times, left["origin"])
-
-    def _without(self, name: str, column: Tree, lost: NDArray[np.bool_]) -> Tree:
-        """A column of the labels, with NaN where there is none."""
-        if not lost.any():
-            return column
-
-        def fill(leaf: Array) -> Array:
-            if leaf.dtype.kind not in "fcmM":
-                raise RowsError(
-                    f"join(unmatched='keep'): the labels' column {name!r} is {leaf.dtype}, which has no NaN for rows "
-                    "without a label. Expected floating-point labels: .map() can make them, with .astype('float32')."
-                )
-            leaf[lost] = np.array("NaT", leaf.dtype) if leaf.dtype.kind in "mM" else np.nan
-            return leaf
-
-        return trees.map_leaves(fill, column)
 
     # -- where it stands ---------------------------------------------------------------------------------------------
 
@@ -335,8 +303,3 @@ class Joining(Inner):
         for name, count in zip(("unmatched", "unmatched_labels"), self._counts, strict=True):
             counts[name] = counts.get(name, 0) + count
         return counts
-
-
-def _kind(keys: Array) -> str:
-    """Keys of one kind can be equal."""
-    return "number" if keys.dtype.kind in "biufc" else keys.dtype.kind
