@@ -269,7 +269,7 @@ def test_a_source_that_is_acknowledged_hears_so_once_its_rows_are_on_the_disk(tm
     [
         (lambda r: setattr(r, "seek", lambda position: None), r"seek\(.*\) led to"),
         (lambda r: setattr(r, "position", lambda: (r.at,)), "JSON gives"),
-        (lambda r: setattr(r, "position", lambda: 7), r"position\(\) is as before"),
+        (lambda r: setattr(r, "position", lambda: 7), r"position\(\) is unchanged"),
     ],
 )
 def test_a_reader_that_does_not_keep_the_protocol_is_told_what_it_lacks(

@@ -158,7 +158,7 @@ def test_a_run_that_a_bad_row_ended_goes_on_without_it(name: str) -> None:
     stream = WORDS[name](sick(shuffle=False))
     trained: list[Tree] = []
     with ub.Feed(stream) as feed:
-        with pytest.raises(ValueError, match=r"on_nan='skip'\) leaves such rows out, and goes on from here"):
+        with pytest.raises(ValueError, match=r"on_nan='skip'\) leaves such rows out, and continues from here"):
             trained.extend(feed.batches())
         state = json.loads(json.dumps(feed.state_dict()))
     with ub.Feed(stream, on_nan="skip") as feed, warnings.catch_warnings():
