@@ -41,7 +41,7 @@ def no_threads_left() -> Iterator[None]:
     yield
     left = [t for t in threading.enumerate() if t not in before and t.name.startswith("unbounded")]
     for thread in left:
-        thread.join(2.0)
+        thread.join(30.0)
     assert not [t.name for t in left if t.is_alive()]
 
 

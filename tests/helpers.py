@@ -103,7 +103,7 @@ class Steps:
     def await_taken(self, items: int) -> None:
         """Until so many were asked beyond, so that all of them were dealt with."""
         with self._more:
-            assert self._more.wait_for(lambda: self.taken >= items, 10), f"{self.taken} of {items} were taken"
+            assert self._more.wait_for(lambda: self.taken >= items, 60), f"{self.taken} of {items} were taken"
 
     def stream(self, **given: Any) -> ub.Stream:
         """The stream of it: one that can't go back."""
@@ -149,7 +149,7 @@ def over_restarts(
             top.close()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Until something that another thread brings about is so; fails after a generous while."""
     poll = threading.Event()
     for _ in range(int(seconds / 0.002)):

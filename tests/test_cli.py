@@ -59,7 +59,7 @@ ALARM = {
 def command(*arguments, cwd=None):
     """The command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "unbounded.cli", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+        [sys.executable, "-m", "unbounded.cli", *arguments], capture_output=True, text=True, cwd=cwd, timeout=600
     )
 
 
@@ -231,7 +231,7 @@ def test_a_signal_ends_the_command_cleanly_wherever_it_is(lab, sensor, line, num
         if line in text:
             process.send_signal(number)
             break
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=600)
     lines.append(out)
     assert process.returncode == code, "".join(lines) + errors
     assert "Traceback" not in errors
@@ -248,7 +248,7 @@ def test_a_run_whose_output_nobody_reads_any_more_ends(lab):
             break
     process.stdout.close()
     process.stdout = None
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 143
     assert "BrokenPipe" not in errors
     assert read_run(lab / "runs" / "lab-boiler").trained.step > 0

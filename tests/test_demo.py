@@ -34,7 +34,7 @@ def begun(directory, warm_up):
 def demo(directory, warm_up):
     """What the demo prints."""
     process = begun(directory, warm_up)
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=900)
     assert process.returncode == 0, out
     return out
 
@@ -89,7 +89,7 @@ def test_an_interrupted_demo_leaves_a_checkpoint_and_a_report(tmp_path):
         if line.startswith("epoch 1"):
             process.send_signal(signal.SIGINT)
             break
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=600)
     assert process.returncode == 130, "".join(lines) + rest
     steps = number(r"optimizer\.iterations is ([\d,]+)", rest)
     assert steps == read_run(tmp_path).steps[-1]

@@ -73,7 +73,7 @@ def test_a_dropped_feed_closes_what_it_reads() -> None:
     assert feed.available()
     del feed
     gc.collect()
-    assert closed.wait(10)
+    assert closed.wait(60)
 
 
 def test_a_feed_is_held_by_the_loop_over_it() -> None:

@@ -212,7 +212,7 @@ def test_what_is_being_written_is_on_the_disk_before_a_fit_is_over(
 ) -> None:
     def step(number: int) -> None:
         if number == 4:
-            assert write_gate.reached.wait(20)  # of step 2
+            assert write_gate.reached.wait(60)  # of step 2
             threading.Timer(0.1, write_gate.open.set).start()
             if ending == "SIGTERM":
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -247,7 +247,7 @@ def test_a_second_signal_does_not_wait_for_the_disk(
 
     def step(number: int) -> None:
         if number == 4:
-            assert write_gate.reached.wait(20)
+            assert write_gate.reached.wait(60)
             signalled.set()
             os.kill(os.getpid(), signal.SIGINT)
 

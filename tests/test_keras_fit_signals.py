@@ -23,8 +23,8 @@ from unbounded.store.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
-LONG = 60.0  # seconds for which a silent source would keep fit waiting
-SOON = 20.0  # far less than LONG, on the busiest machine; how soon it is on a quiet one is measured elsewhere
+LONG = 180.0  # seconds for which a silent source would keep fit waiting
+SOON = 60.0  # far less than LONG, on the busiest machine; how soon it is on a quiet one is measured elsewhere
 
 
 class Sender(threading.Thread):
@@ -49,7 +49,7 @@ class Sender(threading.Thread):
         os.kill(os.getpid(), self.number)
 
 
-def falls_silent(after_batches: int, silent: threading.Event) -> Any:
+def falls_silent(after_batches: int, silent: threading.Event, over: threading.Event) -> Any:
     """A generator that can go back, read in the trainer's own thread: it sleeps there."""
 
     def sensor(start: int = 0) -> Iterator[Any]:
@@ -64,14 +64,14 @@ def falls_silent(after_batches: int, silent: threading.Event) -> Any:
     return sensor
 
 
-def falls_silent_live(after_batches: int, silent: threading.Event) -> Any:
+def falls_silent_live(after_batches: int, silent: threading.Event, over: threading.Event) -> Any:
     """A generator that can't go back, read in a thread of its own."""
 
     def sensor() -> Iterator[Any]:
         for i in range(after_batches):
             yield km.rows(4, start=4 * i)
         silent.set()
-        threading.Event().wait(2.0)  # a thread in somebody else's code can't be ended
+        over.wait(2 * LONG)  # a thread in somebody else's code can't be ended
         yield km.rows(4, start=4 * after_batches)
 
     return sensor
@@ -87,12 +87,13 @@ def test_waiting_for_data_is_interrupted_at_once_and_saved(
         pytest.skip("one signal is as good as the other")
     model = km.ready_model()
     handler = signal.getsignal(number)
-    silent = threading.Event()
-    with Feed(ub.from_generator(source(batches, silent)), ub.Epoch(steps=5)) as feed:
+    silent, over = threading.Event(), threading.Event()
+    with Feed(ub.from_generator(source(batches, silent, over)), ub.Epoch(steps=5)) as feed:
         sender = Sender(silent, number, lambda: feed.core.steps == batches)
         checkpoint = Checkpoint(feed, tmp_path)
         model.fit(feed, epochs=3, verbose=0, callbacks=[checkpoint])
         ended = time.perf_counter()
+        over.set()
         sender.join()
         assert checkpoint.stopped_by == signal.Signals(number).name
         assert feed.steps == batches

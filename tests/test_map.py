@@ -51,7 +51,7 @@ def test_workers_keep_the_order(workers: int) -> None:
 
 
 def test_workers_work_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=10)
+    meeting = threading.Barrier(3, timeout=60)
 
     def meet(rows: Tree) -> Tree:
         if rows[0] < 3:

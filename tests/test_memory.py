@@ -293,5 +293,5 @@ def test_a_live_generators_memory_is_read_before_it_goes_on() -> None:
 
     with ub.Feed(ub.from_generator(sensor, passes=1).batch(1)) as feed:
         assert feed.available()
-        assert ahead.wait(10)
+        assert ahead.wait(60)
         assert [int(b[0]) for b in feed.batches()] == list(range(50))

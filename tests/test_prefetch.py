@@ -400,7 +400,7 @@ def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
             self.i += 1
             if self.i == 3:
                 inside.set()
-                go_on.wait(10)
+                go_on.wait(60)
             return np.arange(4)
 
         def close(self) -> None:
@@ -422,10 +422,10 @@ def test_closing_a_feed_whose_generator_blocks_ends_it_when_it_comes_back(
     fn: Any = {"start": generator, "state": lambda: Kept(), "live": lambda: Blocks()}[grade]
     with ub.Feed(ub.from_generator(fn).batch(4).prefetch(8)) as feed:
         next(feed.batches())
-        assert inside.wait(10)
+        assert inside.wait(60)
     assert not closed.is_set()
     go_on.set()
-    assert closed.wait(10)
+    assert closed.wait(60)
 
 
 @pytest.mark.parametrize(

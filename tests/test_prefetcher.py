@@ -190,7 +190,7 @@ class SlowNumbers(Numbers):
         self.using.add("pull")
         if self.at == self.stuck:
             self.inside.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
         out = super().pull(timeout)
         self.using.discard("pull")
         return out
@@ -209,7 +209,7 @@ def test_a_restore_waits_for_nobody_and_what_a_thread_still_brings_is_thrown_awa
     source = SlowNumbers(3)
     pump = Prefetcher(source, SYSTEM, threads=threads)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
-    assert source.inside.wait(10)
+    assert source.inside.wait(60)
     pump.restore({"at": 1})
     assert pump.cursor() == {"at": 1}
     assert pump.pull(0.01) is None  # and the feed may look whether it is to stop
@@ -226,7 +226,7 @@ def test_closing_leaves_an_upstream_that_is_in_use_to_its_user(monkeypatch: pyte
     source = SlowNumbers(2)
     pump = Ahead(source, SYSTEM, 5)  # type: ignore[arg-type]
     assert take(pump, 1) == [0]
-    assert source.inside.wait(10)
+    assert source.inside.wait(60)
     pump.close()
     assert not source.closed
     source.go_on.set()
@@ -243,7 +243,7 @@ def test_a_restore_that_fails_where_a_thread_makes_it_is_told_by_the_next_pull()
     source = Lost(3)
     pump = Prefetcher(source, SYSTEM)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
-    assert source.inside.wait(10)
+    assert source.inside.wait(60)
     pump.restore({"at": 99})
     source.stuck = -1
     source.go_on.set()
@@ -275,17 +275,17 @@ def test_a_thread_whose_pool_was_retired_while_it_restored_pulls_nothing_after_i
             super().restore(cursor)
             if cursor["at"] == 7:
                 restoring.set()
-                assert go_on.wait(10)
+                assert go_on.wait(60)
 
     source = Slow(3)
     pump = Prefetcher(source, SYSTEM)  # type: ignore[arg-type]
     assert take(pump, 2) == [0, 1]
-    assert source.inside.wait(10)
+    assert source.inside.wait(60)
     pump.restore({"at": 7})
     source.stuck = -1
     source.go_on.set()
     pump.pull(0.0)  # a new pool, which finds the request
-    assert restoring.wait(10)
+    assert restoring.wait(60)
     pump.restore({"at": 20})
     pump.pull(0.0)
     go_on.set()

@@ -194,7 +194,7 @@ SCRIPT = """
     for batch in itertools.islice(feed.batches(), train):
         feed.trained()
         print("id", batch[0])
-    assert quiet.wait(20)
+    assert quiet.wait(60)
     if last == "saved":
         feed.save(directory)
     sys.stdout.flush()
@@ -206,7 +206,7 @@ def killed(directory: Path, counter: Path, *, read: int, train: int, last: str) 
     """The ids that a run has trained on which was killed in the end, once `read` more were read."""
     given = [str(directory), str(counter), str(read), str(train), last]
     out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), *given], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), *given], capture_output=True, text=True, timeout=600
     )
     assert out.returncode == 9, out.stderr
     return [int(line.split()[1]) for line in out.stdout.splitlines()]

@@ -131,7 +131,7 @@ def test_the_clock_stands_still_until_it_is_moved() -> None:
     thread.join()
     assert done == [False]
     assert (clock.time(), clock.monotonic()) == (65.0, 65.0)
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 50.0  # it is 60 by the clock that was moved
     event.set()
     assert clock.wait(event, None)
 

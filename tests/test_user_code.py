@@ -62,11 +62,11 @@ def test_a_function_that_runs_in_another_thread_allows_nothing_in_this_one() -> 
 
     def wait() -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     thread = threading.Thread(target=user_code.call, args=(wait,))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     with CatchInterrupt():
         assert not can_interrupt()
     go_on.set()

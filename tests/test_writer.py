@@ -256,7 +256,7 @@ import os, threading
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.store.writer import Writer
 open_, writer = threading.Event(), Writer(SYSTEM)
-pending = writer.begin(lambda: open_.wait(10))
+pending = writer.begin(lambda: open_.wait(60))
 child = os.fork()
 if child == 0:
     assert not writer.busy
@@ -271,7 +271,7 @@ print(pending.wait())
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 def test_a_forked_child_does_not_wait_for_its_parents_writer() -> None:
     # In a process of its own: this one may have threads of frameworks, which warn of forks.
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=600)
     assert done.stdout.split() == ["5", "True"], done.stderr
 
 

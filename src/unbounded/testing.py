@@ -67,7 +67,7 @@ class Clock(Runtime):
             self._waiting -= 1
         return event.is_set()
 
-    def await_waiting(self, threads: int = 1, timeout: float = 10.0) -> None:
+    def await_waiting(self, threads: int = 1, timeout: float = 60.0) -> None:
         """Wait until `threads` threads wait for the clock: all their other work is done then."""
         with self._moved:
             if not self._moved.wait_for(lambda: self._waiting >= threads, timeout):
