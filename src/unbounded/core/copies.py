@@ -1,4 +1,4 @@
-"""Copies of arrays and tensors, in memory that is used again: fresh memory costs a fault for each of its pages."""
+"""Copies: copies of arrays and tensors in reused memory, since each page of new memory costs a page fault."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_SMALL = 1 << 16  # bytes: memory of fewer comes from a heap, whose pages are there
+_SMALL = 1 << 16  # bytes: smaller arrays come from the heap, whose pages are mapped already
 
 
 class Copies:
-    """Copies of one moment.
+    """The copies of one moment.
 
     Args:
-        former: copies that nobody needs any more: their memory is used for these, and that which these do not need is
-            let go when the next copies follow.
+        former: copies that are not needed any more: their memory is reused for these. Memory that these do not need is
+            freed with the next copies.
 
     Example:
         >>> weights = np.zeros(100_000)
@@ -34,7 +34,7 @@ class Copies:
         self._used: list[Array] = []
         self._free: dict[int, list[Array]] = {}
         if former is not None:
-            # Taken from it, so that no third one gets the same memory.
+            # Taken from `former`, so that no third object gets the same memory.
             used, former._used, former._free = former._used, [], {}
             for room in used:
                 self._free.setdefault(room.nbytes, []).append(room)
@@ -50,18 +50,18 @@ class Copies:
         return copy
 
     def of_tensor(self, tensor: Any, torch: Any) -> Any:
-        """A copy of a tensor of PyTorch in the computer's memory, wherever it is; `torch` is the package."""
+        """A copy of a PyTorch tensor in the computer's memory; `torch` is the package."""
         tensor = tensor.detach()
         plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided and not tensor.is_quantized
         if not plain or not tensor.is_contiguous() or not _worth_it(math.prod(tensor.shape) * tensor.itemsize):
-            # `cpu()` copies what is elsewhere. A copy on the device would be faster, and may not fit into its memory.
+            # `cpu()` copies from a device. A copy on the device would be faster, but may not fit into its memory.
             return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
         room = torch.from_numpy(self._room(math.prod(tensor.shape) * tensor.itemsize))
-        # It returns when all is there, from another device too: `non_blocking` is left out.
+        # Blocking, also from another device: the copy is complete when it returns.
         return room.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
     def _room(self, size: int) -> Array:
-        """Bytes that nobody else has."""
+        """Bytes that no other copy uses."""
         free = self._free.get(size)
         room: Array = free.pop() if free else np.empty(size, np.uint8)
         self._used.append(room)

@@ -1,8 +1,7 @@
-"""Checkpoint: the callback that saves model, optimizer, randomness, callbacks and position as one, and goes on there.
+"""Checkpoint: the callback that saves model, optimizer, randomness, callbacks and position together, and resumes them.
 
-A `Director` tells it of the moments of a `fit`, after the other callbacks: what it saves is what all others have made
-of the moment. What goes into a checkpoint is in `_saving.py`, how a run goes on from one in `_resuming.py`; here is
-when one is taken, and how a `fit` ends.
+A `Director` calls it at the events of a `fit`, after the other callbacks, so that it saves their results. The content
+of a checkpoint is in `_saving.py`, the resume in `_resuming.py`; this file decides when to save, and how a `fit` ends.
 """
 
 from __future__ import annotations
@@ -27,34 +26,35 @@ from unbounded.keras._saving import NotSaved, Saving
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves a run, and takes it up again when `fit` begins.
+    """Saves a run, and resumes it when `fit` begins.
 
-    On `fit`'s beginning the newest checkpoint in the directory is restored, to the very batch: the epoch goes on
-    in its middle, with its number, its metrics so far and the states of the other callbacks. SIGINT and SIGTERM
-    let the step at hand end, write a checkpoint and end `fit`; a second one ends at once.
+    At the beginning of `fit`, the newest checkpoint in the directory is restored, to the exact batch: the epoch resumes
+    in its middle, with its number, its metrics so far and the states of the other callbacks. SIGINT and SIGTERM finish
+    the current step, write a checkpoint and end `fit`; a second signal ends at once.
 
     A checkpoint is taken between two steps, and written in a thread while training goes on. It is copied for that: from
     the first one until `fit` ends, the weights and the optimizer's state are in memory twice. One is written at a time:
-    where another falls due meanwhile, it is taken after the first step at which the one before is written. One that
+    if the next is due before that, it is taken after the first step at which the last one is written. If one could not
+    be written, `fit` ends after the current step. The last one of a `fit` is on the disk when `fit` returns.
     could not be written ends `fit` after the step at hand. The last one of a `fit` is on the disk when `fit` returns.
 
     Args:
-        feed: what `fit` trains on; or a list of it and of validation feeds, whose positions are then saved too.
-        directory: of this run's checkpoints alone: a path, or a URL that fsspec knows ("s3://bucket/run"; extra
+        feed: the feed that `fit` trains on; or a list of it and of validation feeds, whose positions are saved, too.
+        directory: for this run's checkpoints alone: a path, or a URL that fsspec knows ("s3://bucket/run"; extra
             `remote`).
         every: a number of steps, or an `ub.Epoch`; None saves at the end of each epoch. The end of training and a
             signal always save.
         keep: how many checkpoints to keep, the newest.
-        accept_changes: go on though the stream is no longer the one that the checkpoint is of, and let a learning rate
-            that the script has changed replace the checkpoint's.
+        accept_changes: True to resume although the stream differs from that of the checkpoint, and to keep a learning
+            rate that the script has changed.
         wait: True writes each checkpoint before the next step begins.
         local: for a URL, a directory on this machine for the logs of the run, which are copied to the URL with each
-            checkpoint, and fetched from it where they are missing; None for one under `~/.cache/unbounded`
-            (`XDG_CACHE_HOME`), which the URL decides.
+            checkpoint, and fetched from it if they are missing; None for one under `~/.cache/unbounded`
+            (`XDG_CACHE_HOME`) that depends on the URL.
 
     Raises:
-        CheckpointError: in `fit`, where the directory can't be written to, or holds nothing that can be read.
-        ValueError: in `fit`, for the checkpoint of another model or another stream.
+        CheckpointError: in `fit`, if the directory can't be written to, or has no readable checkpoint.
+        ValueError: in `fit`, if the checkpoint belongs to another model or stream.
 
     Example:
         >>> import keras, numpy as np, tempfile, unbounded as ub
@@ -94,23 +94,23 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 )
         self.feeds = feeds
         self.stopped_by: str | None = None
-        """The name of the signal that ended the last `fit`; None where none did."""
+        """The name of the signal that ended the last `fit`; None if none did."""
         self._due = Due(every, feeds[0].core.stream)
-        self._owed = False  # one fell due while another was written
+        self._owed = False  # a checkpoint was due while another was being written
         self._saving = Saving(feeds, directory, keep=keep, accept_changes=accept_changes, wait=wait, local=local)
         self._resuming = Resuming(feeds[0], self._saving, accept_changes=accept_changes)
-        self._director: Director | None = None  # of the fit at hand
+        self._director: Director | None = None  # of the current fit
         self._signals = Signals(self._interrupt)
-        self._before_round: dict[str, Any] = {}  # what a round of validation will change
+        self._before_round: dict[str, Any] = {}  # the state that a round of validation will change
         self._round_numbers: list[int] = []
         self._in_round = False
-        self._aborted = False  # that round was given up
+        self._aborted = False  # that round was aborted
         self._stopping = False
 
     # -- Keras's list of callbacks ---------------------------------------------------------------------------
 
     def set_params(self, params: Any) -> None:
-        """Keras's list shows itself: a director takes the place of all callbacks in it."""
+        """Called by Keras's list, which the director then takes over."""
         super().set_params(params)
         found = internals.callback_list()
         if found is None or any(isinstance(callback, Director) for callback in found.callbacks):
@@ -119,14 +119,14 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         others = [callback for callback in found.callbacks if callback is not self]
         found.callbacks = [Director(self, others, params)]
 
-    # -- the beginning ---------------------------------------------------------------------------------------
+    # -- beginning -------------------------------------------------------------------------------------------
 
     def take_place(self) -> None:
-        """A `fit` is about to begin: let the feeds stand where the newest checkpoint says."""
+        """A `fit` is about to begin: restore the feeds from the newest checkpoint."""
         self._resuming.take_place()
 
     def begin(self, director: Director) -> None:
-        """A `fit` begins: take up the newest checkpoint, where there is one."""
+        """A `fit` begins: resume from the newest checkpoint, if there is one."""
         feed, model = self.feeds[0], self.model
         for other in director.users:
             if isinstance(other, keras.callbacks.BackupAndRestore | Checkpoint):
@@ -143,33 +143,33 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals.install(director)
 
     def before_epoch(self, epoch: int) -> None:
-        """All callbacks have begun training, and have reset themselves; none has begun an epoch."""
+        """All callbacks have begun training, and reset themselves; none has begun an epoch."""
         self._resuming.before_epoch(self.model, epoch)
 
     def before_steps(self) -> None:
-        """All callbacks have begun the epoch; put back what beginning it has changed."""
+        """All callbacks have begun the epoch: restore what that has reset."""
         self._resuming.before_steps(self.model)
 
-    # -- on the way ------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     def after_step(self) -> None:
-        """Save where it is time, and end where a signal asked for it."""
+        """Save if it is due, and end if a signal requests it."""
         core = self.feeds[0].core
         if self._signals.received is not None:
             self._stop()
             return
-        self._saving.check()  # the step is over, and Keras's state is whole: what went wrong can be raised here
+        self._saving.check()  # an error of the last write is raised here: the step is over, Keras's state is whole
         is_due = self._owed or self._due.now(core)
         if is_due and not self._saving.is_busy and not (core.epoch_over and core.outstanding == 0):
             self._save()
 
     def after_steps(self) -> None:
-        """Where a signal has ended the wait for data, no step follows that would see it."""
+        """After a signal has ended the wait for data: no step follows that would detect it."""
         if self._signals.received is not None:
             self._stop()
 
     def before_round(self) -> None:
-        """Validation resets the metrics of training: keep them, in case that it is not to be finished."""
+        """Keep the training metrics, which validation resets, in case that it is aborted."""
         self._in_round = True
         self._before_round = {
             "metrics": _model_state.metrics_state(self.model),
@@ -178,7 +178,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._round_numbers = [other.rounds.number for other in self.feeds[1:]]
 
     def after_round_step(self) -> None:
-        """A signal does not wait for the end of validation, and half an epoch is not validated."""
+        """A signal aborts validation, which is not run for half an epoch."""
         if self._stopping or self._signals.received is not None:
             self.model.stop_evaluating = True
             self._aborted = not self._stopping
@@ -186,7 +186,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._director.mute()
 
     def after_epoch(self, epoch: int) -> None:
-        """Save where it is time: the epoch is over for all callbacks, and so is its validation."""
+        """Save if it is due: the epoch and its validation are over for all callbacks."""
         feed, signalled = self.feeds[0], self._signals.received is not None
         self._in_round = False
         if self._aborted:
@@ -204,22 +204,22 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 self._stop()
         if self._stopping:
             assert self._director is not None
-            self._director.unmute()  # on_train_end is for all of them again
+            self._director.unmute()  # all callbacks get on_train_end again
 
     def _give_up_round(self) -> None:
         for other, number in zip(self.feeds[1:], self._round_numbers, strict=True):
             if other.rounds.number > number:
                 other.rounds.back()
 
-    # -- the end ---------------------------------------------------------------------------------------------
+    # -- end -------------------------------------------------------------------------------------------------
 
     def before_end(self) -> None:
-        """A run that was over already ends with its callbacks as they were: the best weights are theirs to give."""
+        """Restore the callbacks of a run that was over already: on_train_end may use them, as for the best weights."""
         if self._resuming.finished:
             self._resuming.begin_states()
 
     def end(self) -> None:
-        """`fit` ends: let go of signals and of the directory."""
+        """`fit` ends: restore the signal handlers, and release the directory."""
         self._signals.put_back()
         _model_state.end(self.model)
         self._director = None
@@ -234,17 +234,17 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def before_failure(self) -> None:
-        """The data can't be had: what was trained since the last checkpoint is saved before that is said."""
+        """Save what was trained on before an error of the data is raised."""
         if self._director is not None:
             self._save_at_once()
             self._signals.put_back()
 
     def after_failure(self, error: BaseException) -> None:
-        """A callback, or what it did, has failed, and Keras will call nobody's `on_train_end`."""
+        """A callback has raised, and Keras will not call `on_train_end`."""
         if self._director is None:
             return
         if not isinstance(error, Exception):
-            # Somebody wants to leave (KeyboardInterrupt, SystemExit): nothing is wrong with the model.
+            # KeyboardInterrupt or SystemExit: nothing is wrong with the model.
             self._save_at_once()
         self._signals.put_back()
 
@@ -259,7 +259,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 self._give_up_round()
             self._save(changed=self._before_round if self._in_round else None, last=True)
         except Exception as error:
-            # What is about to be raised matters more.
+            # The error that is about to be raised matters more.
             warn(f"No checkpoint was written: {error}", NotSaved)
 
     def _interrupt(self) -> None:
@@ -267,7 +267,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             feed.interrupt()
 
     def _stop(self, changed: Mapping[str, Any] | None = None) -> None:
-        """Save, and let `fit` end without another word to the other callbacks, whose epoch is not over."""
+        """Save, and end `fit` without calling the other callbacks, whose epoch is not over."""
         if self._stopping:
             return
         self._stopping = True
@@ -279,12 +279,12 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._director.mute()
 
     def _save(self, *, ended: str | None = None, changed: Mapping[str, Any] | None = None, last: bool = False) -> None:
-        """Take a checkpoint of this moment; where another one is being written, after the next step.
+        """Take a checkpoint of this moment, or after the next step if another one is being written.
 
         Args:
-            ended: what ended the run, so that it has nothing to go on with; None where it goes on.
-            changed: of the model's state, what has changed since the moment that is meant.
-            last: whether training ends here.
+            ended: what ended the run, if it is complete; None if it can be resumed.
+            changed: parts of the model's state from before they were changed.
+            last: True if training ends here.
         """
         about = {"epochs": self.params["epochs"], "ended": ended}
         self._owed = not self._saving.write(

@@ -1,8 +1,8 @@
-"""Fit: one call of `fit` on a feed: which steps its epochs have, what Keras was given, and what of that was trained.
+"""Fit: the state of one call of `fit` on a feed: the steps of its epochs, and which batches Keras took and trained on.
 
-With a `Director` (see `_director.py`) each step is announced and confirmed by Keras's callbacks. Without one, asking
-for the next batch says that the last one is trained, and the optimizer's own counter settles what is in doubt after
-a `fit` that ended early.
+With a `Director` (see `_director.py`) each step is announced and confirmed by Keras's callbacks. Without one,
+requesting a batch confirms the last one, and after a `fit` that ended early the optimizer's counter tells what was
+trained on.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Convert: TypeAlias = Callable[[Iterator[Tree]], Iterable[Any]]
 
 
 class Fit:
-    """A `fit` at work on a feed, from the moment at which Keras makes its iterator.
+    """The state of a `fit`, from the moment at which Keras makes its iterator.
 
     Args:
-        feed: what is trained on.
-        made: what Keras makes its iterator with.
-        directed: whether a callback of ours stands among those of this `fit`.
+        feed: the training feed.
+        made: the arguments with which Keras makes its iterator.
+        directed: True if our callback is among those of this `fit`.
 
     Raises:
-        ValueError: something stands beside the feed that it can't do, or nothing says what an epoch is.
+        ValueError: an argument beside the feed is not supported, or nothing defines the length of an epoch.
     """
 
     def __init__(self, feed: Feed, made: internals.Making, *, directed: bool) -> None:
@@ -46,47 +46,47 @@ class Fit:
         self._feed = weakref.ref(feed)
         self._core = core
         self.multiple = made.steps_per_execution
-        """Steps that Keras runs in one call."""
+        """The steps that Keras runs in one call."""
         self.directed = directed
         self.in_step = False
-        """Whether Keras has announced a step that has not ended: with a director, what it takes is there already."""
+        """True while a step runs that Keras has announced: with a director, its batches are fetched already."""
         self.idle = False
-        """Whether the epoch at hand goes on after its last step: Keras is then given one that does nothing."""
+        """True in an epoch that resumes after its last step: Keras gets one that does nothing."""
         self.error: BaseException | None = None
-        """What has failed while Keras runs a step, and is raised when that step is over: for a batch that is taken
-        ahead, or in a thread of TensorFlow's, which would wrap it."""
+        """An error to raise when the current step is over: of a batch that is read ahead, or in a thread of TensorFlow,
+        which would wrap it."""
         self.in_threads = False
-        """Whether batches are taken in threads of TensorFlow's, ahead of what is trained."""
+        """True if TensorFlow takes batches in threads, ahead of training."""
         self.on_failure: Callable[[], None] | None = None
         """Called before an error of the data is raised, while the model is whole; set by the director."""
         self.blocks: Blocks | None = None
-        """What TensorFlow takes batches from where it runs several steps in one call."""
+        """The blocks from which TensorFlow takes batches if it runs several steps in one call."""
         self._model = weakref.ref(made.model)
         self._weigh = _batches.weigher(made.others)
-        self._asked = 0  # batches of the epoch at hand that Keras has asked for
+        self._asked = 0  # batches of the current epoch that Keras has requested
         self._epoch = _epoch_of(feed.own_epoch, made.steps, core)
         _batches.check_multiple(self._epoch, self.multiple)
         self.ahead = internals.taken_ahead(made.iterator)
-        """Batches that Keras takes before those of the step that it runs."""
-        self._late: BaseException | None = None  # what has failed for such a batch
+        """The number of batches that Keras takes ahead of the step that it runs."""
+        self._late: BaseException | None = None  # the error of such a batch
 
     @property
     def model(self) -> Any:
-        """What is trained."""
+        """The model."""
         return self._model()
 
     @property
     def runtime(self) -> Runtime:
-        """The feed's time."""
+        """The feed's runtime."""
         return self._core.runtime
 
     def begin(self) -> None:
-        """Take over the feed: the epochs are this fit's."""
+        """Take over the feed: its epochs are this fit's."""
         self._core.resume()
         self._core.epoch = self._epoch
 
     def _own(self) -> CoreFeed:
-        """The core feed, if no other `fit` has taken it over since."""
+        """The core feed; raises StreamError if another `fit` has taken it over since."""
         feed = self._feed()
         if feed is None or feed.fit is not self:
             raise StreamError(
@@ -98,23 +98,23 @@ class Fit:
     # -- epochs ----------------------------------------------------------------------------------------------
 
     def begin_epoch(self) -> tuple[int, int | None]:
-        """An epoch begins, or goes on in its middle; says how many of its steps are done, and how many it has."""
+        """An epoch begins, or resumes in its middle; return its steps done, and its number of steps."""
         core = self._own()
         core.rewind()
         self._asked = 0
         self.note_updates()
-        # From here on the model works, whatever was done before the first step.
+        # From here on time counts as work, whatever was done before the first step.
         core.counters.work()
         return _length.epoch_steps(core, self.multiple)
 
     def note_updates(self) -> None:
-        """Remember the optimizer's own count, from which `settle` learns what was trained."""
+        """Record the optimizer's counter, from which `settle` learns what was trained on."""
         feed = self._feed()
         assert feed is not None
         feed.updates = (self._model, (_model_state.iterations(self.model) or 0) - self._core.steps)
 
     def end_steps(self) -> None:
-        """Keras has asked for more in vain, or had as many steps as the epoch has."""
+        """Keras has requested a batch in vain, or has run all steps of the epoch."""
         self._core.counters.pause()
         if not self.directed:
             self._core.trained()
@@ -123,7 +123,7 @@ class Fit:
             raise error
 
     def has_more(self) -> bool:
-        """Whether another batch follows; asked only where an end may come, since asking may mean waiting."""
+        """True if another batch follows; call it only where an end may come, since it may wait."""
         core = self._core
         if not core.stream.has_end:
             return True
@@ -134,10 +134,10 @@ class Fit:
     # -- batches ---------------------------------------------------------------------------------------------
 
     def prepare(self) -> bool:
-        """Have the batches of the step that begins there; says whether there are any.
+        """Fetch the batches of the step that begins; return False if there are none.
 
-        All that can fail or wait happens here: Keras has still to take the variables out of the model, and the steps
-        before this one are whole.
+        All that can fail or wait happens here, while the model has its variables and the steps before this one are
+        complete.
         """
         core = self._own()
         if self.in_threads:
@@ -150,12 +150,13 @@ class Fit:
             if self.blocks is not None and self.directed:
                 self.blocks.fill()
         if core.interrupted:
-            # Blocks that TensorFlow has not come to are given back; Keras on torch has asked for the step's batch.
+            # Blocks that TensorFlow has not begun are given back; Keras on torch has requested the step's batch
+            # already.
             return core.outstanding > 0 and self.blocks is None
         return core.outstanding > 0 or core.ready > 0
 
     def _fetch_with_ahead(self, batches: int) -> None:
-        """`fetch`, and as many more as Keras takes ahead. That these can't be had is no failure of the step at hand."""
+        """Like `fetch`, with as many more batches as Keras takes ahead. If these fail, the current step does not."""
         there = self.fetch(batches) if batches else 0
         if self.ahead and there == batches:
             try:
@@ -171,7 +172,7 @@ class Fit:
             with user_code.CatchInterrupt():
                 there = core.fetch(batches, whole=self.multiple > 1)
                 if there and self._weigh is not None:
-                    # Batches that can't be weighed are refused here as well, and not where Keras takes them.
+                    # Batches that can't be weighted are refused here, not where Keras takes them.
                     self._weigh(core.upcoming(1)[0])
                 return there
         except BaseException as error:
@@ -189,28 +190,28 @@ class Fit:
         return batch if self._weigh is None else self._weigh(batch)
 
     def upcoming(self, most: int) -> list[Tree]:
-        """`Feed.upcoming`, as `take` will give them."""
+        """`Feed.upcoming`, with the weights that `take` adds."""
         batches = self._core.upcoming(most)
         return batches if self._weigh is None else [self._weigh(batch) for batch in batches]
 
     def peek(self) -> Tree:
-        """The next batch, not handed out: for building a model. What no model can take is refused here already."""
+        """The next batch, not handed out, for building a model. Batches that no model can use are refused here."""
         self.fetch(1)
         batch = self._core.peek()
         return batch if self._weigh is None else self._weigh(batch)
 
     def next_is_there(self) -> bool:
-        """Whether Keras, which asks for the next batch now, can have one.
+        """True if there is a batch for Keras's next request.
 
-        With a director the batches of a step that has begun were fetched by `prepare`. Keras's trainer for torch asks
-        before the step begins, and without a director nobody announces it: there the wait is here.
+        With a director, the batches of a step were fetched by `prepare`. Keras's trainer for torch requests one before
+        the step begins, and without a director no step is announced: then the wait is here.
         """
         core = self._core
         if self.directed or self.in_threads:
             waits = self.in_threads or not self.in_step
             return core.ready > 0 or (waits and not core.interrupted and self.fetch(1) > 0)
         core = self._own()
-        # Those that are asked for beyond what runs were taken ahead: nothing is known of them yet.
+        # The batches that are read ahead belong to later steps: they are not confirmed.
         out = core.outstanding - self.ahead
         if out > 0:
             core.trained(out)
@@ -228,7 +229,7 @@ class Fit:
         return False
 
     def next_execution_is_there(self) -> bool:
-        """The same for all steps of an execution at once, without a director, in a thread of TensorFlow's."""
+        """The same for all steps of an execution at once, without a director, in a thread of TensorFlow."""
         core = self._core
         core.trained()
         try:
@@ -238,9 +239,9 @@ class Fit:
             return False
 
     def batches(self) -> Iterator[Tree]:
-        """The batches of the epoch at hand, one for each time that Keras asks."""
+        """The batches of the current epoch, one for each request by Keras."""
         core = self._core
-        # Then nothing but being asked for a batch happens to the feed while steps are run.
+        # Then requests are the only calls of the feed while steps run.
         asked_alone = not (self.directed or self.in_threads or self.ahead) and self._weigh is None
         while self.next_is_there():
             yield self.take()
@@ -251,8 +252,8 @@ class Fit:
 
 
 def _epoch_of(own: Epoch | None, steps: int | None, core: CoreFeed) -> Epoch | None:
-    """What an epoch of a fit is."""
-    capped = steps is not None and steps == keras.config.max_steps_per_epoch()  # for debugging: it always holds
+    """The epoch of a fit."""
+    capped = steps is not None and steps == keras.config.max_steps_per_epoch()  # a debugging limit: it always holds
     if steps is not None and own is not None and own != Epoch(steps=steps) and not capped:
         raise ValueError(f"steps_per_epoch={steps} was given beside a feed with {own!r}. Leave one of them out.")
     epoch = own if steps is None else Epoch(steps=steps)
@@ -265,15 +266,15 @@ def _epoch_of(own: Epoch | None, steps: int | None, core: CoreFeed) -> Epoch | N
 
 
 def settle(core: CoreFeed, updates: tuple[weakref.ref[Any], int] | None, fit: Fit | None) -> None:
-    """Batches may be out when nobody is at work, as after an exception: say what of them was trained.
+    """Batches may be unconfirmed after an exception: find out which of them were trained on.
 
     Args:
         core: the feed.
-        updates: the model of the last fit, and by how much its optimizer's count was ahead of the feed's.
+        updates: the model of the last fit, and the difference between its optimizer's count and the feed's.
         fit: the last fit.
     """
     if fit is not None and fit.directed:
-        # Its director has counted what was trained, before any callback could fail.
+        # Its director has counted the steps, before any callback could fail.
         core.give_back(core.outstanding)
         return
     trained = updated(core, updates)
@@ -283,7 +284,7 @@ def settle(core: CoreFeed, updates: tuple[weakref.ref[Any], int] | None, fit: Fi
 
 
 def updated(core: CoreFeed, updates: tuple[weakref.ref[Any], int] | None) -> int | None:
-    """How many of the batches that are out the optimizer has made updates with; None where that can't be known."""
+    """How many of the unconfirmed batches the optimizer has made updates with; None if unknown."""
     model = None if updates is None else updates[0]()
     if updates is None or model is None or not internals.is_attached(model):
         return None
@@ -295,10 +296,10 @@ def updated(core: CoreFeed, updates: tuple[weakref.ref[Any], int] | None) -> int
 
 
 def stats_for_logs(core: CoreFeed) -> dict[str, float]:
-    """What happened in the epoch at hand, as numbers for a trainer's logs."""
+    """The stats of the current epoch as numbers for a trainer's logs."""
     stats: Stats = core.epoch_stats
     logs = stats.logs()
-    # Over one epoch it would only say how far ahead of it the source was read.
+    # Of the whole run: over one epoch it would depend on how far ahead the source was read.
     if (reuse := core.stats.reuse) is not None:
         logs["reuse"] = reuse
     return logs

@@ -1,10 +1,10 @@
-"""Saving: what a checkpoint of a Keras run holds, written as one, and the feeds put where it says.
+"""Saving: takes checkpoints of a Keras run and writes them, and restores the feeds from one.
 
-All that it holds is taken in the thread that trains, between two steps: the model's variables, the random states, the
+All of a checkpoint is copied in the training thread, between two steps: the model's variables, the random states, the
 callbacks' states and the feeds' positions are of one moment. It is written in another thread, while training goes on.
 
-What it holds of the model is in `_model_state`, of the callbacks in `_callbacks`, of a feed in
-`unbounded.feed.snapshot`; how it is written all or nothing in `unbounded.store.checkpoints`.
+The state of the model is in `_model_state`, that of callbacks in `_callbacks`, that of a feed in
+`unbounded.feed.snapshot`; writing all or nothing is in `unbounded.store.checkpoints`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ FORMAT = 1
 
 
 class NotSaved(UserWarning):
-    """A checkpoint was due and was not written, since its weights would replace better ones."""
+    """A warning: a checkpoint was due and was not written, since its weights would replace better ones."""
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """All of one checkpoint, as it was between two steps; nothing of it changes until it is written.
+    """A checkpoint of a moment between two steps; it does not change until it is written.
 
     Args:
-        step: after which step.
-        packed: the model's state and those of the callbacks.
-        trainable: of the model's state, what a NaN must not replace.
+        step: the steps before it.
+        packed: the states of the model and the callbacks.
+        trainable: the trainable weights, which are checked for NaN.
         about: plain data about the run.
         snapshots: the feeds' parts.
-        copies: what the arrays are some of.
+        copies: made the copies of the arrays.
     """
 
     step: int
@@ -59,12 +59,12 @@ class Saving:
     """The checkpoints of one run.
 
     Args:
-        feeds: what is trained on, and then the validation feeds whose positions are saved.
-        directory: of this run's checkpoints alone.
+        feeds: the training feed, then the validation feeds whose positions are saved.
+        directory: for this run's checkpoints alone.
         keep: how many to keep, the newest.
-        accept_changes: go on though a stream is no longer the one that a checkpoint is of.
-        wait: write each checkpoint before training goes on.
-        local: where the run's logs lie on this machine, where the directory is a URL.
+        accept_changes: True to resume although a stream differs from that of the checkpoint.
+        wait: True to write each checkpoint before training goes on.
+        local: for a URL, the directory on this machine that has the run's logs.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class Saving:
         self._wait = wait
         self._writer = feeds[0].core.writer
         self._keepers: list[Keeper] = []
-        self._copies: Copies | None = None  # of the one that was written last: their memory is for the next copies
+        self._copies: Copies | None = None  # of the last checkpoint written: the next copies reuse their memory
         self._wrote: int | None = None  # the step of the newest checkpoint
-        self._not_saved: str | None = None  # why the one that was written last was left out, until that is said
+        self._not_saved: str | None = None  # why the last one was not written, until the warning
 
     @property
     def directory(self) -> Path | str:
-        """Of this run's checkpoints alone."""
+        """The directory of this run's checkpoints."""
         return self._store.directory
 
     def close(self) -> None:
-        """Let go of the directory, after what is being written; the next write takes it again.
+        """Wait for the checkpoint that is being written, and release the directory; the next write takes it again.
 
         Raises:
-            CheckpointError: what was being written could not be.
+            CheckpointError: it could not be written.
         """
         try:
             self.finish()
@@ -107,14 +107,14 @@ class Saving:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """True while a checkpoint is being written."""
         return self._writer.busy
 
     def check(self) -> None:
-        """Say what became of the checkpoint that was written last, unless it is still being written.
+        """Report the outcome of the last checkpoint, unless it is still being written.
 
         Raises:
-            CheckpointError: it could not be written; the one before is still there, whole.
+            CheckpointError: it could not be written; the one before is whole.
 
         Warns:
             NotSaved: its weights would have replaced better ones.
@@ -125,18 +125,18 @@ class Saving:
             warn(text, NotSaved)
 
     def finish(self) -> None:
-        """Wait for what is being written, and `check`."""
+        """Wait for the checkpoint that is being written, and `check`."""
         self._writer.finish()
         self.check()
 
     def take_place(self) -> Saved | None:
-        """Put the feeds where the newest checkpoint says, where there is one, and give it.
+        """Restore the feeds from the newest checkpoint, and return it; None if there is none.
 
         Raises:
-            CheckpointError: nothing can be written here, or what is here is no checkpoint of these feeds.
-            ValueError: it is of another stream.
+            CheckpointError: nothing can be written here, or the checkpoint is not one of these feeds.
+            ValueError: it belongs to another stream.
         """
-        self.finish()  # a fit that ended by an error may have left one
+        self.finish()  # a fit that ended by an error may have left a write
         self._store.prepare()
         if not self._keepers:
             names = ["feed", *(f"feed-{i}" for i in range(1, len(self._feeds)))]
@@ -146,7 +146,7 @@ class Saving:
                 for i, (core, name) in enumerate(zip(parts, names, strict=True))
             ]
             for part in parts:
-                part.writer = self._writer  # whichever of them is closed waits for what is written of all
+                part.writer = self._writer  # closing any of the feeds waits for the write
         saved = self._store.fetch_newest()
         if saved is None:
             for keeper in self._keepers:
@@ -176,28 +176,28 @@ class Saving:
         return saved
 
     def is_late(self) -> bool:
-        """Whether there is something that the newest checkpoint lacks."""
+        """True if anything changed since the newest checkpoint."""
         return self._wrote != self._feeds[0].steps
 
     def write(
         self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any], *, last: bool
     ) -> bool:
-        """Take a checkpoint of this moment, and write it while training goes on, or at once where training ends.
+        """Take a checkpoint of this moment. It is written while training goes on, or at once if training ends.
 
-        Where one is being written, it waits for that if this is the last one, and else takes none.
+        If another one is being written, wait for it if this is the last one, else take none.
 
         Args:
-            model: what is trained.
+            model: the model.
             states: of its callbacks.
-            about: plain data about the run, to be read again before anything is put back.
-            changed: of the model's state, what has changed since the moment that is meant.
-            last: whether the run is about to stop.
+            about: plain data about the run, which is read before anything is restored.
+            changed: parts of the model's state from before they were changed.
+            last: True if the run is about to stop.
 
         Returns:
-            Whether one was taken. What becomes of it is said by `check` and `finish`.
+            True if one was taken. Its outcome is reported by `check` and `finish`.
 
         Raises:
-            CheckpointError: it was to be written at once, and could not be; the one before is still there, whole.
+            CheckpointError: it had to be written at once, and could not; the one before is whole.
         """
         at_once = last or self._wait
         if at_once:
@@ -216,7 +216,7 @@ class Saving:
     def _cut(
         self, model: Any, states: Any, about: Mapping[str, Any], changed: Mapping[str, Any], *, last: bool
     ) -> _Cut:
-        """All of a checkpoint, as it is at this moment."""
+        """A checkpoint of this moment."""
         step = self._feeds[0].steps
         copies, self._copies = Copies(self._copies), None
         state = {**_model_state.model_state(model, steps=step, copies=copies), **changed}
@@ -233,7 +233,7 @@ class Saving:
         )
 
     def _write(self, cut: _Cut) -> None:
-        """Write what was taken, unless its weights would replace better ones; mostly in the writer's thread."""
+        """Write a checkpoint, unless its weights would replace better ones; usually in the writer's thread."""
         try:
             self._write_unless_bad(cut)
         finally:
@@ -255,5 +255,5 @@ class Saving:
 
 
 def _find(number: int) -> States:
-    """Finds the state of the feed with that number in a manifest's plain data."""
+    """A function that returns the state of feed `number` from a manifest's plain data."""
     return lambda info: info["feeds"][number] if "feeds" in info and number < len(info["feeds"]) else None

@@ -1,14 +1,15 @@
 """Prequential: a Keras callback that tests each new row before it is trained on (Dawid 1984; Gama, Sebastião, Rodrigues
 2013, "On evaluating stream learning algorithms").
 
-A row is tested right before the first step whose batches may contain it, with the weights after the step before. Which
-step that is follows from the stream alone: each batch knows how many rows of the source had been read when its own rows
-were settled (`Block.seen`), and rows up to there that were not tested yet are tested then, in order, in chunks. So
-predictions do not depend on what a prefetch thread has read ahead, and a run that was killed and resumed has those of
-one that never was: its state is one number, the rows tested, beside the metrics and the length of the table.
+A row is tested right before the first step whose batches may contain it, with the weights after the step before. That
+step follows from the stream alone: each batch has the number of source rows that had been read when its rows' places
+were final (`Block.seen`); rows up to there that were not tested yet are tested then, in order, in chunks. So
+predictions do not depend on how far a prefetch thread has read ahead, and a run that was killed and resumed has the
+same predictions as one that was not: its state is one number, the rows tested, besides the metrics and the length of
+the table.
 
-The rows come from a tap in the stream (`unbounded.stages.tap`), in the thread that trains, by the model's public
-`predict_on_batch`, in `on_train_batch_begin`: there Keras's variables are the model's own on each backend.
+Rows come from a tap in the stream (`unbounded.stages.tap`), and are predicted in the training thread, by the model's
+public `predict_on_batch`, in `on_train_batch_begin`: at that event the model has its variables on each backend.
 """
 
 from __future__ import annotations
@@ -37,35 +38,35 @@ OnPredictions = Callable[[Any, Tree, Tree], object]
 class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     """Tests each new row of a feed before it is trained on.
 
-    The rows are those of the stream before `shuffle` and `replay`: each is tested once, in the order in which it came,
-    changed by the stages after them that change one row at a time. What such a stage does by chance (`random_map`) is
-    left out, and a function after `batch` is given chunks of rows in place of batches. Rows that `exclude` names are
-    not tested.
+    The rows are those of the stream before `shuffle` and `replay`: each is tested once, in order of arrival, changed by
+    the later stages that change single rows. Random changes (`random_map`) are left out, and a function after `batch`
+    receives chunks of rows in place of batches. Rows that `exclude` names are not tested.
 
-    At the end of each epoch the metrics are in its logs, so that `History` and other callbacks see them:
-    `prequential_mae` over all rows that were tested, and `prequential_mae_last` over the newest `last` of them.
+    At the end of each epoch the metrics are in its logs, for `History` and other callbacks: `prequential_mae` over all
+    rows that were tested, and `prequential_mae_last` over the newest `last` of them.
 
-    Beside `Checkpoint` in the same `fit`, each row tested is in `prequential.npy` in its directory, from where
-    `numpy.load` reads it: columns `row` (its number in the source, from 0), `step` (steps trained before it was
-    tested), `prediction` and `target`, as in `prediction.a` where the model has several outputs. A resume cuts it back
-    to the checkpoint, and goes on. In a remote directory there is none, unless `table` says where.
+    With `Checkpoint` in the same `fit`, each row tested is in `prequential.npy` in its directory, which `numpy.load`
+    reads: columns `row` (its number in the source, from 0), `step` (steps trained before it was tested), `prediction`
+    and `target`, as in `prediction.a` for a model with several outputs. A resume truncates it to the checkpoint. For a
+    remote directory there is none, unless `table` is a path.
 
     Args:
-        feed: what `fit` trains on. Make the callback before its first batch is read, else that is read again.
-        metrics: Keras's metrics or their names, for models with one output: each is given the targets of rows, the
-            predictions, and the weights where the batches have some.
-        last: how many of the newest rows tested count for the second figure of each metric.
-        source: of a feed over a mix, the name of the stream whose rows are tested.
-        on_predictions: is called with the numbers of rows (int64, [rows]), the rows as they came before `shuffle` and
-            `replay`, and the predictions, once they are made.
-        prepare: makes of rows as they come there what batches have, in place of the stages that follow: for streams
-            that have other stages there.
-        table: whether rows tested are written; or the path of the file, for a `fit` without `Checkpoint` too.
-        chunk: how many rows are predicted at once, at most; None takes the batch's size. What is less is filled up to a
-            power of two.
+        feed: the feed that `fit` trains on. Make the callback before its first batch is read; otherwise that is read
+            again.
+        metrics: Keras metrics or their names, for models with one output: each gets the targets of rows, the
+            predictions, and the weights if the batches have some.
+        last: the number of newest rows for the second result of each metric.
+        source: for a feed over a mix, the name of the input stream whose rows are tested.
+        on_predictions: called with the numbers of rows (int64, [rows]), the rows before `shuffle` and `replay`, and
+            their predictions.
+        prepare: converts rows at that place to the form of batches, instead of the stages after it: for streams with
+            other stages there.
+        table: True to write the rows tested; or the path of the file, also for a `fit` without `Checkpoint`.
+        chunk: the most rows predicted at once; None for the size of a batch. Smaller chunks are padded to a power of
+            two.
 
     Raises:
-        ValueError: a stage after `shuffle`, `replay` or a mix makes rows that can't be known before they come out.
+        ValueError: a stage after `shuffle`, `replay` or a mix makes rows that are not known before they come out.
 
     Example:
         >>> import keras, numpy as np, unbounded as ub
@@ -105,22 +106,22 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         self._wants_table = table
         self._table: Table | None = None
         self._upto = 0  # rows of the source that were tested, or came before this callback
-        self._knows = False  # that number
-        self._begun = False  # a step was announced in the fit at hand
-        self._base = 0  # steps trained before the epoch that Keras counts its steps in
+        self._knows = False  # True once that number is known
+        self._begun = False  # True once a step was announced in the current fit
+        self._base = 0  # steps trained before the epoch from which Keras counts its steps
 
-    # -- what a user asks of it --------------------------------------------------------------------------------------
+    # -- the user's methods ------------------------------------------------------------------------------------------
 
     @property
     def rows(self) -> int:
-        """How many rows were tested."""
+        """The number of rows tested."""
         return self._running.rows
 
     def results(self) -> dict[str, float]:
-        """The metrics over all rows tested, and over the last ones, by the names that they have in the logs."""
+        """The metrics over all rows tested, and over the last ones, under their names in the logs."""
         return {f"prequential_{name}": value for name, value in self._running.results().items()}
 
-    # -- in the training ---------------------------------------------------------------------------------------------
+    # -- callback events ---------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """A `fit` begins."""
@@ -151,10 +152,10 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         self._base = self._feed.core.steps
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Test the rows that this step's batches may contain, and no step before could."""
+        """Test the rows that this step's batches may contain and earlier steps' could not."""
         fit, core = self._feed.fit, self._feed.core
         assert fit is not None
-        # With a director, steps are counted when they end, and `batch` counts those of an earlier fit as well.
+        # With a director, steps are counted when they end, and `batch` includes those of an earlier fit.
         start = core.steps if fit.directed else self._base + batch
         stop = start + fit.multiple
         if core.handed + core.ready < stop:
@@ -169,16 +170,16 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             self._test(start, upto)
 
     def _begin(self, step: int, upto: int) -> None:
-        """The first step of a fit: everything that was restored is in its place."""
+        """The first step of a fit: the restored state is complete."""
         self._begun = True
         if not self._knows:
-            # Of a run that was begun without this callback, the rows that came before may have been trained on.
+            # The run began without this callback: earlier rows may have been trained on.
             self._upto, self._knows = upto if step else 0, True
         if self._table is not None:
             self._table.cut(self._running.rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """The metrics go into the epoch's logs."""
+        """Add the metrics to the epoch's logs."""
         if logs is not None:
             logs.update(self.results())
 
@@ -200,7 +201,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             numbers = new.numbers[at : at + self._chunk]
             came, rows = (trees.cut(tree, at, at + self._chunk) for tree in (new.came, new.rows))
             self._test_chunk(step, numbers, came, rows)
-            # After each chunk: should the next fail, these were tested.
+            # After each chunk: if the next one fails, these were tested.
             self._upto = int(numbers[-1]) + 1
         self._upto = upto
 
@@ -220,23 +221,23 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             self._on_predictions(numbers, came, predictions)
 
     def _predict(self, x: Tree, count: int) -> Tree:
-        # A backend that compiles each shape is given few of them; each row's prediction is its own.
+        # Few shapes, for backends that compile each; each row's prediction is independent of the others.
         full = min(self._chunk, 1 << (count - 1).bit_length())
         if full > count:
             x = trees.map_leaves(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], full - count, axis=0)]), x)
         made = self.model.predict_on_batch(x)
         return trees.map_leaves(lambda leaf: np.asarray(leaf)[:count], made)
 
-    # -- in the checkpoint -------------------------------------------------------------------------------------------
+    # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """What belongs to this moment, for a checkpoint: the rows tested, and the metrics over them."""
+        """The state at this moment, for a checkpoint: the number of rows tested, and the metrics."""
         if self._table is not None:
             self._table.sync()
         return {"upto": self._upto, "knows": self._knows, "running": self._running.state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a moment; what was tested after it never was."""
+        """Restore a state; the table is truncated to it."""
         self._upto, self._knows = int(state["upto"]), bool(state["knows"])
         self._running.restore(state["running"])
 
@@ -246,7 +247,7 @@ def _numbers(tree: Tree) -> Tree:
 
 
 def _columns(step: int, numbers: Any, predictions: Tree, y: Tree) -> Any:
-    """Rows for the table; text is left out, whose width may change."""
+    """Rows for the table; strings are left out, since their width may change."""
     columns = [("row", numbers), ("step", np.full(len(numbers), step, np.int64))]
     for what, tree in (("prediction", predictions), ("target", y)):
         for path, leaf in trees.leaves(tree):

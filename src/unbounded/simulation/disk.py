@@ -1,7 +1,7 @@
-"""Disk: files in memory as the kernel shows them, and as they are on the disk.
+"""Disk: simulated files and directories, with their content in memory and on the disk.
 
-Content is on the disk after an fsync of the file, and a name after an fsync of its directory. Of what was not synced, a
-loss of power keeps any part: some sectors of a file and not others, a later rename and not an earlier one.
+A file's content is on the disk after its fsync, a name after the fsync of its directory. A power cut keeps any part of
+what was not synced: some sectors of a file and not others, a later rename and not an earlier one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
-SECTOR: Final = 512  # bytes, of which a disk writes all or none
+SECTOR: Final = 512  # bytes that a disk writes all or none
 
 
 class File:
@@ -25,17 +25,17 @@ class File:
         self.number = number
         self.content = bytearray()
         self._durable = bytearray()
-        self._lost: set[int] = set()  # sectors that the disk has refused: the kernel takes them for written
+        self._lost: set[int] = set()  # sectors that the disk has refused, and the kernel takes for written
 
     def write(self, data: bytes | memoryview, at: int) -> None:
-        """Write at a place."""
+        """Write at an offset."""
         if at > len(self.content):
             self.content.extend(bytes(at - len(self.content)))
         self.content[at : at + len(data)] = data
         self._lost.difference_update(range(at // SECTOR, (at + len(data)) // SECTOR + 1))
 
     def truncate(self, size: int) -> None:
-        """Cut it off, or fill it up with zeros."""
+        """Shorten it, or fill it up with zeros."""
         if size > len(self.content):
             self.write(b"", size)
         else:
@@ -48,11 +48,11 @@ class File:
             self._put(sector, before)
 
     def lose(self, rng: random.Random) -> None:
-        """The disk refuses what was not synced: the kernel says so once, and then takes it for written."""
+        """The disk refuses what was not synced: the kernel reports it once, and then takes it for written."""
         self._lost |= {sector for sector in self._changed() if rng.random() < 0.7}
 
     def crash(self, rng: random.Random) -> None:
-        """The power is cut."""
+        """A power cut."""
         sizes = (len(self._durable), len(self.content))
         size = rng.choice((*sizes, rng.randint(min(sizes), max(sizes))))
         left = self._durable[:size] + bytes(max(0, size - len(self._durable)))
@@ -64,7 +64,7 @@ class File:
         self.content, self._lost = bytearray(self._durable), set()
 
     def copied(self, number: int) -> File:
-        """Another file of the same content, all of it on the disk."""
+        """A copy of the file, with its content on the disk."""
         copy = File(number)
         copy.content[:] = copy._durable[:] = self.content
         return copy
@@ -75,14 +75,14 @@ class File:
                 yield start // SECTOR
 
     def _put(self, sector: int, source: bytearray) -> None:
-        """What is durable of a sector is what `source` has there; the size stays."""
+        """Make a sector durable with the content of `source`; the size stays."""
         start, stop = sector * SECTOR, min((sector + 1) * SECTOR, len(self._durable))
         if start < stop:
             self._durable[start:stop] = source[start:stop].ljust(stop - start, b"\0")
 
 
 class Folder:
-    """A directory: names, and what they are of.
+    """A directory: names of files and directories.
 
     Args:
         number: the inode's.
@@ -92,10 +92,10 @@ class Folder:
         self.number = number
         self.names: dict[str, File | Folder] = {}
         self._durable: dict[str, File | Folder] = {}
-        self._changes: list[dict[str, File | Folder | None]] = []  # since the last sync, each all or nothing
+        self._changes: list[dict[str, File | Folder | None]] = []  # since the last sync, each atomic
 
     def put(self, changes: dict[str, File | Folder | None]) -> None:
-        """Give names, and take those away that get None; all at once."""
+        """Set names, and remove those with None, atomically."""
         self._changes.append(changes)
         _apply(self.names, changes)
 
@@ -104,14 +104,14 @@ class Folder:
         self._durable, self._changes = dict(self.names), []
 
     def set(self, name: str, target: File | Folder | None) -> None:
-        """Give a name, or take it away, at once on the disk, too."""
+        """Set or remove a name, at once on the disk."""
         for change in self._changes:
             change.pop(name, None)
         for names in (self.names, self._durable):
             _apply(names, {name: target})
 
     def crash(self, rng: random.Random) -> None:
-        """The power is cut."""
+        """A power cut."""
         if rng.random() < 0.5:
             kept = self._changes[: rng.randint(0, len(self._changes))]
         else:
@@ -130,7 +130,7 @@ def _apply(names: dict[str, File | Folder], changes: dict[str, File | Folder | N
 
 
 class Disk:
-    """All files and directories; outlives the processes that use it."""
+    """All files and directories of a machine; it outlives the processes that use it."""
 
     def __init__(self) -> None:
         self._numbers = 1

@@ -1,4 +1,4 @@
-"""Locks, conditions, events and threads of a simulated process: as those of `threading`, each a switch."""
+"""Locks, conditions, events and threads of a simulated process: like those of `threading`, each call a switch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Scheduler: real threads of which one at a time runs, and a seed decides which.
+"""Scheduler: runs real threads one at a time, in an order that a seed decides.
 
-Each thread of a simulated process is a task. A task runs until it reaches a switch: a lock, a wait, the clock, a file
-call. There the seed decides whether it goes on or another task that could. Time moves on its own when all tasks wait.
+Each thread of a simulated process is a task. A task runs until it reaches a switch: a lock, a wait, the clock, or a
+file call. There the seed decides which task runs next. Simulated time advances when all tasks wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST_SECONDS = 1e6
 
 
 class Killed(BaseException):
-    """Ends the threads of a simulated process that was killed, each where it stands."""
+    """Ends the threads of a simulated process that was killed, at their next switch."""
 
 
 def _taken() -> threading.Lock:
@@ -30,34 +30,34 @@ class Task:
     """A thread of a simulated process.
 
     Args:
-        number: in the order of their starts.
+        number: in the order of starts.
         name: for messages.
-        weight: how often it is chosen beside others.
+        weight: how often it is chosen, relative to others.
     """
 
     number: int
     name: str
     weight: float = 1.0
-    baton: threading.Lock = field(default_factory=_taken)  # released when it is the task's turn
-    is_ready: Callable[[], bool] | None = None  # None: it could go on
-    until: float | None = None  # when it goes on in any case
+    baton: threading.Lock = field(default_factory=_taken)  # released when the task may run
+    is_ready: Callable[[], bool] | None = None  # None: it can run
+    until: float | None = None  # the time at which it can run in any case
     waits_for: str = ""
     done: bool = False
-    thread: threading.Thread | None = None  # None of the main task, which runs in the test's own
+    thread: threading.Thread | None = None  # None for the main task, which runs in the test's thread
 
 
 class Scheduler:
     """The tasks of one simulated process, from its start to its end.
 
     Args:
-        rng: decides; the same one gives the same schedule.
-        now: seconds at which the process starts.
-        kill_at: the number of the switch at which it is killed; None: it is not.
+        rng: decides; equal states give equal schedules.
+        now: the time at which the process starts.
+        kill_at: the number of the switch at which it is killed; None for never.
     """
 
     def __init__(self, rng: random.Random, now: float, kill_at: int | None) -> None:
         self._rng = rng
-        # Some schedules switch at each turn and some seldom; in some, one thread hardly gets on.
+        # Some schedules switch often and some rarely; in some, one thread is almost starved.
         self._staying = rng.choice((0.0, 0.5, 0.95))
         self._weights = rng.choice(((1.0,), (1.0, 1.0, 0.02), (1.0, 30.0)))
         self._tick = rng.choice((1e-6, 1e-4, 2e-3))
@@ -69,7 +69,7 @@ class Scheduler:
         self.now = now
         self.switches = 0
         self.trace = 0
-        """What tells this schedule from others."""
+        """A checksum of the schedule."""
         self.dead = False
         self.failure: AssertionError | None = None
         self.power_cut = False
@@ -77,17 +77,17 @@ class Scheduler:
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def add(self, name: str) -> Task:
-        """A task that may run from now on; its thread must wait for its baton first."""
+        """A task that may run from now on; its thread must first wait for its baton."""
         task = Task(self._started, name, self._rng.choice(self._weights))
         self._started += 1
         self._tasks.append(task)
         return task
 
     def enter(self, task: Task) -> None:
-        """This thread is the task's; returns when it is its turn.
+        """The calling thread becomes the task's; returns when the task may run.
 
         Raises:
-            Killed: it never will be.
+            Killed: it never will.
         """
         self._here.task = task
         task.baton.acquire()
@@ -95,7 +95,7 @@ class Scheduler:
             raise Killed
 
     def leave(self, task: Task) -> None:
-        """The task's thread ends, and another has its turn."""
+        """The task's thread ends, and another task runs."""
         task.done = True
         self._tasks.remove(task)
         if not self.dead:
@@ -104,21 +104,21 @@ class Scheduler:
                 return
             except Killed:
                 pass
-        # The process is gone: its main thread ends the others, one after the other, and may be at it already.
+        # The process was killed: its main thread ends the others one by one, and may have begun.
         if self.main.baton.locked():
             self.main.baton.release()
 
     def task(self) -> Task | None:
-        """The task of the thread that asks; None for any other thread."""
+        """The task of the calling thread; None for any other thread."""
         task: Task | None = getattr(self._here, "task", None)
         return task
 
     def begin(self) -> None:
-        """The thread that calls is the main one."""
+        """The calling thread becomes the main task's."""
         self._here.task = self.main
 
     def end(self) -> None:
-        """The main thread ends, and with it all others: one after the other, so that no two of them run at once."""
+        """The main thread ends, then all others, one after the other, so that no two run at once."""
         self.dead = True
         for task in [task for task in self._tasks if task is not self.main]:
             task.baton.release()
@@ -131,7 +131,7 @@ class Scheduler:
     # -- switches ------------------------------------------------------------------------------------------------------
 
     def switch(self, what: str) -> None:
-        """Another task may have its turn here.
+        """A point at which another task may run.
 
         Raises:
             Killed: the process is killed here, or was.
@@ -147,7 +147,7 @@ class Scheduler:
             self._pass_on(task)
 
     def wait(self, what: str, is_ready: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Others have their turn until `is_ready()`, for `seconds` at most; says whether it is.
+        """Run other tasks until `is_ready()`, for `seconds` at most; return whether it is ready.
 
         Raises:
             Killed: the process is killed here, or was.
@@ -156,7 +156,7 @@ class Scheduler:
         if task is None:
             if not is_ready():
                 if self.dead:
-                    raise Killed  # what a killed process has left is closed in the next one
+                    raise Killed  # files of a killed process are closed by the next one
                 raise AssertionError(f"A thread that is none of the simulation's would wait for ever: for {what}.")
             return True
         if self.dead:
@@ -171,11 +171,11 @@ class Scheduler:
         return is_ready()
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let simulated time pass."""
         self.wait(f"{seconds:g} s to pass", lambda: False, seconds)
 
     def look(self) -> float:
-        """The time. Of a process that was killed it goes on, so that what waits for it ends."""
+        """The time. In a killed process it advances, so that waits end."""
         if self.dead:
             self.now += 1.0
         else:
@@ -222,7 +222,7 @@ class Scheduler:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """The process ends here: no thread of it goes on.
+        """End the process here: no thread of it continues.
 
         Raises:
             Killed: always.

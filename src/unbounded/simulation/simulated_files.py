@@ -1,4 +1,4 @@
-"""SimulatedFiles: every file call of a simulated process, on the simulated disk, each a switch that may fail."""
+"""SimulatedFiles: the file calls of a simulated process, on the simulated disk; each is a switch, and may fail."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from unbounded.simulation.scheduler import Killed, Scheduler
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong, and how often.
+    """The probabilities of faults.
 
     Args:
-        kills: how many switches a process lives on average; 0: it is not killed.
-        power_cuts: the share of kills that cut the power: what was not synced is lost in part.
+        kills: the mean number of switches until a process is killed; 0: it is not killed.
+        power_cuts: the share of kills that are power cuts: a part of what was not synced is lost.
         errors: the share of file calls that fail, with EIO or ENOSPC.
-        lost_syncs: the share of fsyncs that fail, after which the disk has lost what was to be synced.
-        short_writes: the share of writes that write less than they were given.
+        lost_syncs: the share of fsyncs that fail, after which the disk has lost the data.
+        short_writes: the share of writes that write a part of their data.
         delays: the share of file calls that take up to two seconds.
 
     >>> Faults(errors=0.01, lost_syncs=0.1).errors
@@ -53,12 +53,12 @@ class SimulatedFiles(Files):
     """The files of one simulated process.
 
     Args:
-        disk: outlives it.
+        disk: it outlives the process.
         scheduler: of the process.
         rng: decides what fails.
-        faults: how often.
-        locks: who has which file locked, by the inode's number; of the machine.
-        numbers: gives each open file another number.
+        faults: the probabilities.
+        locks: the process that holds each file's lock, by inode number; of the machine.
+        numbers: gives each open file a new number.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class SimulatedFiles(Files):
         self._locks = locks
         self._numbers = numbers
         self._open: dict[int, _Open] = {}
-        self._full = 0  # so many more writes fail, since the disk is full
+        self._full = 0  # the number of further writes that fail, since the disk is full
         self.quiet = False
-        """Nothing fails for now."""
+        """True while nothing may fail."""
 
-    # -- what may happen at each call ----------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------------------------------------
 
     def _door(self, what: str, path: Path | None = None, *, kind: str = "read") -> None:
-        """A file call begins.
+        """Begin a file call, which may fail.
 
         Raises:
             OSError: it fails.
@@ -154,7 +154,7 @@ class SimulatedFiles(Files):
     def close(self, fd: int) -> None:
         opened = self._open.pop(fd, None)
         if opened is not None and self._locks.get(opened.file.number) is self:
-            del self._locks[opened.file.number]  # as the kernel has it: with any of the files that the process closes
+            del self._locks[opened.file.number]  # like the kernel: closing any descriptor of a file releases its lock
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         opened = self._of(fd)
@@ -174,7 +174,7 @@ class SimulatedFiles(Files):
         try:
             self._door("write", kind="none")
         except Killed:
-            # In the middle of it.
+            # A switch in the middle of the write.
             if self._scheduler.task() is not None and self._rng.random() < 0.5:
                 opened.file.write(data[: self._rng.randint(0, len(data))], at)
             raise
@@ -186,7 +186,7 @@ class SimulatedFiles(Files):
                 part = self._rng.choice((0, self._rng.randint(0, len(data) - 1)))
                 if part:
                     opened.file.write(data[:part], at)
-                    return part  # and the next one fails, perhaps
+                    return part  # the next write may fail
                 code = self._rng.choice((errno.EIO, errno.ENOSPC))
                 raise OSError(code, os.strerror(code))
             if len(data) > 1 and self._rng.random() < self._faults.short_writes:
@@ -295,7 +295,7 @@ class SimulatedFiles(Files):
 
 
 class _SimulatedReadFile(io.RawIOBase):
-    """A file open for reading."""
+    """A file for reading."""
 
     def __init__(self, files: SimulatedFiles, fd: int) -> None:
         self._files = files

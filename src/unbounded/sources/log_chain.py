@@ -1,7 +1,7 @@
-"""The segments of a log, one after the other: which of them holds a place, and the records across their edges.
+"""LogChain: the segments of a log in order: finds the segment of a record, and walks over records across segments.
 
-A file is open while it is written or not synced, and so are a few of those that were read last. The others are opened
-when they are read.
+Files that are written, or wait for a sync, are open, and a few of those read last. The others are opened when they are
+read.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from unbounded.core.node import DataLoss
 from unbounded.sources.log_segment import LogSegment, Record, RecordEdge
 
 BEGIN = RecordEdge(Offset(0), 0, 0, 0)
-_MOST_OPEN = 8  # files that are neither written nor waiting for a sync
+_MOST_OPEN = 8  # open files, besides those that are written or wait for a sync
 
 
 class LogChain:
-    """The segments of one log. `lock` guards the list and the tail; methods are called with it held, unless they say
-    otherwise.
+    """The segments of one log. `lock` guards the list and the tail; methods are called with it held, unless their
+    docstring says otherwise.
 
     Args:
-        files: what the segments are read with.
+        files: for reading segments.
         lock: the log's; not held while files are read.
     """
 
@@ -35,28 +35,28 @@ class LogChain:
         self._lock = lock
         self.segments: list[LogSegment] = []
         self.tail = BEGIN
-        """After the last record."""
+        """The end of the last record."""
         self.unsynced: list[LogSegment] = []
-        """Those before the last one."""
+        """The segments, in order; the last one is written."""
         self.gone: list[LogSegment] = []
-        """Those that are removed, and closed when no sync can be at work on them."""
+        """Removed segments, which are closed when no sync can be using them."""
         self.last_read: tuple[LogSegment, RecordEdge] | None = None
-        self._idle: list[LogSegment] = []  # open, and closed when many others were read since; guarded by `reading`
+        self._idle: list[LogSegment] = []  # open files to close when many others were read since; guarded by `reading`
 
     @property
     def start(self) -> Offset:
-        """Where the oldest record begins."""
+        """The beginning of the oldest record."""
         return self.segments[0].begin.at if self.segments else self.tail.at
 
     @property
     def size(self) -> int:
-        """In bytes, of all files."""
+        """The bytes of all files."""
         return sum(segment.size for segment in self.segments)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def find(self, at: Offset) -> tuple[LogSegment, RecordEdge, int] | None:
-        """The segment to begin to read in, a place there at or before `at`, and the number of records in all."""
+        """The segment in which to begin reading, a place in it at or before `at`, and the number of all records."""
         if at >= self.tail.at or not self.segments:
             return None
         stop = self.tail.number
@@ -66,17 +66,18 @@ class LogChain:
         return segment, segment.index[max(0, bisect_right(segment.index, at, key=lambda place: place.at) - 1)], stop
 
     def since(self, place: RecordEdge) -> tuple[LogSegment, RecordEdge]:
-        """The segment that holds a place, and the place as one of that segment."""
+        """The segment that has a place, and the place as one of that segment."""
         segment = self.segments[bisect_right(self.segments, place.number, key=lambda each: each.begin.number) - 1]
         return segment, segment.begin if segment.begin.number == place.number else place
 
     def walk(
         self, segment: LogSegment, place: RecordEdge, stop: int
     ) -> Iterator[tuple[Record, tuple[LogSegment, RecordEdge]]]:
-        """The records from a place up to number `stop`, each with the place after it. With `reading` held, not `lock`.
+        """The records from a place up to number `stop`, each with the place after it. Called with `reading` held, not
+        `lock`.
 
         Raises:
-            DataLoss: a record that was there is torn, changed or missing.
+            DataLoss: a record is torn, changed or missing.
         """
         while True:
             following = self._following(segment)
@@ -107,7 +108,7 @@ class LogChain:
     # -- open files ----------------------------------------------------------------------------------------------------
 
     def _opened(self, segment: LogSegment) -> int:
-        """The file of a segment that is to be read; with `reading` held."""
+        """The open file of a segment; called with `reading` held."""
         was_open = segment.fd is not None
         try:
             fd = segment.open_again(self._files)
@@ -119,11 +120,11 @@ class LogChain:
         if not was_open or segment in self._idle:
             with suppress(ValueError):
                 self._idle.remove(segment)
-            self._rest([segment])  # as the last to be closed
+            self._rest([segment])  # the last in the order of closing
         return fd
 
     def close_idle(self) -> None:
-        """Close the files of what is gone, and of what needs none; with `reading` held, not `lock`."""
+        """Close files that are not needed; called with `reading` held, not `lock`."""
         gone, synced = self._closable()
         for segment in gone:
             self._close(segment)
@@ -147,14 +148,14 @@ class LogChain:
         segment.close(self._files)
 
     def close(self) -> None:
-        """Close all files; with `reading` held."""
+        """Close all files; called with `reading` held."""
         for segment in (*self.segments, *self.gone):
             self._close(segment)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def add(self, segment: LogSegment, replaced: Sequence[LogSegment]) -> None:
-        """A new last segment, which may take the place of another that has no records."""
+        """Add a new last segment, which may replace one without records."""
         for each in replaced:
             self.segments.remove(each)
             self.gone.append(each)
@@ -163,7 +164,7 @@ class LogChain:
         self.tail = segment.begin
 
     def replace(self, segment: LogSegment, replaced: Sequence[LogSegment]) -> None:
-        """A last segment that has the records of all that it takes the place of, and is synced."""
+        """Add a last segment that has the records of all that it replaces, and is synced."""
         self.gone += replaced
         self.segments = [*(each for each in self.segments if each not in replaced), segment]
         self.unsynced = []
@@ -171,12 +172,12 @@ class LogChain:
         self.last_read = None
 
     def forget(self, segment: LogSegment) -> None:
-        """The oldest segment was removed, unless a sync has written it again meanwhile."""
+        """The oldest segment was removed, unless a sync has written it again since."""
         if self.segments[0] is segment:
             self.gone.append(self.segments.pop(0))
 
     def forget_closed(self) -> int:
-        """Let go of what lies before the segments that are open, up to the last; gives how many rows that were. With
+        """Forget the segments before those that are open, up to the last; return the number of their rows. Called with
         `reading` held as well."""
         first = max((i for i, each in enumerate(self.segments, 1) if each.fd is None), default=0)
         before = self.start.rows

@@ -1,9 +1,9 @@
-"""The checksum of what a record holds: CRC-32, and for large arrays CRC-32 over sums that are made much faster.
+"""The checksum of a record's content: CRC-32; for large arrays, CRC-32 of sums that are computed much faster.
 
-CRC-32 can take as long as to write the bytes. A large array is seen as a table of 64-bit words, and CRC-32 is taken
-over the sums of its lines (the words times fixed odd weights, modulo 2**64) and of its columns (by exclusive or). A
-change of up to three words changes one of the sums at least: that of a line in which one word differs, since its weight
-is odd; or those of two columns, where two words of one line differ. One change in 2**32 goes unnoticed, as with CRC-32.
+CRC-32 can take as long as writing the bytes. A large array is taken as a table of 64-bit words; CRC-32 is computed over
+the sums of its lines (words times fixed odd weights, modulo 2**64) and of its columns (exclusive or). A change of up to
+three words changes at least one sum: that of a line in which one word differs, since its weight is odd; or those of two
+columns, if two words of one line differ. One change in 2**32 goes undetected, as with CRC-32.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_LARGE = 1 << 15  # bytes, from which on it is faster
+_LARGE = 1 << 15  # bytes from which on the sums are faster
 _COLUMNS = 256
 
 
 def checksum(data: memoryview, before: int) -> int:
-    """The checksum of bytes, chained to that of what came before them.
+    """The checksum of bytes, chained to the checksum of what precedes them.
 
     >>> checksum(memoryview(b"rows"), 0) == zlib.crc32(b"rows")
     True

@@ -1,4 +1,4 @@
-"""Rows of a log as plain data and arrays, for a state or a checkpoint that lies elsewhere, and back."""
+"""Rows of a log as plain data and arrays, for a state or a checkpoint in another directory, and back."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unbounded.sources.memory_log import MemoryLog
 
 
 def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
-    """What a cursor needs of a node's log: the rows from there on, their times, and the boundaries among them."""
+    """The part of a node's log that a cursor needs: the rows from there on, their times, and their boundaries."""
     log = node.log
     start = at = Offset(cursor["row"], cursor["boundaries"])
     stop = log.stop
     parts: list[Block] = []
     boundaries: list[list[Any]] = []
-    cuts: list[list[int]] = []  # rows in a block, and how many such blocks follow each other
+    cuts: list[list[int]] = []  # pairs (rows of a block, number of such blocks in a row)
     while at < stop and (found := log.read(at)) is not None:
         block, at = found
         if block.count:
@@ -40,7 +40,7 @@ def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
         "rows": whole.rows,
         "times": whole.times,
         "boundaries": boundaries,
-        # Without `batch`, the blocks are the batches: they come back as they were.
+        # Without `batch`, the blocks are the batches, so their sizes are restored.
         "cuts": cuts,
         "passed": log.passed,
         "missed": log.missed,
@@ -50,10 +50,10 @@ def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
 
 
 def load_rows(node: Logged, dump: Mapping[str, Any], runtime: Runtime) -> None:
-    """Give a node the rows that were saved with a position, unless its own log has them.
+    """Give a node the rows from a saved state, unless its own log has them.
 
     Raises:
-        StreamError: it reads already, and its log is another one.
+        StreamError: it is being read, and its log is another one.
     """
     start = Offset(*dump["start"])
     log = node.log
@@ -65,7 +65,7 @@ def load_rows(node: Logged, dump: Mapping[str, Any], runtime: Runtime) -> None:
 
 
 def refuse_moving() -> NoReturn:
-    """Raise StreamError: a source that can't go back reads, and is to be put to another place."""
+    """Raise StreamError: a source that can't seek is being read, and would have to be moved."""
     raise StreamError(
         "A source that can't go back is being read already, and can't be put to another place. Load the state into a "
         "new feed, before its first batch."
@@ -88,7 +88,7 @@ def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime) -> MemoryL
         for ends in after[1:]:
             log.append(Block(None, 0, ends), dump["position"])
         row += rows
-    # What was let go of is counted, too; and the state may be of a moment after the last row that is kept.
+    # Counts include released rows; and the state may be of a moment after the last row that is kept.
     log.passed, log.missed, log.last_time = dump["passed"], dump["missed"], dump["last_time"]
     log.position = dump["position"]
     return log

@@ -1,7 +1,7 @@
-"""What a log of records has when it is opened: its segments, up to the first record that is not whole.
+"""Recovery: opens the segments of a log after a crash, up to the first record that is not whole.
 
-Segments that were being made are removed; those that can't be read, or do not follow what comes before them, are set
-aside; and what a newer generation has written again takes the place of the older.
+Unfinished segments are removed. Segments that can't be read, or do not continue the one before, are set aside.
+Segments of a newer generation replace older ones from their first record on.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _NAME = re.compile(r"(\d{12,})(?:-(\d+))?\.log")
 
 
 def segment_path(directory: Path, number: int, generation: int) -> Path:
-    """The file of a segment, by the number of its first record."""
+    """The path of a segment, by the number of its first record."""
     return directory / (f"{number:012}" + (f"-{generation}" if generation else "") + ".log")
 
 
 class Recovered(NamedTuple):
-    """What else is known of a log that was opened.
+    """What is known of a log that was opened, besides its segments.
 
     Args:
-        log: its id; None where it has no segments.
+        log: its id; None if there are no segments.
         generation: of its newest segment.
-        synced: up to where it was on the disk, at the least.
+        synced: the place up to which it is known to be on the disk.
         last: the newest record.
     """
 
@@ -43,11 +43,11 @@ class Recovered(NamedTuple):
 
 
 def recover(files: Files, directory: Path, chain: LogChain) -> Recovered:
-    """Fill an empty chain with what a directory has.
+    """Fill an empty chain with the segments of a directory.
 
     Raises:
-        OSError: it can't be read or written.
-        DataLoss: its files are of several logs.
+        OSError: they can't be read or written.
+        DataLoss: they belong to several logs.
     """
     generation = 0
     found = []
@@ -68,13 +68,13 @@ def recover(files: Files, directory: Path, chain: LogChain) -> Recovered:
                 f"{path} and {segments[0].path} are of two logs, and can't be read as one. Put back a copy of the "
                 "run's directory, or begin a new run in another."
             )
-        # It takes the place of the same records in an older generation, and was whole when it got its name.
+        # It replaces the same records of an older generation: it was whole when it got its name.
         while segments and segments[-1].begin.number >= number:
             replaced = segments.pop()
             replaced.close(files)
             files.unlink(replaced.path)
         if segments:
-            segments[-1].close(files)  # one is open at a time
+            segments[-1].close(files)  # one file is open at a time
         segments.append(segment)
         generation = of
     if not segments:
@@ -84,8 +84,8 @@ def recover(files: Files, directory: Path, chain: LogChain) -> Recovered:
 
 
 def _read_unsynced(files: Files, chain: LogChain) -> tuple[RecordEdge, Record | None]:
-    """Find the log's end. What was on the disk is read when it is needed. The rest was perhaps not when the power
-    failed: the log ends at the first record that is not whole, in whichever segment that is."""
+    """Find the log's end. Synced records are verified when they are read. The others may be torn after a power cut: the
+    log ends at the first record that is not whole, in whichever segment that is."""
     segments = chain.segments
     number = segments[-1].synced
     k = max(0, bisect_right(segments, number, key=lambda each: each.begin.number) - 1)
@@ -98,13 +98,13 @@ def _read_unsynced(files: Files, chain: LogChain) -> tuple[RecordEdge, Record | 
             del segments[i:]
             break
         tail = segment.begin
-        # What it has after the beginning of the one that follows was written again there.
+        # Records from the beginning of the following segment on were written again there.
         until = segments[i + 1].begin.number if i + 1 < len(segments) else None
         for record, place in segment.records(files, segment.open_again(files), segment.begin, until):
             tail, last = place, record
     end = segments[-1]
     fd = end.open_again(files)
-    for record, place in end.records(files, fd, tail):  # where the one that followed was set aside
+    for record, place in end.records(files, fd, tail):  # the following segment was set aside
         tail, last = place, record
     if tail.byte < end.size:
         _log.warning(
@@ -128,7 +128,7 @@ def _read_unsynced(files: Files, chain: LogChain) -> tuple[RecordEdge, Record | 
 
 
 def _set_aside(files: Files, path: Path, segment: LogSegment | None) -> None:
-    """Give what can't be read another name: nothing is written over it."""
+    """Rename a file that can't be read, so that it is not overwritten."""
     there = path.with_name(path.name + ".cut")
     number = 0
     while files.exists(there):

@@ -1,9 +1,9 @@
-"""A segment of a log: a file of records, each chained to the one before, read up to the first that is not whole.
+"""LogSegment: a file of records with chained checksums, read up to the first record that is not whole.
 
-It begins with a head: the log's id, the number of its first record and the offset at which that begins, the checksum of
-the record before, and up to which record the log was on the disk when the segment was begun. A record has its number,
-the offset at which it begins, and a CRC that is chained to the one before: what was torn, changed, or is of another log
-ends what can be read.
+Its head has the log's id, the number and offset of its first record, the checksum of the record before it, and the
+number up to which the log was on the disk when the segment was begun. A record has its number, the offset at which it
+begins, and a CRC chained to that of the record before: reading ends at a record that is torn, changed, or of another
+log.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from unbounded.core.files import Files
 from unbounded.sources.log_checksum import checksum
 
 _MAGIC = b"UBLOG1\0\0"
-# Magic, the log's id, the first record's number, the number up to which the log was on the disk, row and boundaries of
-# the first record, the checksum before it; and the head's own.
+# Magic, the log's id, the number of the first record, the number up to which the log was on the disk, row and
+# boundaries of the first record, the checksum before it; then the head's own checksum.
 _HEAD = struct.Struct("<8s16sQQQIII")
-# Checksum; bytes that follow this head, number, row and boundaries, rows in it, boundaries after them, bytes of meta,
-# and how many parts have a checksum of their own. It is followed by their sizes, the meta, and the data.
+# Checksum; the number of bytes after this head, number, row and boundaries, rows in it, boundaries after them, bytes of
+# meta, number of parts with a checksum of their own. Then come the parts' sizes, the meta, and the data.
 _RECORD = struct.Struct("<IIQQIIIII")
 _PART = struct.Struct("<Q")
 _INDEX = 1 << 16  # bytes between two entries of a segment's index
-_PIECE = 1 << 18  # bytes that are read at once
-_MOST_PARTS = 64  # that are written in one call
-_SMALL = 1 << 14  # bytes of a record below which its parts are put together before they are written
+_PIECE = 1 << 18  # bytes read at once
+_MOST_PARTS = 64  # written in one call
+_SMALL = 1 << 14  # bytes: the parts of a smaller record are joined before they are written
 
 
 class Record(NamedTuple):
-    """A record that was read: what it was appended with, where it lies, and the whole of it as bytes."""
+    """A record that was read: its content, its place, and all of its bytes."""
 
     number: int
     first: Offset
@@ -46,26 +46,26 @@ class Record(NamedTuple):
 
 
 class RecordEdge(NamedTuple):
-    """A point between two records of a segment."""
+    """A point between two records of a log."""
 
     at: Offset
     byte: int
     crc: int  # of the record before
-    number: int  # of the next one
+    number: int  # of the record after
 
 
 @dataclass(slots=True, eq=False)
 class LogSegment:
-    """A segment's file. While it is open, for reading and for writing at its end, it can be read though it was removed.
+    """A segment's file. An open file can be read and appended to even after it was removed.
 
     Args:
-        path: its file.
+        path: of the file.
         log: the log's id.
         begin: the place of its first record.
-        synced: the records before this number were on the disk when it was begun.
-        fd: the open file; None while it is closed.
-        size: in bytes, of the whole records.
-        index: some of the places in it, in order, as far as it was read or written.
+        synced: records before this number were on the disk when it was begun.
+        fd: the open file; None if closed.
+        size: the bytes of the whole records.
+        index: some places in it, in order, as far as it was read or written.
     """
 
     path: Path
@@ -78,10 +78,10 @@ class LogSegment:
 
     @classmethod
     def create(cls, files: Files, path: Path, log: str, tail: RecordEdge, synced: int) -> LogSegment:
-        """A new file whose first record is to follow `tail`.
+        """Create a file whose first record will follow `tail`.
 
         Raises:
-            OSError: it can't be made; what there is of it has no meaning.
+            OSError: it can't be created; an incomplete file may be left.
         """
         at, _, crc, number = tail
         fd = files.open_log(path)
@@ -98,7 +98,7 @@ class LogSegment:
 
     @classmethod
     def open(cls, files: Files, path: Path) -> LogSegment | None:
-        """A file that is there; None where its head is not whole."""
+        """Open an existing file; None if its head is not whole."""
         fd = files.open_append(path)
         try:
             head = files.pread(fd, _HEAD.size, 0)
@@ -114,10 +114,10 @@ class LogSegment:
         return None
 
     def open_again(self, files: Files) -> int:
-        """The open file.
+        """The open file; opened if it is closed.
 
         Raises:
-            FileNotFoundError: it was closed, and then removed.
+            FileNotFoundError: it was removed.
         """
         if self.fd is None:
             self.fd = files.open_append(self.path)
@@ -133,7 +133,7 @@ class LogSegment:
         self, files: Files, fd: int, place: RecordEdge, stop: int | None = None
     ) -> Iterator[tuple[Record, RecordEdge]]:
         """The whole records from a place on, each with the place after it; ends at the first that is not whole, or
-        before record number `stop`. `fd` is its open file."""
+        before record number `stop`. `fd` is the open file."""
         _, byte, crc, number = place
         buffer, begin = b"", byte
         head, size = _RECORD, self.size
@@ -166,15 +166,15 @@ class LogSegment:
             yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], whole), after
 
     def note(self, place: RecordEdge) -> None:
-        """Take a place into the index, where the last one that is there lies far before it."""
-        # Of the segment that is written, this is complete up to its end, and whoever reads it adds nothing.
+        """Add a place to the index, if the last one there is far before it."""
+        # The index of the segment that is written is complete up to its end, so readers add nothing.
         last = self.index[-1]
         if place.byte - last.byte >= _INDEX and place.at > last.at:
             self.index.append(place)
 
 
 def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> tuple[list[Any], RecordEdge]:
-    """The bytes of a record that follows `tail`, in pieces, and the place after it."""
+    """The bytes of a record that follows `tail`, in parts, and the place after it."""
     at, byte, crc, number = tail
     views = [memoryview(part).cast("B") for part in parts]
     length = len(meta) + sum(map(len, views))
@@ -196,7 +196,7 @@ def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence
 
 
 def _checksum(record: memoryview, at: int, sizes: memoryview, crc: int) -> int:
-    """The checksum of a record that was read, whose data begins at a byte; chained to the one before."""
+    """The checksum of a record that was read, chained to the one before; its data begins at byte `at`."""
     if not sizes:
         return zlib.crc32(record, crc)
     crc = zlib.crc32(record[:at], crc)
@@ -207,7 +207,7 @@ def _checksum(record: memoryview, at: int, sizes: memoryview, crc: int) -> int:
 
 
 def write(files: Files, fd: int, parts: list[Any]) -> None:
-    """Write all parts at the end of a file."""
+    """Append all parts to a file."""
     left = parts
     while left:
         done = files.writev(fd, left[:_MOST_PARTS])

@@ -1,4 +1,4 @@
-"""What the rows of a row log are made of: structures with dtypes and shapes, each a line of `specs.jsonl`."""
+"""LogSpecs: the structures, dtypes and shapes of the rows in a row log, each a line of `specs.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unbounded.core.trees import Tree
 
 
 class LogSpecs:
-    """The structures of rows in a log, each a line of a file; records refer to them by number, from 1 on.
+    """The specs of rows in a log, each a line of a file; records refer to them by number, from 1 on.
 
     Args:
         path: the file.
@@ -27,7 +27,7 @@ class LogSpecs:
         self._files = runtime.files
         self._lock = runtime.lock()  # held while the file is written
         self._specs: list[tuple[Tree, bool] | None] = []  # None: its line is damaged
-        self._lines: list[bytes] = []  # as they are in the file
+        self._lines: list[bytes] = []  # the lines of the file
         self._numbers: dict[bytes, int] = {}  # by their lines
         self._last: tuple[Tree, bool, int] | None = None
         self._is_on_disk = True
@@ -37,12 +37,12 @@ class LogSpecs:
         except FileNotFoundError:
             return
         for line in text.splitlines(keepends=True):
-            if line.endswith(b"\n"):  # else a process was killed while it wrote
+            if line.endswith(b"\n"):  # an incomplete line is from a process that was killed
                 self._add(line)
-        self._is_on_disk = not self._lines  # whoever wrote them may have been killed before they were synced
+        self._is_on_disk = not self._lines  # the process that wrote them may have been killed before the sync
 
     def number(self, spec: Tree, has_times: bool) -> int:
-        """The number of a spec, which is written down, and on the disk, if it is new."""
+        """The number of a spec; a new one is written and synced."""
         last = self._last
         if last is not None and last[1] == has_times and last[0] == spec:
             return last[2]
@@ -60,10 +60,10 @@ class LogSpecs:
         return number
 
     def spec(self, number: int, where: str) -> tuple[Tree, bool]:
-        """A spec, and whether rows have times.
+        """A spec, and True if rows have times.
 
         Raises:
-            DataLoss: it is not there.
+            DataLoss: it is missing.
         """
         found = self._specs[number - 1] if 0 < number <= len(self._specs) else None
         if found is None:
@@ -80,13 +80,13 @@ class LogSpecs:
         return len(self._lines)
 
     def sync(self) -> None:
-        """Write the file again, where it was removed."""
+        """Write the file again if it was removed."""
         with self._lock:
             if self._lines and not self._files.exists(self._path):
                 self._write([])
 
     def _sync(self) -> None:
-        """Put on the disk what was read: before the rows that need it, and once."""
+        """Sync the lines that were read, once, before rows that need them are written."""
         if self._files.exists(self._path):
             fd = self._files.open_append(self._path)
             try:
@@ -94,12 +94,12 @@ class LogSpecs:
             finally:
                 self._files.close(fd)
             self._files.sync_directory(self._path.parent)
-        else:  # the directory was removed since it was read
+        else:  # the directory was removed since the file was read
             self._write([])
         self._is_on_disk = True
 
     def _write(self, more: list[bytes]) -> None:
-        """Write lines after those that are there; all of them, where the file was removed."""
+        """Append lines; write all lines if the file was removed."""
         made = not self._files.exists(self._path)
         if made:
             self._files.make_directory(self._path.parent)
@@ -107,11 +107,11 @@ class LogSpecs:
         text = b"".join([*self._lines, *more] if made else more)
         fd = self._files.open_write(self._path)
         try:
-            self._files.truncate(fd, at)  # what is left of a line that could not be written
+            self._files.truncate(fd, at)  # remove an incomplete line
             done = 0
-            while done < len(text):  # a disk that fills up takes a part first, and then refuses
+            while done < len(text):  # a disk that is almost full writes a part, and then raises
                 done += self._files.pwrite(fd, text[done:], at + done)
-            self._files.fsync(fd)  # before the rows that need it, and seldom
+            self._files.fsync(fd)  # before the rows that need it; specs are rare
         finally:
             self._files.close(fd)
         if made:
@@ -152,7 +152,7 @@ def _from_json(data: Any) -> Tree:
 def _dtype(description: Any) -> np.dtype[Any]:
     if isinstance(description, str):
         return np.dtype(description)
-    # JSON has lists where the description of a structured dtype has tuples.
+    # JSON has lists in place of the tuples in a structured dtype's description.
     return np.lib.format.descr_to_dtype([_field(field) for field in description])
 
 

@@ -1,6 +1,6 @@
-"""Syncs a row log a second after rows were appended to it: what a loss of power may take is bounded.
+"""LogSync: syncs a row log within a second of each append, which bounds what a power cut can lose.
 
-In a thread of its own, since the one that reads may sit in a user's function for as long as it likes.
+It has a thread of its own, since the reading thread may stay inside a user's function.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class _Synced(Protocol):
 
 
 class LogSync:
-    """One log's thread, which begins with the first row.
+    """The syncing thread of one log; it starts with the first row.
 
-    A log that is not synced is whole all the same after the process was killed: the kernel has what was written.
+    A log that is not synced survives a kill of the process: the kernel has what was written.
     """
 
     def __init__(self, log: _Synced, runtime: Runtime) -> None:
@@ -46,12 +46,12 @@ class LogSync:
         while True:
             self._appended.wait()
             self._closed.wait(_SECONDS)
-            self._appended.clear()  # before the sync: what is appended during it is for the next one
+            self._appended.clear()  # before the sync: rows appended during it are for the next one
             try:
                 self._log.sync()
                 self._said = False
             except OSError as error:
-                # The next checkpoint raises it, if the disk refuses then as well.
+                # The next checkpoint raises the error, if the disk still refuses.
                 if not self._said:
                     _log.warning("The row log in %s could not be synced: %s.", self._log.where, error)
                 self._said = True
@@ -59,7 +59,7 @@ class LogSync:
                 return
 
     def close(self) -> None:
-        """Sync once more, and end the thread."""
+        """Sync, and end the thread."""
         self._closed.set()
         self._appended.set()
         if self._thread is not None:

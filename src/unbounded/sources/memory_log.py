@@ -1,4 +1,4 @@
-"""The row log of a run without a directory: in memory, from the oldest row that is still needed."""
+"""MemoryLog: the row log of a run without a directory: in memory, from the oldest row that is still needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unbounded.sources.row_log import RowLog
 
 
 class MemoryLog:
-    """Rows in memory, numbered from the beginning of the stream; the same words as `RowLog`. Safe between threads."""
+    """Rows in memory, numbered from the beginning of the stream, with the methods of `RowLog`. Thread-safe."""
 
     where = "memory"
 
@@ -23,11 +23,11 @@ class MemoryLog:
         self.id = runtime.unique()
         self._lock = runtime.lock()
         self._blocks: list[Block] = []
-        self._firsts: list[Offset] = []  # where each of them begins
-        self._positions: list[Any] = []  # the reader's after each
+        self._firsts: list[Offset] = []  # the beginning of each block
+        self._positions: list[Any] = []  # the reader's position after each block
         self._max_bytes = max_bytes
         self._bytes = 0  # of the rows
-        self._gone = 0  # how many of them, from the front, are let go: removed when they are the greater part
+        self._gone = 0  # released blocks at the front: removed when they are the majority
         self.start = self.stop = Offset(0)
         self.position: Any = None
         self.passed = self.missed = 0
@@ -35,7 +35,7 @@ class MemoryLog:
 
     @locked
     def append(self, block: Block, position: Any = None) -> None:
-        """Keep a block; `position` is the reader's after it.
+        """Append a block; `position` is the reader's position after it.
 
         Raises:
             Full: there is no room for it.
@@ -57,12 +57,12 @@ class MemoryLog:
 
     @locked
     def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on;
-        None where that is nothing. Where `at` lies before the oldest row, that is a gap."""
+        """What follows `at`, and its end: up to the end of a block, or the first boundary from `rows` rows on; None if
+        there is nothing. If `at` is before the oldest row, the result is a gap."""
         parts: list[Block] = []
         end = at
         count = 0
-        # The first block that ends after `at`: the last that begins at or before it, or one that follows.
+        # The first block that ends after `at`: the last one that begins at or before it, or a later one.
         for i in range(max(self._gone, bisect_right(self._firsts, at) - 1), len(self._blocks)):
             first, block = self._firsts[i], self._blocks[i]
             if first.after(block) <= at:
@@ -94,7 +94,7 @@ class MemoryLog:
 
     @locked
     def position_at(self, at: Offset) -> Any:
-        """The reader's position at `at`, where a block ends there; None where that is not known."""
+        """The reader's position at `at`; None unless a block ends there."""
         if at == self.stop:
             return self.position
         i = bisect_right(self._firsts, at)
@@ -102,15 +102,15 @@ class MemoryLog:
 
     @locked
     def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0, last_time: float | None = None) -> None:
-        """Begin, empty, after rows that were let go of."""
+        """Begin, empty, after rows that were released."""
         self.start = self.stop = at
         self.passed, self.missed, self.last_time = passed, missed, last_time
 
     def spill(self, to: RowLog) -> None:
-        """Write all that is here to an empty log on the disk.
+        """Write all rows to an empty log on the disk.
 
         Raises:
-            OSError: it could not be written. What is here stays.
+            OSError: it could not be written. The rows stay in memory.
         """
         blocks = self._all()
         boundaries = [block.boundary for block, _ in blocks if block.boundary is not None]
@@ -125,10 +125,10 @@ class MemoryLog:
         return list(zip(self._blocks[self._gone :], self._positions[self._gone :], strict=True))
 
     def sync(self) -> None:
-        """There is no disk."""
+        """No-op: there is no disk."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """No-op."""
 
 
 _NOTHING = Block(None, 0)

@@ -1,19 +1,18 @@
-"""A log of records on the disk: appended by one process, read from any of them on, cut at the first that is not whole.
+"""RecordLog: a log of records on the disk, appended to by one process, and cut at the first record that is not whole.
 
     000000000000.log        a segment, named by the number of its first record
     000000004711.log
-    000000004711-1.log      of the next generation, which a sync that failed began: it takes the place of all records
-                            from its first on
-    000000008000.log.new    a segment that was being made when the process was killed
-    000000008000.log.cut    what could not be read, and was set aside
+    000000004711-1.log      of the next generation, begun after a failed sync: it replaces all records from its first on
+    000000008000.log.new    a segment that was being written when the process was killed
+    000000008000.log.cut    a segment that could not be read, and was set aside
     .lock                   held by the process that writes
 
-What a segment and a record look like is in `log_segment.py`, how segments follow each other in `log_chain.py`, and what
-is done with a directory that is there in `log_recovery.py`. What the records mean is left to others.
+The format of segments and records is in `log_segment.py`, their order in `log_chain.py`, and the opening of an existing
+directory in `log_recovery.py`. The meaning of records is defined by the callers.
 
-A plain write survives the death of the process; only what was synced survives a loss of power. A sync that failed is
-not repeated on that file: the kernel may have dropped what it could not write. The records since the last good one are
-written again, into a new segment, which takes their place once it is whole and on the disk.
+A plain write survives the death of the process; only a synced write survives a power cut. A failed sync is not repeated
+on that file: the kernel may have dropped the data. The records since the last successful sync are written again, into a
+new segment, which replaces them once it is whole and on the disk.
 """
 
 from __future__ import annotations
@@ -37,24 +36,24 @@ from unbounded.store.lock import Lock
 
 _log = logging.getLogger("unbounded")
 SEGMENT = 1 << 26  # bytes after which a new segment begins
-_SEGMENTS = 8  # at least, where there is a bound: only whole segments go
+_SEGMENTS = 8  # the least number of segments within `max_bytes`: only whole segments are removed
 
 
 class Full(OSError):
-    """The log has as many bytes as it may have."""
+    """The log has reached its size limit."""
 
     def __init__(self, where: str, most: int) -> None:
         super().__init__(errno.EDQUOT, f"the log has the {most:,} bytes that max_bytes allows", where)
 
 
 class RecordLog:
-    """A directory of segments. One thread appends; any reads, releases and syncs meanwhile.
+    """A directory of segments. One thread appends; any thread reads, releases and syncs meanwhile.
 
     Args:
-        directory: of this log alone.
+        directory: for this log alone.
         runtime: files, locks and ids.
-        segment_bytes: how large a segment becomes.
-        max_bytes: how large all of them together may become.
+        segment_bytes: the size of a segment.
+        max_bytes: the limit for all segments together.
 
     Raises:
         BlockingIOError: another process writes to it.

@@ -1,7 +1,7 @@
-"""How long a source keeps rows, and the warning where a checkpoint needs rows that are half as old.
+"""Retention: how long a source keeps rows, with a warning when a checkpoint needs rows older than half of it.
 
-A broker forgets rows by their number or their age. What a run needs of it reaches back to the oldest checkpoint that is
-kept; once the broker has forgotten that, the run can't go on from there.
+A broker deletes rows by number or age. A run needs rows from the oldest kept checkpoint on; once the broker has deleted
+them, the run can't resume from there.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _log = logging.getLogger("unbounded")
 
 @dataclass(frozen=True)
 class Retention:
-    """How long a source keeps rows: the attribute `retention` of a source that can go back.
+    """How long a source keeps rows: the attribute `retention` of a replayable source.
 
-    A run warns, once, where it would have to go back more than half of it.
+    A run warns, once, if it would have to go back more than half of it.
 
     Args:
-        rows: so many rows, the newest; None where their number does not matter.
-        seconds: rows that are not older; None where their age does not matter.
+        rows: the number of newest rows kept; None if the number is not limited.
+        seconds: the age up to which rows are kept; None if the age is not limited.
 
     Raises:
         ValueError: neither is given, or one is not above 0.
@@ -47,12 +47,12 @@ class Retention:
 
 
 class RetentionWatch:
-    """How far back a run would have to go in one source, against what the source keeps.
+    """Compares how far back a run would have to go in one source with the source's retention.
 
     Args:
-        name: the source's, in messages.
-        retention: what it keeps.
-        runtime: tells the time.
+        name: the source's name in messages.
+        retention: of the source.
+        runtime: its clock gives the time.
     """
 
     def __init__(self, name: str, retention: Retention, runtime: Runtime) -> None:
@@ -60,22 +60,22 @@ class RetentionWatch:
         self._retention = retention
         self._runtime = runtime
         self._is_said = False
-        self._row: int | None = None  # the first that is needed; None before it is known
-        self._time: float | None = None  # when it arrived, or the one before it
+        self._row: int | None = None  # the first row that is needed; None before it is known
+        self._time: float | None = None  # the arrival time of that row or of the one before
 
     def need(self, row: int, time: float | None) -> None:
-        """From here on rows from number `row` on are needed; the last one before it arrived at `time`."""
+        """Rows from number `row` on are needed; the last one before it arrived at `time`."""
         if row != self._row or self._time is None:
             self._row, self._time = row, time
 
     def restored(self, row: int, time: float | None) -> None:
-        """The run goes on with row `row`: what was needed before that is needed still."""
+        """The run continues at row `row`: rows that were needed before are still needed."""
         if self._row is None or row < self._row:
             self.need(row, time)
 
     def look(self, row: int, block: Block | None) -> None:
-        """Up to row `row` all is read, with `block` as the newest: warn where what is needed lies too far back, once
-        until it no longer does."""
+        """All rows before `row` were read, the newest in `block`: warn, once, if the needed rows are too far back;
+        again only after they were not."""
         if block is not None and block.times is not None and block.count and self._time is None:
             self._time = float(block.times[0])
         needed = self._row or 0

@@ -1,7 +1,7 @@
-"""The row log: the rows of a source that can't go back, on the disk, from the oldest that a checkpoint needs.
+"""RowLog: the rows of a source that can't seek, on the disk, from the oldest that a checkpoint needs.
 
-Rows are appended before they are handed on, and read again by their numbers. They lie as raw bytes, leaf by leaf; what
-structure and dtypes they have is a line of `specs.jsonl`, written once for each.
+Rows are appended before they are used, and read again by number. They are raw bytes, leaf by leaf; structures and
+dtypes are lines of `specs.jsonl`, each written once.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TIME = np.dtype("<f8")
 
 
 class RowLog:
-    """Rows on the disk, numbered from the beginning of the stream. One thread appends; others do the rest.
+    """Rows on the disk, numbered from the beginning of the stream. One thread appends; other threads may do the rest.
 
     Args:
-        directory: of this log alone.
+        directory: for this log alone.
         runtime: files, locks and ids.
-        segment_bytes: how large a file becomes.
-        max_bytes: how large all files together may become; None: as large as it takes.
+        segment_bytes: the size of a file.
+        max_bytes: the limit for all files together; None for no limit.
 
     Raises:
         BlockingIOError: another process writes to it.
@@ -53,10 +53,10 @@ class RowLog:
     def _read_last(self) -> None:
         self.passed = self.missed = 0
         self.last_time: float | None = None
-        """When the last row arrived, seconds since 1970; None where that is not known."""
+        """The arrival time of the last row, seconds since 1970; None if unknown."""
         self.position: Any = None
         """The reader's position after the last row."""
-        self._plain_meta: dict[int, bytes] = {}  # by spec, of a record that says nothing else
+        self._plain_meta: dict[int, bytes] = {}  # by spec: the meta of a record without any other information
         last = self._log.last
         if last is not None:
             number, more = _parse(last.meta)
@@ -68,7 +68,7 @@ class RowLog:
 
     @property
     def id(self) -> str:
-        """Tells it from other logs; a copy has the same."""
+        """The log's id; a copy has the same."""
         return self._log.id
 
     @property
@@ -78,23 +78,23 @@ class RowLog:
 
     @property
     def start(self) -> Offset:
-        """Where its oldest row begins."""
+        """The beginning of its oldest row."""
         return self._log.start
 
     @property
     def stop(self) -> Offset:
-        """Where its newest row ends."""
+        """The end of its newest row."""
         return self._log.stop
 
     @property
     def synced(self) -> Offset:
-        """Up to where a loss of power takes nothing."""
+        """The place up to which a power cut loses nothing."""
         return self._log.synced
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, block: Block, position: Any = None) -> None:
-        """Append rows, and the boundary after them; `position` is the reader's after both.
+        """Append rows, and the boundary after them; `position` is the reader's position after both.
 
         Raises:
             OSError: they could not be written. Nothing of them is in the log.
@@ -128,54 +128,54 @@ class RowLog:
         return self._plain_meta.setdefault(spec, b"%d " % spec)
 
     def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0, last_time: float | None = None) -> None:
-        """Begin, empty, after rows that were let go of before they were written here.
+        """Begin, empty, after rows that were released before they were written here.
 
         Raises:
             OSError: it could not be written.
         """
         self._log.begin_at(at)
         if passed or missed or last_time is not None:
-            # A record without rows: it says what came before.
+            # A record without rows, which has the counts of released rows.
             self._log.append(0, 0, self._meta(0, None, None, passed, missed, last_time), [])
         self.passed, self.missed, self.last_time = passed, missed, last_time
 
     def limit(self, max_bytes: int | None) -> None:
-        """How large it may become from now on; None: as large as it takes."""
+        """Set the size limit; None for no limit."""
         self._log.limit(max_bytes)
 
     def sync(self) -> None:
-        """What was appended before this call survives a loss of power when it returns. Where the directory was removed
-        meanwhile, all rows that it had are written again.
+        """Return once all that was appended before this call survives a power cut. If the directory was removed, all
+        rows that it had are written again.
 
         Raises:
             OSError: the disk refused.
         """
-        self._specs.sync()  # first: a process that finds rows must find what they are made of
+        self._specs.sync()  # first: a process that finds rows must find their specs
         self._log.sync()
 
     def release(self, at: Offset) -> None:
-        """Nothing before `at` will be read again."""
+        """Allow rows before `at` to be removed."""
         self._log.release(at)
 
     def close(self) -> None:
-        """Let go of the files, and of the lock on the directory."""
+        """Close the files, and release the lock on the directory."""
         self._log.close()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a record, or the first boundary from `rows` rows on;
-        None where that is nothing. Where `at` lies before the oldest row, that is a gap. The rows are read-only.
+        """What follows `at`, and its end: up to the end of a record, or the first boundary from `rows` rows on; None if
+        there is nothing. If `at` is before the oldest row, the result is a gap. The rows are read-only.
 
         Raises:
-            DataLoss: it was there, and can't be read.
+            DataLoss: rows that were there can't be read.
         """
         with self._log.reading: parts = self._parts(at, rows)  # fmt: skip  # noqa: E701 - see `locked`
         if not parts:
             return None
         skipped = parts[0].first.rows - at.rows
         if skipped > 0:
-            # Rows that were let go of before anybody had read them.
+            # Rows that were released before they were read.
             return Block(None, 0, Boundary("gap", skipped)), Offset(parts[0].first.rows, 0)
         block = self._decode(parts)
         return block.part(-skipped, block.count), parts[-1].end
@@ -191,13 +191,13 @@ class RowLog:
         return parts
 
     def position_at(self, at: Offset) -> Any:
-        """The reader's position at `at`, where a record ends there; None where that is not known."""
+        """The reader's position at `at`; None unless a record ends there."""
         if at == self.stop:
             return self.position
         with self._log.reading: return self._position_at(at)  # fmt: skip  # noqa: E701 - see `locked`
 
     def _position_at(self, at: Offset) -> Any:
-        # The one before must be read as well: the one that begins here does not say it.
+        # Read the record before, too: it has the position at its end.
         for record in self._log.records(Offset(max(0, at.rows - 1), 0)):
             if record.end == at:
                 return _parse(record.meta)[1].get("p")
@@ -206,7 +206,7 @@ class RowLog:
         return None
 
     def _decode(self, records: list[Record]) -> Block:
-        """One block of records that follow each other, of which only the last may end with a boundary."""
+        """One block of consecutive records, of which only the last may end with a boundary."""
         boundary = _parse(records[-1].meta)[1].get("b")
         seam = None if boundary is None else Boundary(*boundary)
         blocks = [block for records in _runs(records) if (block := self._decode_run(records)).count]
@@ -222,12 +222,12 @@ class RowLog:
         spec, has_times = self._specs.spec(number, self.where)
         if len(records) == 1:
             return _from_bytes(records[0].data, records[0].rows, spec, has_times)
-        # Single rows: those of many records lie one after the other as in an array of structures.
+        # Single rows: many records together have the layout of an array of structures.
         return _from_rows(b"".join(record.data for record in records), len(records), spec, has_times)
 
 
 def _runs(records: list[Record]) -> Iterator[list[Record]]:
-    """The records in runs that are decoded together: single rows of one spec."""
+    """The records in groups that are decoded together: single rows of one spec."""
     run: list[Record] = []
     for record in records:
         if run and not (record.rows == run[0].rows == 1 and _spec_of(record) == _spec_of(run[0])):
@@ -248,13 +248,13 @@ def _parse(meta: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def _leaves(block: Block) -> list[Any]:
-    """What is written of a block: its times and then its leaves, each in one piece of memory."""
+    """The arrays of a block that are written: its times, then its leaves, each contiguous."""
     if not block.count:
         return []
     found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME)]
     for leaf in trees.arrays(block.rows):
         if leaf.nbytes:
-            # Dates and structures are no buffers of their own.
+            # Dates and structured arrays do not support the buffer protocol.
             whole = np.ascontiguousarray(leaf)
             found.append(whole.reshape(-1).view(np.uint8) if leaf.dtype.kind in "MmV" else whole)
     return found
@@ -285,7 +285,7 @@ def _from_rows(data: bytes, rows: int, spec: Tree, has_times: bool) -> Block:
 
 
 def _of_spec(spec: Tree, make: Any) -> Tree:
-    """A tree of what `make(dtype, shape)` gives for each leaf of a spec."""
+    """A tree of the results of `make(dtype, shape)` for each leaf of a spec."""
     if isinstance(spec, dict):
         return {key: _of_spec(value, make) for key, value in spec.items()}
     if isinstance(spec, list):

@@ -1,8 +1,8 @@
-"""Objects with a state that a user's function returned more than once: who iterates over one, and whether it was moved.
+"""Detection of stateful objects that a user's function returns more than once.
 
-Such an object has one state for all who iterate over it. Where the function makes a new one in each call, as it should,
-nothing of this matters. Where it returns one object again and again (`lambda: data`), the iteration that began last
-has it, an earlier one is told so when it asks for more, and one that can't be begun again is refused.
+Such an object has one state for all that iterate over it. That does not matter if the function makes a new object in
+each call, as it should. If it returns the same object again (`lambda: data`), the iteration that began last owns it, an
+earlier one gets an error at its next row, and an object that can't be restarted is refused.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 from unbounded.core.node import StreamError
 
-# By the object's id: the object; who iterates over it; whether a state was loaded. What was collected is left out
-# when the next one is noted: until then its entry matches no object.
+# By id: (the object, the iteration that owns it, whether a state was loaded). Entries of collected objects are removed
+# when the next one is added; until then they match no object.
 _TAKEN: dict[int, tuple[weakref.ref[Any], object, bool]] = {}
 
 
 def take(value: Any, owner: object, state: Any, who: str) -> None:
-    """An iteration over an object begins, by `owner`; `state` is what it will be put back to, None for its beginning.
+    """Iteration `owner` over an object begins; `state` will be loaded into it, None means its beginning.
 
     Raises:
-        StreamError: it was iterated over before, and its beginning is not known.
+        StreamError: it was iterated over before, and can't be restarted.
     """
     known = _TAKEN.get(id(value))
     loaded = state is not None
@@ -39,7 +39,7 @@ def take(value: Any, owner: object, state: Any, who: str) -> None:
 
 
 def check_own(value: Any, owner: object, who: str) -> None:
-    """Raise StreamError where another iteration over the object has begun since `owner`'s."""
+    """Raise StreamError if another iteration over the object has begun since `owner`'s."""
     known = _TAKEN.get(id(value))
     if known is not None and known[0]() is value and known[1] is not owner:
         raise StreamError(_sentence(value, who, "and another feed, or a look at the stream, has moved it"))

@@ -1,8 +1,8 @@
-"""Iterators of other libraries whose state is known not to lead back to where it was taken.
+"""Iterators of other libraries whose state is known to be incomplete.
 
-A state that lacks something is found out by `assert_resumes` and `assert_reads`, which take one at every step. Those
-that are known are refused by name, before the first row. Each entry of the table was seen with the version that it
-names; `tests/test_untrusted_states.py` reads the real libraries where they are installed.
+`assert_resumes` and `assert_reads` detect an incomplete state, since they take a state at every step. Known ones are
+refused by name, before the first row. Each entry of the table was observed with the version that it names;
+`tests/test_untrusted_states.py` tests the real libraries if they are installed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from unbounded.core.cursor import to_plain
 
 
 class Untrusted(NamedTuple):
-    """One kind of object whose state can't be trusted.
+    """A kind of object whose state is incomplete.
 
     Args:
-        module: the module of its class, or the package that the module is in.
-        class_name: the class, or one that it inherits from.
-        applies: whether this very object is of that kind.
-        what: what was given, in words.
+        module: the module of its class, or the package of that module.
+        class_name: the class or a base class.
+        applies: True if an object is of this kind.
+        what: the object in words.
         why: what its state lacks.
         advice: what to write instead.
     """
@@ -42,7 +42,7 @@ def _keeps_state(value: Any) -> bool:
 
 
 def _begins_anew(loader: Any) -> bool:
-    """Whether a loader's data set is a generator function over and over again, without a state."""
+    """True if a loader's data set restarts a generator function, without a state."""
     data = getattr(loader, "dataset", None)
     return not _keeps_state(data) and inspect.isgeneratorfunction(getattr(type(data), "__iter__", None))
 
@@ -52,7 +52,7 @@ def _is_unseeded(sampler: Any) -> bool:
 
 
 def _shuffles_unseeded(loader: Any) -> bool:
-    """Whether shuffle=True was given without a generator: the sampler then has one with a seed of chance."""
+    """True for shuffle=True without a generator: the sampler then uses a random seed."""
     sampler = getattr(loader, "sampler", None)
     is_theirs = type(sampler).__module__.startswith("torchdata.") and type(sampler).__name__ == "RandomSampler"
     return is_theirs and getattr(loader, "generator", None) is None
@@ -111,15 +111,15 @@ TABLE = (
     ),
 )
 
-_MOST_PARTS, _MOST_INSIDE = 10_000, 1_000  # that are looked at: in all, and in one list or dict
+_MOST_PARTS, _MOST_INSIDE = 10_000, 1_000  # limits of the search: in all, and in one list or dict
 
 
 def refuse_untrusted(value: Any, who: str) -> None:
-    """Raise TypeError for an object whose state is known not to be trusted, or to need arguments.
+    """Raise TypeError for an object whose state is known to be incomplete, or whose `state_dict` needs arguments.
 
     Args:
-        value: what has `state_dict` and `load_state_dict`.
-        who: who gave it, such as "from_samples() called data(), which returned".
+        value: an object with `state_dict` and `load_state_dict`.
+        who: the beginning of the message, such as "from_samples() called data(), which returned".
     """
     for part in _parts(value):
         names = {(each.__module__, each.__qualname__) for each in type(part).__mro__}
@@ -142,13 +142,13 @@ def _is_in(module: str, package: str) -> bool:
 
 
 def _parts(value: Any) -> list[Any]:
-    """The object, and those of the libraries in the table that it is made of."""
+    """The object, and the library objects that it consists of."""
     packages = {entry.module.partition(".")[0] for entry in TABLE} | {"accelerate"}
 
     def is_known(part: Any) -> bool:
         return type(part).__module__.partition(".")[0] in packages
 
-    # An iterator of the user's own answers for its state itself, whatever it is made of.
+    # A user's own iterator is responsible for its state, whatever it contains.
     found: list[Any] = [value] if is_known(value) else []
     seen, todo = {id(value)}, deque(found)
     while todo and len(seen) < _MOST_PARTS:
@@ -168,7 +168,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def refuse_unsavable(state: Any, who: str) -> None:
-    """Raise TypeError for a state that can't be saved, such as one that refers to a generator of random numbers."""
+    """Raise TypeError for a state that can't be saved, such as one that contains a random generator."""
     try:
         to_plain(state)
     except TypeError as error:

@@ -1,7 +1,7 @@
-"""Joining: a join at work. It reads rows and labels in one order, which arrival has no part in, and gives on pairs.
+"""Joining: the node of a join, which reads rows and labels in one order, independent of arrival, and returns pairs.
 
-The order is that of a column of times, or of the numbers of rows and labels. Rows and labels that wait are kept in two
-changelogs, to which cursors refer (see `changelog`); which of them belong together is left to `pairing`.
+The order is that of a column of times, or of the numbers of rows and labels. Rows and labels that wait are in two
+changelogs, to which cursors refer (see `changelog`); they are matched by `pairing`.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from unbounded.stages.pairing import LABEL, ROW, Pairing
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of some rows and labels: it is given on as soon as nothing on the way fails."""
+    """The result for some rows and labels; it is returned once nothing can fail any more."""
 
     before: Cursor
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]  # -1: it waited in vain
+    labels: NDArray[np.int64]  # -1: no label came in time
 
 
 class Joining(Inner):
-    """See `Stream.join`.
+    """The node of `Stream.join`.
 
     Args:
         inputs: the nodes of the rows and of the labels.
-        leaves: how many sources each has.
+        leaves: the number of sources of each.
         on: the column of keys.
         within: how long a row or a label waits.
         time: the column of times, or None: then they are numbered.
         unmatched: "drop", "keep" or a function.
-        context: what nodes are opened with.
+        context: the arguments with which nodes are opened.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Joining(Inner):
         self._unmatched = unmatched
         self._pairing = Pairing(within)
         self._done: _Done | None = None
-        self._over = False  # no more pairs will come, and nothing waits any more
-        self._given = 0  # rows that came out
-        self._counts = [0, 0]  # rows and labels that waited in vain
-        self._timed = False  # some rows have a time of arrival
+        self._over = False  # True at the end: no more pairs, and nothing waits
+        self._given = 0  # rows that were returned
+        self._counts = [0, 0]  # rows and labels without a match
+        self._timed = False  # True once rows have arrival times
         self.waits_for: str | None = None
-        """The input for which it waits."""
+        """The name of the input that it waits for."""
 
     # -- pulling -----------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Joining(Inner):
                 return found
 
     def _next(self, timeout: float | None) -> bool:
-        """Take the next rows and labels whose order is certain; False where that can't be said yet."""
+        """Take the next rows and labels whose order is certain; False if none is yet."""
         for side in self._sides:
             if not self._is_ready(side, timeout):
                 self.waits_for = side.name
@@ -100,7 +100,7 @@ class Joining(Inner):
         no_labels = not labels.input.count and not self._pairing.count(LABEL) and self._unmatched == "drop"
         if no_rows or no_labels:
             return self._end()
-        # A row comes before a label of the same time. What is not at hand yet is not older than what is.
+        # A row precedes a label of the same time. Rows and labels still to come are not older than those read.
         last_row = rows.times[-1] if rows.input.count else np.inf
         last_label = labels.times[-1] if labels.input.count else np.inf
         many = np.searchsorted(rows.times, last_label, "right"), np.searchsorted(labels.times, last_row, "left")
@@ -108,7 +108,7 @@ class Joining(Inner):
         return True
 
     def _is_ready(self, side: JoinSide, timeout: float | None) -> bool:
-        """Whether something is at hand, with its times, or the input has ended; False where that can't be said yet."""
+        """True if rows with times are available, or the input has ended; False if that is not known yet."""
         while not side.input.count and not side.input.ended:
             if not side.input.read(timeout) and not side.input.ended:
                 return False
@@ -127,7 +127,7 @@ class Joining(Inner):
         return True
 
     def _take(self, rows: int, labels: int) -> None:
-        """Take so many rows and labels of those at hand."""
+        """Take this many of the rows and labels that were read."""
         before = self.cursor()
         taken, counts = [], (rows, labels)
         for side, count in zip(self._sides, counts, strict=True):
@@ -156,7 +156,7 @@ class Joining(Inner):
     def _advance(
         self, times: Sequence[Floats], starts: Sequence[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """Pair what lies in the changelogs from `starts` on, and has these times."""
+        """Match the rows and labels in the changelogs from `starts` on, which have these times."""
         sides = np.repeat([ROW, LABEL], [len(times[ROW]), len(times[LABEL])])
         when = np.concatenate(times)
         order = np.lexsort((sides, when))
@@ -171,7 +171,7 @@ class Joining(Inner):
         return np.array(found[0], np.int64), np.array(found[1], np.int64), found[2]
 
     def _end(self) -> bool:
-        """No more pairs will come: what waits has waited in vain."""
+        """The end: those that wait have no match."""
         if not self._pairing.count(ROW) and not self._pairing.count(LABEL):
             raise EndOfStream
         before = self.cursor()
@@ -182,7 +182,7 @@ class Joining(Inner):
         return True
 
     def _finish(self) -> Block:
-        """Give on what was done. Where that fails, it is tried again by the next pull."""
+        """Return the result. If that fails, the next pull retries."""
         done = self._done
         assert done is not None
         rows, labels = done.rows, done.labels
@@ -197,7 +197,7 @@ class Joining(Inner):
         self._done = None
         self._given += out.count
         if sum(side.changes.excess for side in self._sides) > 0:
-            with suppress(MemoryError):  # tried again after the next rows: these must not be lost
+            with suppress(MemoryError):  # the rows were processed; the snapshot is retried after the next ones
                 self._settle()
         return out
 
@@ -215,14 +215,14 @@ class Joining(Inner):
         times = None
         if self._timed:
             times = left["arrived"]
-            if memory is not None:  # a pair is there when the later of the two is
+            if memory is not None:  # a pair exists when the later of the two has come
                 times[~lost] = np.fmax(times[~lost], memory["arrived"][labels[~lost]])
         return Block(joined, len(rows), None, times, left["origin"])
 
-    # -- where it stands ---------------------------------------------------------------------------------------------
+    # -- cursors -----------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Take a snapshot: what waits, and nothing else."""
+        """Take a snapshot of the rows and labels that wait."""
         waiting = [self._pairing.waiting(number) for number in (ROW, LABEL)]
         begins = [
             side.changes.snapshot(
@@ -295,7 +295,7 @@ class Joining(Inner):
         self._timed = own["timed"]
 
     def own_arrivals(self) -> Mapping[str, Any]:
-        # Nothing of its own: but there are those of two inputs.
+        # Empty, not None: a node with two inputs has an entry for each.
         return {}
 
     def counts(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""mix: rows of several streams in given shares. How it is described; at work it is a `Mixing`.
+"""Mix: the description of a mix of several streams in given shares; its node is a `Mixing`.
 
-A mix is the head of a stream, in the place of a source, and its inputs are streams of their own.
+A mix stands in place of a source; its inputs are streams.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Mix(Combined):
     """See `unbounded.mix`."""
 
     branches: Mapping[str, Any]  # a stream for each name
-    table: tuple[tuple[int, tuple[Fraction, ...]], ...]  # from which output row on which weights hold
+    table: tuple[tuple[int, tuple[Fraction, ...]], ...]  # pairs (first output row, weights)
     seed: int
     on_silence: Silence
     patience: float
@@ -43,26 +43,26 @@ class Mix(Combined):
 
     word = "mix"
 
-    # -- what is known of it beforehand ------------------------------------------------------------------------------
+    # -- properties --------------------------------------------------------------------------------------------------
 
     @property
     def has_end(self) -> bool:
-        """Whether it has a declared end."""
+        """True if it has a declared end."""
         return (any if self.ends == "first" else all)(branch.has_end for branch in self.branches.values())
 
     @property
     def shares(self) -> dict[str, float]:
-        """The greatest share that each input ever has."""
+        """The greatest share that each input ever has of the output rows."""
         rows = [[weight / sum(weights) for weight in weights] for _, weights in self.table if sum(weights)]
         return {name: float(max(row[i] for row in rows)) for i, name in enumerate(self.branches)}
 
     def arguments(self) -> dict[str, Any]:
-        """What it was given, as the stream's repr shows it."""
+        """The arguments, for the stream's repr."""
         inputs = ", ".join(f"{name!r}: {branch!r}" for name, branch in self.branches.items())
         return {"": f"{{{inputs}}}", **self.settings()}
 
     def settings(self) -> dict[str, Any]:
-        """The same without the streams."""
+        """The arguments without the input streams."""
         rows = [(at, self._by_name(weights)) for at, weights in self.table]
         given: dict[str, Any] = {"weights": rows[0][1] if len(rows) == 1 else rows}
         defaults = {"seed": 0, "on_silence": "wait", "patience": 1.0, "ends": "first"}
@@ -75,22 +75,22 @@ class Mix(Combined):
         }
 
     def identity(self) -> dict[str, Any]:
-        """What moves rows, as plain data for the fingerprint."""
+        """Plain data for the fingerprint: what decides which rows come where."""
         weights = [[at, {k: str(w) for k, w in zip(self.branches, row, strict=True)}] for at, row in self.table]
         inputs = {name: branch.identity() for name, branch in self.branches.items()}
         policies = {"on_silence": self.on_silence, "ends": self.ends}
         return {"inputs": inputs, "weights": weights, "seed": self.seed, **policies}
 
-    # -- where rows come ---------------------------------------------------------------------------------------------
+    # -- positions of rows -------------------------------------------------------------------------------------------
 
     @cached_property
     def quotas_table(self) -> Table:
-        """The weights as whole numbers, by groups of output rows: they are read at the edges of groups."""
+        """The weights as integers, by groups of output rows: they take effect at the edges of groups."""
         common = math.lcm(*(weight.denominator for _, row in self.table for weight in row))
         return [(-(-at // GROUP), [int(weight * common) for weight in row]) for at, row in self.table]
 
     def dealer(self, place: int) -> Dealer:
-        """What deals the output rows."""
+        """The dealer of the output rows."""
         return Dealer(len(self.branches), (self.seed, place))
 
     @cached_property
@@ -100,11 +100,11 @@ class Mix(Combined):
         return Quotas(self.quotas_table)
 
     def taken(self, ordinal: int, place: int) -> list[int]:
-        """How many rows of each input come before output row `ordinal`."""
+        """The number of rows of each input before output row `ordinal`."""
         return self.dealer(place).before(ordinal, self._quotas)
 
     def ordinal_of(self, index: int, row: int, place: int) -> int:
-        """The output row that row number `row` of an input is, where no input ends before."""
+        """The output row that is row `row` of input `index`, provided that no input ends before."""
         try:
             return self.dealer(place).ordinal_of(index, row, self._quotas)
         except LookupError:
@@ -114,7 +114,7 @@ class Mix(Combined):
             ) from None
 
     def declared_rows(self, rows: Sequence[int | None], place: int) -> int | None:
-        """How many rows come before the declared end, where that can be said; `rows` are those of the inputs."""
+        """The rows before the declared end, if known; `rows` are those of the inputs."""
         if self.ends == "all":
             return None if None in rows else sum(row for row in rows if row is not None)
         ends = [branch.has_end for branch in self.branches.values()]
@@ -130,11 +130,11 @@ class Mix(Combined):
         return min(found, default=None)
 
     def cursor_at(self, ordinal: int, inputs: Sequence[Callable[[int], Cursor]], place: int) -> Cursor:
-        """The cursor before output row `ordinal`; `inputs` give those of the inputs."""
+        """The cursor before output row `ordinal`; `inputs` return those of the inputs."""
         taken = self.taken(ordinal, place)
         passes = []
         for name, branch, rows in zip(self.branches, self.branches.values(), taken, strict=True):
-            # Past the end of an input it is the hole in its group, not the row's number, that says what comes.
+            # After the end of an input, its rows in the group are missing: the row's number does not tell what comes.
             if branch.has_end and self.ends == "all":
                 raise CannotTell(f"when {name!r} ends decides which rows come out of mix(ends='all')")
             per_pass = branch.rows_per_pass
@@ -146,10 +146,10 @@ class Mix(Combined):
         """The same over the numbers of its sources' rows in place of the rows."""
         return replace(self, branches={name: branch.numbered() for name, branch in self.branches.items()})
 
-    # -- at work -----------------------------------------------------------------------------------------------------
+    # -- opening -----------------------------------------------------------------------------------------------------
 
     def open(self, inputs: Sequence[Node], leaves: Sequence[int], context: Context) -> Mixing:
-        """Put it to work over the nodes of its inputs, which have so many sources each."""
+        """Open the node over its inputs' nodes; `leaves` are the numbers of sources of each."""
         return Mixing(
             inputs,
             list(self.branches),
@@ -170,7 +170,7 @@ def described(
     patience: float,
     ends: Ends,
 ) -> Mix:
-    """The description of a mix, of what the user gave; raises ValueError or TypeError for what makes none."""
+    """The description of a mix from the user's arguments; raises ValueError or TypeError for wrong ones."""
     branches = _named(streams)
     if on_silence not in ("wait", "leave_out"):
         raise ValueError(f"mix(on_silence={on_silence!r}): expected 'wait' or 'leave_out'.")
@@ -262,7 +262,7 @@ def _weights(weights: Any, names: list[str]) -> tuple[Fraction, ...]:
         number = isinstance(weight, (int, float, np.integer, np.floating)) and not isinstance(weight, bool)
         if not number or not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"mix(weights=…) gives {name!r} the weight {weight!r}. Expected a number, 0 or more.")
-    # As it is written: 0.1 is a tenth, and not the binary fraction next to it.
+    # As written: 0.1 is one tenth, not the nearest binary fraction.
     exact = tuple(Fraction(repr(weight.item() if hasattr(weight, "item") else weight)) for weight in given)
     if not any(exact):
         raise ValueError("mix(weights=…) gives all streams the weight 0. Expected one above 0.")

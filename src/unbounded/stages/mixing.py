@@ -1,7 +1,7 @@
-"""Mixing: a mix at work. It takes rows of its inputs as the quotas deal them, and absorbs their boundaries.
+"""Mixing: the node of a mix, which takes rows of its inputs as the quotas deal them, and absorbs their boundaries.
 
-Which input an output row comes from is a function of the weights, the seed and the row's number (see `quotas`). What
-depends on arrival is who was silent at the edge of a group, and is an entry in the arrival log.
+The input of an output row is a function of the weights, the seed and the row's number (see `quotas`). Which inputs were
+silent at the edge of a group depends on arrival, and is an entry in the arrival log.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table, edge_af
 
 
 class Mixing(Inner):
-    """See `unbounded.mix`.
+    """The node of `unbounded.mix`.
 
     Args:
         inputs: the nodes of the inputs.
-        names: what they are called.
-        leaves: how many sources each has.
+        names: of the inputs.
+        leaves: the number of sources of each.
         table: the weights.
         dealer: deals the output rows.
-        context: what nodes are opened with.
+        context: the arguments with which nodes are opened.
         leave_out_after: seconds after which an input without rows is left out; None waits for it.
-        to_the_last: goes on until all inputs have ended, and not only the first of them.
+        to_the_last: True to continue until all inputs have ended; False to end with the first.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ class Mixing(Inner):
         self._context = context
         self._patience = leave_out_after
         self._to_the_last = to_the_last
-        self._timed = False  # some rows have a time of arrival
+        self._timed = False  # True once rows have arrival times
         self._absences = Absences()
-        self._lock = context.runtime.lock()  # guards the log: a trainer saves them while a prefetch thread pulls
+        self._lock = context.runtime.lock()  # guards the arrival log: a save reads it while a prefetch thread pulls
         self.waits_for: str | None = None
-        """The input for which it waits."""
+        """The name of the input that it waits for."""
         self._begin({"given": 0})
 
     def _begin(self, own: Mapping[str, Any]) -> None:
-        self._given = own["given"]  # output rows that were given on, those of ended inputs included
+        self._given = own["given"]  # output rows that were returned, including those of ended inputs
         self._since, self._out = own.get("since", 0), tuple(own.get("out", ()))
-        self._ended: set[int] = set(own.get("ended", ()))  # inputs that ended in the group at hand
+        self._ended: set[int] = set(own.get("ended", ()))  # inputs that ended in the current group
         self._quotas = Quotas(self._table, self._since, self._out)
-        # Up to here it is decided who is left out: to the end of a group that has begun.
+        # The inputs left out are decided up to here: the end of the current group.
         self._until = edge_after(self._given) if self._given % GROUP else self._given
-        self._returned: set[int] = set()  # at the edge that was settled last, after they were left out
-        self._silent_since: float | None = None  # when the edge of a group was reached, and somebody had no rows
+        self._returned: set[int] = set()  # inputs that came back at the last edge
+        self._silent_since: float | None = None  # when the edge of a group was reached with an input without rows
         for each, passes in zip(self._inputs, own.get("passes", [0] * len(self._inputs)), strict=True):
             each.begin(passes)
 
@@ -92,7 +92,7 @@ class Mixing(Inner):
                 return found
 
     def _next(self, timeout: float | None) -> Block | None:
-        """The next rows, as many as there are and as fit into a block; None where there is none yet. A block without
+        """The next rows, as many as are available and fit into a block; None if there are none yet. A block without
         rows stands for rows of inputs that have ended."""
         stop = min(self._given + self._piece(), self._until)
         if self._ended:
@@ -109,7 +109,7 @@ class Mixing(Inner):
                 if not each.has(len(place)) or each.count < len(place)
             }
             gone = {i for i in lacking if self._to_the_last and self._inputs[i].ended}
-            # In a group in which an input has ended, nothing takes the place of its rows; after it, the others do.
+            # In the group in which an input ends, its rows are missing; later groups have none of its rows.
             edges = [edge_after(self._given + lacking[i]) for i in gone]
             if min(edges, default=stop) >= stop:
                 break
@@ -125,16 +125,16 @@ class Mixing(Inner):
         return block
 
     def _wait(self, index: int, timeout: float | None) -> Block | None:
-        """Wait for an input without which nothing can be given on."""
+        """Wait for an input that is needed for the next row."""
         waited = self._inputs[index]
         if waited.ended:
             raise EndOfStream
         self.waits_for = waited.name
-        # What was read, if anything, is looked at by the next turn of the loop.
+        # What was read is used by the next turn of the loop.
         return Block(None, 0) if waited.read(timeout) or waited.ended else None
 
     def _piece(self) -> int:
-        """How many rows to hand on at once: whole batches."""
+        """The number of rows to return at once: whole batches."""
         rows = next((each.rows for each in self._inputs if each.rows is not None), None)
         batch = self._context.batch_rows
         if self._context.block_rows:
@@ -142,11 +142,11 @@ class Mixing(Inner):
         return -self._given % batch or (GROUP if rows is None else trees.block_rows(trees.row_bytes(rows), batch))
 
     def _gather(self, places: list[NDArray[Any]], limit: int) -> Block:
-        """Rows of each input at some of the places from 0 up to `limit`, in one block. They are dropped there."""
+        """The rows of all inputs at places from 0 up to `limit`, as one block. They are dropped from the inputs."""
         count = sum(map(len, places))
         if not count:
             return Block(None, 0)
-        if count < limit:  # of places that stay empty, nothing is seen
+        if count < limit:  # `seen` of missing rows is left out
             taken = np.zeros(limit, bool)
             for place in places:
                 taken[place] = True
@@ -177,7 +177,7 @@ class Mixing(Inner):
     # -- the edges of groups -----------------------------------------------------------------------------------------
 
     def _begin_group(self, timeout: float | None) -> bool:
-        """Settle who has a share of the group that begins; False where that can't be said yet."""
+        """Decide which inputs have a share in the next group; False if that is not known yet."""
         group = self._given // GROUP
         if self._ended:
             self._leave_out((*self._out, *self._ended), group)
@@ -203,8 +203,8 @@ class Mixing(Inner):
             self._quotas = Quotas(self._table, group, now)
 
     def _settle(self, group: int, timeout: float | None) -> int | None:
-        """Decide who is left out from this group on, as the log says, or else by who has rows: each input is to have
-        its whole quota at hand. Gives the group up to which that holds; None where it is waited for rows."""
+        """Decide which inputs are left out from this group on: by the arrival log, or by which inputs have their whole
+        quota. Return the group up to which the decision holds; None while waiting for rows."""
         if group < self._absences.settled:
             entry = self._absences.at(group)
             self._leave_out(self._out if entry is None else entry, group)
@@ -219,7 +219,7 @@ class Mixing(Inner):
             if self._silent_since is None:
                 self._silent_since = runtime.monotonic()
             staying = set(present).difference(lacking) or {i for i in present if self._inputs[i].count}
-            # Who was left out a moment ago, and is too slow for its share, is not waited for in each group anew.
+            # An input that just came back and is too slow for its share is not waited for in each group again.
             patient = runtime.monotonic() - self._silent_since < (self._patience or 0.0)
             if not staying or (patient and not self._returned.issuperset(lacking)):
                 self.waits_for = self._inputs[lacking[0]].name
@@ -229,19 +229,19 @@ class Mixing(Inner):
         self._returned = set(self._out) - out
         changed = out != set(self._out)
         self._leave_out(out, group)
-        # As far as all have rows; but group by group while somebody is left out, who may come back.
+        # As far as all inputs have rows; group by group while one is left out, since it may come back.
         silent = any(not self._inputs[i].ended for i in self._out)
         until = group + (1 if silent else max(1, self._piece() // GROUP))
         if until > group + 1:
             ahead = [b - a for a, b in zip(self._quotas.taken(group), self._quotas.taken(until), strict=True)]
             if not all(each.has(rows) for each, rows in zip(self._inputs, ahead, strict=True)):
                 until = group + 1
-        # Before any of its rows is handed on.
+        # Recorded before any row of the group is returned.
         self._note(group, self._out if changed else None, until)
         return until
 
     def _may_return(self, index: int, group: int) -> bool:
-        """Whether an input that was left out has its quota at hand again."""
+        """True if an input that was left out has its quota again."""
         each = self._inputs[index]
         rows = Quotas(self._table, group, set(self._out) - {index}).of(group)[index]
         return each.has(max(1, rows)) and each.count >= max(1, rows)
@@ -250,7 +250,7 @@ class Mixing(Inner):
     def _note(self, group: int, out: tuple[int, ...] | None, settled: int) -> None:
         self._absences.add(group, out, settled)
 
-    # -- where it stands ---------------------------------------------------------------------------------------------
+    # -- cursors -----------------------------------------------------------------------------------------------------
 
     def own(self) -> Mapping[str, Any]:
         own: dict[str, Any] = {"given": self._given, "passes": [each.passes for each in self._inputs]}

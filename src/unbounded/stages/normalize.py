@@ -1,6 +1,6 @@
-"""normalize: columns to mean 0 and variance 1, by the statistics of all rows so far, or of each key's own.
+"""Normalize: scales columns to mean 0 and variance 1, by the statistics of all rows so far, or of each key's own rows.
 
-What the statistics are, and how they are kept, is left to `moments` and `keyed_moments`.
+The statistics are computed by `moments` and `keyed_moments`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Normalize(Stage):
             check.positive(self.expire, "normalize(expire=…)")
 
     def arguments(self) -> dict[str, Any]:
-        # How long a key is remembered is shown though it was not given: it bears on what comes out.
+        # `expire` is shown even at its default, since it changes the result.
         return super().arguments() | ({} if self.by is None else {"expire": self.expire})
 
     def open(self, upstream: Node, context: Context) -> Node:

@@ -1,6 +1,6 @@
-"""windows: sliding windows over consecutive rows, over all rows or over each key's own.
+"""Windows: sliding windows over consecutive rows, over all rows or over each key's own rows.
 
-A window never spans a boundary. The windows are views of the rows, which are copied once where two blocks meet.
+A window never spans a boundary. Windows are views; rows are copied once where two blocks meet.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Windows(Stage):
             check.positive(self.expire, "windows(expire=…)")
 
     def arguments(self) -> dict[str, Any]:
-        # How long a key is remembered is shown though it was not given: it bears on what comes out.
+        # `expire` is shown even at its default, since it changes the result.
         return super().arguments() | ({} if self.by is None else {"expire": self.expire})
 
     def rows_per_pass(self, rows: int | None) -> int | None:
@@ -62,8 +62,7 @@ class Windows(Stage):
 
 
 def slide(rows: Tree, length: int, stride: int) -> Tree:
-    """Windows of `length` rows, one starting at each `stride`-th row: views, of shape (windows, length,
-    …)."""
+    """Windows of `length` rows, one from each `stride`-th row on: views, of shape (windows, length, …)."""
 
     def each(leaf: Array) -> Array:
         wide = np.lib.stride_tricks.sliding_window_view(leaf, length, axis=0)[::stride]
@@ -73,7 +72,7 @@ def slide(rows: Tree, length: int, stride: int) -> Tree:
 
 
 class _WindowsNode(Holding):
-    """Windows over all rows. The rows held begin with the next window's first: a cursor needs nothing more."""
+    """Windows over all rows. The first row held is the next window's first, so the cursor needs nothing more."""
 
     def __init__(self, upstream: Node, windows: Windows) -> None:
         super().__init__(upstream)
@@ -83,7 +82,7 @@ class _WindowsNode(Holding):
 
     def _begin(self, over: int) -> None:
         self._held: InputBuffer[Block] = InputBuffer(self._upstream)
-        self._over = over  # rows still to come before the next window's first: where stride > length
+        self._over = over  # rows to skip before the next window's first, if stride > length
 
     def pull(self, timeout: float | None) -> Block | None:
         held, length, stride = self._held, self._length, self._stride
@@ -117,7 +116,7 @@ class _WindowsNode(Holding):
                 return None
 
     def _closed(self) -> Block:
-        """Too few rows before a boundary: they make no window, and the boundary goes on."""
+        """Too few rows before a boundary make no window; the boundary is passed on."""
         block = self._held.pop(self._held.run)
         self._over = 0
         self._held.keep(self._held.head)
