@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 import unbounded as ub
 from helpers import first, over_restarts, table
+from unbounded.core import trees
+from unbounded.core.node import EndOfStream
+from unbounded.stages.changelog import SETTLED
 from unbounded.stages.moments import GROUP, normalized, start
 from unbounded.testing import assert_resumes
 
@@ -208,3 +211,17 @@ def test_a_key_that_is_not_there_says_which_columns_are(rows: Any, have: str) ->
         pytest.raises(ub.RowsError, match=rf"by='zz'.*without that column.*the rows have .*{have}"),
     ):
         next(feed.batches())
+
+
+def test_keys_that_come_once_are_let_go_of_once_expired() -> None:
+    rows = {"k": np.arange(30_000), "x": np.zeros((30_000, 8))}
+    top: Any = ub.from_arrays(rows, shuffle=False, passes=1).normalize("x", by="k", expire=500).open(block_rows=100).top
+    most = 0
+    with contextlib.closing(top), contextlib.suppress(EndOfStream):
+        while True:
+            top.pull(None)
+            own = top.cursor()["own"]
+            most = max(most, sum(map(trees.count, (page.tree for page in own["log"]))))
+            assert own["snapshot"] is None or len(own["snapshot"].tree["state"]["keys"]) <= 501
+    # The rows since the snapshot are no more than what its keys and those that came since explain.
+    assert 500 < most < 4 * 501 + SETTLED + 200

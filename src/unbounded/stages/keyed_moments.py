@@ -15,13 +15,14 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, Tree
-from unbounded.stages.changelog import Changelog
+from unbounded.stages.changelog import SETTLED, Changelog
 from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, stretches
 from unbounded.stages.moments import GROUP, Floats, State, flat, normalized, running
 
 _EXACT = 4
 _SIZES = (*range(1, _EXACT + 1), 8, 16, 32, 64, 128)  # rows of a key in a block
 _TOGETHER = _SIZES[-1]
+_PER_SNAPSHOT = 4  # keys for each key of the snapshot before
 _ARRAYS = 6  # of `State`
 
 
@@ -50,6 +51,7 @@ class KeyedMoments:
         # All that can fail is done.
         self._row = row  # the number of the next row
         self._slots = slots
+        self._settled = len(slots)  # keys in the last snapshot
         # Of the key in each slot: how many rows it had, the number of the last one, and for each leaf the six arrays of
         # `State`.
         self._rows: Ints = rows
@@ -65,7 +67,8 @@ class KeyedMoments:
         def accept_all() -> None:
             self._changes.accept(len(keys))
             accept()
-            if self._changes.excess > 0:
+            # A key's statistics may be many times the bytes of its row: among keys that come once, expired ones must go.
+            if self._changes.excess > 0 or len(self._slots) > _PER_SNAPSHOT * self._settled + SETTLED:
                 with suppress(MemoryError):  # tried again after the next block: this one must not be lost
                     self._settle()
 
@@ -155,6 +158,7 @@ class KeyedMoments:
         if have > 2 * len(slots):
             self._take(self._row, state)
         begin()
+        self._settled = len(self._slots)
 
     def own(self) -> Mapping[str, Any]:
         """The node's own part of its cursor."""
