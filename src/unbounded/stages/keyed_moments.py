@@ -67,7 +67,7 @@ class KeyedMoments:
         def accept_all() -> None:
             self._changes.accept(len(keys))
             accept()
-            # A key's statistics may be many times the bytes of its row: among keys that come once, expired ones must go.
+            # The statistics of a key may be many times the bytes of its rows: where keys come once, expired ones go.
             if self._changes.excess > 0 or len(self._slots) > _PER_SNAPSHOT * self._settled + SETTLED:
                 with suppress(MemoryError):  # tried again after the next block: this one must not be lost
                     self._settle()
