@@ -51,7 +51,8 @@ class Lookup(Chain):
         """The run that begins with batch number `step`, with its rows' metadata."""
         if not self._batched:
             raise CannotTell(
-                "batch_at() counts batches, and the stream has no .batch(): the source's own blocks are its batches."
+                "batch_at() and rows_at() count batches, and the stream has no .batch(): the source's own blocks are "
+                "its batches."
             )
         cursor = self.cursor_at(step)
         opened = self.open(SYSTEM)

@@ -347,7 +347,8 @@ class Stream(Lookup):
             source: the source's name, in a mix.
 
         Raises:
-            ValueError: in `Feed`, if the rows of a batch are not known beforehand, as after a filter.
+            ValueError: for a row that arrays do not have; in `Feed`, if the rows of a batch are not known beforehand,
+                as after a filter.
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays((np.arange(6), np.arange(6)), shuffle=False).batch(3).exclude([1, range(4, 6)])
@@ -360,7 +361,9 @@ class Stream(Lookup):
             raise ValueError(
                 f"exclude(source={source!r}): expected the name of a source, {', '.join(map(repr, names))}."
             )
-        return self._then(Exclude(ranges_of(rows), source))
+        part = dict(zip(names, self.sources, strict=True))[names[0] if source is None else source]
+        ranges = ranges_of(rows, part.rows_per_pass())
+        return self._then(Exclude(ranges, source))
 
     def _then(self, stage: Stage) -> Stream:
         if self._batched and isinstance(stage, Batch):

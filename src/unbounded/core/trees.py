@@ -107,7 +107,21 @@ def as_rows(tree: Tree, what: str) -> Tree:
 
 def _as_array(leaf: Any) -> Array:
     # Subclasses such as np.memmap are kept: converting one would read the whole file.
-    return leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+    return unmasked(leaf) if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+
+
+def unmasked(leaf: Any) -> Any:
+    """The leaf; raises RowsError for an array of `numpy.ma` with masked values, which would come as if there were no
+    mask."""
+    if type(leaf) is np.ndarray or not isinstance(leaf, np.ma.MaskedArray):
+        return leaf
+    if np.ma.is_masked(leaf):
+        raise RowsError(
+            f"An array of shape {leaf.shape} has {int(np.ma.getmaskarray(leaf).sum()):,} masked values (numpy.ma), and "
+            "a mask does not travel with rows: they would be trained on. Expected plain arrays. Write "
+            ".filled(np.nan), with Feed(on_nan='skip'), or another value that says so."
+        )
+    return leaf.data
 
 
 def count_checked(rows: Tree, what: str) -> int:
@@ -123,6 +137,7 @@ def count_checked(rows: Tree, what: str) -> int:
                 f"{what}: {name(path)} has no rows (it is {_kind(leaf)}). Expected arrays whose first dimension "
                 "is the row: give one row as an array of length 1, or use ub.from_samples for a function that "
                 "yields single samples."
+                + (" A list is a tree of arrays: rows are np.array([…])." if _in_list(rows, leaf) else "")
             )
         if first is None:
             first = (path, len(leaf))
@@ -134,6 +149,15 @@ def count_checked(rows: Tree, what: str) -> int:
     if first is None:
         raise RowsError(f"{what}: it contains no array. Expected at least one array of rows.")
     return first[1]
+
+
+def _in_list(rows: Tree, leaf: Any) -> bool:
+    """Whether a leaf is a part of a list, as where a list of numbers is meant as an array."""
+    if isinstance(rows, dict):
+        return any(_in_list(part, leaf) for part in rows.values())
+    if not isinstance(rows, (tuple, list)):
+        return False
+    return any(_in_list(part, leaf) or (part is leaf and isinstance(rows, list)) for part in rows)
 
 
 def _kind(leaf: Any) -> str:
@@ -190,7 +214,7 @@ _SMALL = 1 << 14  # bytes: JAX copies smaller arrays faster than aligned memory 
 
 def copied(leaf: Any) -> Array:
     """A copy of a leaf in new memory, aligned as by `empty` if the leaf is large."""
-    array = np.asarray(leaf)
+    array = np.asarray(unmasked(leaf))
     if array.nbytes < _SMALL or array.dtype.hasobject:
         return np.array(leaf, order="C")
     out = empty(array.shape, array.dtype)

@@ -55,6 +55,15 @@ def reads(feed: Delivery) -> None:
     if feed.sharing_said:
         return
     feed.sharing_said = True
+    live = [id(_read(source)) for source in _live(feed)]
+    for source in _live(feed):
+        if live.count(id(_read(source))) > 1:
+            _log.warning(
+                "%s is read twice by one feed, and can't go back: it is called anew for each. Where both calls draw "
+                "from one queue, each gets a part of its rows only. Expected each source once.",
+                words(source),
+            )
+            break
     for other in others(feed)[:1]:
         _log.warning(
             "%s is read by two feeds at once, and can't go back: each calls it anew. Where both calls draw from one "

@@ -38,6 +38,11 @@ class Generator:
     def __post_init__(self) -> None:
         if inspect.isgenerator(self.fn) or (hasattr(self.fn, "__next__") and not callable(self.fn)):
             name = getattr(self.fn, "__name__", "sensor")
+            if "<" in name:
+                raise TypeError(
+                    f"{self.word}() was given a generator expression, which is running already and can't be started "
+                    f"again. Give a function that makes it: ub.{self.word}(lambda: (… for … in …))."
+                )
             raise TypeError(
                 f"{self.word}() was given a generator that is already running, and it can't be started again. Give the "
                 f"function that makes it: ub.{self.word}({name}), or ub.{self.word}(lambda: {name}(…))."
@@ -55,7 +60,7 @@ class Generator:
             given = ", ".join(f"{name}=…" for name in others)
             raise TypeError(
                 f"{self.word}() calls {self._name}() without arguments, and it requires {', '.join(others)}. Write "
-                f"ub.{self.word}(lambda: {self._name}({given}))."
+                f"ub.{self.word}(lambda: {'fn' if '<' in self._name else self._name}({given}))."
             )
         if {"start", "past"} <= self._parameters:
             raise TypeError(

@@ -6,6 +6,7 @@ What is yielded is copied at once: a generator may reuse its memory, and later s
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -53,6 +54,14 @@ class Made:
     def __init__(self, fn: Callable[..., Any], form: Form, **given: Any) -> None:
         self.value = value = user_code.call(fn, **given)
         refused = (Mapping, str, bytes) if form.single else (Mapping, str, bytes, np.ndarray)
+        if inspect.isasyncgen(value) or inspect.iscoroutine(value):
+            if inspect.iscoroutine(value):
+                value.close()  # it will not be awaited
+            raise TypeError(
+                f"{form.word}() called {form.name}(), which is asynchronous, and nothing awaits it here. Expected a "
+                "plain generator function. It is called in a thread of its own: run an event loop in it, and yield "
+                "what asyncio.Runner().run(…) returns."
+            )
         if isinstance(value, refused) or not isinstance(value, Iterable | Iterator):
             raise TypeError(
                 f"{form.word}() called {form.name}(), which returned a {type(value).__name__}. Expected a function "
@@ -199,4 +208,4 @@ class Iteration:
 
 
 def _copied_sample(leaf: Any) -> Array:
-    return np.array(leaf, order="C")[None]
+    return np.array(trees.unmasked(leaf), order="C")[None]

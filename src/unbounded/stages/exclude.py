@@ -50,8 +50,8 @@ class Exclude(OneToOne):
         return (at >= 0) & (numbers < stops[at])
 
 
-def ranges_of(rows: Any) -> Ranges:
-    """The user's row numbers and ranges as `Ranges`."""
+def ranges_of(rows: Any, known: int | None) -> Ranges:
+    """The user's row numbers and ranges as `Ranges`; `known` is the number of rows, if it is known."""
     if isinstance(rows, range) or not isinstance(rows, Iterable) or isinstance(rows, str):
         rows = [rows]
     found = []
@@ -72,6 +72,12 @@ def ranges_of(rows: Any) -> Ranges:
             merged.append((start, stop))
     if not merged:
         raise ValueError("exclude(rows=…) was given no rows. Expected row numbers, such as [17, range(100, 200)].")
+    last = merged[-1][1] - 1
+    if known is not None and last >= known:
+        raise ValueError(
+            f"exclude(rows=…) names row {last:,}, and the source has {known:,} rows, numbered from 0. Expected rows "
+            "that are there."
+        )
     return tuple(merged)
 
 
