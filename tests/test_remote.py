@@ -252,7 +252,7 @@ def test_a_second_process_that_saves_to_the_same_url_is_told(url: str, tmp_path:
         train(two, 1)
         two.save(url, local=tmp_path / "another machine")
         train(one, 2)
-        with pytest.raises(CheckpointError, match=r"Another process wrote step-000000000002 to .* load it again"):
+        with pytest.raises(CheckpointError, match=r"Another process or feed wrote step-0*2 to .* load it again"):
             one.save(url)
 
 

@@ -126,7 +126,7 @@ def test_of_two_processes_that_took_up_a_run_the_second_to_save_is_told(tmp_path
         run(tmp_path, 5)  # lets go of the directory at its end
         before = content(tmp_path)
         with pytest.raises(
-            CheckpointError, match=r"Another process wrote step-0*10 .*Nothing was saved.*load it again"
+            CheckpointError, match=r"Another process or feed wrote step-0*10 .*Nothing was saved.*load it again"
         ):
             slow.save(tmp_path)
         assert content(tmp_path) == before

@@ -44,7 +44,7 @@ def finished(number: int, asked: int) -> None:
     epochs = "epoch" if number == 1 else "epochs"
     warn(
         f"The run has trained {number} {epochs} already, and {asked} were asked for: nothing is left to train. "
-        f"feed.epochs({max(number, asked) + asked}) would go on.",
+        f"feed.epochs({max(number, asked) + max(asked, 1)}) would go on.",
         RunFinished,
     )
 

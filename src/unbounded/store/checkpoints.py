@@ -255,8 +255,8 @@ class Checkpoints(ReadOnly):
         name, folder = entries[-1].name, str(self.directory)
         if self._own:
             raise CheckpointError(
-                f"Another process wrote {name} to {folder} after this run had loaded or written its newest checkpoint "
-                "there. Nothing was saved and nothing was removed. To go on from that one, load it again: "
+                f"Another process or feed wrote {name} to {folder} after this run had loaded or written its newest "
+                "checkpoint there. Nothing was saved and nothing was removed. To go on from that one, load it again: "
                 f"feed.load({folder!r}); to keep both, save to another directory."
             )
         listed = self._listing.listed(entries[-1])
