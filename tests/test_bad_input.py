@@ -524,7 +524,7 @@ def test_a_value_that_was_mended_where_it_lies_is_no_longer_refused() -> None:
 
 
 def test_a_peek_at_what_can_never_give_a_batch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unbounded.waiting._LONG", 1e-6)
+    monkeypatch.setattr("unbounded.waiting.LONG", 1e-6)
     with pytest.raises(ub.StreamError, match=r"passes over the rows have ended without a batch"):
         table(100).filter(lambda rows: rows["id"] < 0).batch(3).peek()
 
