@@ -595,12 +595,12 @@ def test_a_round_on_a_live_feed_that_is_trained_on_is_refused_with_two_ways_that
             lambda: model.evaluate(feed, verbose=0),
             lambda: model.fit(feed, validation_data=feed, epochs=2, verbose=0),
         ):
-            with pytest.raises(ub.StreamError, match=r"sensor\(\) can't go back.*from_arrays.*Prequential"):
+            with pytest.raises(ub.StreamError, match=r"sensor\(\) can't seek.*from_arrays.*Prequential"):
                 again()
         assert feed._rounds is None  # no second reader was opened
     with Feed(ub.from_generator(sensor).batch(4), ub.Epoch(steps=3)) as feed:
         assert model.predict(feed, verbose=0).shape == (12, 1)
-        with pytest.raises(ub.StreamError, match=r"fit, after a round with the same feed,.*sensor\(\) can't go back"):
+        with pytest.raises(ub.StreamError, match=r"fit, after a round with the same feed,.*sensor\(\) can't seek"):
             model.fit(feed, verbose=0)
     x = np.zeros((32, 3), "float32")
     with Feed(ub.from_arrays((x, x[:, :1])).batch(4), ub.Epoch(steps=3)) as feed:

@@ -106,7 +106,7 @@ class Feed(Loops):
         if require is not None and WEAKEST_FIRST.index(stream.guarantee) < WEAKEST_FIRST.index(require):
             raise ValueError(
                 f"Feed(require={require!r}): the stream promises {stream.guarantee!r}. "
-                f"{describe.weakest(stream)} Choose a source that can go back, or require less."
+                f"{describe.weakest(stream)} Choose a replayable source, or require less."
             )
         self._as_given = stream  # without the stage that leaves out non-finite rows
         if on_nan == "skip":

@@ -204,6 +204,6 @@ class RunLogs:
             return action()
         except OSError as error:
             raise CheckpointError(
-                f"Nothing can be saved in {self._run}: its row log, of a source that can't go back, can't be opened: "
+                f"Nothing can be saved in {self._run}: its row log, of a source that can't seek, can't be opened: "
                 f"{error.strerror or error}. Make room there, or use another directory."
             ) from error

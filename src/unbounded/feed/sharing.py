@@ -43,7 +43,7 @@ def refuse_round(training: Delivery, word: str) -> None:
     if live:
         name = live[0].name
         raise StreamError(
-            f"{word} was given a feed that is trained on, and {name} can't go back: the round would read rows of it "
+            f"{word} was given a feed that is trained on, and {name} can't seek: the round would read rows of it "
             "that training then never sees. Two ways work: give it a feed of rows that are set apart, such as "
             "ub.keras.Feed(ub.from_arrays(…)); or judge each row right before it is trained on, with "
             "ub.keras.Prequential."
@@ -66,7 +66,7 @@ def reads(feed: Delivery) -> None:
             break
     for other in others(feed)[:1]:
         _log.warning(
-            "%s is read by two feeds at once, and can't go back: each calls it anew. Where both calls draw from one "
+            "%s is read by two feeds at once, and can't seek: each calls it anew. Where both calls draw from one "
             "queue, each feed gets a part of its rows only, and what one reads is never trained on by the other.",
             words(_shared(feed, other)[0]),
         )

@@ -146,7 +146,7 @@ def check_logs(feed: Feed, logs: Mapping[str, Any]) -> None:
         if log.stop < stop:
             raise DataLoss(
                 f"The checkpoint was saved when {stop.rows:,} rows of {node.name} were in the row log, and the log in "
-                f"{log.where} has rows {log.start.rows:,} to {log.stop.rows:,}. The source can't go back. {back}"
+                f"{log.where} has rows {log.start.rows:,} to {log.stop.rows:,}. The source can't seek. {back}"
             )
         if stop == Offset(0) and log.start == stop:
             continue  # it was empty, and a log has its id from its first row on: the next process has given it another

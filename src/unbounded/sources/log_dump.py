@@ -67,7 +67,7 @@ def load_rows(node: Logged, dump: Mapping[str, Any], runtime: Runtime) -> None:
 def refuse_moving() -> NoReturn:
     """Raise StreamError: a source that can't seek is being read, and would have to be moved."""
     raise StreamError(
-        "A source that can't go back is being read already, and can't be put to another place. Load the state into a "
+        "A source that can't seek is being read already, and can't be moved to another position. Load the state into a "
         "new feed, before its first batch."
     )
 

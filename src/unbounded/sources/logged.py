@@ -288,7 +288,7 @@ class Logged(ReaderThread):
         if not start <= at <= stop:
             raise DataLoss(
                 f"The stream is to go on at row {at.rows:,} of {self._as_block.name}, and the row log in "
-                f"{self._log.where} has rows {start.rows:,} to {stop.rows:,} of a source that can't go back. Put the "
+                f"{self._log.where} has rows {start.rows:,} to {stop.rows:,} of a source that can't seek. Put the "
                 "run's directory back as it was, with its log; or begin a new run in another directory."
             )
         self._at = at
