@@ -11,7 +11,7 @@ from unbounded.simulation.scheduler import Killed, Scheduler, Task
 
 
 def made_at() -> str:
-    """Where in the code that uses the simulation something is made: what a message calls it by."""
+    """The place in the code under test where an object is made: its name in messages."""
     frame = sys._getframe(2)
     while frame.f_back is not None and "/simulation/" in frame.f_code.co_filename.replace("\\", "/"):
         frame = frame.f_back
@@ -19,7 +19,7 @@ def made_at() -> str:
 
 
 class SimulatedLock:
-    """As `threading.Lock`, or as `threading.RLock` where it is `reentrant`."""
+    """As `threading.Lock`, or as `threading.RLock` if `reentrant`."""
 
     def __init__(self, scheduler: Scheduler, *, reentrant: bool = False) -> None:
         self._scheduler = scheduler
@@ -29,7 +29,7 @@ class SimulatedLock:
         self._depth = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take it."""
+        """Acquire the lock."""
         scheduler = self._scheduler
         scheduler.switch(self._what())
         task = scheduler.task()
@@ -43,7 +43,7 @@ class SimulatedLock:
         return True
 
     def release(self) -> None:
-        """Let go of it. No switch: the next one of this thread will do."""
+        """Release the lock. Not a switch: the next one of this thread will do."""
         if not self._depth:
             if self._scheduler.dead:
                 return
@@ -53,16 +53,16 @@ class SimulatedLock:
             self._holder = None
 
     def locked(self) -> bool:
-        """Whether somebody holds it."""
+        """True if it is held."""
         return self._depth > 0
 
     def let_go(self) -> int:
-        """Release it however often it is held."""
+        """Release it completely; return how often it was held."""
         depth, self._depth, self._holder = self._depth, 0, None
         return depth
 
     def take_up(self, depth: int) -> None:
-        """Take it as often as `let_go` said."""
+        """Acquire it as often as `let_go` returned."""
         self.acquire()
         self._depth = depth
 
@@ -102,7 +102,7 @@ class SimulatedCondition:
         self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until it is notified."""
+        """Wait until it is notified."""
         if not self._lock.locked():
             raise RuntimeError("wait on a condition whose lock is not held")
         waiter = _Waiter()
@@ -117,7 +117,7 @@ class SimulatedCondition:
         return waiter.notified
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Until it is notified and `predicate()` is true."""
+        """Wait until it is notified and `predicate()` is true."""
         end = None if timeout is None else self._scheduler.now + timeout
         while not (result := predicate()):
             left = None if end is None else end - self._scheduler.now
@@ -127,13 +127,13 @@ class SimulatedCondition:
         return result
 
     def notify(self, n: int = 1) -> None:
-        """Wake n of those that wait."""
+        """Wake n waiting threads."""
         for waiter in self._waiting[:n]:
             waiter.notified = True
         del self._waiting[:n]
 
     def notify_all(self) -> None:
-        """Wake all that wait."""
+        """Wake all waiting threads."""
         self.notify(len(self._waiting))
 
 
@@ -146,21 +146,21 @@ class SimulatedEvent:
         self._is_set = False
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """True if it is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Wake all that wait, now and later."""
+        """Set it, and wake all waiting threads."""
         if self._scheduler.task() is not None or not self._scheduler.dead:
             self._scheduler.switch("its turn")
             self._is_set = True
 
     def clear(self) -> None:
-        """Who waits from now on waits for the next `set`."""
+        """Clear it: later waits wait for the next `set`."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until it is set."""
+        """Wait until it is set."""
         if self._is_set:
             self._scheduler.switch("its turn")
             return True
@@ -171,11 +171,11 @@ class SimulatedThread:
     """As `threading.Thread`.
 
     Args:
-        scheduler: whose task it becomes.
-        target: what it does.
+        scheduler: of its process.
+        target: the function to run.
         name: for messages.
-        failed: told of what `target` raised.
-        settled: called in the thread before it begins.
+        failed: called with an exception that `target` raised.
+        settled: called in the thread before `target`.
     """
 
     def __init__(
@@ -195,15 +195,15 @@ class SimulatedThread:
 
     @property
     def ident(self) -> int | None:
-        """Its number."""
+        """Its id."""
         return None if self._task is None else self._task.number + 1
 
     def start(self) -> None:
-        """Let it run when its turn comes."""
+        """Start it; it runs when the scheduler chooses it."""
         if self._task is not None:
             raise RuntimeError("threads can only be started once")
         if self._scheduler.task() is None and self._scheduler.dead:
-            return  # a collector ends what a killed process has left
+            return  # the garbage collector finalizes objects of a killed process
         self._scheduler.switch(f"{self.name} to start")
         self._task = self._scheduler.add(self.name)
         self._task.thread = threading.Thread(target=self._run, args=(self._task,), daemon=True)
@@ -223,15 +223,15 @@ class SimulatedThread:
             self._failed(self.name, error)
         finally:
             sys.settrace(None)
-            del target  # what it holds goes now, while no other thread runs
+            del target  # free its objects now, while no other thread runs
             self._scheduler.leave(task)
 
     def join(self, timeout: float | None = None) -> None:
-        """Until it has ended."""
+        """Wait until it has ended."""
         if self._task is None:
             raise RuntimeError("cannot join thread before it is started")
         self._scheduler.wait(f"{self.name} to end", lambda: not self.is_alive(), timeout)
 
     def is_alive(self) -> bool:
-        """Whether it was started and has not ended."""
+        """True if it was started and has not ended."""
         return self._task is not None and not self._task.done and not self._scheduler.dead

@@ -17,7 +17,7 @@ from unbounded.simulation.primitives import SimulatedCondition, SimulatedEvent, 
 from unbounded.simulation.scheduler import Killed, Scheduler
 from unbounded.simulation.simulated_files import Faults, SimulatedFiles
 
-# Of all simulations: by its number a process knows what is its own.
+# Process numbers of all simulations: a process recognises its own objects by them.
 _processes = itertools.count(100_000_000)
 _EPOCH = 1_700_000_000.0  # seconds since 1970 at which a simulation begins
 
@@ -25,16 +25,16 @@ _EPOCH = 1_700_000_000.0  # seconds since 1970 at which a simulation begins
 class Simulation(Runtime):
     """A runtime under which a test runs a process, its crash, and the process after it, as a seed decides.
 
-    The threads are real, and one at a time runs. At each lock, wait, look at the clock and file call the seed decides
-    which. Time moves when all wait. Threads that wait for each other are an AssertionError that says who waits for
-    what. Files are in memory, and outlive a process as `Faults` says. The same seed gives the same run, call by call,
-    as long as what runs under it uses no other threads, locks or clocks.
+    Threads are real, and run one at a time. At each lock, wait, clock reading and file call the seed decides which runs
+    next. Time advances when all wait. A deadlock is an AssertionError that tells which thread waits for what. Files are
+    in memory, and outlive a process as `Faults` describes. Equal seeds give equal runs, call by call, as long as the
+    code under test uses no other threads, locks or clocks.
 
     Args:
         seed: decides.
-        faults: what goes wrong, and how often.
-        lines: ends of names of modules (`"core/prefetcher.py"`) in which each line is a switch, too: what is shared
-            between threads without a lock is found so. Slow.
+        faults: the probabilities of faults.
+        lines: suffixes of module paths (`"core/prefetcher.py"`) in which each line is a switch, too, to find state that
+            threads share without a lock. Slow.
 
     Example:
         >>> import numpy as np, unbounded as ub
@@ -62,10 +62,10 @@ class Simulation(Runtime):
         self._numbers = itertools.count(1000)
         self._trace = 0
         self._running = False
-        """Whether a process runs."""
+        """True while a process runs."""
         self._failure: str | None = None
         self.was_power_cut = False
-        """Whether the process that ran last was killed by a loss of power."""
+        """True if the last process was killed by a power cut."""
         self._begin(0.0, None)
 
     def _begin(self, now: float, kill_at: int | None) -> None:
@@ -81,11 +81,11 @@ class Simulation(Runtime):
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def run(self, process: Callable[[], object]) -> bool:
-        """Run a process to its end; False where it was killed before. Only its files are left for the next one.
+        """Run a process to its end; return False if it was killed. Only its files are left for the next one.
 
         Raises:
-            AssertionError: its threads wait for each other, do not end, or one of them raised something.
-            Exception: what `process` raised.
+            AssertionError: a deadlock, threads that do not end, or an exception in one of them.
+            Exception: raised by `process`.
         """
         if self._running:
             raise RuntimeError("A simulation runs one process at a time.")
@@ -93,13 +93,13 @@ class Simulation(Runtime):
         self._begin(self._scheduler.now + 1.0, 1 + int(self._rng.expovariate(1 / kills)) if kills else None)
         scheduler = self._scheduler
         self._running, self._failure = True, None
-        # What is let go of by the collector is let go of at another switch each time.
+        # The garbage collector would free objects at other switches each time.
         collects = gc.isenabled()
         if self._lines:
-            gc.collect()  # nor are there lines that look at what earlier processes have left
+            gc.collect()  # objects of earlier processes, whose finalizers would run lines of this one
         gc.disable()
         tracer, hook = sys.gettrace(), sys.unraisablehook
-        # A generator that ends in a killed process is closed as its frame goes: there, too, nothing goes on.
+        # A generator in a killed process is closed with its frame: it must not continue there either.
         sys.unraisablehook = lambda one: None if isinstance(one.exc_value, Killed) else hook(one)
         killed = False
         try:
@@ -127,42 +127,42 @@ class Simulation(Runtime):
         return not killed
 
     def cut_power(self) -> None:
-        """What was written and not synced is lost, any part of it. Between two processes."""
+        """Lose any part of what was written and not synced. Called between two processes."""
         self._disk.crash(self._rng)
 
     def remove(self, path: Path) -> None:
-        """Remove a file or a directory, as another program does: at once, and without a fault."""
+        """Remove a file or a directory, as another program does: at once, without a fault."""
         self._disk.remove(path)
 
     def copy(self, old: Path, new: Path) -> None:
-        """Copy a directory, as another program does: at once, and without a fault."""
+        """Copy a directory, as another program does: at once, without a fault."""
         self._disk.copy(old, new)
 
     def names(self, path: Path) -> list[str]:
-        """What a directory holds, in order; nothing where there is none."""
+        """The names in a directory, in order; empty if it does not exist."""
         found = self._disk.find(path)
         return sorted(found.names) if isinstance(found, Folder) else []
 
     def kill(self) -> None:
-        """Kill the process, in one of its threads."""
+        """Kill the process, from one of its threads."""
         self._scheduler.kill()
 
     @property
     def trace(self) -> str:
-        """A checksum of which thread had its turn at which time, at each switch: the same for the same seed."""
+        """A checksum of the schedule: which thread ran at each switch, and when. Equal seeds give equal traces."""
         return f"{self._trace:016x}"
 
     @property
     def switches(self) -> int:
-        """At how many points the process that runs, or ran last, could have switched threads."""
+        """The number of switches of the current or the last process."""
         return self._scheduler.switches
 
     def switch(self) -> None:
-        """Another thread may have its turn here: for functions of a test."""
+        """A switch, for functions of a test."""
         self._scheduler.switch("its turn")
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, in the thread that asks."""
+        """Let time pass, in the calling thread."""
         self._scheduler.sleep(seconds)
 
     def _settle(self) -> None:
@@ -171,7 +171,7 @@ class Simulation(Runtime):
 
     def _on_call(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
-        # A module is imported once, and not by each simulation that comes to it.
+        # Not while a module is imported: that happens once, not in each simulation.
         return self._on_line if code.co_filename.endswith(self._lines) and code.co_name != "<module>" else None
 
     def _on_line(self, frame: FrameType, event: str, argument: Any) -> Any:

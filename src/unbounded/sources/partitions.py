@@ -1,8 +1,8 @@
-"""A reader of a source with partitions whose order is the same when it is read again.
+"""ReadOrder and PartitionedReader: reading from partitions in an order that a resume repeats.
 
-Which partition comes next is decided by what has arrived, and can't be found out again from a position alone: so each
-read is an entry (partition, rows) in the arrival log. Read again from an older position, the log is followed, one
-partition at a time; after its last entry, whatever arrives is read.
+The next partition depends on what has arrived, so the order does not follow from a position. Each read is an entry
+(partition, rows) in the arrival log. After a seek to an older position the log is followed, one partition at a time;
+after its last entry, rows are read as they arrive.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Changelog: the state of a keyed stage as a snapshot and the rows since, which its cursors refer to in O(1).
 
-A keyed stage changes its arrays in place, block by block, so a cursor can't refer to them. It refers to a snapshot of
-them, taken now and then, and to the rows that came after it: to restore is to take up the snapshot and to go through
-those rows again. A new snapshot falls due when the rows since the last one have twice its bytes: what snapshots cost a
-row does not depend on how many keys there are. Both are pages, written once: a save writes the pages that came since
-the last save.
+A keyed stage changes its arrays in place, so a cursor can't refer to them. It refers to a snapshot, taken from time to
+time, and to the rows after it: a restore loads the snapshot and processes those rows again. A new snapshot is due when
+the rows since the last one have twice its bytes: the cost of snapshots for each row is then independent of the number
+of keys. Snapshots and rows are pages, written once: a save writes the pages that are new.
 """
 
 from __future__ import annotations
@@ -43,22 +42,23 @@ class Changelog:
         self.begin(0)
 
     def begin(self, row: int) -> None:
-        """Begin with nothing; `row` is the number of the next row of the stream."""
+        """Begin without state; `row` is the number of the next row of the stream."""
         self._start(row, None, None, 0)
 
     def snapshot(self, row: int, state: Tree, kept: Ints | None = None) -> Callable[[], None]:
-        """Take a snapshot, and give what to call to begin with it, which can't fail.
+        """Take a snapshot; return a function that makes the changelog begin with it, and can't fail.
 
         Args:
             row: the number of the next row of the stream.
             state: a tree of arrays.
-            kept: the places of the rows that are part of the snapshot. They move to the front of the memory, in this
+            kept: the places of the rows that are part of the snapshot. They move to the beginning of the memory, in
+            this
                 order.
         """
         count = 0 if kept is None else len(kept)
         rows, memory = None, None
         if kept is not None and count:
-            # With room for all rows up to the next snapshot, so that these need not move again.
+            # With room for all rows up to the next snapshot, so that they need not be copied again.
             size = sum(each.nbytes for each in trees.arrays(state)) // max(1, trees.row_bytes(self.rows))
             room = (1 + _PER_SNAPSHOT) * count + _PER_SNAPSHOT * size + SETTLED + self._put
             memory = trees.map_leaves(lambda leaf: _taken(leaf, kept, room), self.rows)
@@ -68,10 +68,10 @@ class Changelog:
     def _start(self, row: int, snapshot: Page | None, memory: Tree | None, count: int) -> None:
         self.row = row
         self.rows: Any = memory
-        """All rows: the snapshot's own, and then those of the log. What lies behind them is not theirs."""
+        """The memory: the snapshot's rows, then those of the log. Beyond `used` it is undefined."""
         self.snapshot_rows = count
         self.used = count
-        self._put = 0  # rows that were put there last
+        self._put = 0  # the number of rows in the last `put`
         self._snapshot = snapshot
         self._snapshot_bytes = 0 if snapshot is None else sum(each.nbytes for each in trees.arrays(snapshot.tree))
         self._closed: tuple[Page, ...] = ()
@@ -80,7 +80,7 @@ class Changelog:
 
     @property
     def excess(self) -> int:
-        """A new snapshot had better be taken once this is above 0: how many bytes of rows there are too many."""
+        """The bytes of rows above the limit: a new snapshot should be taken if this is above 0."""
         size = trees.row_bytes(self.rows) if self.used > self.snapshot_rows else 0
         return size * (self.used - self.snapshot_rows - SETTLED) - _PER_SNAPSHOT * self._snapshot_bytes
 
@@ -148,7 +148,7 @@ class Changelog:
 
 
 def _taken(leaf: Array, index: Ints, room: int) -> Array:
-    """The rows that `index` names, at the front of new memory for so many."""
+    """The rows at `index`, at the beginning of new memory for `room` rows."""
     out = trees.empty((room, *leaf.shape[1:]), leaf.dtype)
     leaf.take(index, axis=0, out=out[: len(index)], mode="clip")
     return out

@@ -20,10 +20,10 @@ from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, stretche
 from unbounded.stages.moments import GROUP, Floats, State, flat, normalized, running
 
 _EXACT = 4
-_SIZES = (*range(1, _EXACT + 1), 8, 16, 32, 64, 128)  # rows of a key in a block
+_SIZES = (*range(1, _EXACT + 1), 8, 16, 32, 64, 128)  # rows of a key in a block that are processed together
 _TOGETHER = _SIZES[-1]
-_PER_SNAPSHOT = 4  # keys for each key of the snapshot before
-_ARRAYS = 6  # of `State`
+_PER_SNAPSHOT = 4  # keys for each key of the last snapshot
+_ARRAYS = 6  # the number of arrays in `State`
 
 
 class KeyedMoments:
@@ -48,12 +48,12 @@ class KeyedMoments:
         slots = Slots(state["keys"])
         rows, seen = np.array(state["rows"], np.int64), np.array(state["seen"], np.int64)
         moments = {path: [np.array(each) for each in arrays] for path, arrays in state["moments"].items()}
-        # All that can fail is done.
+        # Nothing fails from here on.
         self._row = row  # the number of the next row
         self._slots = slots
         self._settled = len(slots)  # keys in the last snapshot
-        # Of the key in each slot: how many rows it had, the number of the last one, and for each leaf the six arrays of
-        # `State`.
+        # For the key in each slot: the number of its rows, the number of its last row, and for each leaf the six arrays
+        # of `State`.
         self._rows: Ints = rows
         self._seen: Ints = seen
         self._moments: dict[str, list[Floats]] = moments
@@ -69,7 +69,7 @@ class KeyedMoments:
             accept()
             # The statistics of a key may be many times the bytes of its rows: where keys come once, expired ones go.
             if self._changes.excess > 0 or len(self._slots) > _PER_SNAPSHOT * self._settled + SETTLED:
-                with suppress(MemoryError):  # tried again after the next block: this one must not be lost
+                with suppress(MemoryError):  # the block was processed; the snapshot is retried after the next one
                     self._settle()
 
         return out, accept_all
@@ -87,7 +87,7 @@ class KeyedMoments:
             new |= silent
             had[silent] = 0
         several = len(fresh) > len(mine)  # a key has several stretches
-        before = had  # rows of each stretch that came before the block
+        before = had  # the key's rows before each stretch
         if several:
             before = np.zeros(len(fresh), np.int64)
             before[leads] = had
@@ -120,7 +120,7 @@ class KeyedMoments:
             out[path][order] = made
             after[path] = [each[ends] for each in states]
 
-        if several:  # silent within these rows
+        if several:  # a key was silent for too long within this block
             lost = np.ones(len(fresh), bool)
             lost[ends] = False
             forgotten = np.append(forgotten, slots[order[start[lost]]])
@@ -181,7 +181,7 @@ class KeyedMoments:
 
 
 def _together(before: Ints, fresh: Ints) -> list[tuple[int, Ints]]:
-    """Stretches that end before the next multiple of `GROUP`, by their length: 1, 2, 3 or 4 rows, up to 8, 16, …"""
+    """Group stretches that end before the next multiple of `GROUP` by length: 1, 2, 3 or 4 rows, up to 8, 16, …"""
     may = (fresh <= _TOGETHER) & (before % GROUP + fresh < GROUP)
     found = []
     low = 0
@@ -196,10 +196,10 @@ def _together(before: Ints, fresh: Ints) -> list[tuple[int, Ints]]:
 def _step(
     size: int, values: Floats, made: Floats, states: Sequence[Floats], which: Ints, start: Ints, fresh: Ints
 ) -> None:
-    """Normalise stretches of up to `size` rows, and bring their states up to date.
+    """Normalise stretches of up to `size` rows, and update their states.
 
     Args:
-        values: all values, stretch by stretch; those of these stretches are written to `made`.
+        values: all values, stretch by stretch; the results go to `made`.
         states: the arrays of `State` of all stretches, each of shape (stretches, width).
         which: the numbers of these stretches.
         start: the place of each in `values`.

@@ -55,15 +55,15 @@ class KeyedWindows(Holding):
         slots = Slots(state["keys"])
         ahead, seen = np.array(state["ahead"], np.int64), np.array(state["seen"], np.int64)
         last, before = _links(ahead)
-        # All that can fail is done.
+        # Nothing fails from here on.
         self._row = row
         self._slots = slots
-        # Of the key in each slot: how many rows it has from the first of its next window on (where the stride is longer
-        # than the window, less than 0: so many are to be passed over), the number of its last row, and where that lies.
+        # For the key in each slot: the number of its rows from the first of its next window on (negative if rows have
+        # to be skipped, since the stride is longer than the window), the number of its last row, and that row's place.
         self._ahead: Ints = ahead
         self._seen: Ints = seen
         self._last: Ints = last
-        # Where the row of the same key before each row lies; of the first that a key holds, it means nothing.
+        # The place of the previous row of the same key, for each row; undefined for a key's first row.
         self._before: Ints = before
 
     def pull(self, timeout: float | None) -> Block | None:
@@ -85,13 +85,13 @@ class KeyedWindows(Holding):
             if block.boundary:
                 self._begin(self._row)
             elif self._changes.excess > 0:
-                with suppress(MemoryError):  # tried again after the next block: this one's windows must not be lost
+                with suppress(MemoryError):  # the block was processed; the snapshot is retried after the next one
                     self._settle()
             if out.count or block.boundary:
                 return replace(out, boundary=block.boundary)
 
     def _most(self) -> int:
-        """How many rows to take at once: each is in about `length / stride` windows."""
+        """The most rows to take at once: each is in about `length / stride` windows."""
         rows = self._held.peek(1).rows
         if rows is None:
             return 0
@@ -143,8 +143,8 @@ class KeyedWindows(Holding):
         if expire is not None and (silent := self._row + first - self._seen[mine] > expire).any():
             forgotten = mine[silent & (had != 0)]
             had[silent] = 0
-        # Of each stretch: the rows of its key from the first of the next window on, before, with its own and after, and
-        # its windows.
+        # For each stretch: the rows of its key from the first of the next window on, before it, with it and after it;
+        # and its windows.
         if len(fresh) > len(mine):
             before = np.zeros(len(fresh), np.int64)
             before[leads] = had
@@ -153,14 +153,14 @@ class KeyedWindows(Holding):
         ahead = before + fresh
         made = np.maximum((ahead - length) // stride + 1, 0)
         after = ahead - made * stride
-        # The links of these rows. Nothing refers to them before the rows are accepted.
+        # The links of the new rows. No other row refers to them before the rows are accepted.
         self._before = grown(self._before, at + len(keys), trees.count(self._changes.rows))
         places = order + at
         links = np.empty(len(keys), np.int64)
         links[1:] = places[:-1]
         links[start[leads]] = self._last[mine]
         self._before[places] = links
-        # A row is the last one of one window at most.
+        # A row is the last row of at most one window.
         some = np.flatnonzero(made)
         windows = made[some]
         ending = ranges(np.zeros(len(some), np.int64), windows) * stride
@@ -168,7 +168,7 @@ class KeyedWindows(Holding):
         is_last = np.zeros(len(keys), bool)
         is_last[order[ending]] = True
 
-        if len(fresh) > len(mine):  # silent within these rows
+        if len(fresh) > len(mine):  # a key was silent for too long within this block
             lost = after != 0
             lost[ends] = False
             forgotten = np.append(forgotten, slots[order[start[lost]]])
@@ -204,7 +204,7 @@ class KeyedWindows(Holding):
         begin()
 
     def _places(self, last: Ints, held: Ints) -> Ints:
-        """Where the rows lie that keys hold, key by key, given the last of each and how many they are."""
+        """The places of the rows held, key by key, given the last row of each key and the number of its rows."""
         stops = np.cumsum(held)
         places = np.empty(int(held.sum()), np.int64)
         which = np.flatnonzero(held)
@@ -235,7 +235,7 @@ class KeyedWindows(Holding):
 
 
 def _links(ahead: Ints) -> tuple[Ints, Ints]:
-    """Where the last row of each key lies, and the row before each row, where rows lie key by key: of each key so many,
-    or none."""
+    """The place of each key's last row, and the row before each row, if rows are stored key by key; `ahead` has the
+    number of rows of each key."""
     held = np.maximum(ahead, 0)
     return np.maximum(np.cumsum(held) - 1, 0), np.arange(-1, int(held.sum()) - 1)

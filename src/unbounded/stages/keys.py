@@ -1,7 +1,7 @@
 """Keys of rows: each key has a slot in the arrays of a keyed stage, and the rows of a block are grouped by slot.
 
-What a block costs is a matter of its own rows and keys, not of all keys that there are: a table or a dict knows the
-slots, and everything else is arithmetic on arrays with one entry for each of the block's keys.
+The cost of a block depends on its own rows and keys, not on the number of all keys: a table or a dict finds the slots,
+and all else is arithmetic on arrays with one entry for each key of the block.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _log = logging.getLogger("unbounded")
 
 
 class Slots:
-    """The slot of each key: 0, 1, 2, … in the order in which they were seen.
+    """The slot of each key: 0, 1, 2, … in the order of first appearance.
 
-    Integers that lie close to each other are found in a table, which is far quicker than a dict; the dict is made once
-    there are others.
+    Integers that are close to each other are found in a table, which is much faster than a dict; the dict is made when
+    there are other keys.
 
     Args:
-        keys: those that have a slot already, each once.
+        keys: the keys that have a slot already, each once.
     """
 
     def __init__(self, keys: Array) -> None:
         self._names = keys[:0]
         self._count = 0
-        # Of integers: -1 for those that were not looked up yet. While there is no dict, all keys are in it.
+        # For integer keys: -1 if not looked up yet. While there is no dict, the table has all keys.
         self._table: Ints = np.empty(0, np.int64)
-        self._low = 0  # the integer of its first entry
+        self._low = 0  # the integer of the table's first entry
         self._dict: dict[Any, int] | None = None
         if len(keys):
             self.of(keys)
@@ -83,8 +83,9 @@ class Slots:
         return True
 
     def _number(self, keys: Array, at: Ints) -> Ints:
-        """Slots for keys of which none has one, and which are entries `at` of the table."""
-        # Of several assignments to one entry the last one stays: so the first of a key's rows stands in its entry.
+        """New slots for keys without one, which are entries `at` of the table."""
+        # Of several assignments to one entry the last one counts: assign in reverse, so that the first row of a key
+        # does.
         rows = np.arange(len(at))
         first = np.empty(int(at.max()) + 1 - (low := int(at.min())), np.int64)
         first[at[::-1] - low] = rows[::-1]
@@ -95,7 +96,7 @@ class Slots:
         return slots
 
     def _look_up(self, keys: Array) -> Ints:
-        if self._dict is None or len(self._dict) != self._count:  # what could not be done to the end is done anew
+        if self._dict is None or len(self._dict) != self._count:  # rebuild it after an interrupted update
             self._dict = defaultdict(itertools.count(self._count).__next__)
             self._dict.update(zip(hashable(self.names), range(self._count), strict=True))
         slots = np.fromiter(map(self._dict.__getitem__, hashable(keys)), np.int64, len(keys))
@@ -107,7 +108,7 @@ class Slots:
         return slots
 
     def _add(self, keys: Array) -> None:
-        """These keys have the next slots."""
+        """Give these keys the next slots."""
         count = self._count + len(keys)
         dtype = np.result_type(self._names.dtype, keys.dtype) if self._count else keys.dtype
         if count > len(self._names) or dtype != self._names.dtype:
@@ -154,10 +155,10 @@ class Stretches(NamedTuple):
         start: the place in `order` where each stretch begins.
         fresh: the number of rows of each stretch.
         slots: the slots of the block's keys, each once.
-        first: the first row of each key, as a number within the block.
-        last: the last one.
-        leads: each key's first stretch, which goes on with what the key had before. `leads` and `ends` are indices: a
-            slice where each key has one stretch.
+        first: the first row of each key, as a number in the block.
+        last: the last row of each key.
+        leads: each key's first stretch, which continues the key's state from before the block. `leads` and `ends` are
+            indices, or a slice if each key has one stretch.
         ends: each key's last stretch.
     """
 
@@ -197,7 +198,7 @@ def stretches(slots: Ints, expire: int | None) -> Stretches:
 
 
 def _sorted(slots: Ints) -> Ints:
-    """The order of slots, stable. NumPy sorts 16 bits by radix, which is far quicker."""
+    """The stable order of slots. NumPy sorts 16-bit integers by radix, which is much faster."""
     order = np.argsort(slots.astype(np.uint16), kind="stable")
     if int(slots.max()) >= 1 << 16:
         order = order[np.argsort((slots >> 16).astype(np.uint16)[order], kind="stable")]
@@ -211,7 +212,8 @@ def ranges(starts: Ints, counts: Ints) -> Ints:
 
 
 def grown(array: Array, size: int, room: int = 0) -> Array:
-    """An array with at least `size` entries: itself, or a copy with zeros behind, of twice the length or of `room`."""
+    """An array with at least `size` entries: the same, or a copy of twice the length or of `room`, with zeros at its
+    end."""
     if len(array) >= size:
         return array
     out = np.zeros((max(size, room or 2 * len(array)), *array.shape[1:]), array.dtype)

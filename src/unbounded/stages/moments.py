@@ -18,7 +18,7 @@ from unbounded.core.trees import Array, Tree
 
 GROUP = 1024
 
-_FEW = 16  # rows for which a step in Python each is quicker than a sum along the first axis
+_FEW = 16  # rows: up to this many, a Python loop is faster than a sum along the first axis
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ def running(
             for i, one in enumerate(each):
                 carry = np.add(carry, one, out=out[i])
             return out
-        # The carry goes first, so that the additions are the same ones in the same order whatever the cut.
+        # The carry comes first: the additions are then the same, in the same order, for any cut into blocks.
         return np.cumsum(np.concatenate([carry[None], each]), axis=0)[1:]
 
     mores = summed(more, finite.astype(np.float64))
