@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, Steps, first, from_start, once
+from unbounded.core.node import EndOfStream
 from unbounded.testing import Clock, assert_resumes
 
 
@@ -232,6 +234,52 @@ def test_a_silent_input_is_left_out_from_the_edge_of_a_group_and_comes_back_at_o
         top.restore_arrivals(arrivals)
         top.restore(cursor)
         assert sum(pull(top, 1024)) == 0
+    finally:
+        steps.end()
+        top.close()
+
+
+@pytest.mark.parametrize("ends", ["first", "all"])
+@pytest.mark.parametrize("rest", [0, 100])
+def test_an_input_that_ends_while_it_is_left_out_gives_the_rest_of_its_rows(ends: Any, rest: int) -> None:
+    steps, clock = Steps(), Clock(100.0)
+    new = steps.stream(passes=1)
+    stream = ub.mix({"old": tagged(0), "new": new}, on_silence="leave_out", patience=2.0, weights=[1, 1], ends=ends)
+    opened = stream.open(clock)
+    top: Any = opened.top
+
+    def until_the_end(most: int) -> list[int]:
+        found: list[int] = []
+        with contextlib.suppress(EndOfStream):
+            while len(found) < most:
+                found += pull(top, 1)
+        return found
+
+    try:
+        steps.give(rows_of(1, 512))
+        got = pull(top, 1)
+        steps.await_taken(1)
+        while len(got) < 1024:
+            got += pull(top, 1024 - len(got))
+        assert pull(top, 1) == []
+        clock.advance(2.5)
+        assert sum(pull(top, 2048)) == 0
+        cursor = json.loads(json.dumps(top.cursor()))
+        if rest:
+            steps.give(rows_of(1, rest))
+        steps.end()
+        got = []
+        if ends == "first":
+            got = until_the_end(10**9)
+        else:
+            while sum(got) < rest:
+                got += pull(top, 1)
+            got += until_the_end(5_000)
+        assert sum(got) == rest
+        # Another process does the same.
+        top.restore_arrivals(json.loads(json.dumps(top.arrivals())))
+        top.restore(cursor)
+        assert until_the_end(len(got) + (ends == "first"))[: len(got)] == got
     finally:
         steps.end()
         top.close()

@@ -241,10 +241,13 @@ class Mixing(Inner):
         return until
 
     def _may_return(self, index: int, group: int) -> bool:
-        """True if an input that was left out has its quota again."""
+        """True if an input that was left out has its quota again, or has ended meanwhile."""
         each = self._inputs[index]
-        rows = Quotas(self._table, group, set(self._out) - {index}).of(group)[index]
-        return each.has(max(1, rows)) and each.count >= max(1, rows)
+        rows = max(1, Quotas(self._table, group, set(self._out) - {index}).of(group)[index])
+        if not each.has(rows):
+            return False
+        # One that has ended returns with the rest of its rows; without any, for the mix to end where it is to.
+        return each.count > 0 or not self._to_the_last
 
     @locked
     def _note(self, group: int, out: tuple[int, ...] | None, settled: int) -> None:
