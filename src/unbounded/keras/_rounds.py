@@ -7,6 +7,8 @@ from typing import Any, Literal
 from unbounded.core import user_code
 from unbounded.core.cursor import from_plain
 from unbounded.core.node import StreamError
+from unbounded.core.pages import join_pages
+from unbounded.core.trees import Tree
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.feed import Feed
 from unbounded.keras import _length
@@ -36,10 +38,11 @@ class Rounds:
         self._epoch = feed.epoch
         self._begun = False
         self._state: Any = None  # the position at which the round began
+        self._pages: dict[str, Tree] = {}  # that it refers to
         self.number = 0
         """The number of rounds that ran to their end."""
         if validation == "same":
-            self._state = feed.plain_state()
+            self._mark()
             # The round will be repeated, so a source that can't seek must keep its rows.
             feed.releases.hold()
 
@@ -71,7 +74,7 @@ class Rounds:
         """Begin a round; return its number of steps, if known."""
         length = self.length(steps, role)
         if self.validation == "next":
-            self._state = self.feed.plain_state()
+            self._mark()
         self._begun = True
         self.feed.resume()
         return length
@@ -118,10 +121,16 @@ class Rounds:
     def moved(self) -> None:
         """The core feed was moved to another position."""
         self._begun = False
-        self._state = self.feed.plain_state()
+        self._mark()
+
+    def _mark(self) -> None:
+        """A round begins where the feed stands. The pages of keyed stages are kept as they are: nobody changes one, and
+        with many keys it takes far longer to make plain data of them."""
+        self._pages = {}
+        self._state = self.feed.plain_state(self._pages)
 
     def back(self) -> None:
         """Go back to the beginning of the round, as if it had not begun."""
         self._begun = False
         if self._state is not None and (self.feed.handed or self.feed.epoch_number):
-            self.feed.go_to(self._state, from_plain(self._state["position"]))
+            self.feed.go_to(self._state, join_pages(from_plain(self._state["position"]), self._pages.__getitem__))
