@@ -245,7 +245,7 @@ class Walk:
         except Flaky:
             pass
         except ub.StreamError as error:
-            if not (self.faulty and "the row log in" in str(error)):
+            if not (self.faulty and "log in" in str(error)):
                 raise
 
     def train(self, feed: ub.Feed, batch: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
+from unbounded.core.arrival_log import ArrivalLog
 from unbounded.core.block import Block
 from unbounded.core.node import Context
 from unbounded.sources.machine import Machine
@@ -70,7 +71,8 @@ def test_it_is_a_stream_that_ends_its_thread() -> None:
         batch = next(feed.batches())
         assert batch["cpu"].shape == (2,)
     assert ub.from_machine().guarantee == "at_most_once"
-    assert SourcePart(Machine(5.0)).open(Context(Clock())).counts()["fetched"] == 0
+    clock = Clock()
+    assert SourcePart(Machine(5.0)).open(Context(clock, ArrivalLog(clock))).counts()["fetched"] == 0
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), "fast"])

@@ -12,6 +12,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, Steps, first, from_start, once
+from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
 from unbounded.testing import Clock, assert_resumes
 
@@ -223,15 +224,18 @@ def test_a_silent_input_is_left_out_from_the_edge_of_a_group_and_comes_back_at_o
         steps.await_taken(2)
         cursor = json.loads(json.dumps(top.cursor()))
         assert sum(pull(top, 1024)) == 0  # it has not its share of a group yet
-        arrivals = json.loads(json.dumps(top.arrivals()))
+        arrivals = json.loads(json.dumps(to_plain(opened.arrivals.state())))
         steps.give(rows_of(1, 1000))
         steps.await_taken(3)
         got = []
         while not sum(got):
             got = pull(top, 1024)
         assert sum(got) == 512  # and no more: what it did not give is not owed
-        # Another process does the same as far as was decided.
-        top.restore_arrivals(arrivals)
+        # It does the same again; and so does another process, as far as was decided.
+        top.restore(cursor)
+        assert sum(pull(top, 1024)) == 0
+        opened.arrivals.id = "another process"
+        opened.arrivals.restore(from_plain(arrivals))
         top.restore(cursor)
         assert sum(pull(top, 1024)) == 0
     finally:

@@ -167,9 +167,10 @@ def test_a_consumer_that_is_slower_than_the_source_gets_rows_after_each_gap() ->
     assert [len(rows) for rows in got] == [0, 2] * 4
     numbers = [row for rows in got for row in rows]
     assert numbers == sorted(numbers)
-    # What it gets is counted, and in the log: the same comes again.
+    # What it gets is counted, and in the log: the same comes again. What it did not get is decided anew.
     state = run.feed.state_dict()["arrivals"]
-    dropped = run.feed.stats.dropped
+    dropped = numbers[-1] + 1 - len(numbers)
+    assert run.feed.stats.dropped > dropped
     run.buffers[0].restore(run.buffers[0].cursor())
     assert run.feed.stats.dropped == dropped
     assert state == run.feed.state_dict()["arrivals"]
@@ -233,10 +234,10 @@ def test_a_restore_gives_exactly_the_logged_past_and_then_lives_on() -> None:
     assert seen == sorted(set(seen))
     assert end > 0
     for step in range(len(states) - 1, -1, -1):
-        # The arrival log of the run's end: a crash would have the one of its moment, which is tried below.
-        run.feed.load_state_dict({**states[step], "arrivals": run.feed.state_dict()["arrivals"]})
+        # What was decided since a state was taken is decided so again. A crash is tried below.
+        run.feed.load_state_dict(states[step])
         assert run.take(len(seen) - step) == seen[step:], step
-        assert run.feed.stats.dropped == end
+        wait_until(lambda: run.feed.stats.dropped == end)
     before = run.feed.stats.dropped
     run.give(20)
     assert run.feed.stats.dropped > before
@@ -279,7 +280,7 @@ def test_the_log_of_drops_is_let_go_with_what_was_trained() -> None:
     for _ in range(30):
         run.give(12)
         assert len(run.take(3)) == 3
-    assert len(run._buffer._log) <= 4
+    assert len(run._buffer._decisions.between(0, 10**6)) <= 4
     assert len(json.dumps(run.feed.state_dict()["arrivals"])) < 1000
     run.close()
 
@@ -317,14 +318,14 @@ def test_a_pass_that_ended_among_dropped_rows_is_counted() -> None:
 def test_two_buffers_that_drop_each_have_their_own_log() -> None:
     run = Dropping(6, lambda s: s.map(lambda r: r).buffer(4, overflow="drop_oldest").batch(1))
     node, _ = run.buffers
-    node._log, node._dropped = [(3, 5)], 2
+    node._decisions.note(0, 3, "kept")
+    node._decisions.note(3, 5, "dropped")
     state = run.feed.state_dict()
     again = Dropping(6, lambda s: s.map(lambda r: r).buffer(4, overflow="drop_oldest").batch(1))
     again.feed.load_state_dict(state)
     outer, inner = again.buffers
-    assert outer._log == [(3, 5)]
-    assert inner._log == []
-    assert again.feed.stats.dropped == 2
+    assert outer._log.decisions.between(0, 9) == [(0, 3, "kept"), (3, 5, "dropped")]
+    assert inner._log.decisions.between(0, 9) == []
     run.close()
     again.close()
 
@@ -343,8 +344,11 @@ def test_drops_are_the_same_after_a_restore_wherever_the_source_cuts_its_blocks(
     for _ in range(20):
         opened = stream.buffer(1000, overflow="drop_oldest").open(block_rows=int(rng.integers(1, 40)))
         node: Any = opened.top
-        node.restore_arrivals({"inputs": [{}], "own": {"drops": log, "settled": 200, "dropped": 66}})
-        node.restore({"inputs": [{"row": 0}], "own": {"row": 0, "over": 0}})
+        decisions = opened.arrivals.decisions("1.buffer")
+        for low, high in log:
+            decisions.note(decisions.stop, low, "kept")
+            decisions.note(low, high, "dropped")
+        node.restore({"inputs": [{"row": 0}], "own": {"row": 0, "over": 0, "dropped": 0}})
         found: list[Any] = []
         cursors = []
         try:

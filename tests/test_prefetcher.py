@@ -55,12 +55,6 @@ class Numbers:
     def counts(self) -> dict[str, int]:
         return {"fetched": self.at}
 
-    def arrivals(self) -> dict[str, Any]:
-        return {}
-
-    def restore_arrivals(self, arrivals: Any) -> None:
-        pass
-
 
 def take(pump: Prefetcher, n: int) -> list[int]:
     out: list[int] = []
@@ -167,7 +161,6 @@ def test_nothing_yet_is_none_within_the_timeout() -> None:
 
     pump = Ahead(Quiet(), SYSTEM, 2)  # type: ignore[arg-type]
     assert pump.pull(0.01) is None
-    assert pump.arrivals() == {}
     gate.set()
     assert take(pump, 1) == [0]
     pump.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
+from unbounded.core.arrival_log import ArrivalLog
 from unbounded.core.identity import comparable
 from unbounded.core.node import Context, Node, StreamError
 from unbounded.core.runtime import SYSTEM, Runtime
@@ -263,6 +264,7 @@ class Chain:
         self.identity()
         context = Context(
             runtime,
+            ArrivalLog(runtime),
             block_rows=block_rows,
             batch_rows=self.batch_size or 1,
             coalesce=0 if self._drops else min(_COALESCED_ROWS, _COALESCED_BATCHES * (self.batch_size or 0)),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from unbounded.core.arrival_log import ArrivalLog
 from unbounded.core.node import Context, Node, SourceNode
 from unbounded.sources.logged import Logged
 from unbounded.sources.source import Turns
@@ -23,10 +24,19 @@ class Opened:
     sources: list[SourceNode]
     names: list[str]
     top: Node
+    arrivals: ArrivalLog
+    """What its nodes decide by what has arrived."""
     mixes: tuple[tuple[str, CombinedNode], ...] = ()
     """Each mix, with the prefix of the names of its inputs."""
     new_rows: tuple[NewRows, ...] = ()
     """The rows of each source that were read and not trained on, if new rows were asked for."""
+
+    def close(self) -> None:
+        """Close the nodes, and let go of the arrival log."""
+        try:
+            self.top.close()
+        finally:
+            self.arrivals.close()
 
     def logged(self) -> Iterator[tuple[str, Logged]]:
         """The sources that have a row log, by name."""
@@ -100,4 +110,4 @@ def open_chain(chain: Chain, context: Context, wrap: Callable[[Node], Node]) -> 
         node = wrap(stage.open(Tap(node, new_rows[0]) if i == tap else node, context.at(place)))
     if tap == len(chain.stages):
         node = Tap(node, new_rows[0])
-    return Opened(sources, list(chain.leaves), node, tuple(mixes), tuple(new_rows))
+    return Opened(sources, list(chain.leaves), node, context.arrivals, tuple(mixes), tuple(new_rows))

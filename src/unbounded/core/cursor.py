@@ -2,7 +2,7 @@
 
 A running stream is a tree of nodes. The cursor of a source is a dict that the source defines. The cursor of any other
 node is `{"inputs": [a cursor for each input], "own": {…}}`; a node without an own part passes on its only input's
-cursor. The arrival log has the same form. While a stream runs, a cursor may contain references to immutable arrays and
+cursor. While a stream runs, a cursor may contain references to immutable arrays and
 named tuples. `state_dict` contains it as plain data that JSON can hold, with arrays as text.
 """
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unbounded.core.block import Block, Run
 from unbounded.core.cursor import Cursor as Cursor
 from unbounded.core.cursor import compose, input_cursors, own_part
 from unbounded.core.runtime import Runtime
+
+if TYPE_CHECKING:
+    from unbounded.core.arrival_log import ArrivalLog
 
 
 class EndOfStream(Exception):
@@ -116,13 +119,6 @@ class Node(Protocol):
     def counts(self) -> dict[str, int]:
         """The rows fetched, dropped, missed and bad so far, of this node and its inputs."""
 
-    def arrivals(self) -> Mapping[str, Any]:
-        """The arrival log, in the form of a cursor: decisions that depended on when rows arrived (drops, absent
-        inputs). A restored node needs it beside its cursor."""
-
-    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """Take over an arrival log; called before `restore`."""
-
 
 class SourceNode(Node, Protocol):
     """A source of a running stream."""
@@ -139,8 +135,7 @@ class SourceNode(Node, Protocol):
 class Inner:
     """A node with inputs: passes calls on to them, and composes its cursor of theirs and its own part.
 
-    A subclass with state of its own overrides `own` and `take_up`; one that decides by arrival overrides `own_arrivals`
-    and `restore_own_arrivals`.
+    A subclass with state of its own overrides `own` and `take_up`.
     """
 
     inputs: Sequence[Node]
@@ -154,13 +149,6 @@ class Inner:
 
     def take_up(self, own: Mapping[str, Any]) -> None:
         """Restore the node's own part; its inputs are restored already."""
-
-    def own_arrivals(self) -> Mapping[str, Any] | None:
-        """The node's own part of the arrival log; None if the class never has one."""
-        return None
-
-    def restore_own_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """Restore the node's own part of the arrival log."""
 
     # -- Node --------------------------------------------------------------------------------------------------------
 
@@ -202,25 +190,6 @@ class Inner:
                 total[name] = total.get(name, 0) + count
         return total
 
-    def arrivals(self) -> Mapping[str, Any]:
-        """Composed of the inputs' arrival logs and the node's own part."""
-        own = self.own_arrivals()
-        if own is None:
-            return self.inputs[0].arrivals()
-        return compose([node.arrivals() for node in self.inputs], own)
-
-    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """Pass each input its part, then restore the node's own."""
-        if self.own_arrivals() is None:
-            self._recall_inputs([arrivals])
-            return
-        self._recall_inputs(input_cursors(arrivals))
-        self.restore_own_arrivals(own_part(arrivals))
-
-    def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
-        for node, each in self._for_inputs(arrivals):
-            node.restore_arrivals(each)
-
     def _for_inputs(self, parts: Sequence[Mapping[str, Any]]) -> list[tuple[Node, Mapping[str, Any]]]:
         """Pairs (input, its part); raises TypeError if the numbers differ."""
         if len(parts) != len(self.inputs):
@@ -242,10 +211,12 @@ class Context:
 
     `place` is the node's place in the stream, a part of the key of its random choices. `block_rows` is the number of
     rows that a source should return at once, and `share` the fraction of that for an input of a mix. `coalesce` is the
-    number of rows up to which small blocks may be joined. `runtime` has the threads, locks, clocks and files.
+    number of rows up to which small blocks may be joined. `runtime` has the threads, locks, clocks and files;
+    `arrivals` is the stream's arrival log.
     """
 
     runtime: Runtime
+    arrivals: ArrivalLog
     place: int = 0
     block_rows: int | None = None
     batch_rows: int = 1

@@ -6,13 +6,13 @@ were returned to nobody, and are read again after a crash.
 
 No call waits for a thread that is inside user code. The threads form a pool. A restore retires the pool: its threads
 end at their next check, and a new pool starts at the restored cursor. The upstream is used by one pool thread at a
-time, or by the consumer while no thread uses it. What the consumer wants of the upstream (restore, restore_arrivals,
-close) is queued as a request, and carried out by the next user of the upstream.
+time, or by the consumer while no thread uses it. What the consumer wants of the upstream (restore, close) is
+queued as a request, and carried out by the next user of the upstream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from unbounded.core.block import Block, Run
@@ -169,10 +169,6 @@ class Prefetcher(Over):
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(_JOIN)
-
-    def _recall_inputs(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
-        self._request("restore_arrivals", lambda: self._upstream.restore_arrivals(*arrivals))
-        self._serve_now(_GRACE)
 
     # -- who uses the upstream -----------------------------------------------------------------------------------------
 

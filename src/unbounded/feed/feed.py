@@ -125,7 +125,7 @@ class Feed(Loops):
         """Writes its checkpoints, one at a time."""
         # Closes the nodes when the feed is garbage collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.
-        self._dropped = weakref.finalize(self, runtime.detach, self._top.close)
+        self._dropped = weakref.finalize(self, runtime.detach, self._opened.close)
         self._dropped.atexit = False  # its threads are daemons
         sharing.opened(self)
 
@@ -159,10 +159,12 @@ class Feed(Loops):
         if loop is not None and loop.whole_epoch and loop.state == "live" and self._auto and self.length is not None:
             # Without a length, a trainer requests one batch ahead to detect the end: that one is not trained on.
             self.trained()
-        return {**self.plain_state(), "rows": to_plain(snapshot.rows_of(self))}
+        arrivals = to_plain(self._opened.arrivals.state())
+        return {**self.plain_state(), "arrivals": arrivals, "rows": to_plain(snapshot.rows_of(self))}
 
     def plain_state(self, pages: dict[str, Tree] | None = None) -> dict[str, Any]:
-        """`state_dict` without the rows of sources that can't seek.
+        """`state_dict` without the content of the logs: rows of sources that can't seek, and decisions that depended on
+        arrival.
 
         Args:
             pages: receives the pages of keyed stages by id, to which the state then refers; None leaves them in the
@@ -184,7 +186,6 @@ class Feed(Loops):
             "counters": self.counters.state(),
             "on_nan": self._on_nan,
             **({"excluded": self.excluded} if self.excluded else {}),
-            "arrivals": to_plain(self._top.arrivals()),
         }
 
     def rows_at(self, step: int, *, source: str | None = None) -> NDArray[np.int64]:
@@ -224,12 +225,14 @@ class Feed(Loops):
         state: Mapping[str, Any],
         rows: Mapping[str, Any],
         *,
+        decided: Callable[[], None] | None = None,
         load_page: Callable[[str], Tree] | None = None,
         accept_changes: bool = False,
     ) -> None:
         """`load_state_dict`, with the rows of sources that can't seek as an argument, by source name.
 
         Args:
+            decided: restores the arrival log; None if its content is in the state.
             load_page: returns the pages to which the state refers, by id; None if they are in the state.
         """
         from unbounded.feed import snapshot
@@ -242,7 +245,10 @@ class Feed(Loops):
         if load_page is not None:
             cursor = join_pages(cursor, load_page)
         try:
-            self._top.restore_arrivals(from_plain(state["arrivals"]))
+            if decided is None:
+                self._opened.arrivals.restore(from_plain(state["arrivals"]))
+            else:
+                decided()
             snapshot.put_rows(self, rows)
             self.go_to(state, cursor)
         except (KeyError, TypeError, AttributeError) as error:
@@ -342,7 +348,7 @@ class Feed(Loops):
         self._loop = None
         self._sure = 0
         self._dropped.detach()
-        self._top.close()
+        self._opened.close()
         if self._weights is not None:
             self._weights.close()
         if self.directories is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbounded.core import finite_rows
+from unbounded.core.arrival_log import ArrivalLog
 from unbounded.core.block import Block, join
 from unbounded.core.node import Context, Node
 from unbounded.core.trees import Tree
@@ -104,7 +105,7 @@ class NewRowsOf:
 
     def _opened(self, stage: Stage) -> Through:
         # The node is used for `apply` only, and never pulls.
-        node = stage.open(cast(Node, None), Context(self._feed.runtime))
+        node = stage.open(cast(Node, None), Context(self._feed.runtime, ArrivalLog(self._feed.runtime)))
         assert isinstance(node, Through)
         return node
 

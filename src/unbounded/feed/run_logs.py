@@ -3,6 +3,7 @@
 runs/first/log/feed/
   origin.json             each source's identity, its opening position, and its log
   source/                 the row log of a source that can't seek
+  arrival_log/            the decisions that depended on arrival
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from unbounded.core.block import Offset
 from unbounded.core.identity import comparable
 from unbounded.core.node import Node, StreamError
+from unbounded.feed.run_arrivals import RunArrivals, opened, set_log_aside
 from unbounded.sources.log_dump import refuse_moving
 from unbounded.sources.logged import Logged
 from unbounded.sources.record_log import RecordLog
 from unbounded.sources.replayed import Replayed
 from unbounded.sources.row_log import RowLog
 from unbounded.store.checkpoints import CheckpointError
-from unbounded.store.origin import SourceOrigin, read_origin, set_aside, write_origin
+from unbounded.store.origin import SourceOrigin, read_origin, write_origin
 from unbounded.waiting import LONG, waiting_sentence
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class RunLogs:
         self._run = directory
         self._directory = directory / "log" / name
         self._is_written = False  # the origin
+        self.arrivals = RunArrivals(feed, self._directory, directory)
+        """The part of them that has what was decided by what had arrived."""
 
     def _nodes(self) -> Iterator[tuple[str, Node, Any]]:
         """Name, node and identity of each source that is read by a thread."""
@@ -74,15 +78,20 @@ class RunLogs:
             CheckpointError: the logs can't be opened.
         """
         origins = self._sentence(lambda: read_origin(self._directory, self._runtime)) or {}
+        goes_on: list[bool] = []
         for name, node, identity in self._nodes():
             origin = origins.get(name)
             if origin is not None and origin.identity != identity:
                 self._set_aside(name, "another source's")
                 origin = None
+            goes_on.append(origin is not None)
             if isinstance(node, Logged):
                 self._sentence(lambda node=node, name=name, origin=origin: self._begin_log(node, name, origin))
+                goes_on.append(origin is not None and node.log.start == Offset(0))
             elif origin is not None and not node.counts()["fetched"]:
                 node.restore({"position": origin.position, "row": 0, "missed": 0})
+        # Before anything is read. What was decided holds for the very rows for which it was.
+        self.arrivals.begin(known=all(goes_on))
         self._sentence(self._write_origin)
         self._feed.releases.hold()  # a run killed before its first checkpoint begins again with the first row
 
@@ -117,6 +126,8 @@ class RunLogs:
         for name, node in self._feed.opened.logged():
             if not isinstance(node.log, RowLog):
                 self._sentence(lambda node=node, name=name: self._attach(node, name, loading))
+        if not loading:
+            self.arrivals.attach()
         self._sentence(self._write_origin)
 
     def _attach(self, node: Logged, name: str, loading: bool) -> None:
@@ -194,16 +205,7 @@ class RunLogs:
             raise
 
     def _set_aside(self, name: str, whose: str) -> None:
-        path = self._directory / name
-        if self._runtime.files.exists(path):
-            there = set_aside(path, self._runtime)
-            _log.warning("The row log in %s is %s. It was set aside, as %s, and a new one begins.", path, whose, there)
+        set_log_aside("row log", self._directory / name, whose, self._runtime)
 
     def _sentence(self, action: Any) -> Any:
-        try:
-            return action()
-        except OSError as error:
-            raise CheckpointError(
-                f"Nothing can be saved in {self._run}: its row log, of a source that can't seek, can't be opened: "
-                f"{error.strerror or error}. Make room there, or use another directory."
-            ) from error
+        return opened("row log, of a source that can't seek,", self._run, action)

@@ -1,8 +1,8 @@
 """Snapshot and Keeper: a feed's part of a checkpoint: cut in the training thread, written in another, and read back.
 
 It consists of the position, as plain data, and of the pages of keyed stages that no checkpoint on the disk has yet. The
-rows of a source that can't seek are in their log, in one directory; a checkpoint in another directory contains those
-that it needs.
+rows of a source that can't seek are in their log, and the decisions that depended on arrival in the arrival log, in one
+directory; a checkpoint in another directory contains what it needs of both.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from unbounded.core.node import Cursor, DataLoss
 from unbounded.core.pages import write_pages
 from unbounded.core.trees import Tree
 from unbounded.feed.run_logs import RunLogs
+from unbounded.sources.arrival_file import ArrivalFile
 from unbounded.sources.log_dump import dump_rows, load_rows
 from unbounded.sources.logged import Logged
-from unbounded.store.checkpoints import Checkpoints, Saved, Segment
+from unbounded.sources.row_log import RowLog
+from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved, Segment
 
 if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
@@ -79,7 +81,10 @@ class Keeper:
         if not rows:
             self._logs.attach(loading=True)
             check_logs(self._feed, state.get("logs", {}))
-        self._feed.restore_state(state, rows, load_page=saved.read_segment, accept_changes=accept_changes)
+        with self._logs.arrivals.decided(state["arrivals"]) as decided:
+            self._feed.restore_state(
+                state, rows, decided=decided, load_page=saved.read_segment, accept_changes=accept_changes
+            )
         self._logs.attach()
         self._loaded = saved
         self.pages = list(saved.segments)
@@ -97,19 +102,30 @@ class Snapshot:
         self._feed = feed
         feed.releases.hold()  # training goes on while it is written
         self._needed = feed.needed()
-        self._synced = logs.here()
+        self._synced: list[RowLog | ArrivalFile] = [*logs.here(), *logs.arrivals.here()]
         self._carried = {
             name: (node, cursor) for name, node, cursor in logged(feed, self._needed) if node.log not in self._synced
         }
         self._pages: dict[str, Tree] = {}
-        self.info: dict[str, Any] = {**feed.plain_state(self._pages), "carried": {}, "logs": logs_of(feed)}
+        self.info: dict[str, Any] = {
+            **feed.plain_state(self._pages),
+            "arrivals": logs.arrivals.saved(),
+            "carried": {},
+            "logs": logs_of(feed),
+        }
         """Plain data for the manifest; complete once `write` has returned."""
 
     def write(self, store: Checkpoints) -> list[Segment]:
         """Write the files that the checkpoint refers to, before its own; return the segments."""
         self._keeper.take_up(store)
         for log in self._synced:
-            log.sync()
+            try:
+                log.sync()
+            except OSError as error:
+                raise CheckpointError(
+                    f"Nothing was saved: the log in {log.where} can't be synced: {error.strerror or error}. The next "
+                    "checkpoint syncs it again."
+                ) from error
         self._keeper.pages = write_pages(store, self._pages, self._keeper.pages)
         segments = list(self._keeper.pages)
         for name, (node, cursor) in self._carried.items():

@@ -6,8 +6,7 @@ any line, leaves `position()` unchanged: this is more than the public protocol r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from unbounded.core.block import Block
 from unbounded.core.node import Context, Cursor
@@ -59,9 +58,3 @@ class Inline:
 
     def counts(self) -> dict[str, int]:
         return {"fetched": self._row}
-
-    def arrivals(self) -> Mapping[str, Any]:
-        return {}
-
-    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """No-op: the arrival log of this node is empty."""

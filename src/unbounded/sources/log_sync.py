@@ -1,4 +1,4 @@
-"""LogSync: syncs a row log within a second of each append, which bounds what a power cut can lose.
+"""LogSync: syncs a log within a second of each append, which bounds what a power cut can lose.
 
 It has a thread of its own, since the reading thread may stay inside a user's function.
 """
@@ -24,10 +24,16 @@ class LogSync:
     """The syncing thread of one log; it starts with the first row.
 
     A log that is not synced survives a kill of the process: the kernel has what was written.
+
+    Args:
+        log: the log to sync.
+        runtime: the thread and the time.
+        name: the log's name in messages.
     """
 
-    def __init__(self, log: _Synced, runtime: Runtime) -> None:
+    def __init__(self, log: _Synced, runtime: Runtime, name: str = "row log") -> None:
         self._log = log
+        self._name = name
         self._runtime = runtime
         self._appended = runtime.event()
         self._closed = runtime.event()
@@ -35,7 +41,7 @@ class LogSync:
         self._said = False
 
     def appended(self) -> None:
-        """Rows were appended. Called by one thread at a time."""
+        """Something was appended. Called by one thread at a time."""
         if not self._appended.is_set():
             self._appended.set()
             if self._thread is None:
@@ -53,7 +59,7 @@ class LogSync:
             except OSError as error:
                 # The next checkpoint raises the error, if the disk still refuses.
                 if not self._said:
-                    _log.warning("The row log in %s could not be synced: %s.", self._log.where, error)
+                    _log.warning("The %s in %s could not be synced: %s.", self._name, self._log.where, error)
                 self._said = True
             if self._closed.is_set():
                 return

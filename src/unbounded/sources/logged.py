@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unbounded.core import trees, user_code
 from unbounded.core.block import Block, Boundary, Offset
@@ -320,12 +319,6 @@ class Logged(ReaderThread):
 
     def counts(self) -> dict[str, int]:
         return {"fetched": self._stop_at.rows, "missed": self._log.missed, "retries": self._retries}
-
-    def arrivals(self) -> Mapping[str, Any]:
-        return {}
-
-    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        """No-op: the arrival log of this node is empty."""
 
     # -- the log -------------------------------------------------------------------------------------------------------
 

@@ -6,14 +6,14 @@ Queued blocks were returned to nobody: they are read again after a restore.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unbounded.core.block import Block
+from unbounded.core.decisions import Decisions
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor
 from unbounded.sources.as_block import AsBlock
-from unbounded.sources.partitions import PartitionedReader, ReadOrder
+from unbounded.sources.partitions import PartitionedReader
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
 from unbounded.sources.retention import RetentionWatch
@@ -43,7 +43,9 @@ class Replayed(ReaderThread):
         self._missed = 0
         retention = getattr(source, "retention", None)
         self._watch = None if retention is None else RetentionWatch(name, retention, context.runtime)
-        self._order = ReadOrder(context.runtime) if getattr(source, "partitions", False) else None
+        # Which partition each row is of, where there are some.
+        self._log = context.arrivals.of(f"{context.place}.source") if getattr(source, "partitions", False) else None
+        self._order = None if self._log is None else self._log.decisions
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -54,7 +56,11 @@ class Replayed(ReaderThread):
         )
 
     def _wrapped(self, reader: Reader) -> Reader:
-        return reader if self._order is None else PartitionedReader(reader, self._order)
+        return reader if self._log is None else PartitionedReader(reader, self._order_now)
+
+    def _order_now(self) -> Decisions:
+        assert self._order is not None
+        return self._order
 
     def _has_room(self) -> bool:
         # Once full, wait until half is taken: waking a thread is slow.
@@ -82,14 +88,22 @@ class Replayed(ReaderThread):
     def pull(self, timeout: float | None) -> Block | None:
         if self._token is None:
             self._launch()
+        if self._log is not None and self._await_rows(timeout):
+            self._log.write()  # what was read so far: some blocks at once
         block = self._next(timeout)
         if self._watch is not None:
             self._watch.look(self._row, block)
         return block
 
     @locked
-    def _next(self, timeout: float | None) -> Block | None:
+    def _await_rows(self, timeout: float | None) -> bool:
         if not self._queue:
+            self._state.wait_for(lambda: self._queue or self._error is not None, timeout)
+        return bool(self._queue)
+
+    @locked
+    def _next(self, timeout: float | None) -> Block | None:
+        if not self._queue and self._log is None:
             self._state.wait_for(lambda: self._queue or self._error is not None, timeout)
         if self._queue:
             block, position, size = self._queue.popleft()
@@ -118,6 +132,8 @@ class Replayed(ReaderThread):
 
     @locked
     def restore(self, cursor: Cursor) -> None:
+        if self._log is not None:
+            self._order = self._log.decisions
         self._queue.clear()
         self._size, self._full = 0, False
         self._position, self._row, self._missed = cursor["position"], cursor["row"], cursor["missed"]
@@ -132,8 +148,10 @@ class Replayed(ReaderThread):
         """The source keeps its rows; the order in which partitions were read before is forgotten."""
         if self._watch is not None:
             self._watch.need(cursor["row"], cursor.get("time"))
-        if self._order is not None and cursor["position"] is not None:
-            self._order.drop_before(cursor["position"]["row"])
+        if self._log is not None and self._position is not None and cursor["position"] is not None:
+            # Not past what was handed on: a prefetch thread may pass it on after a state of before was loaded.
+            handed = self._position["row"] + self._position["skip"]
+            self._log.release(min(cursor["position"]["row"], handed))
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Pass the positions of the newest and the oldest checkpoint to the reader."""
@@ -151,10 +169,3 @@ class Replayed(ReaderThread):
 
     def counts(self) -> dict[str, int]:
         return {"fetched": self._row, "missed": self._missed, "retries": self._retries}
-
-    def arrivals(self) -> Mapping[str, Any]:
-        return {} if self._order is None else self._order.state()
-
-    def restore_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        if self._order is not None:
-            self._order.restore(arrivals)

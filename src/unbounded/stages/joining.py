@@ -294,10 +294,6 @@ class Joining(Inner):
         self._counts = list(own["unmatched"])
         self._timed = own["timed"]
 
-    def own_arrivals(self) -> Mapping[str, Any]:
-        # Empty, not None: a node with two inputs has an entry for each.
-        return {}
-
     def counts(self) -> dict[str, int]:
         counts = super().counts()
         for name, count in zip(("unmatched", "unmatched_labels"), self._counts, strict=True):

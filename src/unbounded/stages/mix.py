@@ -28,6 +28,7 @@ Ends: TypeAlias = Literal["first", "all"]
 Weights: TypeAlias = Mapping[str, float] | Sequence[float] | Sequence[tuple[int, Mapping[str, float] | Sequence[float]]]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_TAKEN = ("arrival_log", "origin.json")  # what else lies where the logs of a stream are
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,11 @@ def _named(streams: Any) -> dict[str, Any]:
             raise ValueError(
                 f"mix() was given a stream by the name of {name!r}. Expected a text of letters, digits, '_', '-' and "
                 "'.', which begins with none of the latter two: the name also names the stream's files."
+            )
+        if name in _TAKEN:
+            raise ValueError(
+                f"mix() was given a stream by the name of {name!r}, and the stream's files would have the name of the "
+                "run's own. Expected another name."
             )
         if not hasattr(stream, "branches"):
             raise TypeError(

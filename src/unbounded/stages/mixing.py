@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from unbounded.core import trees
 from unbounded.core.block import Block, Offset
 from unbounded.core.cursor import Cursor, input_cursors, own_part
+from unbounded.core.decisions import Decisions
 from unbounded.core.input_buffer import addresses, compose_held
-from unbounded.core.locked import locked
 from unbounded.core.node import Context, EndOfStream, Inner, Node
 from unbounded.core.row_spec import same_spec
 from unbounded.core.trees import RowsError
-from unbounded.stages.absences import Absences
 from unbounded.stages.mix_input import MixInput, differs
 from unbounded.stages.mix_rows import scattered
 from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table, edge_after
@@ -61,13 +60,14 @@ class Mixing(Inner):
         self._patience = leave_out_after
         self._to_the_last = to_the_last
         self._timed = False  # True once rows have arrival times
-        self._absences = Absences()
-        self._lock = context.runtime.lock()  # guards the arrival log: a save reads it while a prefetch thread pulls
+        # The inputs left out, by groups of output rows; None if each input is waited for.
+        self._log = None if leave_out_after is None else context.arrivals.of(f"{context.place}.mix")
         self.waits_for: str | None = None
         """The name of the input that it waits for."""
         self._begin({"given": 0})
 
     def _begin(self, own: Mapping[str, Any]) -> None:
+        self._decisions = None if self._log is None else self._log.decisions
         self._given = own["given"]  # output rows that were returned, including those of ended inputs
         self._since, self._out = own.get("since", 0), tuple(own.get("out", ()))
         self._ended: set[int] = set(own.get("ended", ()))  # inputs that ended in the current group
@@ -187,10 +187,10 @@ class Mixing(Inner):
             raise EndOfStream
         group = following
         self._given = group * GROUP
-        if self._patience is None:
+        if self._decisions is None:
             self._until = (group // BLOCK + 1) * BLOCK * GROUP
             return True
-        until = self._settle(group, timeout)
+        until = self._settle(group, timeout, self._decisions)
         if until is None:
             return False
         self._until = min(until, (group // BLOCK + 1) * BLOCK) * GROUP
@@ -202,13 +202,26 @@ class Mixing(Inner):
             self._since, self._out = group, now
             self._quotas = Quotas(self._table, group, now)
 
-    def _settle(self, group: int, timeout: float | None) -> int | None:
+    def _settle(self, group: int, timeout: float | None, decisions: Decisions) -> int | None:
         """Decide which inputs are left out from this group on: by the arrival log, or by which inputs have their whole
         quota. Return the group up to which the decision holds; None while waiting for rows."""
-        if group < self._absences.settled:
-            entry = self._absences.at(group)
-            self._leave_out(self._out if entry is None else entry, group)
-            return self._absences.until(group)
+        decided = decisions.at(group)
+        if decided is None:
+            found = self._who_is_out(group, timeout)
+            if found is None:
+                return None
+            out, until = found
+            decisions.note(group, until, out)
+            self._returned = set(self._out).difference(out)
+        else:
+            out, until = decided.decision, decided.stop
+        assert self._log is not None
+        self._log.write()  # before any row of the group is returned; again, if a first attempt failed
+        self._leave_out(out, group)
+        return until
+
+    def _who_is_out(self, group: int, timeout: float | None) -> tuple[tuple[int, ...], int] | None:
+        """The inputs to leave out from this group on, and the group up to which; None while waiting for rows."""
         out = {i for i in self._out if not self._may_return(i, group)}
         quotas = self._quotas if len(out) == len(self._out) else Quotas(self._table, group, out)
         wanted = quotas.of(group)
@@ -226,19 +239,15 @@ class Mixing(Inner):
                 self._inputs[lacking[0]].read(timeout)
                 return None
             out |= set(present) - staying
-        self._returned = set(self._out) - out
-        changed = out != set(self._out)
-        self._leave_out(out, group)
+            quotas = self._quotas if out == set(self._out) else Quotas(self._table, group, out)
         # As far as all inputs have rows; group by group while one is left out, since it may come back.
-        silent = any(not self._inputs[i].ended for i in self._out)
+        silent = any(not self._inputs[i].ended for i in out)
         until = group + (1 if silent else max(1, self._piece() // GROUP))
         if until > group + 1:
-            ahead = [b - a for a, b in zip(self._quotas.taken(group), self._quotas.taken(until), strict=True)]
+            ahead = [b - a for a, b in zip(quotas.taken(group), quotas.taken(until), strict=True)]
             if not all(each.has(rows) for each, rows in zip(self._inputs, ahead, strict=True)):
                 until = group + 1
-        # Recorded before any row of the group is returned.
-        self._note(group, self._out if changed else None, until)
-        return until
+        return tuple(sorted(out)), until
 
     def _may_return(self, index: int, group: int) -> bool:
         """True if an input that was left out has its quota again, or has ended meanwhile."""
@@ -248,10 +257,6 @@ class Mixing(Inner):
             return False
         # One that has ended returns with the rest of its rows; without any, for the mix to end where it is to.
         return each.count > 0 or not self._to_the_last
-
-    @locked
-    def _note(self, group: int, out: tuple[int, ...] | None, settled: int) -> None:
-        self._absences.add(group, out, settled)
 
     # -- cursors -----------------------------------------------------------------------------------------------------
 
@@ -274,16 +279,6 @@ class Mixing(Inner):
 
     def release(self, cursor: Cursor) -> None:
         super().release(cursor)
-        self._forget(own_part(cursor)["given"] // GROUP)
-
-    @locked
-    def _forget(self, group: int) -> None:
-        self._absences.forget(group)
-
-    @locked
-    def own_arrivals(self) -> Mapping[str, Any]:
-        return self._absences.plain()
-
-    @locked
-    def restore_own_arrivals(self, arrivals: Mapping[str, Any]) -> None:
-        self._absences.load(arrivals)
+        if self._log is not None:
+            # Not past what was given on: a prefetch thread may pass it on after a state of before was loaded.
+            self._log.release(min(own_part(cursor)["given"], self._given) // GROUP)
