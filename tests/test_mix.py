@@ -281,7 +281,9 @@ def test_an_input_that_ends_while_it_is_left_out_gives_the_rest_of_its_rows(ends
             got += until_the_end(5_000)
         assert sum(got) == rest
         # Another process does the same.
-        top.restore_arrivals(json.loads(json.dumps(top.arrivals())))
+        arrivals = json.loads(json.dumps(to_plain(opened.arrivals.state())))
+        opened.arrivals.id = "another process"
+        opened.arrivals.restore(from_plain(arrivals))
         top.restore(cursor)
         assert until_the_end(len(got) + (ends == "first"))[: len(got)] == got
     finally:
