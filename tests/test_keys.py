@@ -111,3 +111,11 @@ def test_where_memory_runs_out_nothing_is_lost(words: Any, monkeypatch: pytest.M
     monkeypatch.setattr(trees, "empty", scarce)
     assert drained() == expected
     assert failed > 5
+
+
+def test_a_key_of_several_columns_is_refused_with_what_to_write() -> None:
+    for words in (lambda s: s.windows(2, by=("k", "id")), lambda s: s.normalize("x", by=["k", "id"])):
+        with pytest.raises(TypeError, match="the name of one column"):
+            words(table())
+    made = table().map(lambda rows: {**rows, "key": rows["k"] * 10_000 + rows["id"] % 2}).windows(2, by="key")
+    assert (np.diff(made.batch(50).peek()["key"]) == 0).all()

@@ -130,6 +130,15 @@ def hashable(keys: Array) -> list[Any]:
     return names
 
 
+def check_by(by: Any, word: str) -> None:
+    """Raise TypeError for a key of several columns."""
+    if isinstance(by, (tuple, list)):
+        raise TypeError(
+            f"{word}(by={by!r}): expected the name of one column. Make one of several first, for example "
+            '.map(lambda rows: {**rows, "key": rows["a"] * 1000 + rows["b"]}).'
+        )
+
+
 def keys_of(rows: Tree, by: str, what: str) -> Array:
     """The column of keys.
 

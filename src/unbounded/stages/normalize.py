@@ -16,7 +16,7 @@ from unbounded.core.block import Block, Run
 from unbounded.core.node import Context, Node
 from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.stages.keyed_moments import KeyedMoments
-from unbounded.stages.keys import EXPIRE
+from unbounded.stages.keys import EXPIRE, check_by
 from unbounded.stages.moments import Moments
 from unbounded.stages.stage import Stage, Through
 
@@ -31,6 +31,7 @@ class Normalize(Stage):
     word = "normalize"
 
     def __post_init__(self) -> None:
+        check_by(self.by, "normalize")
         if self.expire is not None:
             if self.by is None and self.expire != EXPIRE:
                 raise ValueError(

@@ -17,7 +17,7 @@ from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.keyed_windows import KeyedWindows
-from unbounded.stages.keys import EXPIRE
+from unbounded.stages.keys import EXPIRE, check_by
 from unbounded.stages.stage import Holding, Stage
 
 
@@ -34,6 +34,7 @@ class Windows(Stage):
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", check.positive(self.length, "windows(length)"))
         object.__setattr__(self, "stride", check.positive(self.stride, "windows(stride=…)"))
+        check_by(self.by, "windows")
         if self.expire is not None:
             if self.by is None and self.expire != EXPIRE:
                 raise ValueError(
