@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -466,27 +467,169 @@ def test_a_url_is_one_whatever_a_path_made_of_it(as_given: Callable[[str], Any],
         assert paths.is_url(as_given("memory://store/as-path"))
 
 
+def mounted(place: Path, keep: int = 2) -> Checkpoints:
+    """Checkpoints by way of fsspec in a directory of this machine."""
+    checkpoints = Checkpoints(place.parent / "unused", keep=keep)
+    fs, local = fsspec.filesystem("file"), place.parent / "local"
+    checkpoints._directory = remote.RemoteDirectory(fs, str(place), f"local://{place}", SYSTEM, local)
+    checkpoints._listing._directory = checkpoints._directory
+    return checkpoints
+
+
 def test_fsspecs_own_local_file_system_keeps_the_same_promises(tmp_path: Path) -> None:
-    fs = fsspec.filesystem("file")
-    place = str(tmp_path / "store")
-
-    def opened() -> Checkpoints:
-        checkpoints = Checkpoints(tmp_path / "unused", keep=2)
-        checkpoints._directory = remote.RemoteDirectory(fs, place, f"local://{place}", SYSTEM, tmp_path / "local")
-        checkpoints._listing._directory = checkpoints._directory
-        return checkpoints
-
-    with opened() as checkpoints:
+    place = tmp_path / "store"
+    with mounted(place) as checkpoints:
         for number in (1, 2, 3, 2):
             append(tmp_path / "local" / "rows", b"row")
             write(checkpoints, number)
         assert [saved.number for saved in checkpoints.all()] == [3, 2]
-    saved = opened().fetch_newest()
+    saved = mounted(place).fetch_newest()
     assert saved is not None
     assert saved.read_state()["step"] == 2
-    assert sorted(path.name for path in Path(place).iterdir()) == [
+    assert sorted(path.name for path in place.iterdir()) == [
         "logs",
         "segments",
         "step-000000000002.1",
         "step-000000000003",
     ]
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+def test_files_of_others_beside_a_run_stay_where_they_are(url: str, tmp_path: Path) -> None:
+    fs, root = system(url)
+    theirs = ["logs/events.out.tfevents.17", "logs/train/1.txt", "segments/mine.npz", "segments/x/y.npz", "notes.md"]
+    theirs += ["step-1/manifest.json", "steps/a", "logs/rows.csv"]
+    for name in theirs:
+        if url.startswith("memory"):
+            fs.makedirs(f"{root}/{name.rpartition('/')[0]}", exist_ok=True)
+        fs.pipe_file(f"{root}/{name}", b"theirs")
+    for number in (1, 2, 3):
+        with Checkpoints(url, local=tmp_path, keep=1) as checkpoints:
+            (tmp_path / "log").mkdir(exist_ok=True)
+            (tmp_path / "log" / "rows").write_bytes(b"rows" * number)
+            write(checkpoints, number)
+    ours = [name for name in names(url) if name not in theirs]
+    assert [name[:16] for name in ours] == ["logs/log.rows.0-", "segments/rows-3-", *["step-00000000000"] * 2]
+    assert set(theirs) <= set(names(url))
+
+
+def test_a_file_that_is_missing_is_damage_and_the_one_before_is_taken(url: str) -> None:
+    fs, root = system(url)
+    with Checkpoints(url) as checkpoints:
+        write(checkpoints, 1)
+        write(checkpoints, 2)
+    fs.rm_file(f"{root}/step-000000000002/state.npz")
+    with pytest.warns(DamagedCheckpoint, match=r"state.npz is missing. Going on from .*0001"):
+        found = Checkpoints(url).fetch_newest()
+    assert found is not None
+    assert found.number == 1
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_what_was_copied_of_a_log_for_a_checkpoint_that_failed_is_copied_again(
+    large: bool, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pieces that no checkpoint lists are removed when the same run begins to write again."""
+    if large:
+        monkeypatch.setattr(log_copies, "_SMALL", 2)
+    here, there = tmp_path / "here", tmp_path / "there"
+    checkpoints = Checkpoints(url, local=here, keep=2)
+    append(here / "log" / "rows", b"one ")
+    write(checkpoints, 1)
+    append(here / "log" / "rows", b"two ")
+    put = remote.RemoteDirectory._put
+
+    def failing(directory: Any, name: str, fill: Any) -> Any:
+        if name.endswith("state.npz"):
+            raise OSError("the network is gone")
+        return put(directory, name, fill)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.RemoteDirectory, "_put", failing)
+        with pytest.raises(CheckpointError, match=r"Step 2 was not saved in .*: the network is gone. .*up to .*0001"):
+            write(checkpoints, 2)
+    checkpoints.close()
+    write(checkpoints, 3)
+    checkpoints.close()
+    found = Checkpoints(url, local=there).fetch_newest()
+    assert found is not None
+    assert found.number == 3
+    assert contents(there) == {"log/rows": b"one two "}
+
+
+@pytest.mark.parametrize("refused", ["store", "step-000000000002", "segments"])
+def test_a_directory_that_cannot_be_listed_is_no_empty_one(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsspec's own `find` leaves out what it can't list: a run would begin anew, and remove what seems nobody's."""
+    place = tmp_path / "store"
+    with mounted(place) as checkpoints:
+        write(checkpoints, 1)
+        write(checkpoints, 2)
+    before = sorted(place.rglob("*"))
+    kind = type(fsspec.filesystem("file"))
+    ls = kind.ls
+
+    def listing(fs: Any, path: str, *args: Any, **given: Any) -> Any:
+        if path.endswith(refused):
+            raise ConnectionError("the network is gone")
+        return ls(fs, path, *args, **given)
+
+    monkeypatch.setattr(kind, "ls", listing)
+    with pytest.raises(CheckpointError, match=r"could not be read in .*: the network is gone"):
+        mounted(place).fetch_newest()
+    with mounted(place, keep=1) as checkpoints, pytest.raises(CheckpointError, match="the network is gone"):
+        write(checkpoints, 3)
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_store_that_refuses_a_key_is_a_sentence(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, _ = system(url)
+
+    def refuse(*args: Any, **given: Any) -> Any:
+        raise PermissionError("The AWS Access Key Id you provided does not exist in our records.")
+
+    for name in ("find", "ls", "open", "pipe_file", "rm_file"):
+        monkeypatch.setattr(type(fs), name, refuse)
+    with ub.Feed(table().batch(4)) as feed:
+        with pytest.raises(CheckpointError, match=r"could not be read in memory://.* Access Key Id you provided does"):
+            feed.load(url, local=tmp_path)
+        train(feed, 1)
+        with pytest.raises(CheckpointError, match=r"Nothing can be saved in memory://.* Access Key Id you provided"):
+            feed.save(url, local=tmp_path)
+        assert len(train(feed, 2)) == 2  # and training goes on
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_store_that_is_slow_holds_up_no_step_and_rows_that_come_meanwhile_are_in_the_next_checkpoint(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, reached, go_on = remote.RemoteDirectory._put, threading.Event(), threading.Event()
+
+    def slow(directory: Any, name: str, fill: Any) -> Any:
+        reached.set()
+        assert go_on.wait(20)
+        return put(directory, name, fill)
+
+    monkeypatch.setattr(remote.RemoteDirectory, "_put", slow)
+    first, second = Steps(), Steps()
+    first.give(*(np.array([i]) for i in range(12)))
+    with ub.Feed(first.stream().batch(1)) as feed:
+        assert train(feed, 2) == [[0], [1]]
+        saving = feed.save(url, local=tmp_path / "here", wait=False)
+        assert reached.wait(20)
+        assert train(feed, 6) == [[2], [3], [4], [5], [6], [7]]  # while the first is on its way
+        assert not saving.done
+        go_on.set()
+        feed.save(url, local=tmp_path / "here", wait=False).wait()
+        first.end()
+    second.give(np.array([99]))
+    with ub.Feed(second.stream().batch(1)) as feed:
+        feed.load(url, local=tmp_path / "there")
+        assert feed.steps == 8
+        assert train(feed, 4) == [[8], [9], [10], [11]]
+    second.end()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +23,13 @@ _SMALL = 1 << 18  # bytes: a last piece smaller than this is written again, with
 _LARGE = 1 << 26  # bytes: the largest piece
 
 _Piece = tuple[str, int, str]  # name, bytes, SHA-256
+
+_NAME = re.compile(r".+\.\d+-\d+\.[0-9a-f]{16}")
+
+
+def is_piece(name: str) -> bool:
+    """Whether a file's name is one that pieces have."""
+    return _NAME.fullmatch(name) is not None
 
 
 class LogCopies:
@@ -46,18 +55,21 @@ class LogCopies:
         self._open_piece = open_piece
         self._copies: dict[str, list[_Piece]] | None = None  # by file; None before the first `bring`
 
-    def bring(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
+    def bring(self, before: Sequence[LogCopy], stored: Collection[str]) -> tuple[LogCopy, ...]:
         """Copy what was appended to the files since the last time.
 
         Args:
             before: the copies that the newest checkpoint refers to; used by the first call only.
+            stored: the names of the pieces in the store. A piece of a checkpoint that could not be written may have
+                been removed, since no checkpoint refers to it.
         """
         if self._copies is None:
             self._copies = {copy.file: list(copy.pieces) for copy in before if self._is_here(copy)}
         copies: dict[str, list[_Piece]] = {}
         for file in sorted(self._files()):
             with contextlib.suppress(FileNotFoundError):  # a log removes segments that no checkpoint needs
-                copies[file] = self._bring(file, self._copies.get(file, []))
+                known = itertools.takewhile(lambda piece: piece[0] in stored, self._copies.get(file, []))
+                copies[file] = self._bring(file, list(known))
         self._copies = copies
         return tuple(LogCopy(file, tuple(pieces)) for file, pieces in copies.items())
 

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,11 +24,14 @@ from unbounded.core.runtime import Runtime
 from unbounded.store import manifest
 from unbounded.store.directory import SEGMENTS, Fill, Hashing
 from unbounded.store.lock import Lock
-from unbounded.store.log_copies import LogCopies
+from unbounded.store.log_copies import LogCopies, is_piece
 from unbounded.store.manifest import LogCopy
 from unbounded.store.paths import as_url
 
 LOGS = "logs"
+
+# The names of segment files. Other files in the same place are not ours, and are left alone.
+_SEGMENT = re.compile(r".+-[0-9a-f]{16}\.npz")
 
 # Systems that need a file's directory to exist. Object stores have no directories: mkdir would make a bucket.
 _HAVE_DIRECTORIES = {"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs", "ftp", "arrow_hdfs", "dbfs"}
@@ -93,6 +97,7 @@ class RemoteDirectory:
         protocol = system.protocol
         protocols = {protocol} if isinstance(protocol, str) else set(protocol)
         self._has_directories = bool(protocols & _HAVE_DIRECTORIES)
+        self._finds = _has_own_find(system)
 
     @property
     def path(self) -> str:
@@ -119,7 +124,7 @@ class RemoteDirectory:
 
     def segments(self) -> list[str]:
         """The names of the segments' files."""
-        return self._in(SEGMENTS)
+        return [name for name in self._in(SEGMENTS) if _SEGMENT.fullmatch(name)]
 
     def _in(self, folder: str) -> list[str]:
         return [name.partition("/")[2] for name in self._names() if name.startswith(f"{folder}/")]
@@ -129,11 +134,24 @@ class RemoteDirectory:
         with _as_os_errors():
             self._system.invalidate_cache()  # other processes write there, too
             try:
-                found = self._system.find(self._root)
+                found = self._system.find(self._root) if self._finds else list(self._below(self._root))
             except FileNotFoundError:
                 return []
         skipped = len(self._root) + 1
         return [str(path)[skipped:] for path in found]
+
+    def _below(self, folder: str) -> Iterator[str]:
+        """All files below a directory. fsspec's own way to find them takes what it can't list for empty."""
+        try:
+            listed = self._system.ls(folder, detail=True)
+        except FileNotFoundError:  # none is there, or it has just been removed
+            return
+        for each in listed:
+            path = str(each["name"]).rstrip("/")
+            if each["type"] != "directory":
+                yield path
+            elif path != folder.rstrip("/"):
+                yield from self._below(path)
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for sequential reading."""
@@ -202,7 +220,7 @@ class RemoteDirectory:
 
     def copy_logs(self, before: Sequence[LogCopy]) -> tuple[LogCopy, ...]:
         """Copy what was appended to the logs."""
-        return self._copies.bring(before)
+        return self._copies.bring(before, set(self._in(LOGS)))
 
     def fetch_logs(self, copies: Sequence[LogCopy]) -> None:
         """Restore the logs on this machine from their copies."""
@@ -211,7 +229,7 @@ class RemoteDirectory:
     def forget_logs(self, needed: set[str]) -> None:
         """Remove the copies that no checkpoint refers to."""
         for piece in self._in(LOGS):
-            if piece not in needed:
+            if piece not in needed and is_piece(piece):
                 with _as_os_errors():
                     self._remove_file(f"{self._root}/{LOGS}/{piece}")
 
@@ -264,6 +282,13 @@ class _RemoteReadFile:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+
+def _has_own_find(system: Any) -> bool:
+    """Whether a file system of fsspec lists all that is below a directory in a way of its own, in one call."""
+    from fsspec import AbstractFileSystem
+
+    return getattr(type(system), "find", None) is not AbstractFileSystem.find
 
 
 @contextlib.contextmanager

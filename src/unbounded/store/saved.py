@@ -178,7 +178,7 @@ def open_saved(directory: Directory, name: str) -> Saved:
 
 def unreadable(path: Path | str, error: OSError) -> Exception:
     """A DamagedError for data that the disk lost; other errors, such as no permission, say nothing about the file."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if isinstance(error, FileNotFoundError | NotADirectoryError):  # clients of stores raise them without an errno
         return DamagedError(f"{path} is missing.")
     if error.errno == errno.EIO:
         return DamagedError(f"{path} is damaged: the disk can't read it ({error.strerror}).")
