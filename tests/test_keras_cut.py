@@ -16,7 +16,8 @@ import pytest
 import keras_models as km
 import unbounded as ub
 from helpers import WriteGate, wait_until
-from unbounded.keras import Checkpoint, Feed
+from unbounded.core import leaf
+from unbounded.keras import Checkpoint, Feed, _model_state, _optimizers
 from unbounded.keras._model_state import model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 from unbounded.store.writer import Writer
@@ -75,6 +76,43 @@ def test_a_state_stays_as_it_was_while_training_goes_on(optimizer: str, compiled
     first, last = cuts.copies[0], cuts.copies[-1]
     kernel = next(path for path in first if "kernel" in path)
     assert not np.array_equal(first[kernel], last[kernel])  # it did learn
+
+
+@pytest.mark.skipif(km.BACKEND != "jax", reason="Only JAX copies arrays from an accelerator in the background.")
+def test_arrays_of_an_accelerator_are_all_on_their_way_before_the_first_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The arrays lie in main memory, and are taken for an accelerator's: they are not copied a second time."""
+    import jax
+
+    made, cuts = model(keras.optimizers.Adam(0.1)), Cuts()
+    calls: list[str] = []
+    kind = type(jax.numpy.zeros(1))
+    start, read = kind.copy_to_host_async, _model_state.read
+
+    def starting(array: Any) -> None:
+        calls.append("start")
+        start(array)
+
+    def reading(*given: Any) -> Any:
+        calls.append("read")
+        return read(*given)
+
+    monkeypatch.setattr(leaf, "in_main_memory", lambda value: False)
+    x = np.random.default_rng(0).random((32, 8), np.float32)
+    made.fit(x, x.sum(1), batch_size=8, verbose=0, callbacks=[cuts])
+    for state, copies in zip(cuts.cut, cuts.copies, strict=True):
+        now = arrays(state)
+        assert not [path for path in copies if now[path].tobytes() != copies[path].tobytes()]
+    monkeypatch.setattr(kind, "copy_to_host_async", starting)
+    monkeypatch.setattr(_model_state, "read", reading)
+    monkeypatch.setattr(_optimizers, "read", reading)
+    state = model_state(made)
+    first = calls.index("read")
+    assert "start" not in calls[first:]
+    metrics = sum(len(metric) for metric in state["metrics"].values())
+    optimizers = sum(len(optimizer["variables"]) for optimizer in state["optimizers"].values())
+    assert first >= len(state["variables"]) + metrics + optimizers
 
 
 class Weights(keras.callbacks.Callback):
