@@ -213,13 +213,12 @@ class Slow(keras.callbacks.Callback):
         print("first", flush=True)
         os.kill(os.getpid(), {int(number)})
         time.sleep({LONG})
+        print("slept", flush=True)
 with ub.keras.Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as feed:
     km.recording_model().fit(feed, verbose=0, callbacks=[Slow(), ub.keras.Checkpoint(feed, {str(tmp_path)!r})])
 """
-    begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "first\n"
-    assert time.perf_counter() - begun < LONG
     if number == signal.SIGTERM:
         assert done.returncode == -signal.SIGTERM
     else:
