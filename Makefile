@@ -1,4 +1,4 @@
-# What to type. `make demo`: a model in training on this computer's own vitals. `make test`: the whole suite, from nothing.
+# `make demo` trains a model on this computer's own vitals. `make test` runs all tests, and installs what they need.
 
 PYTHON ?= python3
 BACKENDS = jax torch tensorflow
@@ -31,23 +31,23 @@ core: .venv/.test
 backends: .venv/.test
 	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; KERAS_BACKEND=$$backend $(PYTEST) -n 2 tests/test_keras_*.py; done
 
-# The same on JAX alone, with the oldest versions that are supported.
+# The same on JAX only, with the oldest supported versions.
 oldest: .venv-oldest/.test
 	KERAS_BACKEND=jax $(OLDEST) -m pytest -q -n 2 tests/test_keras_*.py --deselect tests/test_keras_interrupts.py
 
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
 
-# Two hundred kills, and random walks through the states of a feed and of a fit, new ones each time: some minutes.
+# 200 kills, and new random walks through the states of a feed and of a fit: some minutes.
 chaos: .venv/.test
 	CHAOS_KILLS=200 $(PYTEST) tests/test_chaos.py --durations=10
 	STATE_WALKS=$(STATE_WALKS) KERAS_BACKEND=jax $(PYTEST) -n 2 $(WALKS) --durations=10
 
-# Training under simulated schedules, faults and crashes: `make simulate SEEDS=10000 FIRST=0`. A seed that fails is named.
+# Training under simulated schedules, faults and crashes: `make simulate SEEDS=10000 FIRST=0`. Failing seeds are printed.
 simulate: .venv/.test
 	SIMULATED_SEEDS=$(SEEDS) SIMULATED_FIRST=$(FIRST) $(PYTEST) -n 2 tests/test_simulation.py -k whatever_the_schedule
 
-# What it costs, beside what people use today: some minutes, and better on a quiet machine.
+# Speed compared with other libraries: some minutes, on a machine without other load.
 bench: .venv/.bench
 	.venv/bin/python -m benchmarks
 
@@ -57,9 +57,9 @@ bench: .venv/.bench
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and this is %d.%d. Name one: make PYTHON=python3.12" % v[:2])'
 	@$(PYTHON) -m venv .venv
 
-# Installed once, and again when what is to be installed has changed.
+# Installed once, and again when the requirements have changed.
 .venv/.demo: pyproject.toml | .venv/bin/python
-	@echo "Installing Keras on JAX and what the demo shows it with, into .venv: a minute or two."
+	@echo "Installing Keras on JAX and the demo's requirements into .venv: a minute or two."
 	@$(PIP) '.[demo]'
 	@touch $@
 

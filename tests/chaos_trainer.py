@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import unbounded as ub
-from doors import behind
+from intercepted_files import intercept
 
 FIELDS = (
     "phase",  # of PHASES
@@ -245,7 +245,7 @@ def live(life: dict[str, Any]) -> None:
             Told(),
             saver,
         ]
-        behind(door(board))
+        intercept(door(board))
         history = model.fit(feed, epochs=life["steps"] // EPOCH, verbose=0, callbacks=callbacks)
         board["phase"] = FINISHED
         if saver.stopped_by is not None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doors import Door, all_changes
+from intercepted_files import InterceptedFiles, all_changes
 from test_directories import Other
 from unbounded.core.files import Files
 from unbounded.core.runtime import Runtime
@@ -580,7 +580,7 @@ def test_a_failed_write_never_reaches_a_file_that_was_opened_later(tmp_path: Pat
         return function(*args)
 
     with pytest.raises(OSError, match="No space") as raised:
-        write_file(Door(full), tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
+        write_file(InterceptedFiles(full), tmp_path / "a", lambda file: [file.write(b"kept back"), None][1])
     fd = os.open(tmp_path / "b", os.O_WRONLY | os.O_CREAT)  # it gets the number that the other file had
     del raised  # and with it the buffer, which then writes what it still holds
     gc.collect()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doors import all_changes, behind
+from intercepted_files import all_changes, intercept
 from unbounded.core.runtime import SYSTEM
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedError
 
@@ -127,7 +127,7 @@ def die_at_each_call(base: Path, name: str) -> None:
                         os._exit(9)
                     return function(*args)
 
-                behind(call)
+                intercept(call)
                 write(Checkpoints(path, keep=KEEP), SCENARIOS[name][1], "new")
                 os._exit(0)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from doors import Door
+from intercepted_files import InterceptedFiles
 from unbounded.core.files import Files
 from unbounded.store import paths
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
@@ -33,7 +33,7 @@ def test_a_file_is_measured_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_kernel_that_takes_little_at_a_time_gets_it_all(tmp_path: Path) -> None:
     path, data = tmp_path / "file", bytes(range(100))
-    little = Door(lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
+    little = InterceptedFiles(lambda f, *args: f(args[0], args[1][:7]) if f is os.write else f(*args))
     written = write_file(little, path, lambda file: [file.write(data), None][1])
     assert path.read_bytes() == data
     assert written == (100, hashlib.sha256(data).hexdigest())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from doors import all_changes
+from intercepted_files import all_changes
 from unbounded.store import json_log
 from unbounded.store.checkpoints import CheckpointError
 from unbounded.store.json_log import Log, read_records

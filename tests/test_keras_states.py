@@ -36,7 +36,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import keras_models as km
 import unbounded as ub
-from doors import all_changes
+from intercepted_files import all_changes
 from unbounded.keras import Checkpoint, Feed
 
 ROWS, BATCH, EPOCH = 256, 4, 4

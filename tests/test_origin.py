@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from doors import all_changes
 from helpers import Steps, train, wait_until
+from intercepted_files import all_changes
 from unbounded.core.runtime import SYSTEM
 from unbounded.store.checkpoints import CheckpointError
 from unbounded.store.origin import SourceOrigin, read_origin, set_aside, write_origin

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from doors import Door
+from intercepted_files import InterceptedFiles
 from unbounded.core.block import Offset
 from unbounded.core.files import Files
 from unbounded.core.node import DataLoss
@@ -40,7 +40,7 @@ class Disk(Runtime):
 
     def __init__(self, fails: Callable[..., Any] | None = None) -> None:
         self.fails = fails
-        self.files = Door(self._call)
+        self.files = InterceptedFiles(self._call)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         if self.fails is not None:

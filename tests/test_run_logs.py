@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from doors import all_changes
 from helpers import train, train_all, wait_until
+from intercepted_files import all_changes
 from test_record_log import Disk, full, never
 from unbounded.core.block import Offset
 from unbounded.sources.memory_log import MemoryLog

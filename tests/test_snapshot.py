@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from doors import all_changes
 from helpers import Counter, Steps, from_start, once, table, train, wait_until
+from intercepted_files import all_changes
 from test_directories import Other
 from unbounded.store.checkpoints import CheckpointError, Checkpoints
 

@@ -83,7 +83,7 @@ class SimulatedFiles(Files):
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def _door(self, what: str, path: Path | None = None, *, kind: str = "read") -> None:
+    def _begin_call(self, what: str, path: Path | None = None, *, kind: str = "read") -> None:
         """Begin a file call, which may fail.
 
         Raises:
@@ -112,7 +112,7 @@ class SimulatedFiles(Files):
         return found
 
     def _opened(self, path: Path, *, create: bool, new: bool = False, append: bool = False) -> int:
-        self._door("open", path, kind="write" if create else "read")
+        self._begin_call("open", path, kind="write" if create else "read")
         folder = self._folder(path.parent)
         found = folder.names.get(path.name)
         if isinstance(found, Folder):
@@ -172,7 +172,7 @@ class SimulatedFiles(Files):
     def _write(self, opened: _Open, data: bytes | memoryview, at: int) -> int:
         data = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
         try:
-            self._door("write", kind="none")
+            self._begin_call("write", kind="none")
         except Killed:
             # A switch in the middle of the write.
             if self._scheduler.task() is not None and self._rng.random() < 0.5:
@@ -195,19 +195,19 @@ class SimulatedFiles(Files):
         return len(data)
 
     def pread(self, fd: int, n: int, at: int) -> bytes:
-        self._door("pread")
+        self._begin_call("pread")
         return bytes(self._of(fd).file.content[at : at + n])
 
     def fsync(self, fd: int) -> None:
         file = self._of(fd).file
-        self._door("fsync", kind="none")
+        self._begin_call("fsync", kind="none")
         if self._scheduler.task() is not None and not self.quiet and self._rng.random() < self._faults.lost_syncs:
             file.lose(self._rng)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         file.sync()
 
     def truncate(self, fd: int, size: int) -> None:
-        self._door("truncate")
+        self._begin_call("truncate")
         self._of(fd).file.truncate(size)
 
     def size(self, fd: int) -> int:
@@ -217,13 +217,13 @@ class SimulatedFiles(Files):
         return self._of(fd).file.number
 
     def lock(self, fd: int) -> bool:
-        self._door("lock", kind="none")
+        self._begin_call("lock", kind="none")
         return self._locks.setdefault(self._of(fd).file.number, self) is self
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def rename(self, old: Path, new: Path) -> None:
-        self._door("rename", old, kind="write")
+        self._begin_call("rename", old, kind="write")
         source, target = self._folder(old.parent), self._folder(new.parent)
         found = source.names.get(old.name)
         if found is None:
@@ -238,7 +238,7 @@ class SimulatedFiles(Files):
             source.put({old.name: None})
 
     def unlink(self, path: Path) -> None:
-        self._door("unlink", path)
+        self._begin_call("unlink", path)
         folder = self._folder(path.parent)
         if isinstance(folder.names.get(path.name), Folder):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -246,31 +246,31 @@ class SimulatedFiles(Files):
         folder.put({path.name: None})
 
     def mkdir(self, path: Path) -> None:
-        self._door("mkdir", path, kind="write")
+        self._begin_call("mkdir", path, kind="write")
         folder = self._folder(path.parent)
         if path.name in folder.names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         folder.put({path.name: self._disk.new_folder()})
 
     def rmdir(self, path: Path) -> None:
-        self._door("rmdir", path)
+        self._begin_call("rmdir", path)
         if self._folder(path).names:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
         self._folder(path.parent).put({path.name: None})
 
     def list(self, path: Path) -> list[str]:
-        self._door("list", path)
+        self._begin_call("list", path)
         return list(self._folder(path).names)
 
     def stat(self, path: Path) -> os.stat_result:
-        self._door("stat", path)
+        self._begin_call("stat", path)
         found = self._find(path)
         size = len(found.content) if isinstance(found, File) else 0
         mode = 0o100644 if isinstance(found, File) else 0o040755
         return os.stat_result((mode, found.number, 1, 1, 0, 0, size, 0, 0, 0))
 
     def exists(self, path: Path) -> bool:
-        self._door("look for", path, kind="none")
+        self._begin_call("look for", path, kind="none")
         return self._there(path) is not None
 
     def resolve(self, path: Path) -> Path:
@@ -280,7 +280,7 @@ class SimulatedFiles(Files):
         return False
 
     def is_directory(self, path: Path) -> bool:
-        self._door("look for", path, kind="none")
+        self._begin_call("look for", path, kind="none")
         return isinstance(self._there(path), Folder)
 
     def _there(self, path: Path) -> File | Folder | None:
@@ -290,7 +290,7 @@ class SimulatedFiles(Files):
             return None
 
     def sync_directory(self, path: Path) -> None:
-        self._door("fsync", path)
+        self._begin_call("fsync", path)
         self._folder(path).sync()
 
 

@@ -1,4 +1,4 @@
-"""A file system whose changes go through one function of a test's: it counts them, stops between two, or fails."""
+"""A file system whose changes go through a function of the test, which counts them, kills between two, or fails."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from unbounded.core.files import Files
 from unbounded.core.runtime import SYSTEM
 
-# Given a function of `os` and its arguments, does it, or something else.
+# Receives a function of `os` and its arguments: calls it, or does something else.
 Call = Callable[..., Any]
 
 
-class Door(Files):
-    """The machine's files, behind `call`."""
+class InterceptedFiles(Files):
+    """The machine's files, with all changes through `call`."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -58,16 +58,16 @@ class Door(Files):
         self._call(os.rmdir, path)
 
 
-def behind(call: Call) -> None:
+def intercept(call: Call) -> None:
     """All changes of files of this process go through `call` from now on."""
-    SYSTEM.files = Door(call)
+    SYSTEM.files = InterceptedFiles(call)
 
 
 @contextmanager
 def all_changes(call: Call) -> Iterator[None]:
     """All changes of files go through `call` in here."""
     before = SYSTEM.files
-    behind(call)
+    intercept(call)
     try:
         yield
     finally:
