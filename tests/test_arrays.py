@@ -1,4 +1,4 @@
-"""arrays: finite rows for ever, each once in each pass, in an order that takes no memory and no time to reach."""
+"""arrays: finite rows repeated forever; each comes once in each pass, and any position costs the same."""
 
 from __future__ import annotations
 

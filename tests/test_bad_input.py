@@ -1,4 +1,4 @@
-"""Bad input gets a sentence that says what was given, what was expected and what to do; and nothing is lost."""
+"""Errors for wrong input: each says what was given, what was expected and what to do; no row is lost."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _endless() -> ub.Stream:
 
 
 @pytest.mark.parametrize("what", BAD_WHEN_SAID)
-def test_what_makes_no_sense_is_refused_when_it_is_said(what: str) -> None:
+def test_wrong_arguments_are_refused_at_once(what: str) -> None:
     make, error, sentence = BAD_WHEN_SAID[what]
     with pytest.raises(error, match=sentence):
         make()
@@ -432,7 +432,7 @@ def test_functions_that_fit_are_taken_whatever_they_are() -> None:
         assert len(ub.from_arrays(np.arange(4.0)).map(fn).batch(4).peek()) == 4
 
 
-def test_batch_after_batch_says_that_it_was_written_twice() -> None:
+def test_batch_after_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\.batch\(3\) stands after \.batch\(4\): rows are put into batches once"):
         table().batch(4).batch(3)
 
@@ -465,7 +465,7 @@ def test_a_column_to_normalize_that_is_not_there_is_named_with_those_that_are() 
             stream.batch(2).peek()
 
 
-def test_batch_at_of_a_plain_generator_says_what_would_let_it_tell() -> None:
+def test_batch_at_of_a_plain_generator_names_the_parameter_that_it_needs() -> None:
     with pytest.raises(ub.CannotTell, match=r"give numbers\(\) a parameter `start`"):
         ub.from_generator(numbers).batch(4).batch_at(3)
 
@@ -475,7 +475,7 @@ def numbers() -> Iterator[Any]:
         yield np.zeros(4)
 
 
-def test_a_forgotten_batch_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_batch_stage_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     ub.Feed(table().map(_same)).close()
     assert r".batch(n) makes batches of one size" in caplog.text
     caplog.clear()
@@ -523,7 +523,7 @@ def test_a_value_that_was_mended_where_it_lies_is_no_longer_refused() -> None:
     feed.close()
 
 
-def test_a_peek_at_what_can_never_give_a_batch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peek_at_a_stream_that_can_never_give_a_batch_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unbounded.waiting.LONG", 1e-6)
     with pytest.raises(ub.StreamError, match=r"passes over the rows have ended without a batch"):
         table(100).filter(lambda rows: rows["id"] < 0).batch(3).peek()

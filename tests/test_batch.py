@@ -1,4 +1,4 @@
-"""batch: rows in batches of one size, cut anywhere; only a declared end makes a short one."""
+"""batch: batches of one size for any cut into blocks; only a declared end makes a shorter one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chains that hypothesis makes up: every one of them must go on exactly, under trouble, from wherever it stood."""
+"""Random chains of stages, made by hypothesis: each resumes exactly from any point, with disturbances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A directory of checkpoints: what it keeps, what it notices, and what it says when it can't."""
+"""A directory of checkpoints: which are kept, which damage is detected, and the errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: honest sentences, plain lines without a terminal, and a run that goes on when it is typed again."""
+"""The command: its messages, plain lines without a terminal, and resuming when it is run again."""
 
 import doctest
 import io
@@ -282,7 +282,7 @@ def test_a_signal_that_is_ignored_stays_so():
         signal.signal(signal.SIGINT, before)
 
 
-def test_the_library_s_words_become_the_command_s():
+def test_messages_of_the_library_are_in_the_terms_of_the_command():
     assert in_words("Pass accept_changes=True to go on.") == "Type it with --accept-changes to go on."
 
 
@@ -328,7 +328,7 @@ def test_events_go_through_a_pipe_as_they_are():
     assert [json.loads(line) for line in out.getvalue().splitlines()] == [STEP, {"event": "say", "words": "words"}]
 
 
-def test_a_display_that_is_not_there_is_refused_in_words():
+def test_an_unknown_display_is_refused():
     with pytest.raises(ValueError, match="choose auto, live, plain, json"):
         display("loud", io.StringIO())
     result = CliRunner().invoke(app, ["train", "machine:", "--display", "loud"])

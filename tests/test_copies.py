@@ -1,4 +1,4 @@
-"""Copies are of one moment, whatever they are of, and their memory is used again only where nobody needs them."""
+"""Copies are of one moment, and their memory is reused only when they are not needed any more."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_was_given_on_is_given_once() -> None:
     assert b.min() == 2
 
 
-def test_memory_that_two_copies_long_was_not_needed_is_let_go() -> None:
+def test_memory_that_two_copies_did_not_need_is_freed() -> None:
     first = Copies()
     old = first.of_array(np.zeros(LARGE))
     second = Copies(first)

@@ -1,4 +1,4 @@
-"""The demo, whole and shortened, in processes of its own: it trains, is killed, goes on, and every count is right."""
+"""The demo, in processes of its own: it trains, is killed and resumes, and its counts are right."""
 
 import os
 import re

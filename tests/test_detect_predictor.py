@@ -1,4 +1,4 @@
-"""The detector's model: the same figures in the backend as in NumPy, and better than persistence."""
+"""The detector's model: equal results in the backend and in NumPy, and a lower error than persistence."""
 
 import doctest
 
@@ -90,7 +90,7 @@ def test_the_spans_fit_the_window():
     assert horizons(33) == (1, 2, 4, 8, 16, 32)
 
 
-def test_sizes_that_cannot_be_are_refused_in_words():
+def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="a window needs 2 readings"):
         Predictor(length=1, columns=3)
 

@@ -1,4 +1,4 @@
-"""Where the detector's readings come from: named in a word, numbered for good, refused in words."""
+"""The sources of the detector's readings: named in the command, numbered over restarts, refused with a message."""
 
 import datetime
 import decimal

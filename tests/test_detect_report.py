@@ -1,4 +1,4 @@
-"""The report shows what a run wrote down: one file that loads nothing."""
+"""The report contains what a run recorded, in one self-contained file."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""The scorer: a change that lasts raises an alarm, noise rarely does, and a restart changes nothing."""
+"""The scorer: a lasting change raises an alarm, noise rarely does, and a restart changes nothing."""
 
 import doctest
 import os
@@ -137,7 +137,7 @@ def test_what_lasts_becomes_usual_in_the_end():
     assert not any(row >= 1_100 for row in alarms)
 
 
-def test_a_change_that_is_not_worth_a_word_is_left_unsaid():
+def test_a_small_change_raises_no_alarm():
     memory = np.full((800, 1), 40.0)
     memory[700:] += 0.5
     assert not scored(Scorer([Column("memory", "%", least=1.0)]), memory).alarms
@@ -230,12 +230,12 @@ def test_the_state_stays_small():
         (CPU, {"warm_up": 3}, "warm_up is at least"),
     ],
 )
-def test_options_that_cannot_be_are_refused_in_words(columns, options, words):
+def test_impossible_options_are_refused(columns, options, words):
     with pytest.raises(ValueError, match=words):
         Scorer(columns, **options)
 
 
-def test_shapes_that_do_not_fit_are_refused_in_words():
+def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"it expects \[rows\] twice"):
         Scorer(CPU).score(np.zeros(2), np.zeros(2), np.zeros((2, 3)), np.zeros((2, 1)), np.zeros((2, 1)))
 

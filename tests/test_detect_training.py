@@ -1,4 +1,4 @@
-"""The detector's training: what is scored before what is trained, and what a restart changes, which is nothing."""
+"""The detector's training: readings are scored before they are trained on, and a restart changes nothing."""
 
 import json
 import textwrap

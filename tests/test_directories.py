@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and one writing process for each directory."""
+"""Files are whole or absent, and one process at a time writes to a directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed that nobody holds any more ends its threads, and lets go of its source."""
+"""A feed that is garbage collected ends its threads and closes its sources."""
 
 from __future__ import annotations
 

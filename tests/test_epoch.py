@@ -1,4 +1,4 @@
-"""Epoch: the first bound that is reached ends it, after one batch at least; the data never starts over."""
+"""Epoch: the first bound that is reached ends it, after at least one batch; the data never starts over."""
 
 from __future__ import annotations
 

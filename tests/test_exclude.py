@@ -1,4 +1,4 @@
-"""Rows that are excluded keep their numbers and places, and weigh nothing; which rows a step has can be asked."""
+"""Excluded rows keep their numbers and places with weight 0; the rows of a step can be looked up."""
 
 import itertools
 
@@ -51,7 +51,7 @@ def test_the_rows_of_windows_are_told_for_each_of_their_rows():
     assert (stream.rows_at(2) * 10 == stream.batch_at(2)).all()
 
 
-def test_where_the_rows_of_a_step_depend_on_values_that_is_said():
+def test_rows_that_depend_on_values_cannot_be_looked_up():
     with pytest.raises(LookupError, match="depends on their values"):
         ub.from_arrays(X).filter(lambda r: r > 3).batch(4).rows_at(0)
     with pytest.raises(ValueError, match=r"exclude\(\) needs to know which rows"):

@@ -1,4 +1,4 @@
-"""Feed: it hands out batches, and knows which of them were trained on; what is in doubt comes again, and is counted."""
+"""Feed: hands out batches and counts those trained on; batches in doubt come again, and are counted."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_exception_in_the_loop_leaves_the_batch_in_doubt() -> None:
     assert seen == [0, 1, 2, -1, 3, 4, 5, 6]
 
 
-def test_by_hand_only_what_is_said_to_be_trained_counts() -> None:
+def test_with_confirm_manual_only_confirmed_batches_count() -> None:
     """Gradients of four batches are accumulated, and applied at once."""
     stream = table(100, shuffle=False).batch(4)
     with ub.Feed(stream, epoch=ub.Epoch(steps=12), confirm="manual") as feed:
@@ -160,7 +160,7 @@ def test_a_finished_run_warns_and_names_what_would_go_on() -> None:
         assert [run.number for run in feed.epochs(4) if list(run)] == [2, 3]
 
 
-def test_the_position_reads_in_words() -> None:
+def test_a_position_is_described_in_words() -> None:
     with ub.Feed(table(10_000).batch(32), epoch=ub.Epoch(steps=1)) as feed:
         assert str(feed.position) == "pass 1, row 0 of 10,000"
         list(itertools.islice(feed.batches(), 1907))

@@ -1,4 +1,4 @@
-"""from_generator and from_samples: three grades of exactness, and a sentence for each function that will not do."""
+"""from_generator and from_samples: how each kind of function resumes, and errors for functions that can't be used."""
 
 from __future__ import annotations
 

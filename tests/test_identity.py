@@ -1,4 +1,4 @@
-"""A function is known by what it computes: a change is noticed, and what is no change is none."""
+"""The identity of a function: a change of what it computes is detected, and no other change is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held: what was read and is still needed, and from where to read it again, however the blocks fall."""
+"""InputBuffer: the rows held, and where to read them again, for any cut into blocks."""
 
 from __future__ import annotations
 

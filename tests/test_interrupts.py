@@ -1,4 +1,4 @@
-"""A signal at every line of the package that a step executes: the loop, run again, loses no row and doubles none."""
+"""A signal at every line of the package that a step executes: the next loop loses and doubles no row."""
 
 from __future__ import annotations
 

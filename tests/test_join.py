@@ -1,4 +1,4 @@
-"""join: rows with labels that come later, paired by fixed ordinals, whatever the blocks and wherever it resumes."""
+"""join: rows and labels are matched by fixed ordinals, for any cut into blocks and from any resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log is cut back to what a checkpoint knows of."""
+"""A log of JSON lines is truncated to its length at the checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Keras, or what it is to run on, is not installed, a sentence says what to do."""
+"""Errors if Keras or its backend is not installed."""
 
 from __future__ import annotations
 

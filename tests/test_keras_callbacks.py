@@ -1,4 +1,4 @@
-"""The states of callbacks: Keras's own by a table, a user's as they say, of all others nothing."""
+"""The states of callbacks: Keras's own by a table, a user's by its methods, none of any other."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_best_that_is_a_tensor_comes_back_as_a_number() -> None:
     assert float(again.best) == 0.5
 
 
-def test_of_a_users_callback_nothing_is_kept_but_what_it_says_itself() -> None:
+def test_a_users_callback_is_saved_by_its_own_methods_only() -> None:
     class Said(keras.callbacks.Callback):
         said = False
 

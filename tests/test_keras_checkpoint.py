@@ -1,4 +1,4 @@
-"""Checkpoint: a run that was stopped anywhere ends as one that never was, to the last bit of the weights."""
+"""Checkpoint: a run that was stopped at any point ends with the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ def test_the_stats_are_in_the_logs_before_a_callback_that_stands_first_runs(tmp_
     assert model.history.history["rows"] == [20.0, 20.0]
 
 
-def test_half_an_epoch_is_reported_to_nobody(tmp_path: Path) -> None:
+def test_callbacks_do_not_get_the_end_of_half_an_epoch(tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Listen(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""What a checkpoint takes of a model is of one moment: no later step changes it before it is written."""
+"""A checkpoint is of one moment: no later step changes it before it is written."""
 
 from __future__ import annotations
 

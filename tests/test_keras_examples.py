@@ -1,4 +1,4 @@
-"""The examples run as they are, and do what they say."""
+"""The examples run, and print what they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed in `fit`, `evaluate` and `predict`, without a callback of ours; what the model has recorded is the judge."""
+"""A feed in `fit`, `evaluate` and `predict` without our callback, checked by a model that records its batches."""
 
 from __future__ import annotations
 
@@ -422,7 +422,7 @@ def test_two_models_in_turn_share_the_batches_though_the_first_was_left_by_an_ex
     assert km.trained_ids(other) == list(range(16, 40))
 
 
-def test_a_batch_of_which_nobody_knows_comes_again_and_is_counted() -> None:
+def test_a_batch_that_no_counter_has_counted_comes_again_and_is_counted() -> None:
     model, other = km.recording_model(), km.ready_model()
     with Feed(stream(40), ub.Epoch(steps=6)) as feed:
         with pytest.raises(RuntimeError, match="a user's callback"):

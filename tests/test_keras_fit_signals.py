@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in a `fit`: the step at hand, a checkpoint, and the end; a second one ends at once."""
+"""SIGINT and SIGTERM in a `fit`: the current step ends, a checkpoint is written; a second signal ends at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal at every line of the package that a `fit` executes: made again, the same call loses and doubles no row."""
+"""A signal at every line of the package that a `fit` executes: the next `fit` loses and doubles no row."""
 
 from __future__ import annotations
 

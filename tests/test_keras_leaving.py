@@ -1,4 +1,4 @@
-"""A `fit` that is left, in whatever way and state: the model lives, no row is lost or doubled, the next one goes on."""
+"""A `fit` that is left in any way: the model stays usable, no row is lost or doubled, and the next one continues."""
 
 from __future__ import annotations
 

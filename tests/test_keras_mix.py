@@ -1,4 +1,4 @@
-"""A fit on a mix of streams: epochs by the passes of one source, checkpoints, and logs for each source."""
+"""A fit on a mix: epochs by the passes of one source, checkpoints, and logs for each source."""
 
 from __future__ import annotations
 

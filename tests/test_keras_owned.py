@@ -1,4 +1,4 @@
-"""All that a model owns is saved, wherever the model holds it, and fits whatever Keras calls it in this process."""
+"""All that a model owns is saved, wherever it is held, and fits whatever names Keras gives in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recording model itself: what it says was trained on is what was trained on."""
+"""The recording model records exactly what was trained on."""
 
 from __future__ import annotations
 

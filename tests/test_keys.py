@@ -1,4 +1,4 @@
-"""Keys and the state of keyed stages: slots as a dict gives them, and snapshots that are taken whole or not at all."""
+"""Keys and the state of keyed stages: slots as a dict gives them, and snapshots taken whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A change anywhere in a record's data changes its checksum, and large arrays are as safe as small ones."""
+"""A change anywhere in a record's data changes its checksum, for large arrays too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live: rows that come once are read in a thread, and kept while a position needs them."""
+"""Sources that can't seek are read in a thread, and their rows are kept while a position needs them."""
 
 from __future__ import annotations
 

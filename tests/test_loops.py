@@ -1,4 +1,4 @@
-"""Loops over a feed: whatever way one is left, the next goes on with the first batch that was not trained on."""
+"""Loops over a feed: however one is left, the next begins with the first batch that was not trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""machine: readings fall due whether or not anybody takes them; those that were missed are a gap, and counted."""
+"""machine: readings are due at a fixed rate; those that were missed are a gap, and counted."""
 
 from __future__ import annotations
 

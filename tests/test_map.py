@@ -1,4 +1,4 @@
-"""map, map_rows, filter and columns: what becomes of rows, whatever the blocks, in order with any number of workers."""
+"""map, map_rows, filter and columns: equal results for any cut into blocks, in order with any number of workers."""
 
 from __future__ import annotations
 

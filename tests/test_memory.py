@@ -1,4 +1,4 @@
-"""Whose memory rows lie in: nothing that is done to what was handed out reaches the user's arrays, or comes again."""
+"""Ownership of memory: no write to what was handed out changes the user's arrays or later batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each feature used twice, in the wrong order, or with what it is not for: a sentence, or what was meant."""
+"""Methods used twice, in the wrong order or for the wrong purpose: an error, or the intended result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mix: rows of several streams in exact shares, in a keyed order, from wherever it stood."""
+"""mix: rows of several streams in exact shares, in a keyed order, from any position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed of a mix: passes, positions, stats, states and words for each of its sources."""
+"""A feed of a mix: passes, positions, stats, states and messages for each source."""
 
 from __future__ import annotations
 

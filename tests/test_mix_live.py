@@ -1,4 +1,4 @@
-"""Mixes of sources that can't go back: their logs, their silence, and what comes again after a kill."""
+"""Mixes of sources that can't seek: their logs, silent inputs, and resumes after a kill."""
 
 from __future__ import annotations
 

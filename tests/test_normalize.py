@@ -1,4 +1,4 @@
-"""normalize: each row by the mean and variance of all rows up to it, bit-equal whatever the blocks."""
+"""normalize: each row by the statistics of all rows up to it, bit-equal for any cut into blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's sources began is on the disk before the first row, and logs of other sources are set aside."""
+"""The origin of a run's sources is on the disk before the first row, and logs of other sources are set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's function keeps for itself is neither held by a stage nor handed out: it is copied."""
+"""Arrays that a user function keeps are copied before a stage holds them or they are handed out."""
 
 from __future__ import annotations
 

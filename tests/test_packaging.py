@@ -1,4 +1,4 @@
-"""What pyproject.toml says of other packages: it is tested, and nothing is pinned for users."""
+"""The requirements in pyproject.toml are tested, and pin nothing for users."""
 
 from __future__ import annotations
 

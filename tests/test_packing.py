@@ -1,4 +1,4 @@
-"""A state comes back as it was, leaf for leaf, and nothing in it can run code."""
+"""A state is restored exactly, leaf for leaf, and loading it runs no code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order: each n has a bijection in constant memory, which chance can't tell from Fisher and Yates'."""
+"""Permutation: a bijection in constant memory for each n, statistically like a Fisher-Yates shuffle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prefetch and buffer: work ahead, first in, first out; drops are counted, and stand as gaps."""
+"""prefetch and buffer: queues filled by a thread; drops are counted, and become gaps."""
 
 from __future__ import annotations
 

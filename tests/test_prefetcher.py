@@ -1,4 +1,4 @@
-"""Pump: one thread-and-queue of (rows, cursor); the cursor is that of the last block handed on."""
+"""Prefetcher: a queue filled by threads, whose cursor is that of the last block returned."""
 
 from __future__ import annotations
 

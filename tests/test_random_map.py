@@ -1,4 +1,4 @@
-"""random_map: draws are addressed by seed, place and ordinal: the same after any resume, for any cut."""
+"""random_map: draws depend on seed, place and ordinal only: equal after any resume and for any cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of one's own: whatever keeps the protocol is read, resumed, retried and acknowledged."""
+"""Sources of a user: the protocol is read, resumed, retried and acknowledged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log of records is whole up to its end, whatever the disk does and whenever the process dies."""
+"""A log of records is whole up to its end, for any failure of the disk and any kill."""
 
 from __future__ import annotations
 

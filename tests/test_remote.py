@@ -1,4 +1,4 @@
-"""Checkpoints at a URL: the same run, wherever its directory is, and whatever ends a write."""
+"""Checkpoints at a URL: the same run as in a local directory, after any interrupted write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""replay: the recent rows, each about `reuse` times: the ratio exact from the first row on."""
+"""replay: each recent row about `reuse` times, with an exact ratio from the first row on."""
 
 from __future__ import annotations
 

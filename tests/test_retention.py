@@ -1,4 +1,4 @@
-"""How far back a run would have to go is told against what its source keeps."""
+"""The warning of a run that would have to go back more than half of its source's retention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The row log keeps rows as they came, on the disk and in memory by one contract."""
+"""The row log returns rows as they were written, on the disk and in memory alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logs of a run: begun with it, moved with it, and never mixed with another's."""
+"""The logs of a run: begun with it, moved with it, and never mixed with those of another run."""
 
 from __future__ import annotations
 

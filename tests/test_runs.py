@@ -1,4 +1,4 @@
-"""A directory holds one run: what another run wrote there is neither removed nor superseded by accident."""
+"""A directory holds one run: checkpoints of another run are neither removed nor superseded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core has threads, locks, the time, random ids and files by its runtime alone, so that a test can decide them."""
+"""The core uses threads, locks, clocks, random ids and files through its runtime only."""
 
 from __future__ import annotations
 

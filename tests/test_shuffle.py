@@ -1,4 +1,4 @@
-"""shuffle: a buffer at a time, closed at the end of a pass, in an order that chance alone decides."""
+"""shuffle: a random order within buffers, which close at the end of a pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record log under what disks and crashes do: on a disk that fails, and in simulated crashes."""
+"""The record log on a failing disk, and in simulated crashes."""
 
 from __future__ import annotations
 

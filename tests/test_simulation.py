@@ -1,4 +1,4 @@
-"""The simulated machine keeps its promises, and training under it does."""
+"""The simulated machine, and training under its schedules, faults and crashes."""
 
 from __future__ import annotations
 

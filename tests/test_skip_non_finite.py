@@ -1,4 +1,4 @@
-"""on_nan="skip": rows with a NaN or an infinity are left out before batch, counted, and the first is named."""
+"""on_nan="skip": rows with a NaN or an infinity are left out before batch and counted; a warning names the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feed.save and load: one atomic cut for any framework; rows that can't be read again travel with it."""
+"""Feed.save and load: one atomic checkpoint for any framework, with the rows that can't be read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stats: what happened over a run, and over a part of it."""
+"""Stats of a run, and of a part of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stream: the chain of words, what it says of itself, and what a step contains without running up to it."""
+"""Stream: methods, representations, and the content of a step without running up to it."""
 
 from __future__ import annotations
 

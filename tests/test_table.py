@@ -1,4 +1,4 @@
-"""A table on the disk: rows in one .npy file that grows, is cut back, and is whole whatever a kill leaves."""
+"""Table: rows in one growing .npy file, truncated by a resume, and readable after any kill."""
 
 import numpy as np
 import pytest

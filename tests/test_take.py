@@ -1,4 +1,4 @@
-"""take: the first rows, and then a declared end."""
+"""take: the first rows, followed by a declared end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""testing: the assertion notices a stream that does not resume; trouble on purpose changes no row."""
+"""testing: the assertion detects a stream that does not resume; disturbances change no row."""
 
 from __future__ import annotations
 

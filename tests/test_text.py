@@ -1,4 +1,4 @@
-"""Columns of text: strings of any length travel through every stage, a checkpoint and a resume."""
+"""Columns of text: strings of any length pass every stage, a checkpoint and a resume."""
 
 from __future__ import annotations
 

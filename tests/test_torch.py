@@ -1,4 +1,4 @@
-"""A feed as a data loader of PyTorch's world: DataLoader, torchdata's StatefulDataLoader, Lightning and Accelerate."""
+"""A feed as a data loader for DataLoader, StatefulDataLoader, Lightning and Accelerate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known states that can't be trusted are refused by name; those that can are put back exactly."""
+"""Known incomplete states are refused by name; complete ones are restored exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard around the user's functions: where a signal handler may raise, and what a raise there leaves behind."""
+"""The guard around user functions: where a signal handler may raise, and the state after it has raised."""
 
 from __future__ import annotations
 

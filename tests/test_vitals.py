@@ -1,4 +1,4 @@
-"""A reading of this computer's vitals is true to the operating system's own counters."""
+"""A reading of this computer's vitals agrees with the operating system's counters."""
 
 import doctest
 import time

@@ -1,4 +1,4 @@
-"""windows: sliding, over all rows or each key's own, never over a boundary, the same whatever the blocks."""
+"""windows: over all rows or each key's own, never across a boundary, equal for any cut into blocks."""
 
 from __future__ import annotations
 
