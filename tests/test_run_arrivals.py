@@ -19,8 +19,8 @@ import pytest
 import arrival_trainer
 import unbounded as ub
 from arrival_trainer import CHANCE, Topic
-from doors import all_changes
 from helpers import train
+from intercepted_files import all_changes
 from test_record_log import Disk, full, never
 from unbounded.core.decisions import DecidedRange
 from unbounded.core.runtime import SYSTEM

@@ -109,7 +109,7 @@ class Mixing(Inner):
                 if not each.has(len(place)) or each.count < len(place)
             }
             gone = {i for i in lacking if self._to_the_last and self._inputs[i].ended}
-            # In the group in which an input ends, its rows are missing; in later groups the other inputs take their place.
+            # In the group in which an input ends, its rows are missing; later, the other inputs take their place.
             edges = [edge_after(self._given + lacking[i]) for i in gone]
             if min(edges, default=stop) >= stop:
                 break
