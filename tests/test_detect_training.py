@@ -100,6 +100,73 @@ def test_a_window_is_scored_with_weights_that_have_not_seen_it(source, tmp_path)
     assert bins[0] != bins[1]
 
 
+def by_hand(columns, batches, steps):
+    """The scores of a loop in NumPy and Keras: windows are tested with the weights at hand, and then trained on.
+
+    Args:
+        columns: what the readings' columns are.
+        batches: which windows each step trains on, by their last rows; each window twice as often as rows come.
+        steps: how many.
+    """
+    import keras
+
+    from unbounded.detect._predictor import Predictor
+    from unbounded.detect._score import Scorer
+
+    keras.utils.set_random_seed(0)
+    scorer = Scorer(columns, warm_up=60)
+    model = Predictor(LENGTH, 2)
+    model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0))
+    n = 2 * steps + LENGTH
+    noise = [np.random.default_rng(first // 4) for first in range(0, n, 4)]
+    drawn = [(rng.normal(size=4), rng.normal(size=4)) for rng in noise]
+    rows = np.arange(n)
+    temperature, pressure = (np.concatenate(each)[:n] for each in zip(*drawn, strict=True))
+    values = np.stack([20 + np.sin(rows / 9) + 0.1 * temperature + 30 * (rows >= 100), pressure], axis=1)
+    x = values.astype("float32").astype("float64")
+    known = rows[:, None] + 1
+    mean = np.cumsum(x, axis=0) / known
+    deviation = np.sqrt(np.maximum(np.array([x[: i + 1].var(axis=0) for i in range(n)]), 0))
+    normal = ((x - mean) / np.where(deviation > 0, deviation, 1)).astype("float32")
+    found, tested = [], LENGTH - 1
+    for step, batch in enumerate(batches):
+        # A window is used eight times, in batches of sixteen: two windows have come before each.
+        new = np.arange(tested, LENGTH - 1 + 2 * (step + 1))
+        tested = int(new[-1]) + 1
+        windows = np.stack([normal[row - LENGTH + 1 : row + 1] for row in new])
+        expected = np.asarray(model.predict_on_batch(windows))
+        found.append(scorer.score(new, new, values[new], normal[new], expected).score)
+        model.train_on_batch(np.stack([normal[row - LENGTH + 1 : row + 1] for row in batch]))
+    return np.concatenate(found)
+
+
+def test_scores_are_those_of_a_loop_in_numpy_and_keras(source, tmp_path, monkeypatch):
+    from unbounded.detect._score import Scorer
+    from unbounded.detect._watch import Watch
+
+    batches, found = [], []
+    hand_out, score = Watch.hand_out, Scorer.score
+
+    def note(self, batch):
+        batches.append(batch["row"][:, -1].copy())
+        return hand_out(self, batch)
+
+    def keep(self, *given):
+        scored = score(self, *given)
+        found.append(scored.score)
+        return scored
+
+    monkeypatch.setattr(Watch, "hand_out", note)
+    monkeypatch.setattr(Scorer, "score", keep)
+    trained(source, tmp_path / "run", 120)
+    monkeypatch.undo()
+    scores, expected = np.concatenate(found), by_hand(readings(source).columns, batches[:120], 120)
+    assert len(scores) == len(expected) == 240
+    assert (scores > 0).sum() > 100
+    assert scores.max() > 2
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_run_in_two_parts_is_the_run_in_one(source, tmp_path):
     whole = trained(source, tmp_path / "whole", 40)
     first = trained(source, tmp_path / "parts", 20)

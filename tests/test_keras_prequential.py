@@ -9,6 +9,7 @@ import pytest
 
 import unbounded as ub
 from keras_models import KERAS_NOISE
+from prequential_runs import model, numbers, run
 from unbounded.feed.describe import StreamChanged
 
 pytestmark = pytest.mark.filterwarnings(KERAS_NOISE)
@@ -43,61 +44,6 @@ STREAMS = {
     "filter": lambda s: s.shuffle(20).filter(lambda r: r["i"] % 3 != 0).map(to_xy).batch(8),
     "both": lambda s: s.columns("x", "y").shuffle(20).replay(50, reuse=2, half_life=20.0).batch(8),
 }
-
-
-def model(multiple=1):
-    keras.utils.set_random_seed(0)
-    made = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.layers.Dense(8, activation="relu"),
-            keras.layers.Dropout(0.2, seed=1),
-            keras.layers.Dense(1),
-        ]
-    )
-    made.compile("sgd", "mse", steps_per_execution=multiple)
-    return made
-
-
-class Stop(Exception):
-    pass
-
-
-class StopsAt(keras.callbacks.Callback):
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise Stop
-
-
-def run(described, folder, *, steps=12, epochs=3, multiple=1, stop=None, every=None, tested=True, made=None, **given):
-    """One `fit`: the table, the predictions that the callback was given, the history and the weights."""
-    seen = []
-    made = made or model(multiple)
-    with ub.keras.Feed(described, epoch=ub.Epoch(steps=steps)) as feed:
-        on = (lambda n, r, p: seen.append((n, r, p))) if tested else None
-        callbacks = []
-        if tested:
-            callbacks = [ub.keras.Prequential(feed, ["mae"], last=50, on_predictions=on, **given)]
-        if every is not None:
-            callbacks.append(ub.keras.Checkpoint(feed, folder, every=every))
-        if stop:
-            callbacks.append(StopsAt(stop))
-        history = {}
-        try:
-            history = made.fit(feed, epochs=epochs, verbose=0, callbacks=callbacks).history
-        except Stop:
-            pass
-    found = folder / "prequential.npy"
-    return np.load(found) if found.exists() else None, seen, history, made.get_weights()
-
-
-def numbers(seen):
-    return np.concatenate([n for n, _, _ in seen])
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -226,13 +172,6 @@ def test_what_can_not_be_applied_to_a_row_alone_is_refused():
         tested = ub.keras.Prequential(feed, ["mae"], prepare=lambda rows: (rows["x"] - 0.5, rows["y"]))
         model().fit(feed, verbose=0, callbacks=[tested])
     assert tested.rows == 30
-
-
-def test_rows_that_wait_for_their_labels_are_refused():
-    labels = ub.from_generator(rows).map(lambda r: {"i": r["i"], "late": r["y"]})
-    joined = stream().join(labels, on="i").columns("x", "late").batch(8)
-    with ub.keras.Feed(joined) as feed, pytest.raises(ValueError, match=r"wait for their labels in \.join\(\)"):
-        ub.keras.Prequential(feed)
 
 
 def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):

@@ -273,18 +273,25 @@ class Chain:
 
     @property
     def makes_new_rows(self) -> bool:
-        """True if the rows that can be tested before training are the output of its head."""
+        """True if the rows that can be tested before training are the output of its head, or come to it."""
         return not isinstance(self._head, Combined) or self._head.makes_new_rows
 
-    def after_tap(self, name: str) -> list[Stage]:
-        """The stages between the tap of a source, named as in `leaves`, and the end."""
+    def tested(self, name: str) -> Self:
+        """The branch whose rows are tested before training; `name` is that of its first source, as in `leaves`."""
         if self.makes_new_rows:
             if name != next(iter(self.leaves)):
                 raise ValueError(
-                    f"source={name!r}: what is tested of a join is its rows with their labels, by the name of "
+                    f"source={name!r}: what is tested of a join is its rows, by the name of "
                     f"{next(iter(self.leaves))!r}."
                 )
-            return list(self._stages[place_of(self._stages) :])
+            return self
+        first, _, rest = name.partition("/")
+        return self.branches[first].tested(rest or "source")
+
+    def after_tap(self, name: str) -> list[Stage]:
+        """The stages between the tap of a source, by its name among `leaves`, or a join of it, and the end."""
+        if self.makes_new_rows:
+            return list(self._stages[0 if self.branches else place_of(self._stages) :])
         first, _, rest = name.partition("/")
         return [*self.branches[first].after_tap(rest or "source"), *self._stages]
 

@@ -97,15 +97,15 @@ def open_chain(chain: Chain, context: Context, wrap: Callable[[Node], Node]) -> 
         mixes: list[tuple[str, CombinedNode]] = [("", mixing)]
         for name, each in zip(chain.branches, opened, strict=True):
             mixes += [(f"{name}/{before}", mix) for before, mix in each.mixes]
-        if head.makes_new_rows:
-            new_rows[0] = NewRows(context.runtime)
+        if mixing.new_rows is not None:
+            new_rows[0] = mixing.new_rows
             node = Numbered(node, new_rows[0])
     else:
         source = head.open(context)
         new_rows = [NewRows(context.runtime)]
         sources, node, mixes = [source], Numbered(Turns(source, context.runtime), new_rows[0]), []
     node = wrap(node)
-    tap = place_of(chain.stages) if chain.makes_new_rows else -1
+    tap = -1 if isinstance(head, Combined) else place_of(chain.stages)
     for i, (stage, place) in enumerate(zip(chain.stages, places.stages, strict=True)):
         node = wrap(stage.open(Tap(node, new_rows[0]) if i == tap else node, context.at(place)))
     if tap == len(chain.stages):

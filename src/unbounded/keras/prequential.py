@@ -15,7 +15,7 @@ public `predict_on_batch`, in `on_train_batch_begin`: at that event the model ha
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.trees import Tree
-from unbounded.feed.new_rows import NewRowsOf
+from unbounded.feed.new_labels import NewLabelsOf, Stretch
+from unbounded.feed.new_rows import NewRowsOf, source_of
+from unbounded.feed.waiting_predictions import WaitingPredictions
 from unbounded.keras._keras_feed import Feed
+from unbounded.keras._model_predictions import ModelPredictions
 from unbounded.keras._running import Running
+from unbounded.keras._tested_rows import table_rows
+from unbounded.stages.join import Join
 from unbounded.store.table import Table
 
-_ROW_BYTES = 1 << 12
 _CHUNK = 32
 
 OnPredictions = Callable[[Any, Tree, Tree], object]
@@ -50,13 +54,19 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     and `target`, as in `prediction.a` for a model with several outputs. A resume truncates it to the checkpoint. For a
     remote directory there is none, unless `table` is a path.
 
+    Of rows that wait for their labels in a `join`, each is predicted when it comes, and judged when its label comes:
+    then it counts in the metrics and is written, with another column `judged` (steps trained before that). A row
+    without a label is not judged; `unlabelled` counts those that were given up. Rows are numbered as they come to the
+    join.
+
     Args:
         feed: the feed that `fit` trains on. Make the callback before its first batch is read; otherwise that is read
             again.
         metrics: Keras metrics or their names, for models with one output: each gets the targets of rows, the
             predictions, and the weights if the batches have some.
         last: the number of newest rows for the second result of each metric.
-        source: for a feed over a mix, the name of the input stream whose rows are tested.
+        source: for a feed over a mix, the name of the input stream whose rows are tested; for a join in it, that
+            of its rows.
         on_predictions: called with the numbers of rows (int64, [rows]), the rows before `shuffle` and `replay`, and
             their predictions.
         prepare: converts rows at that place to the form of batches, instead of the stages after it: for streams with
@@ -102,10 +112,17 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         self._running = Running(metrics, check.positive(last, "Prequential(last=n)"))
         self._on_predictions = on_predictions
         self._chunk = check.positive(chunk or feed.stream.batch_size or _CHUNK, "Prequential(chunk=n)")
-        self._new = NewRowsOf(feed.core, source, prepare)
+        source = source_of(feed.core, source)
+        joined = isinstance(feed.stream.tested(source).head, Join)
+        self._predictions = ModelPredictions()
+        self._new = (NewLabelsOf if joined else NewRowsOf)(feed.core, source, prepare)
+        self._waiting = WaitingPredictions()
+        self._next_row = 0  # of a join, the first row that was not predicted
+        self._unlabelled = 0
         self._wants_table = table
         self._table: Table | None = None
-        self._upto = 0  # rows of the source that were tested, or came before this callback
+        # Rows of the source that were tested, or came before this callback; for a join, the pairs that it returned.
+        self._upto = 0
         self._knows = False  # True once that number is known
         self._begun = False  # True once a step was announced in the current fit
         self._base = 0  # steps trained before the epoch from which Keras counts its steps
@@ -114,8 +131,18 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def rows(self) -> int:
-        """The number of rows tested."""
+        """The number of rows tested; for a join, of those whose labels have come."""
         return self._running.rows
+
+    @property
+    def waiting(self) -> int:
+        """For a join, the number of rows that were predicted and whose labels may still come."""
+        return len(self._waiting)
+
+    @property
+    def unlabelled(self) -> int:
+        """For a join, the number of rows that were predicted and got no label in time, or were left out later."""
+        return self._unlabelled
 
     def results(self) -> dict[str, float]:
         """The metrics over all rows tested, and over the last ones, under their names in the logs."""
@@ -163,7 +190,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         stop = min(stop, core.handed + core.ready)
         if stop <= start:
             return
-        upto = self._new.upto(start, stop)
+        upto = max(core.seen_at(each) for each in range(start, stop))
         if not self._begun:
             self._begin(start, upto)
         if upto > self._upto:
@@ -194,39 +221,71 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     # -- testing -----------------------------------------------------------------------------------------------------
 
     def _test(self, step: int, upto: int) -> None:
-        new = self._new.between(self._upto, upto)
-        count = 0 if new is None else len(new.numbers)
-        for at in range(0, count, self._chunk):
-            assert new is not None
-            numbers = new.numbers[at : at + self._chunk]
-            came, rows = (trees.cut(tree, at, at + self._chunk) for tree in (new.came, new.rows))
-            self._test_chunk(step, numbers, came, rows)
-            # After each chunk: if the next one fails, these were tested.
-            self._upto = int(numbers[-1]) + 1
+        if isinstance(self._new, NewLabelsOf):
+            self._test_and_judge(self._new.between(self._upto, upto), step)
+        elif (new := self._new.between(self._upto, upto)) is not None:
+            for numbers, came, rows in self._chunks(new):
+                predictions = self._predict(rows, len(numbers))
+                tested = {"row": numbers, "step": np.full(len(numbers), step)}
+                self._count(tested, predictions, rows)
+                # Before anything of the user's may fail: these were tested, once.
+                self._upto = int(numbers[-1]) + 1
+                self._tell(numbers, came, predictions)
         self._upto = upto
 
-    def _test_chunk(self, step: int, numbers: Any, came: Tree, rows: Tree) -> None:
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(rows)
+    def _test_and_judge(self, new: Stretch, step: int) -> None:
+        """Predict rows that came, and judge those whose labels came."""
+        waiting = self._waiting
+        if new.came is not None:
+            for numbers, times, came, rows in self._chunks(new.came):
+                if numbers[-1] < self._next_row:
+                    continue  # in a step that failed after it
+                made = self._predict(rows, len(numbers))
+                steps = np.full(len(numbers), step)
+                waiting.add({"number": numbers, "time": times, "step": steps, "prediction": made})
+                self._next_row = int(numbers[-1]) + 1
+                self._tell(numbers, came, made)
+        if new.labelled is not None:
+            for pairs, numbers, rows in self._chunks(new.labelled):
+                # Of a run that was begun without this callback, some were never predicted.
+                places, found = waiting.find(numbers)
+                if found is not None:
+                    judged = np.full(len(places), step)
+                    tested = {"row": found["number"], "step": found["step"], "judged": judged}
+                    self._count(tested, found["prediction"], trees.gather(rows, places))
+                    waiting.remove(numbers)
+                self._upto = int(pairs[-1])
+        self._unlabelled += waiting.forget_before(new.expired)
+
+    def _chunks(self, rows: Any) -> Iterator[Any]:
+        """Some of the rows after the other."""
+        for at in range(0, len(rows.numbers), self._chunk):
+            yield (trees.cut(each, at, at + self._chunk) for each in rows)
+
+    def _tell(self, numbers: Any, came: Tree, predictions: Tree) -> None:
+        if self._on_predictions is not None:
+            self._on_predictions(numbers, came, predictions)
+
+    def _count(self, tested: dict[str, Any], predictions: Tree, rows: Tree) -> None:
+        """Write down rows whose targets are known, and count them."""
+        _, y, weight = keras.utils.unpack_x_y_sample_weight(rows)
         if y is None and self._running.metrics:
             raise ValueError(
                 "Prequential(metrics=…) was given metrics, and the rows have no targets. Give batches of (x, y), or "
                 "metrics of your own in on_predictions."
             )
-        count = len(numbers)
-        predictions = self._predict(x, count)
         if self._table is not None:
-            self._table.append(_columns(step, numbers, predictions, y))
-        self._running.add(_numbers(y), predictions, weight, count)
-        if self._on_predictions is not None:
-            self._on_predictions(numbers, came, predictions)
+            self._table.append(table_rows(tested, predictions, y))
+        self._running.add(_arrays(y), predictions, weight, len(tested["row"]))
 
-    def _predict(self, x: Tree, count: int) -> Tree:
+    def _predict(self, rows: Tree, count: int) -> Tree:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(rows)
         # Few shapes, for backends that compile each; each row's prediction is independent of the others.
         full = min(self._chunk, 1 << (count - 1).bit_length())
         if full > count:
             x = trees.map_leaves(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], full - count, axis=0)]), x)
-        made = self.model.predict_on_batch(x)
-        return trees.map_leaves(lambda leaf: np.asarray(leaf)[:count], made)
+        made = self._predictions.of(self.model, x)
+        return made if full == count else trees.cut(made, 0, count)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -234,37 +293,24 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         """The state at this moment, for a checkpoint: the number of rows tested, and the metrics."""
         if self._table is not None:
             self._table.sync()
-        return {"upto": self._upto, "knows": self._knows, "running": self._running.state()}
+        state = {"upto": self._upto, "knows": self._knows, "running": self._running.state()}
+        if isinstance(self._new, NewLabelsOf):
+            state["labels"] = {
+                "next_row": self._next_row,
+                "unlabelled": self._unlabelled,
+                "waiting": self._waiting.state(),
+            }
+        return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state; the table is truncated to it."""
         self._upto, self._knows = int(state["upto"]), bool(state["knows"])
         self._running.restore(state["running"])
+        if "labels" in state:
+            labels = state["labels"]
+            self._next_row, self._unlabelled = int(labels["next_row"]), int(labels["unlabelled"])
+            self._waiting.restore(labels["waiting"])
 
 
-def _numbers(tree: Tree) -> Tree:
+def _arrays(tree: Tree) -> Tree:
     return None if tree is None else trees.map_leaves(np.asarray, tree)
-
-
-def _columns(step: int, numbers: Any, predictions: Tree, y: Tree) -> Any:
-    """Rows for the table; strings are left out, since their width may change."""
-    columns = [("row", numbers), ("step", np.full(len(numbers), step, np.int64))]
-    for what, tree in (("prediction", predictions), ("target", y)):
-        for path, leaf in trees.leaves(tree):
-            if np.asarray(leaf).dtype.kind in "biufc":
-                columns.append((what + _dotted(path), np.asarray(leaf)))
-    dtype = np.dtype([(name, leaf.dtype.newbyteorder("<"), leaf.shape[1:]) for name, leaf in columns])
-    if dtype.itemsize > _ROW_BYTES:
-        raise ValueError(
-            f"A row tested has {dtype.itemsize:,} bytes of predictions and targets, too many for a table that keeps "
-            "all of them. Give Prequential(table=False), and keep what you need in on_predictions."
-        )
-    out = np.empty(len(numbers), dtype)
-    for name, leaf in columns:
-        out[name] = leaf
-    return out
-
-
-def _dotted(path: str) -> str:
-    """``['a'][0]`` as ``.a.0``."""
-    return "".join(f".{part.strip(chr(39))}" for part in path.replace("]", "").split("[")[1:])

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from unbounded.core.cursor import Cursor
 from unbounded.core.node import CannotTell, Context, Node
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
+from unbounded.stages.tap import NewRows
 
 
 class CombinedNode(Node, Protocol):
@@ -17,6 +18,10 @@ class CombinedNode(Node, Protocol):
 
     waits_for: str | None
     """The name of the input that it waits for."""
+
+    @property
+    def new_rows(self) -> NewRows | None:
+        """Of one that makes new rows, those: it keeps them itself."""
 
 
 class Combined(ABC):

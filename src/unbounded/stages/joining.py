@@ -24,6 +24,7 @@ from unbounded.core.trees import RowsError
 from unbounded.stages.join_side import Floats, JoinSide
 from unbounded.stages.joined_rows import check_columns, with_labels
 from unbounded.stages.keys import keys_of
+from unbounded.stages.new_pairs import NewPairs
 from unbounded.stages.pairing import LABEL, ROW, Pairing
 
 
@@ -34,6 +35,18 @@ class _Done:
     before: Cursor
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]  # -1: no label came in time
+    times: Floats  # at which each was matched, or timed out
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """What matching some rows and labels gave."""
+
+    rows: NDArray[np.int64]  # in the changelog, that were matched or timed out
+    labels: NDArray[np.int64]  # of each; -1: no label came in time
+    times: Floats  # at which each was matched, or timed out
+    before: NDArray[np.int64]  # for each row given, how many rows were returned before it came
+    strays: int  # labels that timed out
 
 
 class Joining(Inner):
@@ -77,6 +90,8 @@ class Joining(Inner):
         self._timed = False  # True once rows have arrival times
         self.waits_for: str | None = None
         """The name of the input that it waits for."""
+        self.new_rows = NewPairs(context.runtime)
+        """Rows that came, and pairs that were returned, once they are asked for."""
 
     # -- pulling -----------------------------------------------------------------------------------------------------
 
@@ -139,10 +154,17 @@ class Joining(Inner):
                 )
                 self._timed = self._timed or block.times is not None
                 arrived = np.full(count, np.nan) if block.times is None else block.times
-                side.changes.put({"rows": block.rows, "arrived": arrived, "origin": origin}, count)
+                # Of each row its number, and that of the next pair, which pairing tells: see `new_pairs`.
+                came = {"came": np.zeros((count, 2), np.int64)} if side is self._sides[ROW] else {}
+                side.changes.put({"rows": block.rows, "arrived": arrived, "origin": origin, **came}, count)
             taken.append(side.times[:count])
         starts = [side.changes.used for side in self._sides]
-        done, lost, strays = self._advance(taken, starts)
+        paired = self._advance(taken, starts)
+        if rows:
+            came = self._sides[ROW].changes.rows["came"][starts[ROW] : starts[ROW] + rows]
+            came[:, 0] = self._sides[ROW].read + np.arange(rows)
+            came[:, 1] = self._given + 1 + paired.before
+        self._note_rows(np.arange(starts[ROW], starts[ROW] + rows), taken[ROW])
         for side, count in zip(self._sides, counts, strict=True):
             if count:
                 side.changes.accept(count)
@@ -150,12 +172,16 @@ class Joining(Inner):
                 side.read += count
                 side.clock = float(side.times[count - 1])
                 side.times = side.times[count:]
-        self._counts = [self._counts[ROW] + int((lost < 0).sum()), self._counts[LABEL] + strays]
-        self._done = _Done(before, done, lost)
+        self._counts = [self._counts[ROW] + int((paired.labels < 0).sum()), self._counts[LABEL] + paired.strays]
+        self._done = _Done(before, paired.rows, paired.labels, paired.times)
 
-    def _advance(
-        self, times: Sequence[Floats], starts: Sequence[int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    def _note_rows(self, index: NDArray[np.int64], times: Floats) -> None:
+        """Keep rows of the changelog to be tested, once that is asked for."""
+        if self.new_rows.wanted and len(index):
+            kept = trees.gather(self._sides[ROW].changes.rows, index)
+            self.new_rows.add_rows(kept["rows"], kept["came"][:, 0], kept["came"][:, 1], times)
+
+    def _advance(self, times: Sequence[Floats], starts: Sequence[int]) -> _Matched:
         """Match the rows and labels in the changelogs from `starts` on, which have these times."""
         sides = np.repeat([ROW, LABEL], [len(times[ROW]), len(times[LABEL])])
         when = np.concatenate(times)
@@ -168,7 +194,10 @@ class Joining(Inner):
         found = self._pairing.advance(
             when[order].tolist(), sides[order].tolist(), [keys[i] for i in order], numbers[order].tolist()
         )
-        return np.array(found[0], np.int64), np.array(found[1], np.int64), found[2]
+        rows, labels, at = (np.array(each, np.int64) for each in found[:3])
+        out = at if self._unmatched == "keep" else at[labels >= 0]
+        came = np.searchsorted(out, np.flatnonzero(sides[order] == ROW))
+        return _Matched(rows, labels, when[order][at], came, found[3])
 
     def _end(self) -> bool:
         """The end: those that wait have no match."""
@@ -178,20 +207,26 @@ class Joining(Inner):
         rows, strays = self._pairing.end()
         self._over = True
         self._counts = [self._counts[ROW] + len(rows), self._counts[LABEL] + strays]
-        self._done = _Done(before, np.array(rows, np.int64), np.full(len(rows), -1))
+        never = np.full(len(rows), -1)
+        self._done = _Done(before, np.array(rows, np.int64), never, np.full(len(rows), np.inf))
         return True
 
     def _finish(self) -> Block:
         """Return the result. If that fails, the next pull retries."""
         done = self._done
         assert done is not None
-        rows, labels = done.rows, done.labels
+        rows, labels, times = done.rows, done.labels, done.times
         lost = labels < 0
         if callable(self._unmatched) and lost.any():
             given_up = trees.gather(self._sides[ROW].changes.rows["rows"], rows[lost])
         if self._unmatched != "keep":
-            rows, labels = rows[~lost], labels[~lost]
+            rows, labels, times = rows[~lost], labels[~lost], times[~lost]
         out = self._joined(rows, labels) if len(rows) else Block(None, 0)
+        if self.new_rows.wanted and out.count:
+            numbers = self._sides[ROW].changes.rows["came"][rows, 0]
+            sample = self._sides[LABEL].sample
+            self.new_rows.label = {name: sample[name] for name in sample if name not in (self._on, self._time)}
+            self.new_rows.add_pairs(out.rows, self._given, np.where(labels < 0, -1, numbers), times)
         if callable(self._unmatched) and lost.any():
             user_code.call(self._unmatched, trees.read_only(given_up))
         self._done = None
@@ -264,6 +299,7 @@ class Joining(Inner):
         return compose_held([each.buffer.address(Offset(each.given)) for each in inputs], self.own())
 
     def restore(self, cursor: Cursor) -> None:
+        self.new_rows.restored()
         own = own_part(cursor)
         for side, address in zip(self._sides, addresses(cursor), strict=True):
             side.input.buffer.restore(address)
@@ -293,6 +329,9 @@ class Joining(Inner):
         self._given = own["row"]
         self._counts = list(own["unmatched"])
         self._timed = own["timed"]
+        # These do not come by again.
+        entries = self._pairing.waiting(ROW)
+        self._note_rows(np.array([at for _, at, _ in entries], np.int64), np.array([time for time, *_ in entries]))
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()

@@ -23,6 +23,7 @@ from unbounded.core.trees import RowsError
 from unbounded.stages.mix_input import MixInput, differs
 from unbounded.stages.mix_rows import scattered
 from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table, edge_after
+from unbounded.stages.tap import NewRows
 
 
 class Mixing(Inner):
@@ -64,6 +65,8 @@ class Mixing(Inner):
         self._log = None if leave_out_after is None else context.arrivals.of(f"{context.place}.mix")
         self.waits_for: str | None = None
         """The name of the input that it waits for."""
+        self.new_rows: NewRows | None = None
+        """None: the rows that can be tested before training are those of its inputs."""
         self._begin({"given": 0})
 
     def _begin(self, own: Mapping[str, Any]) -> None:

@@ -48,18 +48,20 @@ class Pairing:
 
     def advance(
         self, times: Sequence[float], sides: Sequence[int], keys: Sequence[Any], numbers: Sequence[int]
-    ) -> tuple[list[int], list[int], int]:
+    ) -> tuple[list[int], list[int], list[int], int]:
         """Process more rows and labels, given in the order of their times.
 
         Returns:
             The numbers of the rows that were matched or timed out, in order; for each, the number of its label, or -1
-            without one; and the number of labels that timed out.
+            without one; for each, the index of the given row or label at which it was; and the number of labels that
+            timed out.
         """
         rows: list[int] = []
         labels: list[int] = []
+        when: list[int] = []
         strays, within = 0, self._within
         queues, here, waiting = self._queues, self._here, self._waiting
-        for time, side, key, number in zip(times, sides, keys, numbers, strict=True):
+        for at, (time, side, key, number) in enumerate(zip(times, sides, keys, numbers, strict=True)):
             for other in (ROW, LABEL):
                 queue = queues[other]
                 while queue and queue[0][0] < time - within:
@@ -67,6 +69,7 @@ class Pairing:
                     if gone is not None and other == ROW:
                         rows.append(gone)
                         labels.append(-1)
+                        when.append(at)
                     strays += gone is not None and other == LABEL
             partners = waiting[1 - side].get(key)
             if partners:
@@ -76,11 +79,12 @@ class Pairing:
                 here[1 - side].discard(partner)
                 rows.append(partner if side == LABEL else number)
                 labels.append(number if side == LABEL else partner)
+                when.append(at)
             else:
                 waiting[side].setdefault(key, deque()).append(number)
                 here[side].add(number)
                 queues[side].append((time, number, key))
-        return rows, labels, strays
+        return rows, labels, when, strays
 
     def end(self) -> tuple[list[int], int]:
         """No more will come: the numbers of the rows without a label, and the number of labels without a row."""

@@ -3,7 +3,8 @@
 Each source is followed by both. `Numbered`, right after it, stamps each row with the number of rows that had arrived
 (`Block.seen`). `Tap`, before the first stage that shuffles or repeats rows, keeps the rows. Later stages raise `seen`
 to the number of rows that they had to read before a row came out of them. So each batch has the number of source rows
-that were read for it, however far ahead a thread has read. Both do nothing until new rows are asked for.
+that were read for it, however far ahead a thread has read. Both do nothing until new rows are asked for. A join keeps
+its rows itself (`new_pairs`).
 
 A tap keeps the rows that were read and not trained on: those held by later stages and by a prefetch. They are in no
 cursor. After a restore they pass the tap again, since a cursor reads again from a row that no earlier batch needed;
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unbounded.core.block import Block, Run
 from unbounded.core.cursor import own_part
@@ -36,20 +38,26 @@ class NewRows:
     def __init__(self, runtime: Runtime) -> None:
         self._lock = runtime.lock()
         self._kept: deque[Block] = deque()
-        self._newest = 0  # `seen` of the last row kept
+        self._newest = 0  # the number of the last row kept
         self._stale = False
         self.wanted = False
         """True once new rows are asked for."""
 
     @locked
-    def add(self, block: Block) -> None:
-        """Keep the rows that are newer than those kept before."""
+    def add(self, block: Block, order: NDArray[np.int64] | None = None) -> None:
+        """Keep the rows that are newer than those kept before.
+
+        Args:
+            block: the rows.
+            order: rising numbers from 1 on that identify the rows; None for `seen`.
+        """
         if block.seen is None:
             return
-        first = int(np.searchsorted(block.seen, self._newest, side="right"))
+        order = block.seen if order is None else order
+        first = int(np.searchsorted(order, self._newest, side="right"))
         if first < block.count:
             self._kept.append(replace(block.part(first, block.count), boundary=None))
-            self._newest = int(block.seen[-1])
+            self._newest = int(order[-1])
 
     @locked
     def _at_hand(self) -> list[Block]:

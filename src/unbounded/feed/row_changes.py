@@ -1,0 +1,91 @@
+"""Row changes: what the stages behind a tap make of its rows, applied to rows as they come there.
+
+The stages that change one row at a time are applied; those that move rows are left out, and so are changes by chance. A
+stage whose output depends on the rows before it, in the order in which they come there, can't be applied to others: a
+stream that has one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from unbounded.core import finite_rows
+from unbounded.core.arrival_log import ArrivalLog
+from unbounded.core.block import Block
+from unbounded.core.node import Context, Node
+from unbounded.core.runtime import Runtime
+from unbounded.core.trees import Tree
+from unbounded.stages.batch import Batch
+from unbounded.stages.exclude import Exclude
+from unbounded.stages.map import Columns, Filter, Map, MapRows
+from unbounded.stages.prefetch import Buffer, Prefetch
+from unbounded.stages.random_map import RandomMap
+from unbounded.stages.replay import Replay
+from unbounded.stages.shuffle import Shuffle
+from unbounded.stages.skip_non_finite import Finite
+from unbounded.stages.stage import Stage, Through
+from unbounded.stages.take import Take
+
+
+class RowChanges:
+    """The stages behind a tap, for rows one at a time.
+
+    Args:
+        stages: those stages.
+        prepare: makes of rows as they come to the tap what batches have, in place of them; None applies them.
+        runtime: the feed's.
+
+    Raises:
+        ValueError: a stage can't be applied to rows as they come.
+    """
+
+    def __init__(self, stages: Sequence[Stage], prepare: Callable[[Tree], Tree] | None, runtime: Runtime) -> None:
+        self._runtime = runtime
+        given = list(stages) if prepare is None else [Map(prepare)]
+        self._steps = list(self._opened_steps(given))
+
+    def _opened_steps(self, stages: Sequence[Stage]) -> Iterator[tuple[bool, Through | None]]:
+        """Whether each leaves rows out, and its node; None stands for leaving out rows that are not finite."""
+        for stage in stages:
+            if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap | Exclude):
+                continue
+            if isinstance(stage, Finite):
+                yield True, None
+            elif isinstance(stage, Map | MapRows | Filter | Columns):
+                step = replace(stage, workers=0) if isinstance(stage, Map) else stage
+                yield isinstance(stage, Filter), self._opened(step)
+            else:
+                raise ValueError(
+                    f".{stage.word}() stands after a .shuffle(), a .replay(), a .join() or a mix, and what it makes of "
+                    "a row depends on the rows before it there: a row can't be tested before it comes out. Put "
+                    f".{stage.word}() before them, or say what makes batches of rows as they come there: "
+                    "prepare=lambda rows: …"
+                )
+
+    def _opened(self, stage: Stage) -> Through:
+        # The node is used for `apply` only, and never pulls.
+        node = stage.open(cast(Node, None), Context(self._runtime, ArrivalLog(self._runtime)))
+        assert isinstance(node, Through)
+        return node
+
+    def apply(self, block: Block, *, leave_out: bool = True) -> Block | None:
+        """What becomes of rows.
+
+        Args:
+            block: as they came to the tap.
+            leave_out: False keeps the rows, too, that a stage leaves out.
+        """
+        out: Any = block
+        for leaves_out, node in self._steps:
+            if leaves_out and not leave_out:
+                continue
+            if node is None:
+                bad = finite_rows.non_finite_mask(out.rows)
+                out = out if bad is None else out.only(~bad)
+            else:
+                out = node.apply(out)
+            if out is None or not out.count:
+                return None
+        return out  # type: ignore[no-any-return]
