@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from late_labels import STREAMS, target
+from late_labels import STREAMS, joined, target
 from unbounded.core.packing import pack, unpack
 from unbounded.feed.new_labels import NewLabelsOf
 from unbounded.feed.waiting_predictions import WaitingPredictions
@@ -83,3 +83,16 @@ def test_a_run_that_was_killed_is_the_run_that_was_not(name):
     assert len(whole[1]) > 20
     assert judged(stream, 24, (2, 7, 8, 17), 3) == whole
     assert judged(stream.prefetch(9), 24, (5, 14), 3) == whole
+
+
+def test_rows_of_one_input_of_a_mix_are_known_where_a_block_has_none_of_them():
+    old = ub.from_arrays((np.zeros((50, 3), "float32"), np.zeros((50, 1), "float32")), seed=3)
+    mixed = ub.mix({"old": old, "new": joined().columns("x", "y")}, weights={"old": 40, "new": 1}).batch(8)
+    for stream in (mixed, mixed.before_batch().shuffle(16).batch(8), mixed.before_batch().replay(30, reuse=2).batch(8)):
+        with ub.Feed(stream, confirm="manual") as feed:
+            new, here = NewLabelsOf(feed, "new/rows"), Judge()
+            for step in range(120):
+                here.step(feed, new, step)
+                feed.take()
+                feed.trained()
+        assert len(here.table) > 5

@@ -253,6 +253,8 @@ class Delivery:
                 "rows before the loop begins."
             )
         self._new_rows, rows.wanted = rows, True
+        for each in self._opened.new_rows:
+            each.others_wanted = each is not rows
         if self._reader.has_read:
             self._forget_unconfirmed()  # rows read so far were not kept: read them again
         return rows

@@ -42,6 +42,8 @@ class NewRows:
         self._stale = False
         self.wanted = False
         """True once new rows are asked for."""
+        self.others_wanted = False
+        """True once those of another source are: rows of this one have `seen` 0."""
 
     @locked
     def add(self, block: Block, order: NDArray[np.int64] | None = None) -> None:
@@ -98,14 +100,16 @@ class Numbered(Over):
 
     def pull(self, timeout: float | None) -> Block | Run | None:
         """The source's next block, with `seen`."""
-        if not self._rows.wanted:
+        wanted = self._rows.wanted
+        if not wanted and not self._rows.others_wanted:
             return self._upstream.pull(timeout)
-        first = int(own_part(self._upstream.cursor())["row"])
+        first = int(own_part(self._upstream.cursor())["row"]) if wanted else 0
         block = self._upstream.pull(timeout)
         if block is None or not block.count:
             return block
         assert isinstance(block, Block)
-        return replace(block, seen=np.arange(first + 1, first + 1 + block.count))
+        seen = np.arange(first + 1, first + 1 + block.count) if wanted else np.zeros(block.count, np.int64)
+        return replace(block, seen=seen)
 
 
 class Tap(Over):
