@@ -9,7 +9,7 @@ import unbounded as ub
 from late_labels import STREAMS, joined, target
 from unbounded.core.packing import pack, unpack
 from unbounded.feed.new_labels import NewLabelsOf
-from unbounded.feed.waiting_predictions import WaitingPredictions
+from unbounded.feed.predictions import WaitingPredictions
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 

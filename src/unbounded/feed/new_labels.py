@@ -1,4 +1,4 @@
-"""New labels: of a feed over a join, the rows as they come, before their labels, and the rows whose labels have come.
+"""NewLabelsOf: for a feed over a join, the rows as they arrive, and those whose labels have arrived.
 
 For predictions that are made when a row comes and judged when its label comes.
 """

@@ -1,4 +1,4 @@
-"""Row changes: what the stages behind a tap make of its rows, applied to rows as they come there.
+"""RowChanges: the stages after a tap that change single rows, applied to rows as they arrive there.
 
 The stages that change one row at a time are applied; those that move rows are left out, and so are changes by chance. A
 stage whose output depends on the rows before it, in the order in which they come there, can't be applied to others: a

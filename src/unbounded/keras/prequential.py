@@ -26,9 +26,9 @@ from unbounded.core import check, trees
 from unbounded.core.trees import Tree
 from unbounded.feed.new_labels import NewLabelsOf, Stretch
 from unbounded.feed.new_rows import NewRowsOf, source_of
-from unbounded.feed.waiting_predictions import WaitingPredictions
+from unbounded.feed.predictions import WaitingPredictions
 from unbounded.keras._keras_feed import Feed
-from unbounded.keras._model_predictions import ModelPredictions
+from unbounded.keras._predicting import ModelPredictions
 from unbounded.keras._running import Running
 from unbounded.keras._tested_rows import table_rows
 from unbounded.stages.join import Join

@@ -1,4 +1,4 @@
-"""New pairs: of a join, the rows as they come, before their labels, and the pairs as they come out.
+"""NewPairs: for a join, the rows as they arrive, and the pairs that it returned.
 
 A row is predicted when it comes, and the prediction is judged when its label comes. A join's pairs are numbered from
 1 on. A pair's `seen` is its number; a row's is that of the first pair that came out when the row had come. So the rows

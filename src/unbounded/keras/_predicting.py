@@ -1,4 +1,4 @@
-"""Predictions of a model as it stands in the middle of a `fit`.
+"""ModelPredictions: predictions by a model in its present state, in the middle of a `fit`.
 
 `predict_on_batch` on JAX puts back the model's state after each call, which costs a tiny model more than the prediction
 itself. There the model's own `predict_step` is compiled as a function of its variables, and nothing is put back.

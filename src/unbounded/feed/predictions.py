@@ -1,4 +1,4 @@
-"""Predictions that wait for their labels: arrays that grow, in the order in which the rows came."""
+"""WaitingPredictions: predictions until their labels arrive, in arrays that grow."""
 
 from __future__ import annotations
 
