@@ -40,7 +40,7 @@ def source_of(feed: Feed, source: str | None) -> str:
         ValueError: there is none of that name, or which one is meant must be said.
     """
     names = list(feed.stream.leaves)
-    if source is None and feed.stream.tests_one_source:
+    if source is None and feed.stream.makes_new_rows:
         source = names[0]
     if source not in names:
         raise ValueError(
