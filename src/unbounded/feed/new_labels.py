@@ -53,7 +53,7 @@ class LabelledRows(NamedTuple):
     rows: Tree
 
 
-class Stretch(NamedTuple):
+class NewLabels(NamedTuple):
     """What came between two batches.
 
     Args:
@@ -91,7 +91,7 @@ class NewLabelsOf:
         self._kept = kept
         self._checked = False  # that inputs do not depend on labels
 
-    def between(self, first: int, stop: int) -> Stretch:
+    def between(self, first: int, stop: int) -> NewLabels:
         """What came after pair number `first`, and up to pair number `stop`.
 
         Raises:
@@ -109,7 +109,7 @@ class NewLabelsOf:
             return out
 
         came = [out for block in self._kept.came.between(first, stop) if (out := self._came(block, is_tested))]
-        return Stretch(
+        return NewLabels(
             UnlabelledRows(*(join(came).rows[name] for name in ("number", "time", "came", "rows"))) if came else None,
             LabelledRows(*(join(labelled).rows[name] for name in ("pair", "number", "rows"))) if labelled else None,
             expired,

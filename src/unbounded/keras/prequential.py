@@ -24,7 +24,7 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.trees import Tree
-from unbounded.feed.new_labels import NewLabelsOf, Stretch
+from unbounded.feed.new_labels import NewLabels, NewLabelsOf
 from unbounded.feed.new_rows import NewRowsOf, source_of
 from unbounded.feed.predictions import WaitingPredictions
 from unbounded.keras._keras_feed import Feed
@@ -233,7 +233,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
                 self._tell(numbers, came, predictions)
         self._upto = upto
 
-    def _test_and_judge(self, new: Stretch, step: int) -> None:
+    def _test_and_judge(self, new: NewLabels, step: int) -> None:
         """Predict rows that came, and judge those whose labels came."""
         waiting = self._waiting
         if new.came is not None:
