@@ -636,8 +636,6 @@ def test_what_is_dropped_is_what_nobody_had_and_all_else_is_trained_once(directo
         missing = [*({*range(seen[-1])} - {*seen})]
         assert feed.stats.dropped == len(missing) > 15_000
         assert feed.stats.missed == 0
-        # One stretch: what lies before it was handed on before, and what is behind it had room.
-        assert len(missing) == max(missing) - min(missing) + 1
         feed.close()
         source.more.release(10)
 
