@@ -83,10 +83,10 @@ class LiveWalk(Walk):
         self.former = 0
 
     def forgotten(self) -> None:
-        self.ended(power_cut=False)
         newest = self.simulation.thread(lambda: None, "newest")
         newest.start()
         assert newest.ident is not None
+        self.ended(power_cut=False)  # the forgotten feed has read on until now
         self.former = newest.ident
 
     def wiped(self) -> None:
