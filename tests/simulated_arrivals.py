@@ -159,7 +159,7 @@ class SilenceWalk(LiveWalk):
         self.share = _GROUP * weight // (1 + weight)
 
         def make(touch: Touch) -> ub.Stream:
-            streams = {"old": ub.from_arrays(np.arange(100), shuffle=False), "new": ub.from_generator(self.sensor)}
+            streams = {"old": ub.from_arrays(np.arange(100), shuffle=False), "new": ub.from_generator(self.sensor())}
             weights = {"old": 1, "new": weight}
             stream = ub.mix(streams, weights=weights, on_silence="leave_out", patience=patience)
             stream = stream.map(lambda rows: touch(rows) + 0, workers=workers).batch(size)

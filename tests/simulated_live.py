@@ -32,28 +32,16 @@ class LiveWalk(Walk):
         self.safe = _LIVE  # up to here they are on the disk
         self.lost: set[int] = set()  # rows that may be missing
         self.gone: int | None = None  # from this row on nothing is on the disk, until the next checkpoint
-        self.former = 0  # threads up to this one are those of feeds that were forgotten
         self.most = 5  # rows at once
         self.drops = "drop_oldest" in self.plan.words
         # Rows that are dropped as fast as they come leave nothing to train on where a schedule starves who takes them.
         self.pace, self.rests = (10.0, 1.0) if self.drops else (self.rng.choice((0.0, 0.01, 1.0)), 0.3)
         self.held = sum(map(int, re.findall(r"shuffle\((\d+)", self.plan.words)))  # rows out of their order, at most
 
-    def sensor(self) -> Iterator[Any]:
-        simulation = self.simulation
-        reader = simulation.ident()
-        while reader > self.former:
-            self.accepted = self.next
-            simulation.switch()
-            if self.rng.random() < self.rests:
-                simulation.sleep(self.rng.random() * self.pace)
-            if reader <= self.former:
-                return  # it gives a forgotten feed no rows
-            if self.rng.random() < self.fails:
-                raise ConnectionError("the sensor is gone for a moment")
-            first, n = self.next, self.rng.randint(1, self.most)
-            self.next += n
-            yield np.arange(first, first + n)
+    def sensor(self) -> Callable[[], Iterator[Any]]:
+        """The function that gives the rows, to a feed that is made now."""
+        self.latest = Sensor(self)
+        return self.latest.rows
 
     def note(self, batch: Any) -> None:
         self.trained += batch.tolist()
@@ -80,14 +68,10 @@ class LiveWalk(Walk):
     def ended(self, *, power_cut: bool) -> None:
         gone = self.safe if power_cut else self.accepted
         self.lost.update(range(gone if self.gone is None else self.gone, self.next))
-        self.former = 0
 
     def forgotten(self) -> None:
-        newest = self.simulation.thread(lambda: None, "newest")
-        newest.start()
-        assert newest.ident is not None
-        self.ended(power_cut=False)  # the forgotten feed has read on until now
-        self.former = newest.ident
+        self.latest.forget()
+        self.ended(power_cut=False)
 
     def wiped(self) -> None:
         self.gone = _LIVE
@@ -98,7 +82,39 @@ class LiveWalk(Walk):
         self.lost.update(range(cut, self.next))
 
 
-def _plan(rng: random.Random, sensor: Callable[[], Iterator[Any]]) -> Plan:
+class Sensor:
+    """The sensor as one feed reads it.
+
+    Args:
+        walk: whose.
+    """
+
+    def __init__(self, walk: LiveWalk) -> None:
+        self.walk = walk
+        self.is_forgotten = False
+
+    def forget(self) -> None:
+        """The feed was forgotten: whatever of it still reads gets no rows."""
+        self.is_forgotten = True
+
+    def rows(self) -> Iterator[Any]:
+        """The function that is read."""
+        walk, simulation = self.walk, self.walk.simulation
+        while not self.is_forgotten:
+            walk.accepted = walk.next
+            simulation.switch()
+            if walk.rng.random() < walk.rests:
+                simulation.sleep(walk.rng.random() * walk.pace)
+            if self.is_forgotten:
+                return
+            if walk.rng.random() < walk.fails:
+                raise ConnectionError("the sensor is gone for a moment")
+            first, n = walk.next, walk.rng.randint(1, walk.most)
+            walk.next += n
+            yield np.arange(first, first + n)
+
+
+def _plan(rng: random.Random, sensor: Callable[[], Callable[[], Iterator[Any]]]) -> Plan:
     words, stages = [], []
     mixed = rng.random() < 0.3
     for _ in range(rng.randint(0, 3)):
@@ -121,7 +137,7 @@ def _plan(rng: random.Random, sensor: Callable[[], Iterator[Any]]) -> Plan:
     words.append(f"batch({size}).prefetch({ahead})")
 
     def make(touch: Touch) -> ub.Stream:
-        stream = ub.from_generator(sensor)
+        stream = ub.from_generator(sensor())
         if mixed:
             stream = ub.mix({"old": ub.from_arrays(np.arange(100), shuffle=False), "new": stream})
         for stage in stages:
