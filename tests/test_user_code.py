@@ -164,6 +164,7 @@ def test_a_signal_in_any_call_of_the_users_functions_loses_no_row_and_doubles_no
 
     expected, calls, _ = run(0)
     for number in range(1, min(calls, 60) + 1):
-        seen, _, interrupted = run(number)
-        assert interrupted, f"call {number} of {calls}"
+        seen, made, interrupted = run(number)
+        # How often a state is taken depends on how long it takes: this run may have had fewer calls.
+        assert interrupted == (made >= number), f"call {number} of {calls}"
         assert seen == expected, f"call {number} of {calls}"
