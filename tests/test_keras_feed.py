@@ -150,7 +150,10 @@ def test_passes_are_carried_and_the_bar_knows_each_epochs_length(
 def test_a_bar_shows_the_true_target_from_the_first_step(capsys: pytest.CaptureFixture[str]) -> None:
     with Feed(stream(), ub.Epoch(steps=7)) as feed:
         km.ready_model().fit(feed, verbose=1)
-    assert "1/7" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    # Which step is shown first depends on the thread in which Keras calls its bar on JAX.
+    assert "/7" in shown
+    assert "Unknown" not in shown
 
 
 def test_a_source_that_falls_silent_does_not_hold_up_the_end_of_an_epoch() -> None:
