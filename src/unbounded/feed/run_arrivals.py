@@ -93,11 +93,8 @@ class RunArrivals:
 
     def _open(self) -> ArrivalFile:
         # A feed that has not read yet takes the place of one that nobody has closed; one at work has decided by itself.
-        if self._log.has_decided and RecordLog.is_written_here(self._path, self._runtime):
-            raise CheckpointError(
-                f"Another feed of this process writes the arrival log in {self._path}, and is not closed. Nothing was "
-                "saved. Close it, or save this one to another directory."
-            )
+        if self._log.has_decided:
+            refuse_taken("writes the arrival log", self._path, self._runtime)
         return ArrivalFile(self._path, self._runtime)
 
     def _move(self, file: ArrivalFile, whose: str) -> None:
@@ -169,6 +166,15 @@ def opened(what: str, run: Path, action: Callable[[], T]) -> T:
             f"Nothing can be saved in {run}: its {what} can't be opened: {error.strerror or error}. Make room there, "
             "or use another directory."
         ) from error
+
+
+def refuse_taken(does: str, path: Path, runtime: Runtime) -> None:
+    """Raise CheckpointError where another feed of this process writes to a log; `does` says what for, in a message."""
+    if RecordLog.is_written_here(path, runtime):
+        raise CheckpointError(
+            f"Another feed of this process {does} in {path}, and is not closed. Nothing was saved. Close it, or save "
+            "this one to another directory."
+        )
 
 
 def set_log_aside(what: str, path: Path, whose: str, runtime: Runtime) -> None:

@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 from unbounded.core.block import Offset
 from unbounded.core.identity import comparable
 from unbounded.core.node import Node, StreamError
-from unbounded.feed.run_arrivals import RunArrivals, opened, set_log_aside
+from unbounded.feed.run_arrivals import RunArrivals, opened, refuse_taken, set_log_aside
 from unbounded.sources.log_dump import refuse_moving
 from unbounded.sources.logged import Logged
-from unbounded.sources.record_log import RecordLog
 from unbounded.sources.replayed import Replayed
 from unbounded.sources.row_log import RowLog
-from unbounded.store.checkpoints import CheckpointError
 from unbounded.store.origin import SourceOrigin, read_origin, write_origin
 from unbounded.waiting import LONG, waiting_sentence
 
@@ -182,11 +180,8 @@ class RunLogs:
 
     def _refuse_taken(self, node: Logged, path: Path) -> None:
         # A feed that has not read yet may take the log of one that was never closed; one that has read has other rows.
-        if node.has_read and RecordLog.is_written_here(path, self._runtime):
-            raise CheckpointError(
-                f"Another feed of this process keeps the rows of its source in {path}, and is not closed. Nothing was "
-                "saved. Close it, or save this one to another directory."
-            )
+        if node.has_read:
+            refuse_taken("keeps the rows of its source", path, self._runtime)
 
     def _open(self, path: Path) -> RowLog:
         return RowLog(path, self._runtime)
