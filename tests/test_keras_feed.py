@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import gc
 import itertools
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -150,10 +151,8 @@ def test_passes_are_carried_and_the_bar_knows_each_epochs_length(
 def test_a_bar_shows_the_true_target_from_the_first_step(capsys: pytest.CaptureFixture[str]) -> None:
     with Feed(stream(), ub.Epoch(steps=7)) as feed:
         km.ready_model().fit(feed, verbose=1)
-    shown = capsys.readouterr().out
-    # Which step is shown first depends on the thread in which Keras calls its bar on JAX.
-    assert "/7" in shown
-    assert "Unknown" not in shown
+    # Which step is shown first depends on the thread in which Keras calls its bar on JAX; each has the target.
+    assert set(re.findall(r"\d+/(\w+)", capsys.readouterr().out)) == {"7"}
 
 
 def test_a_source_that_falls_silent_does_not_hold_up_the_end_of_an_epoch() -> None:

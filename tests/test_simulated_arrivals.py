@@ -23,7 +23,7 @@ from unbounded.testing import Faults, Simulation
 
 assert directories
 assert snapshot
-SEEDS = int(os.environ.get("SIMULATED_SEEDS", "120")) // 4
+SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200")) // 4
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
 DIRECTORY = Path("/simulated/run")
 ROWS = 10**6  # the numbers of each partition's rows begin with a multiple of it

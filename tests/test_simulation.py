@@ -18,7 +18,7 @@ from tests.simulated import walk
 from unbounded.simulation.disk import Disk, File, Folder
 from unbounded.testing import Faults, Simulation
 
-SEEDS = int(os.environ.get("SIMULATED_SEEDS", "120"))
+SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200"))
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
 GROUPS = 20
 ROOT = Path("/simulated")
