@@ -412,6 +412,26 @@ def test_a_resumed_fit_that_fails_leaves_no_epoch_number_on_the_model(tmp_path: 
         assert model.fit(feed, epochs=1, verbose=0).epoch == [0]
 
 
+@pytest.mark.filterwarnings("ignore::unbounded.feed.describe.RunFinished")
+def test_a_fit_that_has_nothing_left_to_train_leaves_no_epoch_number_on_the_model(tmp_path: Path) -> None:
+    model, _ = fit(tmp_path, epochs=2)
+    fit(tmp_path, epochs=2, model=model)
+    x, y = km.rows(8)
+    assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
+
+
+def test_a_resumed_fit_that_fails_before_its_first_epoch_leaves_none_either(tmp_path: Path) -> None:
+    class Failing(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            raise RuntimeError("a user's callback")
+
+    model, _ = fit(tmp_path, epochs=2)
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, epochs=3, model=model, callbacks=[Failing()])
+    x, y = km.rows(8)
+    assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
+
+
 def test_an_epoch_goes_on_in_its_middle_by_rows_passes_and_changing_lengths(tmp_path: Path) -> None:
     def run(directory: Path, *extra: Any) -> tuple[Any, Any]:
         return fit(directory, epochs=5, epoch=ub.Epoch(passes=0.55), callbacks=extra)
@@ -501,6 +521,20 @@ def test_another_feed_than_fits_own_is_refused(tmp_path: Path) -> None:
         pytest.raises(ValueError, match="were given different feeds"),
     ):
         km.ready_model().fit(feed, verbose=0, callbacks=[Checkpoint(other, tmp_path)])
+
+
+def test_another_feed_is_refused_also_if_an_earlier_fit_was_on_it(tmp_path: Path) -> None:
+    model, (x, y) = km.ready_model(), km.rows(8)
+    with Feed(small(), ub.Epoch(steps=2)) as feed, Feed(small(), ub.Epoch(steps=2)) as other:
+        model.fit(other, verbose=0, callbacks=[Checkpoint(other, tmp_path)])
+        with pytest.raises(ValueError, match="were given different feeds"):
+            model.fit(feed, verbose=0, callbacks=[Checkpoint(other, tmp_path)])
+        with pytest.raises(ValueError, match="were given different feeds"):
+            model.fit(x, y, verbose=0, callbacks=[Checkpoint(other, tmp_path)])
+        assert (feed.steps, other.steps) == (0, 2)
+        model.fit(feed, verbose=0)
+        with pytest.raises(ValueError, match="were given different feeds"):
+            model.fit(x, y, verbose=0, callbacks=[Checkpoint(feed, tmp_path)])
 
 
 def test_another_model_another_stream_and_another_number_of_feeds_are_refused(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_stream_of_streams_is_described_as_a_tree() -> None:
         ".batch(8)",
         "guarantee:",
     ]
-    assert "100 rows a pass" in lines[2]
+    assert "shuffle=False) 100 rows a pass" in lines[2]
     assert repr(two()) == (
         "mix({'old': from_arrays(100 rows, shuffle=False), 'new': from_arrays(70 rows, shuffle=False)}, "
         "weights={'old': 0.25, 'new': 0.75})"

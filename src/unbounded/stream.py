@@ -431,7 +431,7 @@ class Stream(Lookup):
         return trees.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
 
     def describe(self) -> str:
-        """A table with a line for each stage: the rows that it holds back, and its guarantee.
+        """A table with a line for each source and stage: the rows of a pass, where they are known, and a weaker guarantee than exact.
 
         "known by type alone" names objects that a function reads and the fingerprint can't compare, such as a model.
 
@@ -449,7 +449,7 @@ class Stream(Lookup):
                 notes.append(part.promise)
             if (fn := getattr(part, "fn", None)) is not None and (unread := not_compared(fn)):
                 notes.append(f"known by type alone: {', '.join(unread)}")
-            lines.append(f"{text:<44}{', '.join(notes)}".rstrip())
+            lines.append(f"{text:<43} {', '.join(notes)}".rstrip())
         lines.append(f"guarantee: {self.guarantee.replace('_', ' ')}; fingerprint {self.fingerprint}")
         return "\n".join(lines)
 

@@ -36,7 +36,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     the first one until `fit` ends, the weights and the optimizer's state are in memory twice. One is written at a time:
     if the next is due before that, it is taken after the first step at which the last one is written. If one could not
     be written, `fit` ends after the current step. The last one of a `fit` is on the disk when `fit` returns.
-    could not be written ends `fit` after the step at hand. The last one of a `fit` is on the disk when `fit` returns.
 
     Args:
         feed: the feed that `fit` trains on; or a list of it and of validation feeds, whose positions are saved, too.
@@ -223,7 +222,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals.put_back()
         _model_state.end(self.model)
         self._director = None
-        self._resuming.end()
+        self._resuming.end(self.model)
         self._saving.close()
         if self._stopping and self._signals.received is not None:
             self.stopped_by = signal.Signals(self._signals.received).name
@@ -243,6 +242,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """A callback has raised, and Keras will not call `on_train_end`."""
         if self._director is None:
             return
+        self._resuming.end(self.model)
         if not isinstance(error, Exception):
             # KeyboardInterrupt or SystemExit: nothing is wrong with the model.
             self._save_at_once()

@@ -106,7 +106,7 @@ class Director(keras.callbacks.Callback):  # type: ignore[misc]
         with self._watch:
             feed = self.checkpoint.feeds[0]
             fit = feed.fit
-            if fit is None or not fit.directed or fit.model is None or fit.model is not self.checkpoint.model:
+            if fit is None or not fit.directed or not fit.is_of(self.checkpoint.model):
                 raise ValueError(
                     "Checkpoint(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
                     "callbacks=[ub.keras.Checkpoint(feed, …)])."

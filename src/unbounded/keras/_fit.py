@@ -48,6 +48,9 @@ class Fit:
         self.multiple = made.steps_per_execution
         """The steps that Keras runs in one call."""
         self.directed = directed
+        self.is_new = True
+        """True until the first epoch begins. A callback that finds another when training begins was given the feed of
+        an earlier `fit`."""
         self.in_step = False
         """True while a step runs that Keras has announced: with a director, its batches are fetched already."""
         self.idle = False
@@ -75,6 +78,10 @@ class Fit:
         """The model."""
         return self._model()
 
+    def is_of(self, model: Any) -> bool:
+        """True if a `fit` of this model that begins now is this one."""
+        return self.is_new and model is not None and self.model is model
+
     @property
     def runtime(self) -> Runtime:
         """The feed's runtime."""
@@ -100,6 +107,7 @@ class Fit:
     def begin_epoch(self) -> tuple[int, int | None]:
         """An epoch begins, or resumes in its middle; return its steps done, and its number of steps."""
         core = self._own()
+        self.is_new = False
         core.rewind()
         self._asked = 0
         self.note_updates()

@@ -95,8 +95,7 @@ class Resuming:
 
     def before_epoch(self, model: Any, epoch: int) -> None:
         """All callbacks have begun training, and reset themselves; none has begun an epoch."""
-        # Reset it: it stays on the model, and a later fit without Checkpoint would begin there.
-        internals.begin_at_epoch(model, None)
+        internals.begin_at_epoch(model, None)  # see `end`
         # The epoch's number in the run, including `initial_epoch`.
         self._feed.core.progress.renumber(epoch)
         self.begin_states()
@@ -123,6 +122,10 @@ class Resuming:
         """The states of the other callbacks, for a checkpoint; empty before the first epoch of a `fit`."""
         return {} if self._states is None else self._states.state()
 
-    def end(self) -> None:
-        """The `fit` is over: forget its callbacks."""
+    def end(self, model: Any) -> None:
+        """The `fit` is over, also one that failed or had no epoch: forget its callbacks, and the epoch on the model."""
         self._users = ()
+        # It would stay there, and a later `fit` without Checkpoint, on whatever data, would begin with that epoch.
+        internals.begin_at_epoch(model, None)
+        if self._feed.fit is not None:
+            self._feed.fit.is_new = False

@@ -153,7 +153,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """A `fit` begins."""
         fit = self._feed.fit
-        if fit is None or fit.model is not self.model:
+        if fit is None or not fit.is_of(self.model):
             raise ValueError(
                 "Prequential(feed) and fit were given different feeds. Give both the same: model.fit(feed, "
                 "callbacks=[ub.keras.Prequential(feed, …)])."
