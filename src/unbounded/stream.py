@@ -431,7 +431,7 @@ class Stream(Lookup):
         return trees.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
 
     def describe(self) -> str:
-        """A table with a line for each source and stage: the rows of a pass, where they are known, and a weaker guarantee than exact.
+        """A table with a line for each source and stage: the rows of a pass, and a guarantee weaker than exact.
 
         "known by type alone" names objects that a function reads and the fingerprint can't compare, such as a model.
 
