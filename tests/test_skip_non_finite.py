@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,23 @@ def test_a_run_that_a_bad_row_ended_goes_on_without_it(name: str) -> None:
     whole = skipped(stream, len(trained))
     for one, other in zip(trained, whole, strict=True):
         assert (one["id"] == other["id"]).all()
+
+
+def test_a_run_that_goes_on_without_bad_rows_outlives_its_older_checkpoints(tmp_path: Path) -> None:
+    stream = sick().shuffle(20).batch(5)
+    with ub.Feed(stream) as feed:
+        feed.load(tmp_path)
+        with pytest.raises(ValueError, match="has a NaN"):
+            for _ in feed.batches():
+                pass
+        feed.save(tmp_path, keep=2)
+    with ub.Feed(stream, on_nan="skip") as feed:
+        feed.load(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ub.NonFiniteRows)
+            for _, _ in zip(range(6), feed.batches(), strict=False):
+                feed.trained()
+                feed.save(tmp_path, keep=2)  # what the first checkpoint needs is released by and by
 
 
 def test_a_run_that_let_bad_rows_pass_does_not_go_on_without_them_unasked() -> None:

@@ -122,12 +122,20 @@ class _FiniteNode(Through):
         self._pass = (own["pass"][0], own["pass"][1])
 
     def restore(self, cursor: Cursor) -> None:
-        if "seen" not in own_part(cursor):
-            # From a run without this stage, which a bad row has ended: the cursor is that of the node before.
-            cursor = compose([cursor], {"seen": 0, "bad": 0, "pass": [0, 0]})
-        super().restore(cursor)
+        super().restore(_own_cursor(cursor))
+
+    def release(self, cursor: Cursor) -> None:
+        super().release(_own_cursor(cursor))
 
     def counts(self) -> dict[str, int]:
         counts = super().counts()
         # Not the sum: `normalize` has counted the same rows, or rows with other columns.
         return {**counts, "bad": max(counts.get("bad", 0), self._bad)}
+
+
+def _own_cursor(cursor: Cursor) -> Cursor:
+    """The cursor of this stage; a checkpoint of a run without it, which a bad row has ended, has that of the node
+    before."""
+    if "seen" in own_part(cursor):
+        return cursor
+    return compose([cursor], {"seen": 0, "bad": 0, "pass": [0, 0]})
