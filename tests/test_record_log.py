@@ -576,6 +576,19 @@ def test_a_log_with_a_bound_is_full_until_something_is_let_go(tmp_path: Path) ->
     log.close()
 
 
+def test_a_record_with_which_the_bound_is_passed_is_taken_where_it_is_said_to_be_and_none_after_it(
+    tmp_path: Path,
+) -> None:
+    log = RecordLog(tmp_path / "log", SYSTEM, max_bytes=2000)
+    with pytest.raises(Full):
+        add(log, *range(100))
+    log.append(1, 0, b"", [memoryview(bytes(500))], beyond=True)
+    assert 2000 < log.size < 2700
+    with pytest.raises(Full):
+        log.append(1, 0, b"", [memoryview(bytes(1))], beyond=True)
+    log.close()
+
+
 def test_a_record_larger_than_the_bound_is_taken_where_it_is_alone(tmp_path: Path) -> None:
     log = RecordLog(tmp_path / "log", SYSTEM, max_bytes=1000)
     for row in range(5):
@@ -583,4 +596,250 @@ def test_a_record_larger_than_the_bound_is_taken_where_it_is_alone(tmp_path: Pat
         with pytest.raises(Full):
             log.append(1, 0, b"", [memoryview(bytes(3000))])
         log.release(Offset(row + 1))
+    log.close()
+
+
+# ---- rows that are dropped ----
+
+
+def droppable(path: Path, runtime: Runtime = QUICK, *, max_bytes: int = 2000) -> RecordLog:
+    """A log with a bound, as full as it may be."""
+    log = RecordLog(path, runtime, max_bytes=max_bytes)
+    with pytest.raises(Full):
+        add(log, *range(1000))
+    return log
+
+
+def found(log: RecordLog, at: int = 0) -> list[int | tuple[int, int]]:
+    """The numbers in a log, and the rows that were dropped as (from, to)."""
+    with log.reading:
+        return [
+            (record.first.rows, record.end.rows) if record.is_gap else int(bytes(record.data))
+            for record in log.records(Offset(at))
+        ]
+
+
+def drop(log: RecordLog, since: int, size: int = 60) -> int:
+    """Drop rows from `since` on; what the log says then is how many these were."""
+    return log.drop(Offset(since), size, lambda rows: b"%d dropped" % rows)
+
+
+def test_the_oldest_records_from_a_row_on_are_dropped_and_a_gap_takes_their_place(tmp_path: Path) -> None:
+    log = droppable(tmp_path / "log")
+    stop = log.stop.rows
+    assert drop(log, stop) == 0
+    rows = drop(log, 5)
+    assert 0 < rows < 10
+    kept = found(log)
+    gap = next(each for each in kept if isinstance(each, tuple))
+    assert gap[0] >= 5
+    assert gap[1] - gap[0] == rows
+    assert kept == [*range(gap[0]), gap, *range(gap[1], stop)]
+    assert found(log, gap[0] - 2) == kept[gap[0] - 2 :]
+    assert found(log, gap[1]) == [*range(gap[1], stop)]
+    add(log, stop)
+    assert log.stop == Offset(stop + 1)
+    log.sync()
+    log.close()
+    log = RecordLog(tmp_path / "log", QUICK)
+    assert found(log) == [*kept, stop]
+    assert log.last is not None
+    assert log.last.data == b"%d" % stop
+    log.close()
+
+
+def test_gaps_that_touch_are_one_until_they_are_handed_on(tmp_path: Path) -> None:
+    log = droppable(tmp_path / "log")
+    dropped, number = 0, log.stop.rows
+    for _ in range(200):
+        try:
+            add(log, number)
+            number += 1
+        except Full:
+            dropped += drop(log, 5)
+            assert log.size <= 2000
+    assert dropped > 100
+    (gap,) = [each for each in found(log) if isinstance(each, tuple)]
+    assert gap[1] - gap[0] == dropped
+    assert len([*log.directory.glob("*.gap")]) == 1
+    # The gap was handed on: what is dropped next is another one.
+    while True:
+        try:
+            add(log, number)
+            number += 1
+        except Full:
+            break
+    more = drop(log, gap[1])
+    assert more
+    assert [each for each in found(log) if isinstance(each, tuple)] == [gap, (gap[1], gap[1] + more)]
+    expected = found(log)
+    log.close()
+    log = RecordLog(tmp_path / "log", QUICK)
+    assert found(log) == expected
+    log.release(Offset(gap[1] + more))
+    assert found(log, gap[1] + more) == [*range(gap[1] + more, number)]
+    log.close()
+
+
+def test_dropped_up_to_its_end_a_log_goes_on_with_the_next_number(tmp_path: Path) -> None:
+    log = droppable(tmp_path / "log")
+    stop = log.stop.rows
+    rows = next(rows for size in range(2000, 0, -20) if (rows := drop(log, 5, size)))
+    (first,) = [each for each in found(log) if isinstance(each, tuple)]
+    assert first == (stop - rows, stop)
+    for _ in range(2):
+        assert log.stop == Offset(stop)
+        log.close()
+        log = RecordLog(tmp_path / "log", QUICK, max_bytes=2000)
+        assert log.last is not None
+        assert log.last.meta == b"%d dropped" % (stop - first[0])
+    add(log, stop)
+    expected = [*range(first[0]), first, stop]
+    assert found(log) == expected
+    log.close()
+    log = RecordLog(tmp_path / "log", QUICK)
+    assert found(log) == expected
+    log.close()
+
+
+def test_what_a_gap_says_is_the_newest_until_a_record_follows(tmp_path: Path) -> None:
+    log = droppable(tmp_path / "log")
+    stop = log.stop.rows
+    rows = drop(log, 5)
+    log.close()
+    log = RecordLog(tmp_path / "log", QUICK, max_bytes=2000)
+    assert log.last is not None
+    assert log.last.meta == b"%d dropped" % rows
+    add(log, stop)
+    log.close()
+    log = RecordLog(tmp_path / "log", QUICK)
+    assert log.last is not None
+    assert log.last.meta == b"meta"
+    log.close()
+
+
+def test_a_drop_for_which_there_is_no_room_even_so_drops_nothing(tmp_path: Path) -> None:
+    log = droppable(tmp_path / "log")
+    before = found(log)
+    assert drop(log, log.stop.rows - 3) == 0
+    assert drop(log, 0, 5000) == 0
+    assert found(log) == before
+    log.close()
+
+
+def test_killed_at_any_file_call_of_a_drop_it_was_made_or_not_and_says_which(tmp_path: Path) -> None:
+    seen = set()
+    for stop in range(100):
+        disk = Disk()
+        path = tmp_path / f"{stop}"
+        log = droppable(path, disk)
+        before, end = found(log), log.stop
+        first = drop(log, 5)
+        add(log, end.rows)
+        once = found(log)
+        calls = 0
+
+        def fails(function: Any, *args: Any, stop: int = stop, path: Path = path) -> None:
+            nonlocal calls
+            calls += 1
+            if calls - 1 == stop:
+                shutil.copytree(path, tmp_path / f"{stop}-killed")
+
+        disk.fails = fails
+        second = drop(log, 5, 300)
+        disk.fails = None
+        twice = found(log)
+        log.close()
+        if calls <= stop:
+            break
+        log = RecordLog(tmp_path / f"{stop}-killed", QUICK)
+        now = found(log)
+        assert now in (once, twice), stop
+        assert log.last is not None
+        assert log.last.meta == (b"meta" if now == once else b"%d dropped" % second)
+        assert log.stop == Offset(end.rows + 1)
+        seen.add(now == twice)
+        left = [p.name for p in (tmp_path / f"{stop}-killed").iterdir()]
+        assert not [name for name in left if name.endswith((".new", ".cut"))]
+        assert sum(name.endswith(".gap") for name in left) == 1
+        log.close()
+        assert first
+        assert before
+    assert seen == {True, False}
+
+
+def test_any_file_call_of_a_drop_that_fails_leaves_all_or_the_gap(tmp_path: Path) -> None:
+    for number in range(1, 100):
+        disk = Disk()
+        path = tmp_path / f"{number}"
+        log = droppable(path, disk)
+        before = found(log)
+        calls = 0
+
+        def fails(function: Any, *args: Any, number: int = number) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise OSError(errno.EIO, "Input/output error")
+
+        disk.fails = fails
+        try:
+            rows = drop(log, 5)
+        except OSError:
+            rows = 0
+        disk.fails = None
+        now = found(log)
+        assert (now == before) == (rows == 0)
+        assert after_kill_found(log, tmp_path / f"{number}-killed") == now
+        log.release(Offset(0))
+        assert drop(log, 5)
+        log.sync()
+        expected = found(log)
+        log.close()
+        assert after_kill_found(log, tmp_path / f"{number}-after") == expected
+        if calls < number:
+            break
+    assert number > 8
+
+
+def after_kill_found(log: RecordLog, to: Path) -> list[int | tuple[int, int]]:
+    """As `after_kill`, with gaps."""
+    shutil.copytree(log.directory, to)
+    after = RecordLog(to, QUICK)
+    try:
+        return found(after)
+    finally:
+        after.close()
+
+
+def test_a_gap_is_written_again_where_a_sync_fails(tmp_path: Path) -> None:
+    disk = Disk()
+    log = droppable(tmp_path / "log", disk)
+    rows = drop(log, 5)
+    add(log, log.stop.rows)
+    expected, synced = found(log), []
+
+    def once(function: Any, *args: Any) -> None:
+        if function is os.fsync and not synced:
+            synced.append(1)
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk.fails = once
+    log.sync()
+    disk.fails = None
+    assert found(log) == expected
+    assert not [*log.directory.glob("*.gap")]
+    add(log, log.stop.rows)
+    for _ in range(40):
+        try:
+            add(log, log.stop.rows)
+        except Full:
+            more = drop(log, 5, 1400)
+            break
+    (gap,) = [each for each in found(log) if isinstance(each, tuple)] or [(0, 0)]
+    assert more == 0 or gap[1] - gap[0] == rows + more
+    expected = found(log)
+    log.close()
+    log = RecordLog(tmp_path / "log", QUICK)
+    assert found(log) == expected
     log.close()

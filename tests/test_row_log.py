@@ -21,7 +21,9 @@ from unbounded.core.block import Block, Boundary, Offset, join
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import leaves, map_leaves
+from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.memory_log import MemoryLog
+from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
 from unbounded.testing import Faults, Simulation, assert_same_rows
 
@@ -252,7 +254,7 @@ def test_they_survive_a_segment_that_was_begun_when_the_disk_was_full(tmp_path: 
 
 def test_a_log_that_begins_in_the_middle_knows_what_came_before(tmp_path: Path) -> None:
     log = RowLog(tmp_path / "log", SYSTEM)
-    log.begin_at(Offset(50, 1), passed=2, missed=9, last_time=3.0)
+    log.begin_at(Offset(50, 1), LogCounts(passed=2, missed=9, last_time=3.0))
     log.close()
     log = RowLog(tmp_path / "log", SYSTEM)
     assert (log.start, log.stop, log.passed, log.missed, log.last_time) == (Offset(50, 1), Offset(50, 1), 2, 9, 3.0)
@@ -466,4 +468,152 @@ def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_f
         disk.fails = None
         model.check(log, rng)
         model.check(memory, rng)
+    log.close()
+
+
+# ---- rows that are dropped ----
+
+
+def bounded(kind: str, path: Path, most: int, runtime: Any = QUICK) -> Log:
+    """A log with a bound."""
+    return RowLog(path, runtime, max_bytes=most) if kind == "disk" else MemoryLog(runtime, max_bytes=most)
+
+
+def stretches(log: Log, at: int = 0, rows: int = 0) -> list[int | tuple[int, int]]:
+    """The rows of a log, and what is missing of them as (from, to)."""
+    found: list[int | tuple[int, int]] = []
+    place = Offset(at)
+    while (next_ := log.read(place, rows)) is not None:
+        read, end = next_
+        if end.rows - place.rows != read.count:
+            assert read == Block(None, 0, Boundary("gap", end.rows - place.rows))
+            found.append((place.rows, end.rows))
+        found += [] if read.rows is None else read.rows.tolist()
+        place = end
+    assert place >= log.stop
+    return found
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_dropped_rows_are_a_gap_and_are_counted(kind: str, tmp_path: Path) -> None:
+    log = bounded(kind, tmp_path / "log", 8000)
+    number, dropped = 0, 0
+    while dropped < 1000:
+        more = block(*range(number, number + 10))
+        try:
+            log.append(more, number + 10)
+            number += 10
+        except Full:
+            rows = log.drop(Offset(100), more)
+            assert rows
+            dropped += rows
+    for _ in range(2 if kind == "disk" else 1):
+        found = stretches(log)
+        (gap,) = [each for each in found if isinstance(each, tuple)]
+        assert gap[0] >= 100
+        assert found == [*range(gap[0]), gap, *range(gap[1], number)]
+        assert stretches(log, 5, 10_000) == [*range(5, gap[0]), gap, *range(gap[1], number)]
+        assert (log.dropped, log.position) == (dropped, number)
+        assert gap[1] - gap[0] == dropped
+        assert log.position_at(Offset(gap[0])) == gap[0]
+        assert log.position_at(Offset(gap[1])) is None
+        assert log.position_at(Offset(gap[1] + 10)) == gap[1] + 10
+        if isinstance(log, RowLog):
+            log.close()
+            log = RowLog(tmp_path / "log", SYSTEM, max_bytes=8000)
+    log.close()
+
+
+def test_dropped_rows_stay_dropped_when_the_log_moves_to_the_disk(tmp_path: Path) -> None:
+    memory = MemoryLog(SYSTEM, max_bytes=800)
+    for number in range(0, 200, 5):
+        more = block(*range(number, number + 5), boundary=PASS if number == 50 else None)
+        while True:
+            try:
+                memory.append(more, number)
+                break
+            except Full:
+                assert memory.drop(Offset(20), more)
+    log = RowLog(tmp_path / "log", SYSTEM)
+    memory.spill(log)
+    for _ in range(2):
+        assert log.counts == memory.counts
+        assert (log.start, log.stop) == (memory.start, memory.stop)
+        assert stretches(log) == stretches(memory)
+        log.close()
+        log = RowLog(tmp_path / "log", SYSTEM)
+    assert log.dropped == 200 - len(stretches(log)) + 1
+    log.close()
+
+
+@settings(max_examples=80)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_dropped_only_what_was_not_handed_on_is_and_it_is_counted(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rng = random.Random(seed)
+    path = tmp_path_factory.mktemp("log")
+    trouble = rng.choice((0.0, 0.0, 0.1, 0.3))
+
+    def fails(function: Any, *args: Any) -> None:
+        if rng.random() < trouble:
+            if function is os.write:
+                os.write(args[0], args[1][: rng.randint(0, max(0, len(args[1]) - 1))])
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk = Disk()
+    most = rng.choice((3000, 20_000))
+    kind = rng.choice(("disk", "disk", "memory"))
+    log = bounded(kind, path / "0", most, disk)
+    stop = handed = let_go = lives = 0
+    gone: list[int] = []
+
+    def check() -> None:
+        assert log.stop.rows == stop
+        assert log.dropped == len(gone)
+        at = rng.randint(let_go, stop)
+        at = next((row for row in range(at, stop) if row not in gone), stop)
+        found = stretches(log, at, rng.choice((0, 7, 10_000)))
+        assert [each for each in found if isinstance(each, int)] == [r for r in range(at, stop) if r not in lost]
+        jumped = [row for each in found if isinstance(each, tuple) for row in range(*each)]
+        assert jumped == [row for row in gone if row >= at]
+
+    for _ in range(120):
+        chance = rng.random()
+        disk.fails = fails
+        lost = set(gone)
+        try:
+            if chance < 0.7:
+                more = block(*range(stop, stop + rng.choice((1, 1, 4, 20))))
+                try:
+                    log.append(more)
+                    stop += more.count
+                except Full:
+                    rows = log.drop(Offset(handed), more)
+                    disk.fails = None
+                    now = {row for each in stretches(log, handed) if isinstance(each, tuple) for row in range(*each)}
+                    assert len(now - lost) == rows
+                    gone, lost = sorted(lost | now), lost | now
+            elif chance < 0.8:
+                log.sync()
+            elif chance < 0.9:
+                handed = next((row for row in range(rng.randint(handed, stop), stop) if row not in lost), stop)
+                let_go = rng.randint(let_go, handed)
+                let_go = next((row for row in range(let_go, stop) if row not in lost), stop)
+                log.release(Offset(let_go))
+            elif kind == "disk":
+                disk.fails = None
+                lives += 1
+                if rng.random() < 0.5:
+                    shutil.copytree(path / f"{lives - 1}", path / f"{lives}")
+                    log.close()
+                else:
+                    log.close()
+                    (path / f"{lives - 1}").rename(path / f"{lives}")
+                log = bounded(kind, path / f"{lives}", most, disk)
+                handed = stop
+        except OSError:
+            assert trouble
+        disk.fails = None
+        check()
     log.close()

@@ -6,8 +6,10 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ class Meter:
     def __init__(self, first: int = 0) -> None:
         self.numbers = itertools.count(first)
 
-    def stream(self, size: int = 3, batch: int = 4, **given: Any) -> ub.Stream:
+    def stream(self, size: int = 3, batch: int | None = 4, **given: Any) -> ub.Stream:
         """Its stream: one that can't go back."""
         numbers = self.numbers
 
@@ -40,7 +42,8 @@ class Meter:
             while True:
                 yield np.array([next(numbers) for _ in range(size)])
 
-        return ub.from_generator(meter, **given).batch(batch)
+        made = ub.from_generator(meter, **given)
+        return made if batch is None else made.batch(batch)
 
 
 def log_of(feed: ub.Feed) -> Any:
@@ -285,6 +288,114 @@ def test_rows_travel_into_a_second_directory_and_a_run_goes_on_there(tmp_path: P
         assert counted(train(feed, 3))[0] == after
 
 
+def test_a_run_that_began_with_carried_rows_and_was_killed_before_its_next_save_has_all_that_it_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "first")
+        train(feed, 5)
+        feed.save(tmp_path / "second")
+    found: list[int] = []
+    for number in range(4):
+        before = found
+        with ub.Feed(meter.stream()) as feed:
+            feed.load(tmp_path / "second")
+            assert feed.steps == 5
+            found = counted(train(feed, 2000 + 500 * number))
+            assert found[: len(before)] == before
+            left_alone(feed)
+    assert found == sorted({*found})
+    assert "set aside" not in caplog.text
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "second")
+        train(feed, 10)
+        feed.save(tmp_path / "second")
+        train(feed, 1)
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "second")
+        assert counted(train(feed, 500)) == found[40:2040]
+
+
+def test_another_runs_log_is_not_gone_on_with_beside_carried_rows(tmp_path: Path) -> None:
+    meter = Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "first")
+        train(feed, 5)
+        feed.save(tmp_path / "second")
+        with ub.Feed(Meter(10**6).stream()) as other:
+            other.load(tmp_path / "second")
+            train(other, 3000)
+        # A later checkpoint of the first run: the log that lies beside it began with another one.
+        train(feed, 5)
+        feed.save(tmp_path / "second")
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "second")
+        held = log_of(feed).stop.rows
+        found = counted(train(feed, held))
+        assert found[: held - 40] == [*range(40, held)]
+        assert max(found) < 10**6
+
+
+def killed_at_each_call(disk: Disk, path: Path, killed: Path, action: Callable[[], Any]) -> list[Path]:
+    """What a kill at each file call of an action leaves of a directory."""
+    found: list[Path] = []
+
+    def fails(function: Any, *args: Any) -> None:
+        if function not in (os.path.isdir, os.path.lexists, os.stat, os.fstat, os.listdir, os.pread):
+            found.append(killed / f"{len(found)}")
+            if path.exists():
+                shutil.copytree(path, found[-1])
+            else:
+                found[-1].mkdir(parents=True)
+
+    disk.fails = fails
+    action()
+    disk.fails = None
+    return found
+
+
+def test_killed_while_rows_in_memory_are_spilled_no_log_of_the_run_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk, meter = Disk(), Meter(10)
+    with ub.Feed(meter.stream(), runtime=disk) as feed:
+        train(feed, 2)
+        places = killed_at_each_call(disk, tmp_path / "run", tmp_path / "killed", lambda: feed.save(tmp_path / "run"))
+    assert len(places) > 10
+    rows = 0
+    for place in places[:: max(1, len(places) // 20)]:
+        with ub.Feed(Meter(10**6).stream()) as feed:
+            feed.load(place)
+            (first,) = train(feed, 1)
+            assert first[0] in (10, 18, 10**6)
+            assert first[0] != 10**6 or not [*(place / "log").rglob("*.log")] or rows == 0
+            rows += first[0] == 10
+            left_alone(feed)
+    assert rows
+    assert "set aside" not in caplog.text
+
+
+def test_killed_while_carried_rows_are_spilled_a_run_has_them_from_its_checkpoint(tmp_path: Path) -> None:
+    disk, meter = Disk(), Meter()
+    with ub.Feed(meter.stream()) as feed:
+        feed.load(tmp_path / "first")
+        train(feed, 5)
+        feed.save(tmp_path / "second")
+    with ub.Feed(meter.stream(), runtime=disk) as feed:
+        places = killed_at_each_call(
+            disk, tmp_path / "second", tmp_path / "killed", lambda: feed.load(tmp_path / "second")
+        )
+        held = log_of(feed).stop.rows
+    assert len(places) > 10
+    for place in places[:: max(1, len(places) // 12)]:
+        with ub.Feed(Meter(10**6).stream()) as feed:
+            feed.load(place)
+            found = counted(train(feed, held // 4))
+            assert [row for row in found if row < 10**6] == [*range(20, 20 + sum(row < 10**6 for row in found))]
+            assert sum(row < 10**6 for row in found) >= min(held - 20, len(found))
+
+
 def test_a_state_has_the_rows_wherever_they_lie(tmp_path: Path) -> None:
     meter = Meter()
     with ub.Feed(meter.stream()) as feed:
@@ -412,9 +523,168 @@ def test_reading_waits_where_the_log_is_full_until_rows_are_let_go(
     assert said() == 1
 
 
-def test_a_bound_is_a_positive_number() -> None:
+def test_a_bound_is_a_positive_number_and_what_overflows_has_one() -> None:
     with pytest.raises(ValueError, match=r"LogOptions\(max_bytes=n\)"):
         ub.LogOptions(max_bytes=0)
+    with pytest.raises(ValueError, match=r"overflow='drop'.*'block' or 'drop_oldest'"):
+        ub.LogOptions(max_bytes=5, overflow="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give max_bytes="):
+        ub.LogOptions(overflow="drop_oldest")
+
+
+# A block of the meter is 400 bytes of rows, and about 470 in a file.
+@pytest.mark.parametrize("directory", [True, False])
+@pytest.mark.parametrize("stages", ["", "prefetch", "shuffle"])
+def test_where_the_bound_holds_too_little_training_hears_how_much_is_needed_and_goes_on_after_a_save(
+    stages: str, directory: bool, tmp_path: Path
+) -> None:
+    def stream(most: int) -> ub.Stream:
+        made = Meter().stream(size=50, batch=None, log=ub.LogOptions(max_bytes=most))
+        made = made.shuffle(100) if stages == "shuffle" else made
+        return made.batch(20).prefetch(3) if stages == "prefetch" else made.batch(20)
+
+    needed, seen, stops = 3000, [], 0
+    for _ in range(6):
+        run = tmp_path / f"{needed}"
+        seen, stops = [], 0
+        with ub.Feed(stream(needed)) as feed:
+            if directory:
+                feed.load(run)
+            feed.releases.hold()  # a position was taken: nothing goes before a checkpoint
+            while len(seen) < 500:
+                try:
+                    seen += counted(train(feed, 1))
+                except ub.StreamError as error:
+                    stops += 1
+                    text = str(error)
+                    assert f"max_bytes allows {needed:,}" in text
+                    assert "while training waits, no checkpoint comes that lets rows go" in text
+                    (more,) = re.findall(r"LogOptions\(max_bytes=(\d+)\)", text)
+                    assert int(more) > needed
+                    if stops < 100 and stages != "shuffle":
+                        feed.save(run, keep=1)
+                    else:
+                        break
+        if len(seen) >= 500 and not stops:
+            break
+        if stages != "shuffle":
+            assert len(seen) >= 500
+        needed = int(more)
+    assert not stops
+    assert needed > 3000
+    assert stages == "shuffle" or seen[:500] == [*range(500)]
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 8])
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_bound_that_holds_enough_stops_nobody_though_stages_work_ahead(
+    wait: bool, ahead: int, tmp_path: Path
+) -> None:
+    made = Meter().stream(size=50, batch=None, log=ub.LogOptions(max_bytes=9000)).buffer(100).batch(20)
+    seen: list[int] = []
+    with ub.Feed(made.prefetch(ahead) if ahead else made) as feed:
+        feed.load(tmp_path)
+        for _ in range(25):
+            seen += counted(train(feed, 10))
+            feed.save(tmp_path, keep=1, wait=wait)
+    assert seen == [*range(5000)]
+
+
+def test_a_bound_on_the_rows_in_memory_stops_nobody_whose_rows_go_once_they_are_trained() -> None:
+    for ahead in (0, 4):
+        made = Meter().stream(size=50, batch=None, log=ub.LogOptions(max_bytes=500)).batch(20)
+        with ub.Feed(made.prefetch(ahead) if ahead else made) as feed:
+            assert counted(train(feed, 500)) == [*range(10_000)]
+
+
+class Burst(Meter):
+    """A meter that gives so many blocks at once, whoever waits for them, and then one each time that it is told to."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.more = threading.Semaphore(0)
+        self.given = threading.Event()
+
+    def stream(self, size: int = 50, batch: int | None = 20, **given: Any) -> ub.Stream:
+        def burst(past: Any) -> Iterator[Any]:
+            first = past.rows
+            while True:
+                if first >= size * self.blocks:
+                    self.given.set()
+                    self.more.acquire()
+                yield np.arange(first, first + size)
+                first += size
+
+        made = ub.from_generator(burst, log=ub.LogOptions(max_bytes=8000, overflow="drop_oldest"), **given)
+        return made if batch is None else made.batch(batch)
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_what_is_dropped_is_what_nobody_had_and_all_else_is_trained_once(directory: bool, tmp_path: Path) -> None:
+    source = Burst(400)
+    with ub.Feed(source.stream()) as feed:
+        if directory:
+            feed.load(tmp_path)
+        seen = counted(train(feed, 2))
+        assert source.given.wait(20)
+        wait_until(lambda: feed.stats.fetched == 20_000)
+        seen += counted(train(feed, 1))
+        while seen[-1] < 19_960:
+            seen += counted(train(feed, 1))
+        assert seen == sorted({*seen})
+        missing = [*({*range(seen[-1])} - {*seen})]
+        assert feed.stats.dropped == len(missing) > 15_000
+        assert feed.stats.missed == 0
+        feed.close()
+        source.more.release(10)
+
+
+def test_dropped_rows_are_the_same_ones_after_a_kill_and_what_was_handed_on_comes_again(tmp_path: Path) -> None:
+    source = Burst(400)
+    whole = lambda: source.stream(batch=None).shuffle(70, seed=3).batch(20)  # noqa: E731
+    with ub.Feed(whole()) as feed:
+        feed.load(tmp_path)
+        train(feed, 2)
+        feed.save(tmp_path, keep=1)
+        train(feed, 1)
+        assert source.given.wait(20)
+        wait_until(lambda: feed.stats.fetched == 20_000)
+        after = train(feed, 8)
+        dropped = feed.stats.dropped
+        left_alone(feed)
+        source.more.release(10)
+    assert dropped > 10_000
+    source = Burst(400)
+    with ub.Feed(whole()) as feed:
+        feed.load(tmp_path)
+        assert feed.stats.dropped == dropped
+        # The one batch that was trained after the checkpoint, and lost with the kill, comes again; so do the others.
+        assert train(feed, 9)[1:] == after
+        left_alone(feed)
+        source.more.release(10)
+
+
+def test_a_full_disk_drops_nothing(tmp_path: Path) -> None:
+    source, disk = Burst(400), Disk()
+    with ub.Feed(source.stream(), runtime=disk) as feed:
+        feed.load(tmp_path)
+        seen = counted(train(feed, 1))
+        wait_until(lambda: feed.stats.dropped > 100)
+        disk.fails = full(3)
+        with pytest.raises(ub.StreamError, match=r"can't be written to the row log .*No space left"):
+            train_all(feed, seen)
+        dropped = feed.stats.dropped
+        assert len({*seen}) == len(seen)
+        assert len({*range(seen[-1] + 1)} - {*seen}) <= dropped
+        disk.fails = None
+        assert source.given.wait(20)
+        while seen[-1] < 19_960:
+            seen += counted(train(feed, 1))
+        assert seen == sorted({*seen})
+        assert feed.stats.dropped == len({*range(seen[-1])} - {*seen})
+        feed.close()
+        source.more.release(10)
 
 
 def test_a_source_that_could_go_back_is_put_behind_a_log(tmp_path: Path) -> None:

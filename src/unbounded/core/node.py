@@ -86,6 +86,13 @@ class CannotTell(LookupError):
     """
 
 
+class LogFull(StreamError):
+    """A row log has the bytes that it may have, all of its rows were handed on, and more are waited for.
+
+    The next pull tries again: rows may have been let go of meanwhile.
+    """
+
+
 class DataLoss(StreamError):
     """Rows that had to be read again are gone or have changed: a log was damaged, or a source lost rows.
 

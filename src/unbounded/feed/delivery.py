@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from unbounded.core import trees
 from unbounded.core.cursor import input_cursors, leaf_cursors, with_leaves
-from unbounded.core.node import Cursor, EndOfStream, Node, StreamError
+from unbounded.core.node import Cursor, EndOfStream, LogFull, Node, StreamError
 from unbounded.core.runtime import Runtime
 from unbounded.feed import describe, validate
 from unbounded.feed.batch_reader import BatchReader
@@ -26,10 +26,12 @@ from unbounded.feed.stats import InputStats, Stats
 from unbounded.opened import Opened
 from unbounded.stages.batch import BlocksAsBatches
 from unbounded.stages.tap import NewRows
+from unbounded.store.writer import Writer
 from unbounded.stream import Stream
 from unbounded.waiting import Waiting
 
 OnNan: TypeAlias = Literal["raise", "pass", "skip"]
+_SLICE = 0.05  # seconds between two attempts to read while a checkpoint is written
 
 
 class Delivery:
@@ -68,6 +70,10 @@ class Delivery:
         self._top: Node = self._opened.top if stream.batch_size else BlocksAsBatches(self._opened.top)
         self.releases = Releases(self._top, self._opened.sources)
         """What the nodes may forget."""
+        # How many stages read ahead of those after them.
+        self._ahead = sum(part.word in ("buffer", "prefetch") or hasattr(part, "workers") for part in stream.all_parts)
+        self.writer = Writer(runtime)
+        """Writes the feed's checkpoints, one at a time."""
         self._reader = BatchReader(self._top, Count(inputs=(InputCount(),) * len(inputs)), self._weights)
         self._begin()
 
@@ -132,10 +138,23 @@ class Delivery:
         """Read the next run of batches, waiting for it; False if there is none before the epoch ends or the feed is
         interrupted."""
         self._waiting.begin()
+        refused = 0
         with self.counters.waiting():
             while True:
+                can_make_room = self.writer.busy or self.releases.has_posted
                 try:
                     flight = self._reader.read()
+                except LogFull:
+                    # A prefetching stage met the full log before the batches that it had read were trained on, and
+                    # passes a release on when it is pulled again. So each of them is asked again once.
+                    refused = 0 if can_make_room else refused + 1
+                    if refused > self._ahead:
+                        refused = 0
+                        if not any([node.take_beyond() for _, node in self._opened.logged()]):
+                            raise
+                    if can_make_room:
+                        self.runtime.wait(self.runtime.event(), _SLICE)  # until the checkpoint is written
+                    flight = None
                 except EndOfStream:
                     self._ended = True
                     self._waiting.end()

@@ -32,7 +32,6 @@ from unbounded.feed.in_flight import Count
 from unbounded.feed.loops import Loops
 from unbounded.stages.stage import WEAKEST_FIRST, Guarantee
 from unbounded.store.manifest import CheckpointError
-from unbounded.store.writer import Writer
 from unbounded.stream import Stream
 
 _log = logging.getLogger("unbounded")
@@ -120,10 +119,8 @@ class Feed(Loops):
                 ".batch(n) makes batches of one size.",
                 stream,
             )
-        self.directories: Any = None  # the `Directories`, once it was saved or loaded
-        self.writer = Writer(runtime)
-        """Writes its checkpoints, one at a time."""
-        # Closes the nodes when the feed is garbage collected. In a thread of its own: the collector may run at any
+        self.directories: Any = None  # where it is saved and loaded, once it is: `directories.Directories`
+        # Closes the nodes of a feed that was garbage-collected. In a thread of its own: the collector may run at any
         # line, in a thread that holds a lock that closing takes.
         self._dropped = weakref.finalize(self, runtime.detach, self._opened.close)
         self._dropped.atexit = False  # its threads are daemons

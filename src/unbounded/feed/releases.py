@@ -43,6 +43,11 @@ class Releases:
         """
         self._posted.append((needed, keep))
 
+    @property
+    def has_posted(self) -> bool:
+        """True if a new checkpoint is on the disk, and what it allows was not released yet."""
+        return bool(self._posted)
+
     def release_posted(self) -> None:
         """Release what no checkpoint needs any more, and tell the sources of the newest and the oldest checkpoint."""
         while self._posted:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ class RunLogs:
         self._is_written = False  # the origin
         self.arrivals = RunArrivals(feed, self._directory, directory)
         """The part of them that has what was decided by what had arrived."""
+        self._opened: dict[str, tuple[Logged, RowLog]] = {}  # by source, the logs to which nodes are to be moved
 
     def _nodes(self) -> Iterator[tuple[str, Node, Any]]:
         """Name, node and identity of each source that is read by a thread."""
@@ -83,74 +84,104 @@ class RunLogs:
                 self._set_aside(name, "another source's")
                 origin = None
             goes_on.append(origin is not None)
+            if not isinstance(node, Logged):
+                if origin is not None and not node.counts()["fetched"]:
+                    node.restore({"position": origin.position, "row": 0, "missed": 0})
+            elif not isinstance(node.log, RowLog):
+                id_ = "" if origin is None or node.has_begun else origin.log
+                self._sentence(lambda node=node, name=name, id_=id_: self._open(node, name, id_))
             if isinstance(node, Logged):
-                self._sentence(lambda node=node, name=name, origin=origin: self._begin_log(node, name, origin))
-                goes_on.append(origin is not None and node.log.start == Offset(0))
-            elif origin is not None and not node.counts()["fetched"]:
-                node.restore({"position": origin.position, "row": 0, "missed": 0})
+                log = self._opened[name][1] if name in self._opened else node.log
+                goes_on.append(origin is not None and log.start == Offset(0))
         # Before anything is read. What was decided holds for the very rows for which it was.
         self.arrivals.begin(known=all(goes_on))
-        self._sentence(self._write_origin)
+        for node, log in self._sentence(self._move_logs):
+            if log.stop > Offset(0) and not node.has_read:
+                _log.warning(
+                    "The run in %s was ended before its first checkpoint. It begins again with the first row of %s; %s "
+                    "rows of it are in the row log.",
+                    self._run,
+                    node.name,
+                    f"{log.stop.rows - log.start.rows:,}",
+                )
         self._feed.releases.hold()  # a run killed before its first checkpoint begins again with the first row
 
-    def _begin_log(self, node: Logged, name: str, origin: SourceOrigin | None) -> None:
-        if isinstance(node.log, RowLog):
-            return
-        path = self._directory / name
-        self._refuse_taken(node, path)
-        log = self._open(path)
-        foreign = log.stop > Offset(0) and (node.has_begun or origin is None or origin.log != log.id)
-        if foreign:
-            log.close()
-            self._set_aside(name, "another run's")
-            log = self._open(path)
-        self._move(node, log)
-        if log.stop > Offset(0) and not node.has_read:
-            _log.warning(
-                "The run in %s was ended before its first checkpoint. It begins again with the first row of %s; %s "
-                "rows of it are in the row log.",
-                self._run,
-                node.name,
-                f"{log.stop.rows - log.start.rows:,}",
-            )
+    def attach(self, *, loading: bool = False, carried: Mapping[str, str] | None = None) -> None:
+        """Open the logs of a run that is saved, or gone on with.
 
-    def attach(self, *, loading: bool = False) -> None:
-        """Open the logs of a run that is saved, or, with `loading`, resumed.
+        Args:
+            loading: nothing was read yet, and the logs have all rows.
+            carried: by source, the checksum of the rows that the checkpoint has, and the node in memory.
 
         Raises:
             CheckpointError: they can't be opened, or another feed of this process writes to them.
             StreamError: with `loading`, a source is being read already.
         """
+        origins = self._sentence(lambda: read_origin(self._directory, self._runtime)) or {}
         for name, node in self._feed.opened.logged():
-            if not isinstance(node.log, RowLog):
-                self._sentence(lambda node=node, name=name: self._attach(node, name, loading))
+            if isinstance(node.log, RowLog):
+                continue
+            if loading and node.has_read:
+                refuse_moving()
+            rows, origin = (carried or {}).get(name), origins.get(name)
+            goes_on = rows is not None and origin is not None and origin.carried == rows and not node.has_read
+            id_ = origin.log if goes_on and origin is not None else "" if node.has_begun else None
+            self._sentence(lambda node=node, name=name, id_=id_: self._open(node, name, id_))
         if not loading:
             self.arrivals.attach()
-        self._sentence(self._write_origin)
+        self._sentence(lambda: self._move_logs(carried or {}))
 
-    def _attach(self, node: Logged, name: str, loading: bool) -> None:
+    def _open(self, node: Logged, name: str, expected: str | None) -> None:
+        """Open a source's log, to which it is moved later. One that is there and has another id than `expected` (None:
+        whichever it has) is set aside."""
         path = self._directory / name
-        if loading and node.has_read:
-            refuse_moving()
         self._refuse_taken(node, path)
-        log = self._open(path)
-        if log.stop > Offset(0) and node.has_begun:
-            log.close()
-            self._set_aside(name, "another run's")
-            log = self._open(path)
-        self._move(node, log)
+        log = RowLog(path, self._runtime)
+        if log.stop > Offset(0) and expected is not None:
+            # Rows that a checkpoint carried were perhaps not all written when the process was killed.
+            is_whole = log.start <= node.log.start and node.log.stop <= log.stop
+            if log.id != expected or (node.has_begun and not is_whole):
+                log.close()
+                self._set_aside(name, "another run's" if log.id != expected else "not whole")
+                log = RowLog(path, self._runtime)
+        self._opened[name] = (node, log)
 
-    def _write_origin(self) -> None:
-        if self._is_written:
+    def _move_logs(self, carried: Mapping[str, str] | None = None) -> list[tuple[Logged, RowLog]]:
+        """Let the nodes have the logs that were opened, with the rows that they had in memory.
+
+        The origin is on the disk first: killed in between, the next process finds rows of its own run.
+        """
+        try:
+            self._write_origin(carried or {})
+            moved = []
+            while self._opened:
+                name = next(iter(self._opened))
+                node, log = self._opened[name]
+                self._move(node, log)
+                del self._opened[name]
+                moved.append((node, log))
+            return moved
+        finally:
+            while self._opened:
+                _, (_, log) = self._opened.popitem()
+                is_empty = log.stop == Offset(0)
+                log.close()
+                self._remove(log) if is_empty else None
+
+    def _write_origin(self, carried: Mapping[str, str]) -> None:
+        if self._is_written and not self._opened:
             return
         known = read_origin(self._directory, self._runtime) or {}
         origins: dict[str, SourceOrigin] = {}
         for name, node, identity in self._nodes():
+            before = known.get(name)
             if isinstance(node, Logged):
-                log = self._log_here(node)
-                origins[name] = SourceOrigin(identity, None, None if log is None else log.id)
-            elif name in known and known[name].identity == identity:
-                origins[name] = known[name]
+                _, log = self._opened.get(name, (node, self._log_here(node)))
+                id_ = None if log is None else log.id
+                same = before.carried if before is not None and before.log == id_ else None
+                origins[name] = SourceOrigin(identity, None, id_, carried.get(name, same))
+            elif before is not None and before.identity == identity:
+                origins[name] = before
             else:
                 if isinstance(node, Replayed):
                     self._await_open(node)
@@ -183,21 +214,23 @@ class RunLogs:
         if node.has_read:
             refuse_taken("keeps the rows of its source", path, self._runtime)
 
-    def _open(self, path: Path) -> RowLog:
-        return RowLog(path, self._runtime)
-
     def _move(self, node: Logged, log: RowLog) -> None:
-        """Give a node its log, and write the rows in memory to it."""
+        if log.stop > Offset(0) and node.has_begun:
+            node.take_log(log)
+            return
         is_empty = log.stop == Offset(0)
         try:
             node.move_log(log)
         except BaseException:
             log.close()
             if is_empty:
-                # The rows are in memory as before; the files written so far are not the run's.
-                with suppress(OSError):
-                    self._runtime.files.remove(Path(log.where))
+                self._remove(log)
             raise
+
+    def _remove(self, log: RowLog) -> None:
+        """What was written of the rows is in memory as before, and not the run's."""
+        with suppress(OSError):
+            self._runtime.files.remove(Path(log.where))
 
     def _set_aside(self, name: str, whose: str) -> None:
         set_log_aside("row log", self._directory / name, whose, self._runtime)

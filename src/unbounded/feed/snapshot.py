@@ -85,7 +85,8 @@ class Keeper:
             self._feed.restore_state(
                 state, rows, decided=decided, load_page=saved.read_segment, accept_changes=accept_changes
             )
-        self._logs.attach()
+        checksums = {segment.name: segment.sha256 for segment in saved.segments}
+        self._logs.attach(carried={name: checksums[segment] for name, segment in state["carried"].items()})
         self._loaded = saved
         self.pages = list(saved.segments)
         # Older checkpoints that are kept need older rows: hold what they need.

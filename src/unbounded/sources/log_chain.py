@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -66,9 +66,11 @@ class LogChain:
         return segment, segment.index[max(0, bisect_right(segment.index, at, key=lambda place: place.at) - 1)], stop
 
     def since(self, place: RecordEdge) -> tuple[LogSegment, RecordEdge]:
-        """The segment that has a place, and the place as one of that segment."""
-        segment = self.segments[bisect_right(self.segments, place.number, key=lambda each: each.begin.number) - 1]
-        return segment, segment.begin if segment.begin.number == place.number else place
+        """The segment that holds a place, and the place as one of that segment; of a gap, its beginning."""
+        i = bisect_right(self.segments, place.number, key=lambda each: each.begin.number) - 1
+        segment = self.segments[max(0, i)]  # what came before was perhaps let go of meanwhile
+        is_own = segment.begin.number < place.number and not segment.is_gap
+        return segment, place if is_own else segment.begin
 
     def walk(
         self, segment: LogSegment, place: RecordEdge, stop: int
@@ -162,6 +164,31 @@ class LogChain:
         self.unsynced += [*replaced, *self.segments[-1:]]
         self.segments.append(segment)
         self.tail = segment.begin
+
+    def droppable(self, since: Offset, need: int) -> tuple[int, int] | None:
+        """Which segments to drop to be rid of so many bytes: the oldest that begin at `since` or later; None where
+        they are not enough."""
+        first = last = bisect_left(self.segments, since, key=lambda each: each.begin.at)
+        while need > 0 and last < len(self.segments):
+            need -= 0 if self.segments[last].is_gap else self.segments[last].size
+            last += 1
+        return None if need > 0 or first == last else (first, last)
+
+    def stretch(self, first: int, last: int) -> tuple[RecordEdge, RecordEdge, int]:
+        """Where some segments begin and end, and how many rows they have that were not dropped before."""
+        segments, following = self.segments[first:last], self.segments[last : last + 1]
+        begin, end = segments[0].begin, following[0].begin if following else self.tail
+        return begin, end, end.at.rows - begin.at.rows - sum(each.skipped for each in segments)
+
+    def put_gap(self, segment: LogSegment, first: int, last: int) -> None:
+        """A gap takes the place of some segments, and no sync is at work on them."""
+        replaced = self.segments[first:last]
+        self.gone += replaced
+        self.unsynced = [each for each in self.unsynced if each not in replaced]
+        if last == len(self.segments):
+            self.tail = RecordEdge(self.tail.at, segment.size, self.tail.crc, self.tail.number)
+        self.segments[first:last] = [segment]
+        self.last_read = None
 
     def replace(self, segment: LogSegment, replaced: Sequence[LogSegment]) -> None:
         """Add a last segment that has the records of all that it replaces, and is synced."""

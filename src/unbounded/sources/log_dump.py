@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -10,6 +10,7 @@ from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.node import Cursor, StreamError
 from unbounded.core.runtime import Runtime
+from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.logged import Logged
 from unbounded.sources.memory_log import MemoryLog
 
@@ -20,10 +21,12 @@ def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
     start = at = Offset(cursor["row"], cursor["boundaries"])
     stop = log.stop
     parts: list[Block] = []
-    boundaries: list[list[Any]] = []
-    cuts: list[list[int]] = []  # pairs (rows of a block, number of such blocks in a row)
+    boundaries: list[list[Any]] = []  # after how many rows, kind, missing rows, and how many numbers are skipped there
+    cuts: list[list[int]] = []  # rows in a block, and how many such blocks follow each other
     while at < stop and (found := log.read(at)) is not None:
-        block, at = found
+        block, end = found
+        skipped = end.rows - at.rows - block.count
+        at = end
         if block.count:
             parts.append(replace(block, boundary=None))
             if cuts and cuts[-1][0] == block.count:
@@ -31,7 +34,7 @@ def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
             else:
                 cuts.append([block.count, 1])
         if block.boundary is not None:
-            boundaries.append([sum(part.count for part in parts), *block.boundary])
+            boundaries.append([sum(part.count for part in parts), *block.boundary, skipped])
     whole = join_blocks(parts) if parts else Block(None, 0)
     return {
         "log": log.id,
@@ -42,10 +45,7 @@ def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
         "boundaries": boundaries,
         # Without `batch`, the blocks are the batches, so their sizes are restored.
         "cuts": cuts,
-        "passed": log.passed,
-        "missed": log.missed,
-        "last_time": log.last_time,
-        "position": log.position,
+        **log.counts.plain(),
     }
 
 
@@ -74,21 +74,29 @@ def refuse_moving() -> NoReturn:
 
 def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime) -> MemoryLog:
     log = MemoryLog(runtime)
-    log.begin_at(start)
-    seams: dict[int, list[Boundary]] = {}
-    for row, kind, missed in dump["boundaries"]:
-        seams.setdefault(row, []).append(Boundary(kind, missed))
+    log.begin_at(start, LogCounts())
+    seams: dict[int, list[tuple[Boundary | None, int]]] = {}
+    for row, kind, missed, *more in dump["boundaries"]:
+        skipped = more[0] if more else 0
+        seams.setdefault(row, []).append((None if skipped else Boundary(kind, missed), skipped))
     whole = Block(dump["rows"], dump["count"], None, dump["times"])
     row = 0
-    for ends in seams.get(0, []):
-        log.append(Block(None, 0, ends))
+    _put_seams(log, seams.get(0, []), None)
     for rows in (rows for rows, many in dump["cuts"] for _ in range(many)):
-        after = seams.get(row + rows, [])
-        log.append(replace(whole.part(row, row + rows), boundary=after[0] if after else None), dump["position"])
-        for ends in after[1:]:
-            log.append(Block(None, 0, ends), dump["position"])
+        boundary, after = None, seams.get(row + rows, [])
+        if after and after[0][0] is not None:
+            (boundary, _), *after = after
+        log.append(replace(whole.part(row, row + rows), boundary=boundary), dump["position"])
+        _put_seams(log, after, dump["position"])
         row += rows
-    # Counts include released rows; and the state may be of a moment after the last row that is kept.
-    log.passed, log.missed, log.last_time = dump["passed"], dump["missed"], dump["last_time"]
-    log.position = dump["position"]
+    # What was let go of is counted, too; and the state may be of a moment after the last row that is kept.
+    log.counts = LogCounts.of(dump)
     return log
+
+
+def _put_seams(log: MemoryLog, seams: Sequence[tuple[Boundary | None, int]], position: Any) -> None:
+    for boundary, skipped in seams:
+        if boundary is None:
+            log.skip(skipped)
+        else:
+            log.append(Block(None, 0, boundary), position)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +18,13 @@ from unbounded.sources.log_chain import BEGIN, LogChain
 from unbounded.sources.log_segment import LogSegment, Record, RecordEdge
 
 _log = logging.getLogger("unbounded")
-_NAME = re.compile(r"(\d{12,})(?:-(\d+))?\.log")
+_NAME = re.compile(r"(?P<number>\d{12,})(-(?P<end>\d{12,}))?(-(?P<generation>\d+))?\.(log|gap)")
 
 
-def segment_path(directory: Path, number: int, generation: int) -> Path:
-    """The path of a segment, by the number of its first record."""
-    return directory / (f"{number:012}" + (f"-{generation}" if generation else "") + ".log")
+def segment_path(directory: Path, number: int, generation: int, end: int | None = None) -> Path:
+    """The file of a segment, by the number of its first record; of a gap, also by that of the first one after it."""
+    upto, of = "" if end is None else f"-{end:012}", f"-{generation}" if generation else ""
+    return directory / f"{number:012}{upto}{of}.{'log' if end is None else 'gap'}"
 
 
 class Recovered(NamedTuple):
@@ -49,38 +50,70 @@ def recover(files: Files, directory: Path, chain: LogChain) -> Recovered:
         OSError: they can't be read or written.
         DataLoss: they belong to several logs.
     """
-    generation = 0
     found = []
     for name in sorted(files.list(directory)):
         if match := _NAME.fullmatch(name):
-            found.append((int(match[2] or 0), int(match[1]), directory / name))
+            # Gaps after the segments that they were made among, and a longer one after a shorter.
+            upto = int(match["end"] or 0)
+            found.append((int(match["generation"] or 0), upto > 0, int(match["number"]), upto, directory / name))
         elif _NAME.fullmatch(name.removesuffix(".new")):
             files.unlink(directory / name)
-    segments = chain.segments
-    for of, number, path in sorted(found):
+    segments, generation = chain.segments, 0
+    gaps: dict[int, Record] = {}
+    for of, is_gap, number, _, path in sorted(found):
         segment = LogSegment.open(files, path)
-        if segment is None or segment.begin.number != number:
+        gap = _gap(files, segment) if is_gap and segment is not None else None
+        if segment is None or segment.begin.number != number or is_gap != (gap is not None):
             _set_aside(files, path, segment)
             continue
+        segment.close(files)
+        if gap is not None:
+            segment.is_gap, segment.skipped = True, gap[1].at.rows - segment.begin.at.rows
         if segments and segments[0].log != segment.log:
-            segment.close(files)
             raise DataLoss(
                 f"{path} and {segments[0].path} are of two logs, and can't be read as one. Put back a copy of the "
                 "run's directory, or begin a new run in another."
             )
-        # It replaces the same records of an older generation: it was whole when it got its name.
-        while segments and segments[-1].begin.number >= number:
-            replaced = segments.pop()
-            replaced.close(files)
+        # A segment takes the place of the same records in an older generation, a gap that of the records that it says:
+        # each was whole when it got its name.
+        end = None if gap is None else gap[1].number
+        first, last = _covered(segments, number, end)
+        for replaced in segments[first:last]:
             files.unlink(replaced.path)
-        if segments:
-            segments[-1].close(files)  # one file is open at a time
-        segments.append(segment)
+        segments[first:last] = [segment]
+        gaps = {at: each for at, each in gaps.items() if at < number or (end is not None and at >= end)}
+        if gap is not None:
+            gaps[number] = gap[0]
         generation = of
     if not segments:
         return Recovered()
-    synced, last = _read_unsynced(files, chain)
-    return Recovered(segments[0].log, generation, synced, last)
+    synced, last_record = _read_unsynced(files, chain)
+    for gap_record in gaps.values():
+        last_record = _newer(last_record, gap_record)
+    return Recovered(segments[0].log, generation, synced, last_record)
+
+
+def _gap(files: Files, segment: LogSegment) -> tuple[Record, RecordEdge] | None:
+    """The record of a file that stands for dropped ones, and the place after it."""
+    found = list(segment.records(files, segment.open_again(files), segment.begin))
+    return found[0] if len(found) == 1 and found[0][0].is_gap else None
+
+
+def _covered(segments: list[LogSegment], number: int, end: int | None) -> tuple[int, int]:
+    """Which segments lie between the numbers of two records, or after the first of them."""
+    first = bisect_left(segments, number, key=lambda each: each.begin.number)
+    last = len(segments) if end is None else bisect_left(segments, end, key=lambda each: each.begin.number)
+    return first, last
+
+
+def _newer(one: Record | None, other: Record) -> Record:
+    """The one of two records that was written later."""
+    return other if one is None or _moment(other) >= _moment(one) else one
+
+
+def _moment(record: Record) -> float:
+    # A gap was made after the record before `made_at`, and before that one.
+    return record.number + 0.5 if record.made_at is None else record.made_at
 
 
 def _read_unsynced(files: Files, chain: LogChain) -> tuple[RecordEdge, Record | None]:
@@ -101,11 +134,11 @@ def _read_unsynced(files: Files, chain: LogChain) -> tuple[RecordEdge, Record | 
         # Records from the beginning of the following segment on were written again there.
         until = segments[i + 1].begin.number if i + 1 < len(segments) else None
         for record, place in segment.records(files, segment.open_again(files), segment.begin, until):
-            tail, last = place, record
+            tail, last = place, _newer(last, record)
     end = segments[-1]
     fd = end.open_again(files)
-    for record, place in end.records(files, fd, tail):  # the following segment was set aside
-        tail, last = place, record
+    for record, place in end.records(files, fd, tail):  # where the one that followed was set aside
+        tail, last = place, _newer(last, record)
     if tail.byte < end.size:
         _log.warning(
             "%s ended with %s bytes that are no whole record: it was being written when the process was killed or "
@@ -122,7 +155,7 @@ def _read_unsynced(files: Files, chain: LogChain) -> tuple[RecordEdge, Record | 
         if last is not None:
             break
         for record, _ in segment.records(files, segment.open_again(files), segment.begin):
-            last = record
+            last = _newer(last, record)
         segment.close(files)
     return synced, last
 

@@ -27,6 +27,11 @@ _HEAD = struct.Struct("<8s16sQQQIII")
 # meta, number of parts with a checksum of their own. Then come the parts' sizes, the meta, and the data.
 _RECORD = struct.Struct("<IIQQIIIII")
 _PART = struct.Struct("<Q")
+# Of a gap, in place of parts: the number, row, boundaries and checksum that the record after it follows, and the number
+# of the record that came next when it was made.
+_GAP = struct.Struct("<QQIIQ")
+_IS_GAP = 0xFFFFFFFF
+HEAD_BYTES = _HEAD.size
 _INDEX = 1 << 16  # bytes between two entries of a segment's index
 _PIECE = 1 << 18  # bytes read at once
 _MOST_PARTS = 64  # written in one call
@@ -34,7 +39,10 @@ _SMALL = 1 << 14  # bytes: the parts of a smaller record are joined before they 
 
 
 class Record(NamedTuple):
-    """A record that was read: its content, its place, and all of its bytes."""
+    """A record that was read: what it was appended with, where it lies, and the whole of it as bytes.
+
+    One that says that the records from it to its end were dropped is a gap: `made_at` is the number of the record that
+    came next when it was made, and None for any other."""
 
     number: int
     first: Offset
@@ -43,6 +51,12 @@ class Record(NamedTuple):
     meta: bytes
     data: memoryview
     whole: memoryview
+    made_at: int | None = None
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether what it stands for was dropped."""
+        return self.made_at is not None
 
 
 class RecordEdge(NamedTuple):
@@ -62,10 +76,12 @@ class LogSegment:
         path: of the file.
         log: the log's id.
         begin: the place of its first record.
-        synced: records before this number were on the disk when it was begun.
-        fd: the open file; None if closed.
-        size: the bytes of the whole records.
-        index: some places in it, in order, as far as it was read or written.
+        synced: the records before this number were on the disk when it was begun.
+        fd: the open file; None while it is closed.
+        size: in bytes, of the whole records.
+        index: some of the places in it, in order, as far as it was read or written.
+        is_gap: whether it holds a single record, a gap, in place of segments that were dropped.
+        skipped: rows of gaps in it, as far as this process has written them.
     """
 
     path: Path
@@ -75,6 +91,8 @@ class LogSegment:
     fd: int | None
     size: int
     index: list[RecordEdge] = field(default_factory=list)
+    is_gap: bool = False
+    skipped: int = 0
 
     @classmethod
     def create(cls, files: Files, path: Path, log: str, tail: RecordEdge, synced: int) -> LogSegment:
@@ -144,7 +162,7 @@ class LogSegment:
             if len(buffer) - at < head.size:
                 return
             crc_there, length, n, row, boundaries, rows, seams, meta, parts = head.unpack_from(buffer, at)
-            sizes = parts * _PART.size
+            sizes = 0 if parts == _IS_GAP else parts * _PART.size
             if n != number or length > size - byte - head.size or sizes + meta > length:
                 return
             if at + head.size + length > len(buffer):
@@ -159,11 +177,16 @@ class LogSegment:
             ):
                 return
             first = Offset(row, boundaries)
-            end = Offset(row + rows, seams + (0 if rows else boundaries))
-            byte, crc, number = byte + head.size + length, crc_there, number + 1
+            byte += head.size + length
+            if parts == _IS_GAP:
+                number, row, boundaries, crc, made_at = _GAP.unpack_from(body, meta)
+                end = Offset(row, boundaries)
+            else:
+                end = Offset(row + rows, seams + (0 if rows else boundaries))
+                crc, number, made_at = crc_there, number + 1, None
             after = RecordEdge(end, byte, crc, number)
             self.note(after)
-            yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], whole), after
+            yield Record(n, first, end, rows, bytes(body[:meta]), body[meta:], whole, made_at), after
 
     def note(self, place: RecordEdge) -> None:
         """Add a place to the index, if the last one there is far before it."""
@@ -171,6 +194,12 @@ class LogSegment:
         last = self.index[-1]
         if place.byte - last.byte >= _INDEX and place.at > last.at:
             self.index.append(place)
+
+
+def size_of(meta: bytes, parts: Sequence[Any]) -> int:
+    """How many bytes a record has."""
+    length: int = len(meta) + sum(part.nbytes for part in parts)
+    return _RECORD.size + length + (_PART.size * len(parts) if length >= _SMALL else 0)
 
 
 def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> tuple[list[Any], RecordEdge]:
@@ -193,6 +222,14 @@ def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence
     end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
     after = RecordEdge(end, byte + _RECORD.size + length, crc, number + 1)
     return [crc.to_bytes(4, "little") + head, *views], after
+
+
+def encode_gap(tail: RecordEdge, to: RecordEdge, made_at: int, meta: bytes) -> tuple[list[Any], RecordEdge]:
+    """The bytes of a gap that follows `tail` and ends where the record after `to` begins, and the place after it."""
+    data = meta + _GAP.pack(to.number, *to.at, to.crc, made_at)
+    head = _RECORD.pack(0, len(data), tail.number, *tail.at, 0, 0, len(meta), _IS_GAP)[4:]
+    record = zlib.crc32(head + data, tail.crc).to_bytes(4, "little") + head + data
+    return [record], RecordEdge(to.at, tail.byte + len(record), to.crc, to.number)
 
 
 def _checksum(record: memoryview, at: int, sizes: memoryview, crc: int) -> int:

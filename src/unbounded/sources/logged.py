@@ -8,19 +8,17 @@ number of a row in the log. Once the log is on the disk, memory holds only the r
 from __future__ import annotations
 
 import logging
-from collections import deque
-from typing import NamedTuple
 
 from unbounded.core import trees, user_code
 from unbounded.core.block import Block, Boundary, Offset
-from unbounded.core.block import join as join_blocks
 from unbounded.core.locked import locked
-from unbounded.core.node import Context, Cursor, DataLoss, StreamError
+from unbounded.core.node import Context, Cursor, DataLoss, LogFull, StreamError
 from unbounded.core.trees import RowsError
 from unbounded.sources.as_block import AsBlock
 from unbounded.sources.log_options import LogOptions
 from unbounded.sources.log_sync import LogSync
 from unbounded.sources.memory_log import MemoryLog
+from unbounded.sources.read_ahead import AheadBound, ReadAhead
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
 from unbounded.sources.record_log import Full
@@ -39,20 +37,14 @@ _BURST = 0.0005
 _TOLD = 32
 
 
-class _Read(NamedTuple):
-    first: Offset  # the offset of the block's beginning
-    block: Block
-    size: int
-
-
 class Logged(ReaderThread):
     """A node over a reader in its own thread, with a row log between them.
 
     Args:
-        source: the source; it need not be able to seek.
-        context: the arguments with which nodes are opened.
-        as_block: makes blocks of what the reader returns.
-        described: the size limit of the log.
+        source: what is read; it need not be able to seek.
+        context: what nodes are opened with.
+        as_block: makes blocks of what the reader gives.
+        described: how large the log may become, and what happens then.
     """
 
     def __init__(self, source: Source, context: Context, as_block: AsBlock, described: LogOptions) -> None:
@@ -60,21 +52,23 @@ class Logged(ReaderThread):
         self._coalesce = context.coalesce
         self._described = described
         self._log: RowLog | MemoryLog = MemoryLog(context.runtime, max_bytes=described.max_bytes)
-        self._changing = context.runtime.lock()  # held while the log is appended to or replaced
-        self._sync: LogSync | None = None  # for a log on the disk
+        self._changing = context.runtime.lock()  # held while the log is appended to, or another takes its place
+        self._handing_on = context.runtime.lock()  # held while rows are handed on, and while some are dropped
+        self._sync: LogSync | None = None  # of a log on the disk
         self._at = Offset(0)
-        self._read_ahead: deque[_Read] = deque()  # blocks that were read and not pulled
-        self._rows = self._bytes = 0  # of `_read_ahead`
-        self._full = False
-        self._burst = False  # the last rows came so quickly that the consumer was not notified of all of them
+        self._handed = Offset(0)  # up to here rows may have been handed on, in this process or another
+        self._ahead = ReadAhead(AheadBound(_BLOCKS, _BYTES, _ROWS))
+        self._burst = False  # the last rows came so soon after each other that not all of them are told of
         self._untold = 0
         self._kept_at = 0.0
         self._stop_at = Offset(0)  # the end of the log
         self._releases = 0  # counts releases, each of which may have made room in the log
         self._said_full = False
-        self._refusal: OSError | None = None  # the disk's error for the block that waits to be logged
-        self._unlogged: float | None = None  # since when the reader waits to be told of logged rows
-        self._position: JSON = None  # the reader's position after the last row in the log
+        self._too_large: Block | None = None  # the block for which there is no room
+        self._beyond = False  # it is to be taken, though the bound is passed with it
+        self._refusal: OSError | None = None  # of the disk, for the block that waits
+        self._unlogged: float | None = None  # since when the source waits to hear of rows
+        self._position: JSON = None  # the reader's, after the last row in the log
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -83,12 +77,7 @@ class Logged(ReaderThread):
         return Opening(log.stop.rows, log.last_time, log.passed, runtime=self._runtime)
 
     def _has_room(self) -> bool:
-        # Once full, wait until half is taken: waking a thread is slow.
-        share = 2 if self._full else 1
-        n = len(self._read_ahead)
-        many = n * share >= _BLOCKS and self._rows * share >= _ROWS
-        self._full = many or (n > 1 and self._bytes * share >= _BYTES)
-        return not self._full
+        return self._described.drops or self._ahead.bound.has_room()
 
     def _reopened(self) -> None:
         stop = self._log.stop
@@ -102,23 +91,34 @@ class Logged(ReaderThread):
         while True:
             releases = self._releases
             try:
-                self._append(block, position)
-                return
-            except Full as full:
-                if not self._await_room(full, releases):
+                if self._is_appended(block, position):
                     return
+                if self._has_dropped(block):
+                    continue
             except OSError as error:
                 # The block stays here, and nothing more is read. Rows in the log are still returned; the pull after
                 # them raises this error, and the next pull makes this thread retry the block.
                 if not self._await_retry(error):
                     return
+                continue
+            if not self._await_room(block, releases):
+                return
+
+    def _is_appended(self, block: Block, position: JSON) -> bool:
+        """Append a block, unless there is no room for it."""
+        try:
+            self._append(block, position)
+        except Full:
+            return False
+        return True
 
     def _append(self, block: Block, position: JSON) -> None:
         if block.count and not self._log.stop.rows:
             _refuse_objects(block)  # here, so that it is refused with the first row rather than at a save
         with self._changing:
             first = self._log.stop
-            self._log.append(block, position)
+            self._log.append(block, position, beyond=self._beyond)
+            self._beyond = False
             self._position = self._seek = position
             self._keep(first, block)
             if self._sync is not None:
@@ -133,9 +133,8 @@ class Logged(ReaderThread):
             # A replay may read this memory again. It is a copy of ours, or a view.
             leaf.flags.writeable = False
             size += leaf.nbytes
-        self._read_ahead.append(_Read(first, block, size))
-        self._rows += block.count
-        self._bytes += size
+        if self._ahead.follows(first) and not (self._described.drops and not self._ahead.bound.has_room()):
+            self._ahead.add(first, block, size)
         self._stop_at = first.after(block)
         self._tell(block.count)
 
@@ -148,8 +147,22 @@ class Logged(ReaderThread):
             self._state.notify_all()
         self._burst, self._kept_at = burst, now
 
-    def _await_room(self, full: Full, releases: int) -> bool:
-        """Wait until old rows were released; False if the node was closed."""
+    def _has_dropped(self, block: Block) -> bool:
+        """Whether there is room for a block, since rows that were not handed on were dropped."""
+        if not self._described.drops:
+            return False
+        with self._changing, self._handing_on:
+            rows = self._log.drop(self._handed, block)
+            if rows:
+                self._clear_ahead()
+        return rows > 0
+
+    @locked
+    def _clear_ahead(self) -> None:
+        self._ahead.clear()
+
+    def _await_room(self, block: Block, releases: int) -> bool:
+        """Wait until rows were let go of; False where the node is closed."""
         if not self._said_full:
             self._said_full = True
             _log.warning(
@@ -159,17 +172,21 @@ class Logged(ReaderThread):
                 self._log.where,
                 f"{self._described.max_bytes:,}",
             )
-        return self._await_release(releases)
+        return self._await_release(block, releases)
 
     @locked
-    def _await_release(self, releases: int) -> bool:
-        token = self._token  # None if the node was closed before this line
+    def _await_release(self, block: Block, releases: int) -> bool:
+        token = self._token  # None where the node was closed before this
+        if self._releases == releases:
+            self._too_large = block
+            self._state.notify_all()
         self._state.wait_for(lambda: self._releases != releases or token is None or self._token is not token)
         return token is not None and self._token is token
 
     @locked
     def _released(self) -> None:
         self._releases += 1
+        self._too_large, self._beyond = None, False
         self._state.notify_all()
 
     @locked
@@ -198,9 +215,12 @@ class Logged(ReaderThread):
     def pull(self, timeout: float | None) -> Block | None:
         if self._token is None:
             self._launch()
-        found = self._next(timeout)
-        if found is _IN_LOG:
-            found = self._read_log()
+        if not self._await(timeout):
+            return None
+        with self._handing_on: return self._hand_on()  # fmt: skip  # noqa: E701 - see `locked`
+
+    def _hand_on(self) -> Block | None:
+        found = self._joined() or self._read_log()
         if found is None:
             return None
         block, end = found
@@ -217,13 +237,17 @@ class Logged(ReaderThread):
             ) from error
 
     @locked
-    def _next(self, timeout: float | None) -> tuple[Block, Offset] | None:
-        """The next block that was read ahead, and its end; `_IN_LOG` if it is in the log only; None if there is
-        none."""
+    def _await(self, timeout: float | None) -> bool:
+        """Whether there are rows to hand on, after so many seconds at the latest.
+
+        Raises:
+            LogFull: there is no room for what was read next, and all that is in the log was handed on.
+            StreamError: what was read next can't be written.
+        """
         if self._stop_at <= self._at:
             self._await_rows(timeout)
         if self._stop_at > self._at:
-            return self._joined()
+            return True
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             self._state.notify_all()
@@ -235,7 +259,21 @@ class Logged(ReaderThread):
         error = self._taken_error()
         if error is not None:
             raise error
-        return None
+        # Who does not wait, as a mix that looks which of its inputs has rows, may well do without these.
+        if self._too_large is not None and timeout != 0:
+            raise LogFull(self._full_words(self._too_large))
+        return False
+
+    def _full_words(self, block: Block) -> str:
+        log, needed = self._log, self._log.size + block.nbytes
+        return (
+            f"The row log of {self._as_block.name}, in {log.where}, is full: it has {log.size:,} bytes, and max_bytes "
+            f"allows {self._described.max_bytes:,}. Its rows {log.start.rows:,} to {log.stop.rows:,} were all handed "
+            f"on, and a checkpoint or a stage needs them. {block.count:,} more rows ({block.nbytes:,} bytes) are "
+            "waited for, and while training waits, no checkpoint comes that lets rows go. More than "
+            f"{needed:,} bytes are needed: give LogOptions(max_bytes={2 * needed}), save more often, or keep fewer "
+            "checkpoints. A checkpoint that is saved now may let rows go, and the next attempt to read goes on."
+        )
 
     def _await_rows(self, timeout: float | None) -> None:
         def is_there() -> bool:
@@ -246,33 +284,17 @@ class Logged(ReaderThread):
             if self._state.wait_for(is_there, _SOON):
                 return
             self._burst = False
-        self._state.wait_for(is_there, timeout)
+        self._state.wait_for(lambda: is_there() or (timeout != 0 and self._too_large is not None), timeout)
 
-    def _joined(self) -> tuple[Block, Offset]:
-        at, ahead = self._at, self._read_ahead
-        if not ahead or at < ahead[0].first:
-            return _IN_LOG
-        parts: list[Block] = []
-        rows, end = 0, at
-        for first, block, _ in ahead:
-            if first.after(block) <= at:
-                continue  # a restore has continued in the log before these rows
-            end = first.after(block)
-            part = block.part(max(0, at.rows - first.rows), block.count)
-            parts.append(part)
-            rows += part.count
-            if rows >= self._coalesce or part.boundary is not None:
-                break
-        return (join_blocks(parts) if len(parts) > 1 else parts[0]), end
+    @locked
+    def _joined(self) -> tuple[Block, Offset] | None:
+        return self._ahead.joined(self._at, self._coalesce)
 
     @locked
     def _pulled(self, at: Offset) -> None:
-        self._at = at
-        while self._read_ahead and self._read_ahead[0].first.after(self._read_ahead[0].block) <= at:
-            _, gone, size = self._read_ahead.popleft()
-            self._rows -= gone.count
-            self._bytes -= size
-        if self._full and self._has_room():
+        self._at, self._handed = at, max(at, self._handed)
+        self._ahead.drop_before(at)
+        if self._ahead.bound.is_full and self._ahead.bound.has_room():
             self._state.notify_all()
 
     def cursor(self) -> Cursor:
@@ -297,6 +319,18 @@ class Logged(ReaderThread):
         if self._described.max_bytes is not None:
             self._released()
 
+    @locked
+    def take_beyond(self) -> bool:
+        """Have the block for which there is no room taken all the same, unless the bound is passed already: training
+        waits for it, and else no checkpoint would come. Says whether there is one."""
+        most = self._described.max_bytes
+        if self._too_large is None or most is None or self._log.size > most:
+            return False
+        self._releases += 1
+        self._too_large, self._beyond = None, True
+        self._state.notify_all()
+        return True
+
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Pass the positions of the newest and the oldest checkpoint to the reader."""
         if hasattr(self._reader, "commit"):
@@ -318,7 +352,13 @@ class Logged(ReaderThread):
         self._log.close()
 
     def counts(self) -> dict[str, int]:
-        return {"fetched": self._stop_at.rows, "missed": self._log.missed, "retries": self._retries}
+        counts = self._log.counts
+        return {
+            "fetched": self._stop_at.rows,
+            "missed": counts.missed,
+            "dropped": counts.dropped,
+            "retries": self._retries,
+        }
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
@@ -355,13 +395,28 @@ class Logged(ReaderThread):
             memory.spill(log)
         else:
             self._begin(log)
-        log.limit(self._described.max_bytes)  # after the rows in memory were written, which may exceed it
+        self._keep_in(log)
+
+    def take_log(self, log: RowLog) -> None:
+        """Keep the rows on the disk from now on, where those in memory lie already, and what was read after them.
+        Before anything is read."""
+        with self._changing: self._take(log)  # fmt: skip  # noqa: E701 - see `locked`
+
+    def _take(self, log: RowLog) -> None:
+        at = self._at
+        self._begin(log)
+        self._at = at
+        self._keep_in(log)
+
+    def _keep_in(self, log: RowLog) -> None:
+        log.limit(self._described.max_bytes)  # after what is there is written, whatever it takes
         self._log, self._sync = log, LogSync(log, self._runtime)
         self._sync.appended()
 
     @locked
     def _begin(self, log: RowLog | MemoryLog) -> None:
         self._at, self._stop_at = log.start, log.stop
+        self._handed = log.stop  # an older process may have handed them on, and a checkpoint need them
         self._position = self._seek = log.position_at(log.stop)
         self._as_block.row = log.stop.rows
 
@@ -382,6 +437,3 @@ def _refuse_objects(block: Block) -> None:
                 "back are kept in the row log, and these can't be written so that reading them runs no code. Yield "
                 "numbers, or text: np.array(names, dtype='U')."
             )
-
-
-_IN_LOG = (Block(None, 0), Offset(0))

@@ -2,76 +2,108 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import Any
+from bisect import bisect_left, bisect_right
+from typing import Any, NamedTuple
 
 from unbounded.core import trees
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
+from unbounded.sources.log_counts import CountedLog, LogCounts
 from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
 
 
-class MemoryLog:
-    """Rows in memory, numbered from the beginning of the stream, with the methods of `RowLog`. Thread-safe."""
+class _Kept(NamedTuple):
+    first: Offset  # where it begins
+    end: Offset
+    block: Block | None  # None: these rows were dropped
+    position: Any  # the reader's after it
+
+
+class MemoryLog(CountedLog):
+    """Rows in memory, numbered from the beginning of the stream; the same words as `RowLog`. Safe between threads."""
 
     where = "memory"
 
     def __init__(self, runtime: Runtime, *, max_bytes: int | None = None) -> None:
         self.id = runtime.unique()
         self._lock = runtime.lock()
-        self._blocks: list[Block] = []
-        self._firsts: list[Offset] = []  # the beginning of each block
-        self._positions: list[Any] = []  # the reader's position after each block
+        self._stretches: list[_Kept] = []
         self._max_bytes = max_bytes
-        self._bytes = 0  # of the rows
-        self._gone = 0  # released blocks at the front: removed when they are the majority
+        self.size = 0
+        """In bytes, of the rows."""
+        self._gone = 0  # how many of them, from the front, are let go: removed when they are the greater part
         self.start = self.stop = Offset(0)
-        self.position: Any = None
-        self.passed = self.missed = 0
-        self.last_time: float | None = None
 
     @locked
-    def append(self, block: Block, position: Any = None) -> None:
-        """Append a block; `position` is the reader's position after it.
+    def append(self, block: Block, position: Any = None, *, beyond: bool = False) -> None:
+        """Keep a block; `position` is the reader's after it. For `beyond`, also where it is the one with which the
+        bound is passed.
 
         Raises:
             Full: there is no room for it.
         """
         size = block.nbytes
-        if self._max_bytes is not None and self._bytes and self._bytes + size > self._max_bytes:
-            raise Full(self.where, self._max_bytes)
-        self._bytes += size
-        self._blocks.append(block.with_rows(trees.read_only(block.rows)) if block.count else block)
-        self._firsts.append(self.stop)
-        self._positions.append(position)
-        self.position = position
-        self.stop = self.stop.after(block)
-        if block.count and block.times is not None:
-            self.last_time = float(block.times[-1])
-        if block.boundary is not None:
-            self.passed += block.boundary.kind == "pass"
-            self.missed += block.boundary.missed if block.boundary.kind == "gap" else 0
+        most = self._max_bytes
+        if most is not None and self.size and self.size + (0 if beyond else size) > most:
+            raise Full(self.where, most)
+        kept = block.with_rows(trees.read_only(block.rows)) if block.count else block
+        self._add(_Kept(self.stop, self.stop.after(block), kept, position))
+        self.size += size
+        self.counts = self.counts.after(block, position)
+
+    def _add(self, stretch: _Kept) -> None:
+        self._stretches.append(stretch)
+        self.stop = stretch.end
+
+    @locked
+    def skip(self, rows: int) -> None:
+        """Rows that were dropped come next."""
+        self._add(_Kept(self.stop, Offset(self.stop.rows + rows), None, None))
+
+    @locked
+    def drop(self, since: Offset, block: Block) -> int:
+        """Make room for a block: the oldest rows from `since` on go, and a gap takes their place. Gives how many rows
+        that were; 0 where there is no room even so."""
+        most = self._max_bytes
+        first = i = bisect_left(self._stretches, since, self._gone, key=lambda each: each.first)
+        need = 0 if most is None else self.size + block.nbytes - most
+        while i < len(self._stretches) and need > 0:
+            need -= _size(self._stretches[i])
+            i += 1
+        if need > 0 or i == first:
+            return 0
+        gone = self._stretches[first:i]
+        self.size -= sum(map(_size, gone))
+        self._stretches[first:i] = [_Kept(gone[0].first, gone[-1].end, None, None)]
+        rows = sum(each.block.count for each in gone if each.block is not None)
+        self.counts = self.counts.drop(rows)
+        return rows
 
     @locked
     def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and its end: up to the end of a block, or the first boundary from `rows` rows on; None if
-        there is nothing. If `at` is before the oldest row, the result is a gap."""
+        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on;
+        None where that is nothing. Where `at` lies before the oldest row, and where rows were dropped, it is a gap."""
         parts: list[Block] = []
         end = at
         count = 0
-        # The first block that ends after `at`: the last one that begins at or before it, or a later one.
-        for i in range(max(self._gone, bisect_right(self._firsts, at) - 1), len(self._blocks)):
-            first, block = self._firsts[i], self._blocks[i]
-            if first.after(block) <= at:
+        # The first block that ends after `at`: the last that begins at or before it, or one that follows.
+        begin = max(self._gone, bisect_right(self._stretches, at, key=lambda each: each.first) - 1)
+        for i in range(begin, len(self._stretches)):
+            first, after, block, _ = self._stretches[i]
+            if after <= at:
                 continue
             if not parts and first.rows > at.rows:
                 return Block(None, 0, Boundary("gap", first.rows - at.rows)), Offset(first.rows, 0)
+            if block is None:
+                if not parts:
+                    return Block(None, 0, Boundary("gap", after.rows - at.rows)), after
+                break
             part = block.part(max(0, at.rows - first.rows), block.count)
             parts.append(part)
-            end = first.after(block)
+            end = after
             count += part.count
             if count >= rows or part.boundary is not None:
                 break
@@ -80,31 +112,31 @@ class MemoryLog:
     @locked
     def release(self, at: Offset) -> None:
         """Forget what lies before `at`."""
-        while self._gone < len(self._blocks):
-            end = self._firsts[self._gone].after(self._blocks[self._gone])
-            if end > at:
+        while self._gone < len(self._stretches):
+            stretch = self._stretches[self._gone]
+            if stretch.end > at:
                 break
-            self.start = end
-            self._bytes -= self._blocks[self._gone].nbytes
+            self.start = stretch.end
+            self.size -= _size(stretch)
+            self._stretches[self._gone] = _Kept(stretch.first, stretch.end, None, None)
             self._gone += 1
-            self._blocks[self._gone - 1] = _NOTHING
-        if self._gone > 64 and self._gone > len(self._blocks) // 2:
+        if self._gone > 64 and self._gone > len(self._stretches) // 2:
             gone, self._gone = self._gone, 0
-            del self._blocks[:gone], self._firsts[:gone], self._positions[:gone]
+            del self._stretches[:gone]
 
     @locked
     def position_at(self, at: Offset) -> Any:
         """The reader's position at `at`; None unless a block ends there."""
         if at == self.stop:
             return self.position
-        i = bisect_right(self._firsts, at)
-        return self._positions[i - 2] if i > self._gone + 1 and self._firsts[i - 1] == at else None
+        i = bisect_right(self._stretches, at, key=lambda each: each.first)
+        return self._stretches[i - 2].position if i > self._gone + 1 and self._stretches[i - 1].first == at else None
 
     @locked
-    def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0, last_time: float | None = None) -> None:
-        """Begin, empty, after rows that were released."""
+    def begin_at(self, at: Offset, counts: LogCounts) -> None:
+        """Begin, empty, after rows that were let go of."""
         self.start = self.stop = at
-        self.passed, self.missed, self.last_time = passed, missed, last_time
+        self.counts = counts
 
     def spill(self, to: RowLog) -> None:
         """Write all rows to an empty log on the disk.
@@ -112,17 +144,20 @@ class MemoryLog:
         Raises:
             OSError: it could not be written. The rows stay in memory.
         """
-        blocks = self._all()
-        boundaries = [block.boundary for block, _ in blocks if block.boundary is not None]
-        passed = self.passed - sum(each.kind == "pass" for each in boundaries)
-        missed = self.missed - sum(each.missed for each in boundaries if each.kind == "gap")
-        to.begin_at(self.start, passed=passed, missed=missed, last_time=self.last_time)
-        for block, position in blocks:
-            to.append(block, position)
+        stretches, counts = self._all()
+        boundaries = [each.block.boundary for each in stretches if each.block and each.block.boundary is not None]
+        passed = counts.passed - sum(each.kind == "pass" for each in boundaries)
+        missed = counts.missed - sum(each.missed for each in boundaries if each.kind == "gap")
+        to.begin_at(self.start, LogCounts(passed, missed, counts.dropped, counts.last_time))
+        for first, end, block, position in stretches:
+            if block is None:
+                to.skip(end.rows - first.rows)
+            else:
+                to.append(block, position)
 
     @locked
-    def _all(self) -> list[tuple[Block, Any]]:
-        return list(zip(self._blocks[self._gone :], self._positions[self._gone :], strict=True))
+    def _all(self) -> tuple[list[_Kept], LogCounts]:
+        return self._stretches[self._gone :], self.counts
 
     def sync(self) -> None:
         """No-op: there is no disk."""
@@ -131,4 +166,5 @@ class MemoryLog:
         """No-op."""
 
 
-_NOTHING = Block(None, 0)
+def _size(stretch: _Kept) -> int:
+    return 0 if stretch.block is None else stretch.block.nbytes

@@ -2,9 +2,11 @@
 
     000000000000.log        a segment, named by the number of its first record
     000000004711.log
-    000000004711-1.log      of the next generation, begun after a failed sync: it replaces all records from its first on
-    000000008000.log.new    a segment that was being written when the process was killed
-    000000008000.log.cut    a segment that could not be read, and was set aside
+    000000005100-000000006000.gap    stands for the records from 5,100 up to 6,000, which were dropped
+    000000004711-1.log      of the next generation, which a sync that failed began: it takes the place of all records
+                            from its first on
+    000000008000.log.new    a segment that was being made when the process was killed
+    000000008000.log.cut    what could not be read, and was set aside
     .lock                   held by the process that writes
 
 The format of segments and records is in `log_segment.py`, their order in `log_chain.py`, and the opening of an existing
@@ -20,7 +22,7 @@ from __future__ import annotations
 import errno
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,12 +33,22 @@ from unbounded.core.node import DataLoss
 from unbounded.core.runtime import Runtime
 from unbounded.sources.log_chain import LogChain
 from unbounded.sources.log_recovery import recover, segment_path
-from unbounded.sources.log_segment import LogSegment, Record, RecordEdge, encode, write
+from unbounded.sources.log_segment import (
+    HEAD_BYTES,
+    LogSegment,
+    Record,
+    RecordEdge,
+    encode,
+    encode_gap,
+    size_of,
+    write,
+)
 from unbounded.store.lock import Lock
 
 _log = logging.getLogger("unbounded")
 SEGMENT = 1 << 26  # bytes after which a new segment begins
-_SEGMENTS = 8  # the least number of segments within `max_bytes`: only whole segments are removed
+_SEGMENTS = 8  # at least, where there is a bound: only whole segments go
+_GAP_BYTES = 400  # that a file with a gap has, roughly
 
 
 class Full(OSError):
@@ -127,6 +139,11 @@ class RecordLog:
         return self._chain.tail.at
 
     @property
+    def size(self) -> int:
+        """In bytes, of its segments."""
+        return self._chain.size
+
+    @property
     def synced(self) -> Offset:
         """Up to where a loss of power takes nothing."""
         return self._synced.at
@@ -165,8 +182,9 @@ class RecordLog:
             self._chain.tail = self._synced = RecordEdge(at, 0, 0, 0)
             self._new_segment()
 
-    def append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> None:
-        """Append a record: `rows` rows, and `seams` boundaries after the last of them.
+    def append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any], *, beyond: bool = False) -> None:
+        """Append a record: `rows` rows, and `seams` boundaries after the last of them; for `beyond`, also where it is
+        the one with which the bound is passed.
 
         Raises:
             Full: there is no room for it.
@@ -174,25 +192,88 @@ class RecordLog:
         """
         with self._writing:
             self._check_open()
-            self._make_room(len(meta) + sum(part.nbytes for part in parts))
-            segment = self._chain.segments[-1]
-            record, after = encode(self._chain.tail, rows, seams, meta, parts)
-            try:
-                write(self._files, segment.open_again(self._files), record)
-            except BaseException:
-                self._cut_off(segment)
-                raise
-            self._move_tail(segment, after)
+            if self._max_bytes is not None:
+                self._make_room(0 if beyond else size_of(meta, parts), self._max_bytes)
+            self._roll()
+            self._write(*encode(self._chain.tail, rows, seams, meta, parts))
 
-    def _make_room(self, size: int) -> None:
+    def _write(self, record: list[Any], after: RecordEdge) -> None:
+        segment = self._chain.segments[-1]
+        try:
+            write(self._files, segment.open_again(self._files), record)
+        except BaseException:
+            self._cut_off(segment)
+            raise
+        self._move_tail(segment, after)
+
+    def skip(self, rows: int, meta: bytes) -> None:
+        """Append a gap: the numbers of so many rows that were dropped.
+
+        Raises:
+            OSError: it could not be written. Nothing of it is in the log.
+        """
+        with self._writing:
+            self._check_open()
+            self._roll()
+            at, _, crc, number = self._chain.tail
+            to = RecordEdge(Offset(at.rows + rows), 0, crc, number + 1)
+            self._write(*encode_gap(self._chain.tail, to, number + 1, meta))
+            self._chain.segments[-1].skipped += rows
+
+    def drop(self, since: Offset, size: int, meta: Callable[[int], bytes]) -> int:
+        """Drop the oldest records from `since` on, whole segments of them, so that there is room for `size` bytes more.
+        A gap takes their place, and is on the disk before they are removed; `meta(rows)` is what it says.
+
+        Returns:
+            How many rows that were; 0 where there is no room even so, and nothing was dropped.
+
+        Raises:
+            OSError: it could not be written, and nothing was dropped.
+        """
+        with self._syncing, self._writing, self.reading:
+            self._check_open()
+            return 0 if self._max_bytes is None else self._drop(since, self.size + size - self._max_bytes, meta)
+
+    def _drop(self, since: Offset, need: int, meta: Callable[[int], bytes]) -> int:
+        chain = self._chain
+        found = chain.droppable(since, need + _GAP_BYTES)
+        if found is None:
+            return 0
+        first, last = found
+        replaced = chain.segments[first:last]
+        begin, end, rows = chain.stretch(first, last)
+        path = segment_path(self.directory, begin.number, self._generation, end.number)
+        gap, _ = encode_gap(begin, end, chain.tail.number, meta(rows))
+        segment = self._make(path, begin, self._synced.number, gap)
+        segment.is_gap, segment.skipped = True, end.at.rows - begin.at.rows
+        self._put_gap(segment, first, last)
+        self._stale += [each.path for each in replaced]
+        with suppress(OSError):  # it is done; what could not be removed is removed later
+            self._remove_stale()
+        chain.close_idle()
+        return rows
+
+    @locked
+    def _put_gap(self, segment: LogSegment, first: int, last: int) -> None:
+        self._chain.put_gap(segment, first, last)
+        self._torn, self._new_names = self._torn and last < len(self._chain.segments), True
+
+    def _make_room(self, size: int, most: int) -> None:
+        size += HEAD_BYTES if self._rolls() and size else 0
         # One record always fits, however large: else nothing would ever come.
-        if self._max_bytes is not None and self._chain.size + size > self._max_bytes and self.stop > self.start:
+        if self.size + size > most and self.stop > self.start:
             if self._let_go < self.stop:
-                raise Full(self.where, self._max_bytes)
+                raise Full(self.where, most)
             self._new_segment()
             self.release(self._let_go)
-        segments = self._chain.segments
-        if not segments or self._torn or segments[-1].size >= self._segment_bytes:
+
+    def _rolls(self) -> bool:
+        """Whether a new segment begins with the next record."""
+        last = self._chain.segments[-1] if self._chain.segments else None
+        return last is None or last.is_gap or self._torn or last.size >= self._segment_bytes
+
+    def _roll(self) -> None:
+        if self._rolls():
             self._new_segment()
 
     def _cut_off(self, segment: LogSegment) -> None:
@@ -216,7 +297,7 @@ class RecordLog:
         # It may take the place of one without records, at the end of which are bytes that could not be cut off.
         self._take_up(segment, [each for each in self._chain.segments[-1:] if each.path == path])
 
-    def _make(self, path: Path, tail: RecordEdge, synced: int, records: Iterator[Record] | None = None) -> LogSegment:
+    def _make(self, path: Path, tail: RecordEdge, synced: int, records: Iterable[Any] | None = None) -> LogSegment:
         """A new segment, which has its name once it is whole."""
         unfinished = path.with_name(path.name + ".new")
         try:
@@ -225,8 +306,8 @@ class RecordLog:
                 if records is not None:
                     fd = segment.open_again(self._files)
                     for record in records:
-                        write(self._files, fd, [record.whole])
-                        segment.size += len(record.whole)
+                        write(self._files, fd, [record])
+                        segment.size += len(record)
                     self._files.fsync(fd)
                 self._files.rename(unfinished, path)
             except BaseException:
@@ -321,15 +402,22 @@ class RecordLog:
         if self._held is None or not self._held.holds():
             self._files.make_directory(self.directory)
             self._held = Lock.of(self.directory, self, self._runtime)
-        chain, synced, generation = self._chain, self._synced, self._generation + 1
-        if synced.number < chain.segments[0].begin.number:
-            synced = chain.segments[0].begin  # what came before was let go of meanwhile
+        chain, generation = self._chain, self._generation + 1
+        first, synced = chain.since(self._synced)
         path = segment_path(self.directory, synced.number, generation)
-        records = (record for record, _ in chain.walk(*chain.since(synced), chain.tail.number))
+        skipped = 0
+
+        def records() -> Iterator[memoryview]:
+            nonlocal skipped
+            for record, _ in chain.walk(first, synced, chain.tail.number):
+                skipped += record.end.rows - record.first.rows if record.is_gap else 0
+                yield record.whole
+
         try:
-            segment = self._make(path, synced, synced.number, records)
+            segment = self._make(path, synced, synced.number, records())
         except DataLoss as loss:
             raise DataLoss(f"The disk can't sync {self.where}, nor give back what it was given. {loss}") from loss
+        segment.skipped = skipped
         # From here on it is what the next process reads, whatever the disk says of the directory.
         self._replace(segment, [each for each in chain.segments if each.begin.number >= synced.number], generation)
         self._files.sync_directory(self.directory)
@@ -338,6 +426,8 @@ class RecordLog:
 
     def _remove_stale(self) -> None:
         """Remove the files that others have taken the place of: before those go, or the next process reads these."""
+        if self._stale:
+            self._files.sync_directory(self.directory)  # the name of what took their place
         for path in list(self._stale):
             self._files.remove(path)
             with suppress(ValueError):  # a sync and a release may be at it at once

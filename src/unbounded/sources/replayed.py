@@ -14,6 +14,7 @@ from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor
 from unbounded.sources.as_block import AsBlock
 from unbounded.sources.partitions import PartitionedReader
+from unbounded.sources.read_ahead import AheadBound
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
 from unbounded.sources.retention import RetentionWatch
@@ -35,9 +36,8 @@ class Replayed(ReaderThread):
         super().__init__(source, context.runtime, AsBlock(name, context.runtime))
         self._context = context
         self._queue: deque[_Queued] = deque()
-        self._size = 0  # the bytes in the queue
-        self._full = False
-        self._position: JSON = None  # of the next row to return; None before it is known
+        self._bound = AheadBound(_BLOCKS, _BYTES)
+        self._position: JSON = None  # of the next row to hand on; None before it is known
         self._row = 0
         self._time: float | None = None  # when the last row before it arrived
         self._missed = 0
@@ -63,13 +63,7 @@ class Replayed(ReaderThread):
         return self._order
 
     def _has_room(self) -> bool:
-        # Once full, wait until half is taken: waking a thread is slow.
-        n, size = len(self._queue), self._size
-        if self._full:
-            self._full = n > _BLOCKS // 2 or (n > 1 and size > _BYTES // 2)
-        else:
-            self._full = n >= _BLOCKS or (n > 1 and size >= _BYTES)
-        return not self._full
+        return self._bound.has_room()
 
     @locked
     def _accept(self, block: Block, position: JSON, generation: int) -> None:
@@ -80,7 +74,7 @@ class Replayed(ReaderThread):
             return
         size = block.nbytes
         self._queue.append(_Queued(block, position, size))
-        self._size += size
+        self._bound.add(block, size)
         self._state.notify_all()
 
     # -- the node's side -----------------------------------------------------------------------------------------------
@@ -107,8 +101,8 @@ class Replayed(ReaderThread):
             self._state.wait_for(lambda: self._queue or self._error is not None, timeout)
         if self._queue:
             block, position, size = self._queue.popleft()
-            self._size -= size
-            if self._full and self._has_room():
+            self._bound.take(block, size)
+            if self._bound.is_full and self._has_room():
                 self._state.notify_all()
             self._position = position
             self._row += block.count
@@ -135,7 +129,7 @@ class Replayed(ReaderThread):
         if self._log is not None:
             self._order = self._log.decisions
         self._queue.clear()
-        self._size, self._full = 0, False
+        self._bound.clear()
         self._position, self._row, self._missed = cursor["position"], cursor["row"], cursor["missed"]
         self._time = cursor.get("time")
         if self._watch is not None:

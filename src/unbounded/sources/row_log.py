@@ -18,15 +18,17 @@ from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
+from unbounded.sources.log_counts import CountedLog, LogCounts
 from unbounded.sources.log_segment import Record
 from unbounded.sources.log_specs import LogSpecs
 from unbounded.sources.record_log import SEGMENT, RecordLog
 
 _TIME = np.dtype("<f8")
+_META = 200  # bytes that a record may have beside its rows, roughly
 
 
-class RowLog:
-    """Rows on the disk, numbered from the beginning of the stream. One thread appends; other threads may do the rest.
+class RowLog(CountedLog):
+    """Rows on the disk, numbered from the beginning of the stream. One thread appends; others do the rest.
 
     Args:
         directory: for this log alone.
@@ -51,20 +53,15 @@ class RowLog:
             raise
 
     def _read_last(self) -> None:
-        self.passed = self.missed = 0
-        self.last_time: float | None = None
-        """The arrival time of the last row, seconds since 1970; None if unknown."""
-        self.position: Any = None
-        """The reader's position after the last row."""
-        self._plain_meta: dict[int, bytes] = {}  # by spec: the meta of a record without any other information
+        self._plain_meta: dict[int, bytes] = {}  # by spec, of a record that says nothing else
         last = self._log.last
         if last is not None:
             number, more = _parse(last.meta)
-            self.passed, self.missed = more.get("n", (0, 0))
-            self.position = more.get("p")
-            self.last_time = more.get("t")
+            last_time = more.get("t")
             if last.rows and self._specs.spec(number, self.where)[1]:
-                self.last_time = float(np.frombuffer(last.data, _TIME, last.rows)[-1])
+                last_time = float(np.frombuffer(last.data, _TIME, last.rows)[-1])
+            passed, missed, dropped = more.get("n", (0, 0, 0))
+            self.counts = LogCounts(passed, missed, dropped, last_time, more.get("p"))
 
     @property
     def id(self) -> str:
@@ -91,53 +88,72 @@ class RowLog:
         """The place up to which a power cut loses nothing."""
         return self._log.synced
 
+    @property
+    def size(self) -> int:
+        """In bytes, of its segments."""
+        return self._log.size
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def append(self, block: Block, position: Any = None) -> None:
-        """Append rows, and the boundary after them; `position` is the reader's position after both.
+    def append(self, block: Block, position: Any = None, *, beyond: bool = False) -> None:
+        """Append rows, and the boundary after them; `position` is the reader's after both. For `beyond`, also where
+        these are the ones with which the bound is passed.
 
         Raises:
             OSError: they could not be written. Nothing of them is in the log.
         """
-        rows, boundary, times = block.count, block.boundary, block.times if block.count else None
-        spec = self._specs.number(row_spec.spec(block.rows), times is not None) if rows else 0
-        passed, missed = self.passed, self.missed
-        if boundary is not None:
-            passed += boundary.kind == "pass"
-            missed += boundary.missed if boundary.kind == "gap" else 0
-        meta = self._meta(spec, boundary, position, passed, missed, self.last_time if times is None else None)
-        self._log.append(rows, boundary is not None, meta, _leaves(block))
-        self.passed, self.missed, self.position = passed, missed, position
-        if times is not None:
-            self.last_time = float(times[-1])
+        times = block.times if block.count else None
+        spec = self._specs.number(row_spec.spec(block.rows), times is not None) if block.count else 0
+        counts = self.counts.after(block, position)
+        meta = self._meta(spec, block.boundary, counts, says_time=times is None)
+        self._log.append(block.count, block.boundary is not None, meta, _leaves(block), beyond=beyond)
+        self.counts = counts
 
-    def _meta(
-        self, spec: int, boundary: Boundary | None, position: Any, passed: int, missed: int, time: float | None
-    ) -> bytes:
+    def _meta(self, spec: int, boundary: Boundary | None, counts: LogCounts, *, says_time: bool = True) -> bytes:
         more: dict[str, Any] = {}
         if boundary is not None:
             more["b"] = list(boundary)
-        if position is not None:
-            more["p"] = position
-        if passed or missed:
-            more["n"] = [passed, missed]
-        if time is not None:
-            more["t"] = time
+        if counts.position is not None:
+            more["p"] = counts.position
+        if any(counts[:3]):
+            more["n"] = list(counts[:3])
+        if says_time and counts.last_time is not None:
+            more["t"] = counts.last_time
         if more:
             return b"%d %s" % (spec, json.dumps(more, separators=(",", ":")).encode())
         return self._plain_meta.setdefault(spec, b"%d " % spec)
 
-    def begin_at(self, at: Offset, *, passed: int = 0, missed: int = 0, last_time: float | None = None) -> None:
-        """Begin, empty, after rows that were released before they were written here.
+    def begin_at(self, at: Offset, counts: LogCounts) -> None:
+        """Begin, empty, after rows that were let go of before they were written here.
 
         Raises:
             OSError: it could not be written.
         """
         self._log.begin_at(at)
-        if passed or missed or last_time is not None:
-            # A record without rows, which has the counts of released rows.
-            self._log.append(0, 0, self._meta(0, None, None, passed, missed, last_time), [])
-        self.passed, self.missed, self.last_time = passed, missed, last_time
+        if counts != LogCounts():
+            # A record without rows: it says what came before.
+            self._log.append(0, 0, self._meta(0, None, counts), [])
+        self.counts = counts
+
+    def skip(self, rows: int) -> None:
+        """Rows that were dropped come next; they are counted already.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._log.skip(rows, self._meta(0, None, self.counts))
+
+    def drop(self, since: Offset, block: Block) -> int:
+        """Make room for a block: the oldest rows from `since` on go, a gap takes their place, on the disk when this
+        returns, and they are counted. Gives how many rows that were; 0 where there is no room even so.
+
+        Raises:
+            OSError: the disk refused, and nothing was dropped.
+        """
+        size = block.nbytes + 8 * block.count + _META
+        rows = self._log.drop(since, size, lambda rows: self._meta(0, None, self.counts.drop(rows)))
+        self.counts = self.counts.drop(rows)
+        return rows
 
     def limit(self, max_bytes: int | None) -> None:
         """Set the size limit; None for no limit."""
@@ -164,8 +180,9 @@ class RowLog:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and its end: up to the end of a record, or the first boundary from `rows` rows on; None if
-        there is nothing. If `at` is before the oldest row, the result is a gap. The rows are read-only.
+        """What follows `at`, and where it ends: up to the end of a record, or the first boundary from `rows` rows on;
+        None where that is nothing. Where `at` lies before the oldest row, and where rows were dropped, that is a gap.
+        The rows are read-only.
 
         Raises:
             DataLoss: rows that were there can't be read.
@@ -173,10 +190,13 @@ class RowLog:
         with self._log.reading: parts = self._parts(at, rows)  # fmt: skip  # noqa: E701 - see `locked`
         if not parts:
             return None
-        skipped = parts[0].first.rows - at.rows
+        first = parts[0]
+        skipped = first.first.rows - at.rows
         if skipped > 0:
-            # Rows that were released before they were read.
-            return Block(None, 0, Boundary("gap", skipped)), Offset(parts[0].first.rows, 0)
+            # Rows that were let go of before anybody had read them.
+            return Block(None, 0, Boundary("gap", skipped)), Offset(first.first.rows, 0)
+        if first.is_gap:
+            return Block(None, 0, Boundary("gap", first.end.rows - at.rows)), first.end
         block = self._decode(parts)
         return block.part(-skipped, block.count), parts[-1].end
 
@@ -184,9 +204,11 @@ class RowLog:
         parts: list[Record] = []
         count = 0
         for record in self._log.records(at):
+            if record.is_gap and parts:
+                break
             parts.append(record)
             count += record.end.rows - max(at.rows, record.first.rows)
-            if count >= rows or record.end.boundaries:
+            if count >= rows or record.end.boundaries or record.is_gap:
                 break
         return parts
 
@@ -200,7 +222,7 @@ class RowLog:
         # Read the record before, too: it has the position at its end.
         for record in self._log.records(Offset(max(0, at.rows - 1), 0)):
             if record.end == at:
-                return _parse(record.meta)[1].get("p")
+                return None if record.is_gap else _parse(record.meta)[1].get("p")
             if record.first >= at:
                 return None
         return None

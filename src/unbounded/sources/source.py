@@ -54,7 +54,9 @@ class SourcePart:
 
     @property
     def guarantee(self) -> Guarantee:
-        """The guarantee for each row before it is in the row log."""
+        """What is promised of each row at the door: before it is in the row log, where there is one."""
+        if self.log is not None and self.log.drops:
+            return "at_most_once"
         if self.source.replayable:
             return "exact"
         return "at_least_once" if getattr(self.source, "redelivers", False) else "at_most_once"

@@ -65,13 +65,24 @@ class LogCopies:
         """
         if self._copies is None:
             self._copies = {copy.file: list(copy.pieces) for copy in before if self._is_here(copy)}
-        copies: dict[str, list[_Piece]] = {}
-        for file in sorted(self._files()):
-            with contextlib.suppress(FileNotFoundError):  # a log removes segments that no checkpoint needs
-                known = itertools.takewhile(lambda piece: piece[0] in stored, self._copies.get(file, []))
-                copies[file] = self._bring(file, list(known))
+        known = {
+            file: list(itertools.takewhile(lambda piece: piece[0] in stored, pieces))
+            for file, pieces in self._copies.items()
+        }
+        while (copies := self._brought(known)) is None:
+            pass
         self._copies = copies
         return tuple(LogCopy(file, tuple(pieces)) for file, pieces in copies.items())
+
+    def _brought(self, known: dict[str, list[_Piece]]) -> dict[str, list[_Piece]] | None:
+        """The copies of all files there are; None where one was removed meanwhile: another may have its place."""
+        copies: dict[str, list[_Piece]] = {}
+        for file in sorted(self._files()):
+            try:
+                copies[file] = known[file] = self._bring(file, known.get(file, []))
+            except FileNotFoundError:
+                return None
+        return copies
 
     def _bring(self, file: str, known: list[_Piece]) -> list[_Piece]:
         size = self._runtime.files.stat(self._local / file).st_size

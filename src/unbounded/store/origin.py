@@ -25,14 +25,16 @@ class SourceOrigin:
     """The origin of one source.
 
     Args:
-        identity: the source's identity.
-        position: the reader's position before its first row; None if the reader has none.
-        log: the id of its row log; None for a replayable source.
+        identity: what tells it from another source.
+        position: the reader's before its first row; None where a reader has none.
+        log: the id of its row log; None where it can seek.
+        carried: what the log began with, where these were rows that a checkpoint carried: their checksum.
     """
 
     identity: JSON
     position: JSON = None
     log: str | None = None
+    carried: str | None = None
 
 
 def read_origin(directory: Path, runtime: Runtime) -> dict[str, SourceOrigin] | None:
