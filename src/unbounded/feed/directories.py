@@ -103,7 +103,7 @@ def save(
     def write() -> Path | str:
         segments = snapshot.write(store)
         path = store.write(steps, owned, {"feed": snapshot.info}, segments=segments)
-        snapshot.posted(keep)
+        snapshot.posted(steps, keep)
         if copies is not None:
             directories.copies = copies
         return path

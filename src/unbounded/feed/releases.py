@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from unbounded.core.cursor import Cursor, leaf_cursors
 from unbounded.core.node import Node, SourceNode
@@ -21,27 +21,29 @@ class Releases:
         self._top = top
         self._sources = sources
         self._holding = False  # True once checkpoints or positions may need what is trained on
-        self._needed: deque[Cursor] = deque()  # what the checkpoints on the disk need, oldest first
-        # (what a new checkpoint needs, how many are kept): appended by the thread that wrote it. A deque's append and
-        # popleft are atomic, so no lock is needed.
-        self._posted: deque[tuple[Cursor, int]] = deque()
+        self._needed: dict[int, Cursor] = {}  # by number, what the checkpoints on the disk need, oldest first
+        # (number of a new checkpoint, what it needs, how many are kept): appended by the thread that wrote it. A
+        # deque's append and popleft are atomic, so no lock is needed.
+        self._posted: deque[tuple[int, Cursor, int]] = deque()
 
-    def hold(self, needed: Iterable[Cursor] = ()) -> None:
+    def hold(self, needed: Mapping[int, Cursor] | None = None) -> None:
         """From here on release only what `post` allows: all positions taken from now on can be restored.
 
         Args:
-            needed: what the checkpoints on the disk need, oldest first.
+            needed: what the checkpoints on the disk need, by their numbers, oldest first; those that the run has gone
+                back behind are not kept for it. None leaves them as they are known.
         """
         self._holding = True
-        self._needed.extend(needed)
+        if needed is not None:
+            self._needed = dict(needed)
 
-    def post(self, needed: Cursor, keep: int) -> None:
+    def post(self, number: int, needed: Cursor, keep: int) -> None:
         """A checkpoint that needs `needed` is on the disk, one of `keep` that are kept.
 
         Called from any thread. What the kept checkpoints do not need is released by the feed's own thread later, in
         `release_posted`.
         """
-        self._posted.append((needed, keep))
+        self._posted.append((number, needed, keep))
 
     @property
     def has_posted(self) -> bool:
@@ -51,11 +53,13 @@ class Releases:
     def release_posted(self) -> None:
         """Release what no checkpoint needs any more, and tell the sources of the newest and the oldest checkpoint."""
         while self._posted:
-            needed, keep = self._posted.popleft()
-            self._needed.append(needed)
+            number, needed, keep = self._posted.popleft()
+            # As on the disk: it takes the place of one of the same number, and those written last are kept.
+            self._needed.pop(number, None)
+            self._needed[number] = needed
             while len(self._needed) > keep:
-                self._needed.popleft()
-            oldest = self._needed[0]
+                del self._needed[next(iter(self._needed))]
+            oldest = self._needed[min(self._needed)]  # a run that has gone back wrote the one before it later
             self._top.release(oldest)
             for node, trained, kept in zip(self._sources, leaf_cursors(needed), leaf_cursors(oldest), strict=True):
                 node.commit(trained, kept)

@@ -7,6 +7,7 @@ directory; a checkpoint in another directory contains what it needs of both.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,15 @@ class Keeper:
         self._logs.attach(carried={name: checksums[segment] for name, segment in state["carried"].items()})
         self._loaded = saved
         self.pages = list(saved.segments)
-        # Older checkpoints that are kept need older rows: hold what they need.
-        kept = [(one.number, self._find(one.info)) for one in store.all() if one.run == saved.run]
-        needed = [input_cursors(from_plain(state["position"]))[0] for _, state in kept if state is not None]
+        # Older checkpoints that are kept need older rows: hold what they need. One that is newer was damaged, or this
+        # one would not have been loaded: it is not one of those that are kept.
+        older = itertools.takewhile(lambda one: one.name != saved.name, store.all())
+        needed: dict[int, Cursor] = {}
+        for one in (*older, saved):
+            kept = self._find(one.info) if one.run == saved.run else None
+            if kept is not None:
+                needed.pop(one.number, None)  # a step that was saved again is as old as its last checkpoint
+                (needed[one.number],) = input_cursors(from_plain(kept["position"]))
         self._feed.releases.hold(needed)
 
 
@@ -135,9 +142,9 @@ class Snapshot:
             segments.append(segment)
         return segments
 
-    def posted(self, keep: int) -> None:
+    def posted(self, number: int, keep: int) -> None:
         """The checkpoint is on the disk: the sources may forget what no kept checkpoint needs."""
-        self._feed.releases.post(self._needed, keep)
+        self._feed.releases.post(number, self._needed, keep)
 
 
 def logged(feed: Feed, cursor: Cursor) -> Iterator[tuple[str, Logged, Cursor]]:

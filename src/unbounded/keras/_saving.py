@@ -250,7 +250,7 @@ class Saving:
         feeds = [snapshot.info for snapshot in cut.snapshots]
         self._store.write(cut.step, cut.packed, {"feeds": feeds, "keras": cut.about}, segments=segments)
         for snapshot in cut.snapshots:
-            snapshot.posted(self._keep)
+            snapshot.posted(cut.step, self._keep)
         self._wrote = cut.step
 
 

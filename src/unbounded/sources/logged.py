@@ -8,6 +8,7 @@ number of a row in the log. Once the log is on the disk, memory holds only the r
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from unbounded.core import trees, user_code
 from unbounded.core.block import Block, Boundary, Offset
@@ -21,7 +22,7 @@ from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.read_ahead import AheadBound, ReadAhead
 from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
-from unbounded.sources.record_log import Full
+from unbounded.sources.record_log import SEGMENTS, Full
 from unbounded.sources.row_log import RowLog
 
 _log = logging.getLogger("unbounded")
@@ -51,6 +52,9 @@ class Logged(ReaderThread):
         super().__init__(source, context.runtime, as_block)
         self._coalesce = context.coalesce
         self._described = described
+        # A cursor begins at a block, so a checkpoint lets go of whole blocks: of a log with a bound each block has a
+        # share, as each segment has. One of all that the bound allows could be let go of only when all is trained on.
+        self._block_bytes = None if described.max_bytes is None else described.max_bytes // SEGMENTS
         self._log: RowLog | MemoryLog = MemoryLog(context.runtime, max_bytes=described.max_bytes)
         self._changing = context.runtime.lock()  # held while the log is appended to, or another takes its place
         self._handing_on = context.runtime.lock()  # held while rows are handed on, and while some are dropped
@@ -73,8 +77,23 @@ class Logged(ReaderThread):
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
     def _opening(self) -> Opening:
+        self._refuse_taken()
         log = self._log
         return Opening(log.stop.rows, log.last_time, log.passed, runtime=self._runtime)
+
+    def _read(self, reader: Reader) -> Any:
+        self._refuse_taken()
+        return super()._read(reader)
+
+    def _refuse_taken(self) -> None:
+        """Raise StreamError where another feed of this process goes on with the log: the rows are for that one to
+        read."""
+        if self._log.is_closed:
+            raise StreamError(
+                f"Another feed of this process goes on with the row log of {self._as_block.name}, in {self._log.where}, and "
+                "reads the source now: this feed was not closed, and has given way to it. Train on the new one. A "
+                "feed that is no longer used is closed by feed.close(), or at the end of `with ub.Feed(…) as feed:`."
+            )
 
     def _has_room(self) -> bool:
         return self._described.drops or self._ahead.bound.has_room()
@@ -96,6 +115,7 @@ class Logged(ReaderThread):
                 if self._has_dropped(block):
                     continue
             except OSError as error:
+                self._refuse_taken()
                 # The block stays here, and nothing more is read. Rows in the log are still returned; the pull after
                 # them raises this error, and the next pull makes this thread retry the block.
                 if not self._await_retry(error):
@@ -163,6 +183,8 @@ class Logged(ReaderThread):
 
     def _await_room(self, block: Block, releases: int) -> bool:
         """Wait until rows were let go of; False where the node is closed."""
+        if self._token is None:
+            return False
         if not self._said_full:
             self._said_full = True
             _log.warning(
@@ -229,7 +251,7 @@ class Logged(ReaderThread):
 
     def _read_log(self) -> tuple[Block, Offset] | None:
         try:
-            return self._log.read(self._at, self._coalesce)
+            return self._log.read(self._at, self._coalesce, self._block_bytes)
         except OSError as error:
             raise StreamError(
                 f"Rows of {self._as_block.name} can't be read again from the row log in {self._log.where}: "
@@ -288,7 +310,7 @@ class Logged(ReaderThread):
 
     @locked
     def _joined(self) -> tuple[Block, Offset] | None:
-        return self._ahead.joined(self._at, self._coalesce)
+        return self._ahead.joined(self._at, self._coalesce, self._block_bytes)
 
     @locked
     def _pulled(self, at: Offset) -> None:

@@ -26,6 +26,7 @@ class MemoryLog(CountedLog):
     """Rows in memory, numbered from the beginning of the stream; the same words as `RowLog`. Safe between threads."""
 
     where = "memory"
+    is_closed = False
 
     def __init__(self, runtime: Runtime, *, max_bytes: int | None = None) -> None:
         self.id = runtime.unique()
@@ -83,12 +84,13 @@ class MemoryLog(CountedLog):
         return rows
 
     @locked
-    def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on;
-        None where that is nothing. Where `at` lies before the oldest row, and where rows were dropped, it is a gap."""
+    def read(self, at: Offset, rows: int = 0, nbytes: int | None = None) -> tuple[Block, Offset] | None:
+        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on,
+        and no more than `nbytes` bytes in several blocks; None where that is nothing. Where `at` lies before the oldest
+        row, and where rows were dropped, it is a gap."""
         parts: list[Block] = []
         end = at
-        count = 0
+        count = total = 0
         # The first block that ends after `at`: the last that begins at or before it, or one that follows.
         begin = max(self._gone, bisect_right(self._stretches, at, key=lambda each: each.first) - 1)
         for i in range(begin, len(self._stretches)):
@@ -100,6 +102,9 @@ class MemoryLog(CountedLog):
             if block is None:
                 if not parts:
                     return Block(None, 0, Boundary("gap", after.rows - at.rows)), after
+                break
+            total += block.nbytes
+            if parts and nbytes is not None and total > nbytes:
                 break
             part = block.part(max(0, at.rows - first.rows), block.count)
             parts.append(part)

@@ -78,16 +78,19 @@ class ReadAhead:
         self._blocks.append(_ReadBlock(first, first.after(block), block, size))
         self.bound.add(block, size)
 
-    def joined(self, at: Offset, rows: int) -> tuple[Block, Offset] | None:
+    def joined(self, at: Offset, rows: int, nbytes: int | None = None) -> tuple[Block, Offset] | None:
         """What follows `at`, and where it ends: a block or more, up to the first boundary or the end of that with which
-        there are so many rows; None where that is not here."""
+        there are so many rows, and no more than so many bytes in several; None where that is not here."""
         if not self._blocks or at < self._blocks[0].first:
             return None
         parts: list[Block] = []
-        count, end = 0, at
-        for first, after, block, _ in self._blocks:
+        count, total, end = 0, 0, at
+        for first, after, block, size in self._blocks:
             if after <= at:
                 continue  # read from the log before, after a restore
+            total += size
+            if parts and nbytes is not None and total > nbytes:
+                break
             end = after
             part = block.part(max(0, at.rows - first.rows), block.count)
             parts.append(part)

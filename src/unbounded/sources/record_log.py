@@ -47,7 +47,7 @@ from unbounded.store.lock import Lock
 
 _log = logging.getLogger("unbounded")
 SEGMENT = 1 << 26  # bytes after which a new segment begins
-_SEGMENTS = 8  # at least, where there is a bound: only whole segments go
+SEGMENTS = 8  # at least, where there is a bound: only whole segments go
 _GAP_BYTES = 400  # that a file with a gap has, roughly
 
 
@@ -126,7 +126,12 @@ class RecordLog:
         """How large it may become from now on; None: as large as it takes."""
         self._max_bytes = max_bytes
         if max_bytes is not None:
-            self._segment_bytes = min(self._segment_bytes, max_bytes // _SEGMENTS)
+            self._segment_bytes = min(self._segment_bytes, max_bytes // SEGMENTS)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is written to it any more."""
+        return self._is_closed
 
     @property
     def start(self) -> Offset:
@@ -167,10 +172,11 @@ class RecordLog:
 
     @locked
     def _find(self, at: Offset) -> tuple[LogSegment, RecordEdge, int] | None:
-        self._check_open()
+        self.check_open()
         return self._chain.find(at)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise OSError once it is closed, as by another feed of this process that goes on with it."""
         if self._is_closed:
             raise OSError(errno.EBUSY, "it was closed, or another feed of this process goes on with it", self.where)
 
@@ -191,7 +197,7 @@ class RecordLog:
             OSError: it could not be written. Nothing of it is in the log.
         """
         with self._writing:
-            self._check_open()
+            self.check_open()
             if self._max_bytes is not None:
                 self._make_room(0 if beyond else size_of(meta, parts), self._max_bytes)
             self._roll()
@@ -213,7 +219,7 @@ class RecordLog:
             OSError: it could not be written. Nothing of it is in the log.
         """
         with self._writing:
-            self._check_open()
+            self.check_open()
             self._roll()
             at, _, crc, number = self._chain.tail
             to = RecordEdge(Offset(at.rows + rows), 0, crc, number + 1)
@@ -231,7 +237,7 @@ class RecordLog:
             OSError: it could not be written, and nothing was dropped.
         """
         with self._syncing, self._writing, self.reading:
-            self._check_open()
+            self.check_open()
             return 0 if self._max_bytes is None else self._drop(since, self.size + size - self._max_bytes, meta)
 
     def _drop(self, since: Offset, need: int, meta: Callable[[int], bytes]) -> int:
@@ -340,7 +346,7 @@ class RecordLog:
         self._close_idle()
 
     def _sync(self) -> None:
-        self._check_open()
+        self.check_open()
         if not self._chain.segments:
             return
         if self._was_removed():
@@ -354,11 +360,11 @@ class RecordLog:
                     self._files.fsync(segment.open_again(self._files))
                 if names:
                     self._files.sync_directory(self.directory)
-                self._check_open()  # else the number may have become another file's
+                self.check_open()  # else the number may have become another file's
                 self._done(tail, segments)
                 return
             except OSError:
-                self._check_open()
+                self.check_open()
                 self._refused = True
         with self._writing, self.reading:
             self._write_again()
@@ -398,7 +404,7 @@ class RecordLog:
     def _write_again(self) -> None:
         """Write what is not known to be on the disk into a segment of a new generation, which is synced before it takes
         the place of what there was."""
-        self._check_open()
+        self.check_open()
         if self._held is None or not self._held.holds():
             self._files.make_directory(self.directory)
             self._held = Lock.of(self.directory, self, self._runtime)
@@ -441,15 +447,24 @@ class RecordLog:
         self._torn, self._new_names = False, True
 
     def release(self, at: Offset) -> None:
-        """Nothing before `at` will be read again: whole segments go."""
-        self._remove_stale()
-        while (segment := self._released(at)) is not None:
-            # The oldest first, and none after one that can't be removed: the next process finds files that follow each
-            # other, or takes what comes after a hole for lost.
-            self._files.remove(segment.path)
-            # With the lock, since a sync that writes again walks over all segments.
-            with self.reading: self._forget(segment)  # fmt: skip  # noqa: E701 - see `locked`
+        """Nothing before `at` will be read again: whole segments go. Of a closed log nothing goes: the files are
+        another's, whose rows may begin before."""
+        more = True
+        while more:
+            # With the lock, since a sync that writes again walks over all segments, and so that it is not closed
+            # meanwhile.
+            with self.reading: more = not self._is_closed and self._release(at)  # fmt: skip  # noqa: E701 - see `locked`
         self._close_idle()
+
+    def _release(self, at: Offset) -> bool:
+        """Remove the oldest segment, where it lies before `at`. The oldest first, and none after one that can't be
+        removed: the next process finds files that follow each other, or takes what comes after a hole for lost."""
+        self._remove_stale()
+        segment = self._released(at)
+        if segment is not None:
+            self._files.remove(segment.path)
+            self._forget(segment)
+        return segment is not None
 
     @locked
     def _released(self, at: Offset) -> LogSegment | None:

@@ -69,6 +69,11 @@ class RowLog(CountedLog):
         return self._log.id
 
     @property
+    def is_closed(self) -> bool:
+        """True once it is closed, as by another feed of this process that goes on with it."""
+        return self._log.is_closed
+
+    @property
     def where(self) -> str:
         """Its directory."""
         return self._log.where
@@ -102,6 +107,7 @@ class RowLog(CountedLog):
         Raises:
             OSError: they could not be written. Nothing of them is in the log.
         """
+        self._log.check_open()  # before a spec is written: the file of these is the next feed's, too
         times = block.times if block.count else None
         spec = self._specs.number(row_spec.spec(block.rows), times is not None) if block.count else 0
         counts = self.counts.after(block, position)
@@ -166,6 +172,7 @@ class RowLog(CountedLog):
         Raises:
             OSError: the disk refused.
         """
+        self._log.check_open()
         self._specs.sync()  # first: a process that finds rows must find their specs
         self._log.sync()
 
@@ -179,15 +186,15 @@ class RowLog(CountedLog):
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def read(self, at: Offset, rows: int = 0) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a record, or the first boundary from `rows` rows on;
-        None where that is nothing. Where `at` lies before the oldest row, and where rows were dropped, that is a gap.
-        The rows are read-only.
+    def read(self, at: Offset, rows: int = 0, nbytes: int | None = None) -> tuple[Block, Offset] | None:
+        """What follows `at`, and where it ends: up to the end of a record, or the first boundary from `rows` rows on,
+        and no more than `nbytes` bytes in several records; None where that is nothing. Where `at` lies before the
+        oldest row, and where rows were dropped, that is a gap. The rows are read-only.
 
         Raises:
             DataLoss: rows that were there can't be read.
         """
-        with self._log.reading: parts = self._parts(at, rows)  # fmt: skip  # noqa: E701 - see `locked`
+        with self._log.reading: parts = self._parts(at, rows, nbytes)  # fmt: skip  # noqa: E701 - see `locked`
         if not parts:
             return None
         first = parts[0]
@@ -200,11 +207,12 @@ class RowLog(CountedLog):
         block = self._decode(parts)
         return block.part(-skipped, block.count), parts[-1].end
 
-    def _parts(self, at: Offset, rows: int) -> list[Record]:
+    def _parts(self, at: Offset, rows: int, nbytes: int | None) -> list[Record]:
         parts: list[Record] = []
-        count = 0
+        count = total = 0
         for record in self._log.records(at):
-            if record.is_gap and parts:
+            total += len(record.whole)
+            if parts and (record.is_gap or (nbytes is not None and total > nbytes)):
                 break
             parts.append(record)
             count += record.end.rows - max(at.rows, record.first.rows)
