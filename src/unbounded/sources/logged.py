@@ -90,9 +90,10 @@ class Logged(ReaderThread):
         read."""
         if self._log.is_closed:
             raise StreamError(
-                f"Another feed of this process goes on with the row log of {self._as_block.name}, in {self._log.where}, and "
-                "reads the source now: this feed was not closed, and has given way to it. Train on the new one. A "
-                "feed that is no longer used is closed by feed.close(), or at the end of `with ub.Feed(…) as feed:`."
+                f"Another feed of this process goes on with the row log of {self._as_block.name}, in "
+                f"{self._log.where}, and reads the source now: this feed, not closed, has given way to it. Train "
+                "on the new one. A feed that is no longer used is closed by feed.close(), or at the end of "
+                "`with ub.Feed(…) as feed:`."
             )
 
     def _has_room(self) -> bool:
