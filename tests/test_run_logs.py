@@ -599,7 +599,7 @@ def test_the_older_of_two_feeds_of_one_run_gives_way_in_a_sentence(tmp_path: Pat
     older.save(tmp_path)
     with ub.Feed(meter.stream()) as feed:
         feed.load(tmp_path)
-        with pytest.raises(ub.StreamError, match="another feed of this process goes on with it"):
+        with pytest.raises(ub.StreamError, match="Another feed of this process goes on with the row log"):
             train(older, 100_000)
         assert counted(train(feed, 2))[:8] == [*range(8, 16)]
         older.close()

@@ -277,8 +277,8 @@ class Stream(Lookup):
             labels: a stream of dicts with the column `on`; its other columns must have names that the rows have not.
             on: the name of the column by which rows and labels are matched.
             within: how long a row or a label waits: until more than this many rows or labels have followed it; with
-                `time`, until more than this many seconds have passed in that column. None lets them wait forever, and
-                keeps whatever is never matched.
+                `time`, until more than this many seconds have passed in that column. None lets them wait forever: what
+                is never matched stays in memory and in each checkpoint, and both grow with it without a limit.
             time: the name of a column that both have and are sorted by: seconds, or datetime64. A row precedes a label
                 of the same time. A time earlier than the one before it, infinite or missing counts as equal to it.
             unmatched: what to do with a row without a label: "drop" leaves it out, since nothing can be learnt from it;
