@@ -240,9 +240,9 @@ def test_a_feed_that_was_forgotten_gives_way_to_the_next_one_with_all_that_it_ha
     with ub.Feed(after.stream().batch(1)) as feed:
         feed.load(tmp_path)
         assert [b for [b] in train(feed, 16)] == list(range(4, 20))
-        # The one that was forgotten reads on, and has nowhere to keep it.
+        # The one that was forgotten has read on, and has nowhere to keep it.
         steps.give(np.array([99]))
-        with pytest.raises(ub.StreamError, match="another feed of this process goes on with it"):
+        with pytest.raises(ub.StreamError, match="Another feed of this process goes on with the row log"):
             train(forgotten, 13)
         after.end()
     steps.end()
