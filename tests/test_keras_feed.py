@@ -329,6 +329,42 @@ def test_what_keras_would_drop_in_silence_is_refused(name: str, value: Any) -> N
         km.ready_model().fit(feed, verbose=0, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        (np.array(["a", "b"] * 4), "text"),
+        (np.arange(8).astype("M8[s]"), "times"),
+        (np.arange(8).astype("m8[s]"), "durations"),
+    ],
+)
+@pytest.mark.parametrize("built", [False, True])
+def test_a_column_that_the_backend_has_no_dtype_for_is_named_before_the_first_step(
+    values: Any, word: str, built: bool
+) -> None:
+    if km.BACKEND == "tensorflow" and word == "text":
+        pytest.skip("TensorFlow has strings, which layers such as StringLookup take")
+    model = km.ready_model() if built else km.recording_model()
+    x, y = km.rows(8)
+    bad = ub.from_arrays(({"x": x, "name": values}, y)).batch(4)
+    with Feed(bad, ub.Epoch(steps=2)) as feed, pytest.raises(ub.RowsError, match=rf"\[0\]\['name'\] is .*{word}"):
+        model.fit(feed, verbose=0)
+
+
+def test_batches_without_targets_are_refused_where_the_models_loss_needs_them() -> None:
+    x, _ = km.rows(8)
+    for rows, shown in ((x, "one array"), ({"a": x}, "a dict of 'a'"), ((x,), "a tuple of 1")):
+        with (
+            Feed(ub.from_arrays(rows).batch(4), ub.Epoch(steps=2)) as feed,
+            pytest.raises(ValueError, match=rf"loss='mse', and the batches have no targets: each is {shown}"),
+        ):
+            km.ready_model().fit(feed, verbose=0)
+    model = keras.Sequential([keras.Input((x.shape[1],)), keras.layers.Dense(1, activity_regularizer="l2")])
+    model.compile("sgd")  # without a loss, what its layers add is trained on
+    with Feed(ub.from_arrays(x).batch(4), ub.Epoch(steps=2)) as feed:
+        model.fit(feed, verbose=0)
+        assert feed.steps == 2
+
+
 def test_targets_beside_a_validation_feed_are_refused() -> None:
     _, y = km.rows(8)
     with (

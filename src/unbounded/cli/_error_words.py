@@ -64,7 +64,6 @@ def in_users_file(error: BaseException, source: str) -> str:
 
     Returns:
         The text; empty if the error did not come from the source's file.
-        The text; empty where the error did not come from the source's file.
     """
     path, colon, _ = source.rpartition(":")
     if not colon or not Path(path).is_file():

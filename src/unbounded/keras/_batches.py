@@ -37,7 +37,6 @@ def weigher(others: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
         others: the arguments besides the feed, by name.
 
     Returns:
-        A function of a batch; weights are float32 of shape (rows,). None without `class_weight`.
         A function of a batch, whose weights are float32 of shape (rows,); None without `class_weight`.
 
     Raises:
@@ -75,6 +74,53 @@ def weigher(others: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
         return batch[0], batch[1], np.where(classes[place] == labels, weights[place], 1).astype(weights.dtype)
 
     return weigh
+
+
+def check_first(batch: Tree, model: Any) -> None:
+    """Raise an error if no step of the model can train on batches like this one, before Keras fails in a step.
+
+    Args:
+        batch: the first batch of a `fit`.
+        model: the compiled model.
+
+    Raises:
+        RowsError: a leaf is text or times, which JAX and PyTorch have no dtypes for. TensorFlow has text,
+            which a layer such as StringLookup takes.
+        ValueError: the model has a loss, and the batch has no targets for it.
+    """
+    refused = "Mm" if keras.backend.backend() == "tensorflow" else "MmSU"
+    for path, leaf in trees.leaves(batch):
+        if leaf.dtype.kind in refused:
+            raise trees.RowsError(
+                f"fit was given batches in which {trees.name(path)} is {_KINDS[leaf.dtype.kind]} ({leaf.dtype}), which "
+                f"{keras.backend.backend()} can't train on. Leave it out, with .columns(x=…, y=…), or make numbers of "
+                "it, with .map(fn)."
+            )
+    has_targets = isinstance(batch, tuple | list) and len(batch) > 1 and batch[1] is not None
+    if not has_targets and getattr(model, "loss", None) is not None and _computes_loss_as_keras(model):
+        raise ValueError(
+            f"The model was compiled with loss={_shown(model.loss)}, and the batches have no targets: each is "
+            f"{_content(batch)}. Expected batches of (x, y): .columns(x=…, y=…) makes them of a dict of columns, and "
+            ".map(lambda x: (x, x)) makes the inputs the targets."
+        )
+
+
+_KINDS = {"M": "times", "m": "durations", "S": "text", "U": "text"}
+
+
+def _computes_loss_as_keras(model: Any) -> bool:
+    base = keras.Model
+    return all(getattr(type(model), name) is getattr(base, name) for name in ("train_step", "compute_loss"))
+
+
+def _shown(loss: Any) -> str:
+    return repr(loss) if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+
+
+def _content(batch: Tree) -> str:
+    if isinstance(batch, dict):
+        return f"a dict of {trees.columns(batch)}"
+    return "one array" if isinstance(batch, np.ndarray) else f"a {type(batch).__name__} of {len(batch)}"
 
 
 def refuse_sharding() -> None:

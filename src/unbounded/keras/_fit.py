@@ -72,6 +72,7 @@ class Fit:
         self.ahead = internals.taken_ahead(made.iterator)
         """The number of batches that Keras takes ahead of the step that it runs."""
         self._late: BaseException | None = None  # the error of such a batch
+        self._is_checked = False  # True once a batch was looked at: all others have its structure and dtypes
 
     @property
     def model(self) -> Any:
@@ -179,6 +180,9 @@ class Fit:
         try:
             with user_code.CatchInterrupt():
                 there = core.fetch(batches, whole=self.multiple > 1)
+                if there and not self._is_checked:
+                    _batches.check_first(core.upcoming(1)[0], self.model)
+                    self._is_checked = True
                 if there and self._weigh is not None:
                     # Batches that can't be weighted are refused here, not where Keras takes them.
                     self._weigh(core.upcoming(1)[0])
