@@ -1,7 +1,7 @@
 """`python -m benchmarks`: every benchmark, one table of figures beside their targets.
 
-Each part runs in a process of its own (`fit` and `saves` in one for each backend), so that one framework's threads
-and memory stay out of another's figures. They are written as JSON, with the printed Markdown beside it.
+Each part runs in a process of its own (`fit`, `tested` and `saves` in one for each backend), so that one framework's
+threads and memory stay out of another's figures. They are written as JSON, with the printed Markdown beside it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "mixes", "windows", "fit", "saves", "logs", "costs")
-ON_EACH_BACKEND = ("fit", "saves")
+PARTS = ("batches", "mixes", "windows", "fit", "tested", "saves", "logs", "costs")
+ON_EACH_BACKEND = ("fit", "tested", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
 
@@ -74,6 +74,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import fit
 
         return fit.report(quick=quick, ours_too=ours)
+    if name == "tested":
+        from benchmarks import tested
+
+        return tested.report(quick=quick)
     if name == "saves":
         from benchmarks import saves
 

@@ -68,7 +68,7 @@ def blocks(stream: ub.Stream, rows: int | None = None) -> Iterator[Block | Run]:
 
 
 def segments(stream: ub.Stream, rows: int | None = None) -> list[Any]:
-    """The rows between breaks, each stretch joined, an unfinished last one left out."""
+    """The rows between breaks, the blocks between two of them joined, an unfinished last one left out."""
     done, parts = [], []
     for block in blocks(stream, rows):
         if block.count:

@@ -1,13 +1,25 @@
 """One `fit` with `Prequential`, for tests: what it wrote, told and trained."""
 
+import functools
+
 import keras
 import numpy as np
 
 import unbounded as ub
+from unbounded.keras._model_state import build, model_state, restore_model
 
 
 def model(multiple=1):
+    """A compiled model as new: one is used again and again, since compiling it takes a second."""
     keras.utils.set_random_seed(0)
+    made, state = _ready(multiple)
+    restore_model(made, state)
+    made.stop_training = False
+    return made
+
+
+@functools.cache
+def _ready(multiple):
     made = keras.Sequential(
         [
             keras.Input((3,)),
@@ -17,7 +29,8 @@ def model(multiple=1):
         ]
     )
     made.compile("sgd", "mse", steps_per_execution=multiple)
-    return made
+    build(made, (np.zeros((1, 3), "float32"), np.zeros((1, 1), "float32")))
+    return made, model_state(made)
 
 
 class Stop(Exception):

@@ -195,9 +195,14 @@ class Walk:
 
     def stream(self) -> ub.Stream:
         """What this process trains on."""
-        if self.plan.excluded is not None and self.lives >= self.excludes_from:
+        if self.plan.excluded is not None and self._excludes:
             return self.plan.excluded(self.touch)
         return self.plan.stream(self.touch)
+
+    @property
+    def _excludes(self) -> bool:
+        """True if this process excludes rows."""
+        return self.plan.excluded is not None and self.lives >= self.excludes_from
 
     def _process(self) -> None:
         while True:
@@ -250,10 +255,20 @@ class Walk:
 
     def train(self, feed: ub.Feed, batch: Any) -> None:
         """Train on a batch."""
+        self._check_weights(batch)
         self.note(batch)
         feed.trained()
         self.check(feed)
         self.done = feed.steps >= self.plan.steps
+
+    def _check_weights(self, batch: Any) -> None:
+        """Rows that are excluded have weight 0 from the first step of a process that excludes them, by the numbers that
+        the batch itself has; before that no batch has weights."""
+        weight = batch.get("sample_weight") if isinstance(batch, dict) else None
+        assert (weight is not None) == self._excludes, "weights where no row is excluded, or none where some are"
+        if weight is not None:
+            left_out = np.isin(batch["id"], self.plan.without).reshape(len(weight), -1).any(1)
+            assert (weight == ~left_out).all(), "the weights are those of other rows"
 
     def save(self, feed: ub.Feed, directory: Path, *, wait: bool) -> bool:
         """Save; says whether a checkpoint is on the disk."""

@@ -28,12 +28,14 @@ class Plan:
         stream: makes it.
         steps: how far to train.
         excluded: makes it without some rows; None where all of them weigh.
+        without: the numbers of these rows, which are in the column `id` of its batches.
     """
 
     words: str
     stream: Callable[[Touch], ub.Stream]
     steps: int
     excluded: Callable[[Touch], ub.Stream] | None = None
+    without: tuple[int, ...] = ()
 
 
 def records(start: int = 0) -> Iterator[Any]:
@@ -77,21 +79,23 @@ def plan(rng: random.Random) -> Plan:
         words.append(f"prefetch({ahead})")
         stages.append(lambda s, f: s.prefetch(ahead))
 
-    def make(touch: Touch) -> ub.Stream:
-        stream = _source(source, rows, seed, within, touch)
-        for stage in stages:
-            stream = stage(stream, touch)
-        return stream
-
-    excluded = None
+    without: list[int] = []
     if source.startswith("arrays") and not any("filter" in word for word in words) and rng.random() < 0.5:
         without = sorted(rng.sample(range(rows), rng.randint(1, rows)))
         words.append(f"exclude({len(without)} rows)")
 
-        def excluded(touch: Touch) -> ub.Stream:
-            return make(touch).exclude(without)
+    def make(touch: Touch) -> ub.Stream:
+        stream = _source("numbered " * bool(without) + source, rows, seed, within, touch)
+        for stage in stages:
+            stream = stage(stream, touch)
+        return stream
 
-    return Plan(f"{source}({rows}).{'.'.join(words)}", make, rng.randint(5, 40), excluded)
+    def excluded(touch: Touch) -> ub.Stream:
+        return make(touch).exclude(without)
+
+    return Plan(
+        f"{source}({rows}).{'.'.join(words)}", make, rng.randint(5, 40), excluded if without else None, tuple(without)
+    )
 
 
 def _source(source: str, rows: int, seed: int, within: int, touch: Touch) -> ub.Stream:
@@ -103,7 +107,9 @@ def _source(source: str, rows: int, seed: int, within: int, touch: Touch) -> ub.
         labels = ub.from_generator(judgements).map(touch, workers=seed % 3)
         unmatched: Any = "keep" if seed % 2 else "drop"
         return ub.from_generator(records).join(labels, on="id", within=within, unmatched=unmatched)
-    stream = ub.from_arrays(np.arange(rows), shuffle=source != "arrays in order", seed=seed)
+    numbers = np.arange(rows)
+    arrays: Any = {"id": numbers, "x": numbers * 1.0} if source.startswith("numbered") else numbers
+    stream = ub.from_arrays(arrays, shuffle=not source.endswith("in order"), seed=seed)
     if source == "mix":
         others = ub.from_generator(from_start).prefetch(2)
         return ub.mix([stream.map(touch), others], weights=[1, 1 + seed], seed=seed)

@@ -46,7 +46,7 @@ class Kept:
 
 
 def expected(ordinals: dict[int, Any]) -> list[DecidedRange]:
-    """The stretches of one decision each."""
+    """The ranges of one decision each."""
     found: list[DecidedRange] = []
     for ordinal, decision in ordinals.items():
         if found and found[-1].stop == ordinal and found[-1].decision == decision:
@@ -56,7 +56,7 @@ def expected(ordinals: dict[int, Any]) -> list[DecidedRange]:
     return found
 
 
-def test_stretches_are_found_by_any_of_their_ordinals_until_they_are_let_go_of() -> None:
+def test_ranges_are_found_by_any_of_their_ordinals_until_they_are_let_go_of() -> None:
     rng = random.Random(3)
     for _ in range(20):
         decisions, known = Decisions(SYSTEM), dict[int, Any]()
@@ -93,7 +93,7 @@ def test_what_is_decided_stays_though_it_is_noted_again() -> None:
     assert decisions.between(0, 9) == [(0, 5, "a"), (5, 7, "b")]
 
 
-def test_a_row_at_a_time_of_one_partition_is_one_stretch_and_a_decision_may_stay_apart() -> None:
+def test_a_row_at_a_time_of_one_partition_is_one_range_and_a_decision_may_stay_apart() -> None:
     decisions = Decisions(SYSTEM, apart=("gap",))
     for row in range(1000):
         decisions.note(row, row + 1, "a")

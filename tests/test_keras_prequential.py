@@ -141,6 +141,52 @@ def test_a_run_begun_without_it_tests_what_comes_after(tmp_path):
     assert table["step"].min() == 15
 
 
+def test_rows_of_steps_trained_without_it_are_not_tested_afterwards(tmp_path):
+    made = model()
+    with ub.keras.Feed(STREAMS["plain"](stream()).prefetch(30), epoch=ub.Epoch(steps=3)) as feed:
+        tested = ub.keras.Prequential(feed, table=tmp_path / "t.npy")
+        made.fit(feed, verbose=0, callbacks=[tested])
+        made.fit(feed, verbose=0)
+        made.fit(feed, epochs=3, initial_epoch=1, verbose=0, callbacks=[tested])
+    # Rows 24 to 47 were trained in between; those of the first step after it may have been.
+    assert np.load(tmp_path / "t.npy")["row"].tolist() == [*range(24), *range(56, 96)]
+
+
+def test_two_in_one_fit_have_tables_of_their_own(tmp_path):
+    with ub.keras.Feed(STREAMS["plain"](stream()), epoch=ub.Epoch(steps=3)) as feed:
+        one, two = (ub.keras.Prequential(feed, ["mae"]) for _ in range(2))
+        checkpoint = ub.keras.Checkpoint(feed, tmp_path)
+        with pytest.raises(ValueError, match=r"Two Prequentials of this fit would write .*prequential\.npy"):
+            model().fit(feed, verbose=0, callbacks=[one, two, checkpoint])
+        two = ub.keras.Prequential(feed, ["mse"], table=tmp_path / "two.npy", chunk=4)
+        model().fit(feed, verbose=0, callbacks=[two, checkpoint, one])
+        assert one.rows == two.rows == 24
+    tables = [np.load(tmp_path / name) for name in ("prequential.npy", "two.npy")]
+    np.testing.assert_allclose(tables[0]["prediction"], tables[1]["prediction"], rtol=1e-5)
+
+
+def test_a_table_that_begins_later_is_cut_back_to_its_own_length(tmp_path):
+    described = STREAMS["plain"](stream())
+    run(described, tmp_path, steps=4, epochs=1, every=4, table=False)
+    run(described, tmp_path, steps=4, epochs=3, every=4, stop=2)
+    table, _, _, _ = run(described, tmp_path, steps=4, epochs=3, every=4)
+    assert table["row"].tolist() == list(range(32, 96))
+
+
+def test_the_table_of_another_run_is_kept(tmp_path):
+    described, path = STREAMS["plain"](stream()), tmp_path / "t.npy"
+    np.save(tmp_path / "saved.npy", np.zeros(3))
+    run(described, tmp_path, steps=2, epochs=1, table=path)
+    with pytest.warns(UserWarning, match=r"had rows of another run\. It was renamed to t\.npy\.old-1"):
+        run(described, tmp_path, steps=3, epochs=1, table=path)
+    assert [len(np.load(tmp_path / name)) for name in ("t.npy", "t.npy.old-1")] == [24, 16]
+    for wrong, words in ((tmp_path / "saved.npy", "is no table"), (tmp_path, "Is a directory"), ("s3://a/t", "a URL")):
+        with pytest.raises((ub.CheckpointError, ValueError), match=words):
+            run(described, tmp_path, table=wrong)
+    with pytest.raises(TypeError, match="the path of a file"):
+        run(described, tmp_path, table=3)
+
+
 def test_one_made_after_a_fit_on_the_same_feed_reads_again_what_was_read_ahead(tmp_path):
     made = model()
     with ub.keras.Feed(STREAMS["plain"](stream()).prefetch(30), epoch=ub.Epoch(steps=10)) as feed:
@@ -189,15 +235,60 @@ def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
     assert not (kept % 10 == 3).any()
 
 
+def test_rows_for_which_the_feed_ends_a_run_are_not_tested_and_it_goes_on_without_them(tmp_path):
+    bad = Y.copy()
+    bad[40] = np.nan
+    described = ub.from_arrays((X, bad), shuffle=False).shuffle(60).batch(10)
+
+    def attempt(on_nan, folder):
+        with ub.keras.Feed(described, epoch=ub.Epoch(steps=12), on_nan=on_nan) as feed:
+            tested = ub.keras.Prequential(feed, ["mae"])
+            model().fit(feed, epochs=1, verbose=0, callbacks=[tested, ub.keras.Checkpoint(feed, folder, every=2)])
+            return tested.results(), np.load(folder / "prequential.npy")
+
+    with pytest.raises(ValueError, match="has a NaN"):
+        attempt("raise", tmp_path / "a")
+    with pytest.warns(ub.NonFiniteRows):
+        figures, table = attempt("skip", tmp_path / "a")
+    with pytest.warns(ub.NonFiniteRows):
+        whole, expected = attempt("skip", tmp_path / "b")
+    assert 40 not in table["row"]
+    assert figures == whole
+    assert table.tobytes() == expected.tobytes()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a flag of torch's")
+def test_layers_that_look_at_the_flag_of_torch_predict_and_then_train(tmp_path):
+    flags = []
+
+    class Looks(keras.layers.Layer):
+        def call(self, x):
+            flags.append(self.training)
+            return x
+
+    made = keras.Sequential([keras.Input((3,)), Looks(), keras.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    flags.clear()
+    run(STREAMS["plain"](stream()), tmp_path, steps=3, epochs=1, made=made)
+    assert flags[-6:] == [False, True] * 3
+
+
 def test_several_outputs_have_columns_of_their_own(tmp_path):
     inputs = keras.Input((3,))
     made = keras.Model(inputs, {"a": keras.layers.Dense(1)(inputs), "b": keras.layers.Dense(2)(inputs)})
     made.compile("sgd", {"a": "mse", "b": "mse"})
     described = ub.from_arrays((X, {"a": Y, "b": np.concatenate([Y, Y], 1)})).batch(10)
     with ub.keras.Feed(described, epoch=ub.Epoch(steps=3)) as feed:
-        tested = ub.keras.Prequential(feed, table=tmp_path / "t.npy")
+        tested = ub.keras.Prequential(feed, {"a": ["mae", "mse"], "b": "mae"}, table=tmp_path / "t.npy")
         made.fit(feed, epochs=1, verbose=0, callbacks=[tested])
-    assert np.load(tmp_path / "t.npy").dtype.names == (
+        table, found = np.load(tmp_path / "t.npy"), tested.results()
+        for output in "ab":
+            error = np.abs(table[f"prediction.{output}"] - table[f"target.{output}"]).mean()
+            assert found[f"prequential_{output}_mae"] == pytest.approx(error, rel=1e-5)
+        for wrong in (["mae"], {"c": ["mae"]}):
+            with pytest.raises(ValueError, match="outputs"):
+                made.fit(feed, verbose=0, callbacks=[ub.keras.Prequential(feed, wrong, table=False)])
+    assert table.dtype.names == (
         "row",
         "step",
         "prediction.a",

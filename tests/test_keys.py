@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import unbounded as ub
 from unbounded.core import trees
 from unbounded.core.node import EndOfStream
-from unbounded.stages.keys import Slots, stretches
+from unbounded.stages.keys import Slots, sequences
 
 
 @st.composite
@@ -55,9 +55,9 @@ def test_rows_are_put_together_by_slots_and_cut_where_a_key_was_silent(keys: int
         if expire is not None and mine[-1] and i - mine[-1][-1] > expire:
             mine.append([])
         mine[-1].append(i)
-    found = stretches(slots, expire)
+    found = sequences(slots, expire)
     each = [found.order[at : at + n].tolist() for at, n in zip(found.start.tolist(), found.fresh.tolist(), strict=True)]
-    assert each == [stretch for slot in sorted(expected) for stretch in expected[slot]]
+    assert each == [each for slot in sorted(expected) for each in expected[slot]]
     assert found.slots.tolist() == sorted(expected)
     numbers = np.arange(len(each))
     for index, of_key in ((found.leads, 0), (found.ends, -1)):

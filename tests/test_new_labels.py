@@ -46,12 +46,12 @@ class Judge:
         self.upto = upto
 
     def state(self):
-        waiting = pack(self.waiting.state())
+        waiting = pack({"rows": self.waiting.state()})
         return [self.upto, self.next_row, self.unlabelled, waiting, list(self.predicted), list(self.table)]
 
     def restore(self, state):
         self.upto, self.next_row, self.unlabelled, waiting, predicted, table = state
-        self.waiting.restore(unpack(*waiting))
+        self.waiting = WaitingPredictions(unpack(*waiting)["rows"])
         self.predicted, self.table = list(predicted), list(table)
 
     def figures(self):

@@ -69,8 +69,8 @@ def decided(path: Path) -> dict[str, list[DecidedRange]]:
     try:
         found: dict[str, list[DecidedRange]] = {}
         for _, entries in file.read(file.start)[0]:
-            for name, stretches in entries.items():
-                found.setdefault(name, []).extend(stretches)
+            for name, ranges in entries.items():
+                found.setdefault(name, []).extend(ranges)
         return found
     finally:
         file.close()
@@ -346,8 +346,8 @@ def test_reads_of_one_row_at_a_time_are_not_synced_one_by_one(tmp_path: Path) ->
         del CHANCE.choice
     assert sorted(len(batch) for batch in found)[0] == 100
     assert next(syncs) - before < 100
-    (stretches,) = decided(file_of(tmp_path)).values()
-    assert len(stretches) > 1000
+    (ranges,) = decided(file_of(tmp_path)).values()
+    assert len(ranges) > 1000
 
 
 def test_on_a_full_disk_what_is_decided_is_handed_on_then_it_raises_and_asking_again_goes_on(tmp_path: Path) -> None:

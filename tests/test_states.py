@@ -22,6 +22,7 @@ import unbounded as ub
 from helpers import ids
 
 ROWS, SIZE = 60, 7
+EXCLUDED = (3, *range(20, 31), 59)
 PASSES = 200
 
 
@@ -57,6 +58,9 @@ def make(world: World, kind: str, ends: bool) -> ub.Stream:
 
     if kind == "arrays":
         return ub.from_arrays(np.arange(ROWS), shuffle=False, passes=3 if ends else None).map(same).batch(SIZE)
+    if kind == "excluded":
+        numbered = ub.from_arrays({"id": np.arange(ROWS)}, seed=3, passes=3 if ends else None)
+        return numbered.shuffle(20).map(same).batch(SIZE).exclude(EXCLUDED)
     if kind == "shuffled":
         return ub.from_arrays(np.arange(ROWS), seed=3, passes=3 if ends else None).shuffle(20).map(same).batch(SIZE)
     if kind == "mixed":
@@ -71,7 +75,7 @@ class Walk(RuleBasedStateMachine):
     """One feed after the other over one stream, as a run and its resumes have them."""
 
     @initialize(
-        kind=st.sampled_from(["arrays", "shuffled", "ahead", "filtered", "mixed"]),
+        kind=st.sampled_from(["arrays", "shuffled", "excluded", "ahead", "filtered", "mixed"]),
         ends=st.booleans(),
         steps=st.integers(1, 6),
     )
@@ -143,6 +147,8 @@ class Walk(RuleBasedStateMachine):
                 return
             self.at_hand = ids(batch)
             assert self.at_hand == self.expected[len(self.trained)]
+            if isinstance(batch, dict):  # its weights are those of the rows in it
+                assert (batch["sample_weight"] == ~np.isin(batch["id"], EXCLUDED)).all()
 
     def _confirm(self) -> None:
         if self.at_hand is not None:

@@ -237,7 +237,7 @@ def test_it_resumes(words: Any) -> None:
 
 def test_a_key_that_was_forgotten_leaves_no_trace_however_often_memory_is_laid_out_anew() -> None:
     random = np.random.default_rng(3)
-    # Stretches of few keys among many, so that keys go and come back at other places in memory.
+    # Blocks of few keys among many, so that keys go and come back at other places in memory.
     keys = (random.integers(0, 4, 8_000) + np.arange(8_000) // 300 % 9 * 3).tolist()
     rows = {"k": np.array(keys), "id": np.arange(8_000)}
     stream = ub.from_arrays(rows, shuffle=False, passes=1)

@@ -47,7 +47,7 @@ class NodeLog:
     Args:
         log: the whole.
         name: the node's.
-        apart: decisions of which each stretch stays by itself.
+        apart: decisions of which each range stays by itself.
     """
 
     def __init__(self, log: ArrivalLog, name: str, apart: Iterable[Decision]) -> None:
@@ -105,7 +105,7 @@ class ArrivalLog:
 
         Args:
             name: the node's: no other has it, and it has it in the next process as well.
-            apart: decisions of which each stretch stays by itself.
+            apart: decisions of which each range stays by itself.
         """
         node = self._nodes[name] = NodeLog(self, name, apart)
         self._decisions[name] = Decisions(self._runtime, node.apart)
@@ -151,14 +151,14 @@ class ArrivalLog:
             return
         # Of all nodes: what a thread has read ahead goes along in one record.
         found = {name: (each, each.unwritten()) for name, each in self._decisions.items()}
-        entries = {name: stretches for name, (_, stretches) in found.items() if stretches}
+        entries = {name: ranges for name, (_, ranges) in found.items() if ranges}
         if not entries:
             return
         records = file.append(entries)
         # Interrupted before this, they are written twice, and read once.
-        for name, stretches in entries.items():
-            found[name][0].written = stretches[-1].stop
-        self._mark(records, {name: stretches[-1].stop for name, stretches in entries.items()})
+        for name, ranges in entries.items():
+            found[name][0].written = ranges[-1].stop
+        self._mark(records, {name: ranges[-1].stop for name, ranges in entries.items()})
 
     @locked
     def _mark(self, records: int, stops: Mapping[str, int]) -> None:
@@ -224,11 +224,11 @@ class ArrivalLog:
         self._marks.clear()
         self.first_record = first
         for upto, entries in records:
-            for name, stretches in entries.items():
+            for name, ranges in entries.items():
                 if name in decisions:  # else of a node that the stream had, before it was changed
-                    for stretch in stretches:
-                        decisions[name].note(*stretch)
-            self._mark(upto, {name: stretches[-1].stop for name, stretches in entries.items()})
+                    for one in ranges:
+                        decisions[name].note(*one)
+            self._mark(upto, {name: ranges[-1].stop for name, ranges in entries.items()})
         for each in decisions.values():
             each.written = each.stop
         self._decisions, self.id = decisions, file.id

@@ -31,7 +31,7 @@ class DecidedRange(NamedTuple):
 
 
 class _DecidedRanges(NamedTuple):
-    """Stretches in order, of which the first `gone` are let go of. There are as many as there are `made`: what the
+    """Ranges in order, of which the first `gone` are let go of. There are as many as there are `made`: what the
     other two have beyond that was about to be added when an exception came."""
 
     gone: int
@@ -46,7 +46,7 @@ class Decisions:
 
     Args:
         runtime: the lock.
-        apart: decisions of which each stretch stays by itself.
+        apart: decisions of which each range stays by itself.
     """
 
     def __init__(self, runtime: Runtime, apart: Iterable[Decision] = ()) -> None:
@@ -85,26 +85,26 @@ class Decisions:
 
     @locked
     def at(self, ordinal: int) -> DecidedRange | None:
-        """The stretch with an ordinal; None where that is not decided."""
+        """The range with an ordinal; None where that is not decided."""
         i = self._index(ordinal)
-        return self._stretch(i) if i < len(self._all.made) and self._all.firsts[i] <= ordinal else None
+        return self._range(i) if i < len(self._all.made) and self._all.firsts[i] <= ordinal else None
 
     @locked
     def between(self, first: int, stop: int) -> list[DecidedRange]:
-        """The stretches with ordinals from `first` up to `stop`, in order, each of them whole."""
+        """The ranges with ordinals from `first` up to `stop`, in order, each of them whole."""
         found = []
         for i in range(self._index(first), len(self._all.made)):
             if self._all.firsts[i] >= stop:
                 break
-            found.append(self._stretch(i))
+            found.append(self._range(i))
         return found
 
     def _index(self, ordinal: int) -> int:
-        """The first stretch that ends after an ordinal."""
+        """The first range that ends after an ordinal."""
         gone, _, stops, made = self._all
         return bisect_right(stops, ordinal, gone, len(made))
 
-    def _stretch(self, i: int) -> DecidedRange:
+    def _range(self, i: int) -> DecidedRange:
         _, firsts, stops, made = self._all
         return DecidedRange(firsts[i], stops[i], made[i])
 
@@ -124,7 +124,7 @@ class Decisions:
     @locked
     def unwritten(self) -> list[DecidedRange]:
         """What is not in the file."""
-        found = [self._stretch(i) for i in range(self._index(self.written), len(self._all.made))]
+        found = [self._range(i) for i in range(self._index(self.written), len(self._all.made))]
         if found and found[0].first < self.written:
             found[0] = DecidedRange(self.written, *found[0][1:])
         return found
@@ -133,7 +133,7 @@ class Decisions:
 
     @locked
     def state(self) -> dict[str, Any]:
-        """As plain data and arrays: the distance of each stretch from the one before, its length, and which of the
+        """As plain data and arrays: the distance of each range from the one before, its length, and which of the
         different decisions it has."""
         gone, *rest = self._all
         firsts, stops, made = (each[gone : len(self._all.made)] for each in rest)

@@ -93,7 +93,7 @@ def area(x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str, *, opacit
 
 
 def _parts(x: np.ndarray, y: np.ndarray) -> list[slice]:
-    """The stretches without a hole."""
+    """The parts without a hole."""
     known = np.concatenate([[False], np.isfinite(x) & np.isfinite(y), [False]])
     edges = np.flatnonzero(known[1:] != known[:-1])
     return [slice(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

@@ -46,7 +46,8 @@ class Delivery:
 
     def __init__(self, stream: Stream, epoch: Epoch | None, on_nan: OnNan, runtime: Runtime) -> None:
         self.stream = stream
-        self._on_nan = on_nan
+        self.on_nan = on_nan
+        """What happens to rows with a NaN or an infinity: see `Feed`."""
         self.runtime = runtime
         self._check_epoch(epoch)
         self._has_passes = bool(stream.rows_per_pass or stream.has_passes)
@@ -304,12 +305,12 @@ class Delivery:
         """Refuse a batch that no trainer can use, before it is handed out. Each run of batches is checked once."""
         if flight.bad is None:
             flight.bad = validate.bad_rows(flight)
-        if self._on_nan == "pass":
+        if self.on_nan == "pass":
             self._bad.update(flight.bad)
         elif step in flight.bad:
             flight.bad = None  # check again if the batch is requested again: the user may have corrected the arrays
-            validate.non_finite(self.stream, flight, step, skipping=self._on_nan == "skip")
-        flight.checked = self._on_nan == "pass" or not flight.bad
+            validate.non_finite(self.stream, flight, step, skipping=self.on_nan == "skip")
+        flight.checked = self.on_nan == "pass" or not flight.bad
 
     # -- position and stats ------------------------------------------------------------------------------------------
 

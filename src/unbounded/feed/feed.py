@@ -181,7 +181,7 @@ class Feed(Loops):
             "count": self.count.state(),
             "epoch": self.progress.state(),
             "counters": self.counters.state(),
-            "on_nan": self._on_nan,
+            "on_nan": self.on_nan,
             **({"excluded": self.excluded} if self.excluded else {}),
         }
 
@@ -236,7 +236,7 @@ class Feed(Loops):
 
         self.check_usable()
         # on_nan="raise" has let no bad row pass: leaving bad rows out changes nothing up to that position.
-        stream = self._as_given if self._on_nan == "skip" and _was_raising(state) else self.stream
+        stream = self._as_given if self.on_nan == "skip" and _was_raising(state) else self.stream
         describe.check_state(stream, state, FORMAT, accept_changes=accept_changes)
         cursor = from_plain(state["position"])
         if load_page is not None:

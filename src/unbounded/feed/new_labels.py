@@ -85,7 +85,7 @@ class NewLabelsOf:
         head = stream.tested(source).head
         assert isinstance(head, Join)
         self._within = np.inf if head.within is None else head.within
-        self._changes = RowChanges(stream.after_tap(source), prepare, feed.runtime)
+        self._changes = RowChanges(stream.after_tap(source), prepare, feed)
         kept = feed.keep_new_rows(list(stream.leaves).index(source))
         assert isinstance(kept, NewPairs)
         self._kept = kept
@@ -122,13 +122,11 @@ class NewLabelsOf:
         if not block.count:
             return None
         self._check(block)
-        out = self._changes.apply(block.with_rows(block.rows["rows"]))
-        if out is None:
+        found = self._changes.kept(block, block.rows["rows"])
+        if found is None:
             return None
-        assert block.seen is not None
-        assert out.seen is not None
-        numbers = block.rows["number"][np.searchsorted(block.seen, out.seen)]
-        return out.with_rows({"pair": out.seen, "number": numbers, "rows": out.rows})
+        places, out = found
+        return out.with_rows({"pair": out.seen, "number": block.rows["number"][places], "rows": out.rows})
 
     def _came(self, block: Block, is_tested: Callable[[Tree], NDArray[np.bool_]]) -> Block | None:
         kept = is_tested(block.rows)

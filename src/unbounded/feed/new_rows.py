@@ -65,7 +65,7 @@ class NewRowsOf:
 
     def __init__(self, feed: Feed, source: str, prepare: Callable[[Tree], Tree] | None = None) -> None:
         stream = feed.stream
-        self._changes = RowChanges(stream.after_tap(source), prepare, feed.runtime)
+        self._changes = RowChanges(stream.after_tap(source), prepare, feed)
         excluded = [stage for stage in stream.exclusions if (stage.source or source) == source]
         self._excluded = ExcludedNewRows(stream.leaves[source], excluded, feed.runtime) if excluded else None
         self._kept = feed.keep_new_rows(list(stream.leaves).index(source))
@@ -74,11 +74,11 @@ class NewRowsOf:
         """The rows of the source from number `first` up to `stop` that batches may have; None if there are none."""
         came, changed = [], []
         for block in self._kept.between(first, stop):
-            out = self._changed(block)
-            if out is not None:
-                assert block.seen is not None
-                assert out.seen is not None
-                came.append(block if out.count == block.count else block.gather(np.searchsorted(block.seen, out.seen)))
+            weighing = self._without_excluded(block)
+            found = None if weighing is None else self._changes.kept(weighing, weighing.rows)
+            if weighing is not None and found is not None:
+                places, out = found
+                came.append(weighing if out.count == weighing.count else weighing.gather(places))
                 changed.append(out)
         if not changed:
             return None
@@ -86,10 +86,9 @@ class NewRowsOf:
         assert whole.seen is not None
         return ArrivedRows(whole.seen - 1, join(came).rows, whole.rows)
 
-    def _changed(self, block: Block) -> Block | None:
-        out: Block | None = block
-        if self._excluded is not None:
-            assert block.seen is not None
-            without = self._excluded.mask(block.seen - 1)
-            out = block.only(~without) if without.any() else block
-        return None if out is None else self._changes.apply(out)
+    def _without_excluded(self, block: Block) -> Block | None:
+        if self._excluded is None:
+            return block
+        assert block.seen is not None
+        without = self._excluded.mask(block.seen - 1)
+        return block.only(~without) if without.any() else block

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,18 @@ class WaitingPredictions:
         >>> waiting.remove(np.array([1]))
         >>> waiting.forget_before(2.0), len(waiting)
         (1, 1)
+
+    Args:
+        rows: the `state` of others, which wait again; None for none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Tree = None) -> None:
         self._rows: Any = None  # memory for more than there are
         self._waits: NDArray[np.bool_] = np.empty(0, bool)
         self._head = self._used = 0  # all that wait lie between
         self._count = 0
+        if rows is not None:
+            self.add(rows)
 
     def __len__(self) -> int:
         """How many wait."""
@@ -57,7 +61,7 @@ class WaitingPredictions:
         self._count += count
 
     def _make_room(self, rows: Tree, count: int) -> None:
-        kept = self._kept()
+        kept = self.state()
         size = max(_LEAST, 2 * (self._count + count))
 
         def grown(leaf: Array, *old: Array) -> Array:
@@ -69,10 +73,6 @@ class WaitingPredictions:
         self._rows = trees.map_leaves(grown, rows, *(() if kept is None else (kept,)))
         self._head, self._used = 0, self._count
         self._waits = np.arange(size) < self._count
-
-    def _kept(self) -> Tree:
-        """Those that wait, in memory of their own; None where there are none."""
-        return trees.gather(self._rows, np.flatnonzero(self._waits[: self._used])) if self._count else None
 
     def find(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tree]:
         """The predictions of some rows, which wait on.
@@ -112,12 +112,6 @@ class WaitingPredictions:
         self._count -= forgotten
         return forgotten
 
-    def state(self) -> dict[str, Any]:
-        """Those that wait, as arrays."""
-        return {"rows": self._kept()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.__init__()  # type: ignore[misc]
-        if state["rows"] is not None:
-            self.add(state["rows"])
+    def state(self) -> Tree:
+        """Those that wait, in memory of their own; None if there are none."""
+        return trees.gather(self._rows, np.flatnonzero(self._waits[: self._used])) if self._count else None

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unbounded.core import finite_rows
 from unbounded.core.arrival_log import ArrivalLog
 from unbounded.core.block import Block
 from unbounded.core.node import Context, Node
-from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
+from unbounded.feed.feed import Feed
 from unbounded.stages.batch import Batch
 from unbounded.stages.exclude import Exclude
 from unbounded.stages.map import Columns, Filter, Map, MapRows
@@ -35,19 +38,21 @@ class RowChanges:
     Args:
         stages: those stages.
         prepare: makes of rows as they come to the tap what batches have, in place of them; None applies them.
-        runtime: the feed's.
+        feed: the feed. Where it refuses batches with rows that are not finite, such rows are left out.
 
     Raises:
         ValueError: a stage can't be applied to rows as they come.
     """
 
-    def __init__(self, stages: Sequence[Stage], prepare: Callable[[Tree], Tree] | None, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, stages: Sequence[Stage], prepare: Callable[[Tree], Tree] | None, feed: Feed) -> None:
+        self._runtime = feed.runtime
         given = list(stages) if prepare is None else [Map(prepare)]
+        # Each step: whether it leaves rows out, and its node; None leaves out rows that are not finite.
         self._steps = list(self._opened_steps(given))
+        if feed.on_nan == "raise":
+            self._steps.append((True, None))
 
     def _opened_steps(self, stages: Sequence[Stage]) -> Iterator[tuple[bool, Through | None]]:
-        """Whether each leaves rows out, and its node; None stands for leaving out rows that are not finite."""
         for stage in stages:
             if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap | Exclude):
                 continue
@@ -69,6 +74,20 @@ class RowChanges:
         node = stage.open(cast(Node, None), Context(self._runtime, ArrivalLog(self._runtime)))
         assert isinstance(node, Through)
         return node
+
+    def kept(self, block: Block, rows: Tree) -> tuple[NDArray[np.int64], Block] | None:
+        """The rows that batches may have: their places in the block, and what becomes of them; None if there are none.
+
+        Args:
+            block: rows that came to the tap, with `seen`.
+            rows: the part of `block.rows` that the stages change.
+        """
+        out = self.apply(block.with_rows(rows))
+        if out is None:
+            return None
+        assert block.seen is not None
+        assert out.seen is not None
+        return np.searchsorted(block.seen, out.seen), out
 
     def apply(self, block: Block, *, leave_out: bool = True) -> Block | None:
         """What becomes of rows.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import keras
@@ -51,6 +52,8 @@ class Fit:
         self.is_new = True
         """True until the first epoch begins. A callback that finds another when training begins was given the feed of
         an earlier `fit`."""
+        self.written: set[Path] = set()
+        """The tables that callbacks of this fit write."""
         self.in_step = False
         """True while a step runs that Keras has announced: with a director, its batches are fetched already."""
         self.idle = False

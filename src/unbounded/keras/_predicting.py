@@ -21,6 +21,11 @@ class ModelPredictions:
     def __init__(self) -> None:
         self._made_for: Any = None  # the model's function for training: `compile` makes another one
         self._compiled: Any = None
+        self._variables: Any = None  # to find them takes Keras longer than to read them
+
+    def begin(self) -> None:
+        """A `fit` begins: the model may have other variables."""
+        self._variables = None
 
     def of(self, model: Any, x: Tree) -> Tree:
         """What a model predicts.
@@ -35,11 +40,22 @@ class ModelPredictions:
         if self._made_for is None or self._made_for is not model.train_function:
             self._made_for, self._compiled = model.train_function, _compiled(model)
         if self._compiled is None:
-            made = model.predict_on_batch(x)
-        else:
-            variables = [[v.value for v in each] for each in (model.trainable_variables, model.non_trainable_variables)]
-            made = self._compiled(*variables, x)
-        return trees.map_leaves(np.asarray, made)
+            return trees.map_leaves(np.asarray, _predicted(model, x))
+        if self._variables is None:
+            self._variables = [list(each) for each in (model.trainable_variables, model.non_trainable_variables)]
+        values = [[variable.value for variable in each] for each in self._variables]
+        return trees.map_leaves(np.asarray, self._compiled(*values, x))
+
+
+def _predicted(model: Any, x: Tree) -> Any:
+    if keras.backend.backend() != "torch" or not model.training:
+        return model.predict_on_batch(x)
+    # Layers that look at the flag of torch, which Keras sets for an epoch, must not train here.
+    model.eval()
+    try:
+        return model.predict_on_batch(x)
+    finally:
+        model.train()
 
 
 def _compiled(model: Any) -> Any:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Tree
+from unbounded.keras._metrics import metrics_of
 from unbounded.keras._variables import read
 
 _GROUP = 1024  # rows
@@ -25,14 +25,13 @@ class Running:
     """Metrics over the rows that were tested.
 
     Args:
-        metrics: Keras metrics, or their names, such as "mae".
+        metrics: Keras metrics, or their names, such as "mae"; for a model with several outputs, by output.
         last: the number of newest rows for each metric's second result.
     """
 
-    def __init__(self, metrics: Sequence[Any], last: int) -> None:
-        self._names = [given if isinstance(given, str) else None for given in metrics]
-        self.metrics = [_metric(given) for given in metrics]
-        """The Keras metrics."""
+    def __init__(self, metrics: Any, last: int) -> None:
+        self.metrics = metrics_of(metrics)
+        """The metrics."""
         self._last = last
         self._kept = max(last, _GROUP)
         self.clear()
@@ -44,8 +43,14 @@ class Running:
         self._folded = 0  # the rows in the metrics' variables: whole groups
         self._newest: list[Tree] = []  # targets, predictions and weights of the newest `_held` rows
         self._held = 0
-        for metric in self.metrics:
-            metric.reset_state()
+        for each in self.metrics:
+            each.metric.reset_state()
+
+    def check(self, y: Tree, predictions: Tree, weight: Any) -> None:
+        """Before the first rows are added, raise ValueError if a metric can't be computed of such."""
+        if not self.rows:
+            for each in self.metrics:
+                each.check(y, predictions, weight)
 
     def add(self, y: Tree, predictions: Tree, weight: Any, rows: int) -> None:
         """Add rows that were tested.
@@ -75,9 +80,10 @@ class Running:
         try:
             self._fold(self._folded, self.rows)
             over_all = self._named("")
-            for metric in self.metrics:
-                metric.reset_state()
-            self._fold(max(0, self.rows - self._last), self.rows)
+            for each in self.metrics:
+                each.metric.reset_state()
+            # After a resume with a larger `last`, fewer rows are there.
+            self._fold(self.rows - min(self._last, self._held), self.rows)
             return over_all | self._named("_last")
         finally:
             self._assign(before)
@@ -85,20 +91,29 @@ class Running:
     def state(self) -> dict[str, Any]:
         """The state, as arrays and plain data."""
         self._trim()
-        variables = [[np.array(value) for value in each] for each in self._variables()]
-        return {"rows": self.rows, "folded": self._folded, "newest": list(self._newest), "variables": variables}
+        return {
+            "rows": self.rows,
+            "folded": self._folded,
+            "newest": list(self._newest),
+            "names": [each.name for each in self.metrics],
+            "variables": self._variables(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a `state`."""
-        if [len(each) for each in state["variables"]] != [len(metric.variables) for metric in self.metrics]:
+        names = [each.name for each in self.metrics]
+        if list(state["names"]) != names:
             raise ValueError(
-                "The checkpoint holds the figures of other metrics than those that Prequential was given. Give the "
-                "same, or begin a new run in another directory."
+                f"Prequential(metrics={names}): the checkpoint has the sums of {list(state['names'])}. Expected the "
+                "same metrics; or begin a new run in another directory."
             )
         self.clear()
         self.rows, self._folded = int(state["rows"]), int(state["folded"])
         self._newest = [tuple(part) for part in state["newest"]]
         self._held = sum(trees.count(part) for part in self._newest)
+        if self._held:
+            # Some metrics have variables once they have seen rows.
+            self._fold(self.rows - 1, self.rows)
         self._assign(state["variables"])
 
     # -- adding groups -----------------------------------------------------------------------------------------------
@@ -119,32 +134,17 @@ class Running:
         while start < stop:
             rows = min(_GROUP, 1 << (stop - start).bit_length() - 1)
             y, predictions, weight = self._part(start, start + rows)
-            given = {} if weight is None else {"sample_weight": weight}
-            for metric in self.metrics:
-                metric.update_state(y, predictions, **given)
+            for each in self.metrics:
+                each.update(y, predictions, weight)
             start += rows
 
     def _named(self, suffix: str) -> dict[str, float]:
-        figures = {}
-        for metric, name in zip(self.metrics, self._names, strict=True):
-            result = metric.result()
-            several = result if isinstance(result, Mapping) else {name or metric.name: result}
-            figures.update({f"{key}{suffix}": float(keras.ops.convert_to_numpy(v)) for key, v in several.items()})
-        return figures
+        return {f"{name}{suffix}": value for each in self.metrics for name, value in each.results().items()}
 
     def _variables(self) -> list[list[Any]]:
-        return [[np.array(read(variable)) for variable in metric.variables] for metric in self.metrics]
+        return [[np.array(read(variable)) for variable in each.metric.variables] for each in self.metrics]
 
     def _assign(self, values: Sequence[Sequence[Any]]) -> None:
-        for metric, of_metric in zip(self.metrics, values, strict=True):
-            for variable, value in zip(metric.variables, of_metric, strict=True):
+        for each, of_metric in zip(self.metrics, values, strict=True):
+            for variable, value in zip(each.metric.variables, of_metric, strict=True):
                 variable.assign(value)
-
-
-def _metric(given: Any) -> Any:
-    if isinstance(given, keras.metrics.Metric):
-        return given
-    found = keras.metrics.get(given)
-    if isinstance(found, keras.metrics.Metric):
-        return found
-    return keras.metrics.MeanMetricWrapper(found, name=found.__name__)

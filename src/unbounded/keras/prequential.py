@@ -5,33 +5,31 @@ A row is tested right before the first step whose batches may contain it, with t
 step follows from the stream alone: each batch has the number of source rows that had been read when its rows' places
 were final (`Block.seen`); rows up to there that were not tested yet are tested then, in order, in chunks. So
 predictions do not depend on how far a prefetch thread has read ahead, and a run that was killed and resumed has the
-same predictions as one that was not: its state is one number, the rows tested, besides the metrics and the length of
-the table.
+same predictions as one that was not: its state is a few numbers besides the metrics.
 
 Rows come from a tap in the stream (`unbounded.stages.tap`), and are predicted in the training thread, by the model's
-public `predict_on_batch`, in `on_train_batch_begin`: at that event the model has its variables on each backend.
+public methods, in `on_train_batch_begin`: at that event the model has its variables on each backend. How they are
+predicted and judged is in `_row_tests.py`; this file decides when.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from unbounded.core import check, trees
+from unbounded.core import check
 from unbounded.core.trees import Tree
-from unbounded.feed.new_labels import NewLabels, NewLabelsOf
-from unbounded.feed.new_rows import NewRowsOf, source_of
-from unbounded.feed.predictions import WaitingPredictions
+from unbounded.core.warn import warn
+from unbounded.keras import _metrics
+from unbounded.keras._fit import Fit
 from unbounded.keras._keras_feed import Feed
-from unbounded.keras._predicting import ModelPredictions
+from unbounded.keras._row_tests import Results, tests_of
 from unbounded.keras._running import Running
-from unbounded.keras._tested_rows import table_rows
-from unbounded.stages.join import Join
+from unbounded.store.paths import local_path
 from unbounded.store.table import Table
 
 _CHUNK = 32
@@ -62,8 +60,9 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     Args:
         feed: the feed that `fit` trains on. Make the callback before its first batch is read; otherwise that is read
             again.
-        metrics: Keras metrics or their names, for models with one output: each gets the targets of rows, the
-            predictions, and the weights if the batches have some.
+        metrics: Keras metrics, their names, or functions of targets and predictions that return one number for each
+            row; for a model with several outputs a dict of such lists, by output. Each gets the targets of rows, the
+            predictions, and the weights if the batches have some. Metrics of their own: not those of `compile`.
         last: the number of newest rows for the second result of each metric.
         source: for a feed over a mix, the name of the input stream whose rows are tested; for a join in it, that
             of its rows.
@@ -71,12 +70,16 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             their predictions.
         prepare: converts rows at that place to the form of batches, instead of the stages after it: for streams with
             other stages there.
-        table: True to write the rows tested; or the path of the file, also for a `fit` without `Checkpoint`.
+        table: True to write the rows tested; or the path of the file, also for a `fit` without `Checkpoint`. If a new
+            run finds rows of another one there, it renames that file.
         chunk: the most rows predicted at once; None for the size of a batch. Smaller chunks are padded to a power of
             two.
 
+    Rows that the feed refuses or leaves out, since they are not finite (`on_nan`), are not tested.
+
     Raises:
-        ValueError: a stage after `shuffle`, `replay` or a mix makes rows that are not known before they come out.
+        ValueError: what a metric means is not clear; or a stage after `shuffle`, `replay` or a mix makes rows that are
+            not known before they come out.
 
     Example:
         >>> import keras, numpy as np, unbounded as ub
@@ -94,7 +97,7 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         feed: Feed,
-        metrics: Sequence[Any] = (),
+        metrics: Sequence[Any] | Mapping[Any, Any] = (),
         *,
         last: int = 1000,
         source: str | None = None,
@@ -106,25 +109,16 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         if not isinstance(feed, Feed):
             raise TypeError(f"Prequential() was given {type(feed).__name__}. Expected the ub.keras.Feed of fit.")
-        if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-            raise TypeError(f"Prequential(metrics={metrics!r}): expected a list of metrics, such as ['mae'].")
+        if not isinstance(table, bool | str | os.PathLike) or table == "":
+            raise TypeError(f"Prequential(table={table!r}): expected True, False, or the path of a file.")
         self._feed = feed
-        self._running = Running(metrics, check.positive(last, "Prequential(last=n)"))
-        self._on_predictions = on_predictions
-        self._chunk = check.positive(chunk or feed.stream.batch_size or _CHUNK, "Prequential(chunk=n)")
-        source = source_of(feed.core, source)
-        joined = isinstance(feed.stream.tested(source).head, Join)
-        self._predictions = ModelPredictions()
-        self._new = (NewLabelsOf if joined else NewRowsOf)(feed.core, source, prepare)
-        self._waiting = WaitingPredictions()
-        self._next_row = 0  # of a join, the first row that was not predicted
-        self._unlabelled = 0
-        self._wants_table = table
-        self._table: Table | None = None
-        # Rows of the source that were tested, or came before this callback; for a join, the pairs that it returned.
-        self._upto = 0
-        self._knows = False  # True once that number is known
-        self._begun = False  # True once a step was announced in the current fit
+        self._results = Results(Running(metrics, check.positive(last, "Prequential(last=n)")), on_predictions)
+        chunk = feed.stream.batch_size or _CHUNK if chunk is None else chunk
+        self._tests = tests_of(feed.core, source, prepare, self._results, check.positive(chunk, "Prequential(chunk=n)"))
+        self._wanted_table = table if isinstance(table, bool) else local_path(table)
+        # The rows that batches before this one may contain were tested, or are not to be.
+        self._tested_before = 0
+        self._has_begun = False  # True once a step was announced in the current fit
         self._base = 0  # steps trained before the epoch from which Keras counts its steps
 
     # -- the user's methods ------------------------------------------------------------------------------------------
@@ -132,21 +126,21 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def rows(self) -> int:
         """The number of rows tested; for a join, of those whose labels have come."""
-        return self._running.rows
+        return self._results.running.rows
 
     @property
     def waiting(self) -> int:
         """For a join, the number of rows that were predicted and whose labels may still come."""
-        return len(self._waiting)
+        return self._tests.waiting
 
     @property
     def unlabelled(self) -> int:
         """For a join, the number of rows that were predicted and got no label in time, or were left out later."""
-        return self._unlabelled
+        return self._tests.unlabelled
 
     def results(self) -> dict[str, float]:
         """The metrics over all rows tested, and over the last ones, under their names in the logs."""
-        return {f"prequential_{name}": value for name, value in self._running.results().items()}
+        return {f"prequential_{name}": value for name, value in self._results.running.results().items()}
 
     # -- callback events ---------------------------------------------------------------------------------------------
 
@@ -163,16 +157,27 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
                 "A strategy of TensorFlow's takes batches in threads, ahead of what is trained: which weights a row "
                 "would be tested with can't be known. Train without a strategy, or without Prequential."
             )
-        self._begun = False
-        path: Path | None = None
-        if self._wants_table is True:
+        _metrics.refuse_shared(self._results.running.metrics, self.model)
+        self._has_begun = False
+        self._tests.begin()
+        self._choose_table(fit)
+
+    def _choose_table(self, fit: Fit) -> None:
+        path, results = self._wanted_table, self._results
+        if path is True:
             run = self._feed.run if fit.directed else None
-            path = run / "prequential.npy" if isinstance(run, Path) else None
-        elif self._wants_table:
-            path = Path(os.fspath(self._wants_table))
-        if path is None or self._table is None or self._table.path != path:
+            path = run / "prequential.npy" if isinstance(run, Path) else False
+        if isinstance(path, Path):
+            if path in fit.written:
+                raise ValueError(
+                    f"Two Prequentials of this fit would write {path}. Give one of them another table: "
+                    "Prequential(table=path); or none: table=False."
+                )
+            fit.written.add(path)
+        if results.table is None or results.table.path != path:
             self._close_table()
-            self._table = None if path is None else Table(path, runtime=self._feed.core.runtime)
+            results.table = Table(path, runtime=self._feed.core.runtime) if isinstance(path, Path) else None
+            results.written = 0  # a resume restores it
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Keras counts its steps from here."""
@@ -190,20 +195,27 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         stop = min(stop, core.handed + core.ready)
         if stop <= start:
             return
-        upto = max(core.seen_at(each) for each in range(start, stop))
-        if not self._begun:
-            self._begin(start, upto)
-        if upto > self._upto:
-            self._test(start, upto)
+        tests, upto = self._tests, max(core.seen_at(each) for each in range(start, stop))
+        if not self._has_begun:
+            self._begin()
+        if start > self._tested_before:
+            # Steps were trained without this callback: of the rows up to here, they may have contained any.
+            tests.upto = max(tests.upto, upto)
+        if upto > tests.upto:
+            tests.test(self.model, start, upto)
+        self._tested_before = stop
 
-    def _begin(self, step: int, upto: int) -> None:
+    def _begin(self) -> None:
         """The first step of a fit: the restored state is complete."""
-        self._begun = True
-        if not self._knows:
-            # The run began without this callback: earlier rows may have been trained on.
-            self._upto, self._knows = upto if step else 0, True
-        if self._table is not None:
-            self._table.cut(self._running.rows)
+        self._has_begun = True
+        results = self._results
+        if results.table is not None:
+            if not results.written and isinstance(self._wanted_table, Path):
+                aside = results.table.set_aside()
+                if aside is not None:
+                    warn(f"{results.table.path} had rows of another run. It was renamed to {aside.name}.")
+            results.table.cut(results.written)
+            results.written = len(results.table)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the metrics to the epoch's logs."""
@@ -215,102 +227,26 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
         self._close_table()
 
     def _close_table(self) -> None:
-        if self._table is not None:
-            self._table.close()
-
-    # -- testing -----------------------------------------------------------------------------------------------------
-
-    def _test(self, step: int, upto: int) -> None:
-        if isinstance(self._new, NewLabelsOf):
-            self._test_and_judge(self._new.between(self._upto, upto), step)
-        elif (new := self._new.between(self._upto, upto)) is not None:
-            for numbers, came, rows in self._chunks(new):
-                predictions = self._predict(rows, len(numbers))
-                tested = {"row": numbers, "step": np.full(len(numbers), step)}
-                self._count(tested, predictions, rows)
-                # Before anything of the user's may fail: these were tested, once.
-                self._upto = int(numbers[-1]) + 1
-                self._tell(numbers, came, predictions)
-        self._upto = upto
-
-    def _test_and_judge(self, new: NewLabels, step: int) -> None:
-        """Predict rows that came, and judge those whose labels came."""
-        waiting = self._waiting
-        if new.came is not None:
-            for numbers, times, came, rows in self._chunks(new.came):
-                if numbers[-1] < self._next_row:
-                    continue  # in a step that failed after it
-                made = self._predict(rows, len(numbers))
-                steps = np.full(len(numbers), step)
-                waiting.add({"number": numbers, "time": times, "step": steps, "prediction": made})
-                self._next_row = int(numbers[-1]) + 1
-                self._tell(numbers, came, made)
-        if new.labelled is not None:
-            for pairs, numbers, rows in self._chunks(new.labelled):
-                # Of a run that was begun without this callback, some were never predicted.
-                places, found = waiting.find(numbers)
-                if found is not None:
-                    judged = np.full(len(places), step)
-                    tested = {"row": found["number"], "step": found["step"], "judged": judged}
-                    self._count(tested, found["prediction"], trees.gather(rows, places))
-                    waiting.remove(numbers)
-                self._upto = int(pairs[-1])
-        self._unlabelled += waiting.forget_before(new.expired)
-
-    def _chunks(self, rows: Any) -> Iterator[Any]:
-        """Some of the rows after the other."""
-        for at in range(0, len(rows.numbers), self._chunk):
-            yield (trees.cut(each, at, at + self._chunk) for each in rows)
-
-    def _tell(self, numbers: Any, came: Tree, predictions: Tree) -> None:
-        if self._on_predictions is not None:
-            self._on_predictions(numbers, came, predictions)
-
-    def _count(self, tested: dict[str, Any], predictions: Tree, rows: Tree) -> None:
-        """Write down rows whose targets are known, and count them."""
-        _, y, weight = keras.utils.unpack_x_y_sample_weight(rows)
-        if y is None and self._running.metrics:
-            raise ValueError(
-                "Prequential(metrics=…) was given metrics, and the rows have no targets. Give batches of (x, y), or "
-                "metrics of your own in on_predictions."
-            )
-        if self._table is not None:
-            self._table.append(table_rows(tested, predictions, y))
-        self._running.add(_arrays(y), predictions, weight, len(tested["row"]))
-
-    def _predict(self, rows: Tree, count: int) -> Tree:
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(rows)
-        # Few shapes, for backends that compile each; each row's prediction is independent of the others.
-        full = min(self._chunk, 1 << (count - 1).bit_length())
-        if full > count:
-            x = trees.map_leaves(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], full - count, axis=0)]), x)
-        made = self._predictions.of(self.model, x)
-        return made if full == count else trees.cut(made, 0, count)
+        if self._results.table is not None:
+            self._results.table.close()
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """The state at this moment, for a checkpoint: the number of rows tested, and the metrics."""
-        if self._table is not None:
-            self._table.sync()
-        state = {"upto": self._upto, "knows": self._knows, "running": self._running.state()}
-        if isinstance(self._new, NewLabelsOf):
-            state["labels"] = {
-                "next_row": self._next_row,
-                "unlabelled": self._unlabelled,
-                "waiting": self._waiting.state(),
-            }
-        return state
+        """The state at this moment, for a checkpoint: the rows tested, the metrics, and the length of the table."""
+        results = self._results
+        if results.table is not None:
+            results.table.sync()
+        return {
+            "tested_before": self._tested_before,
+            "tests": self._tests.state(),
+            "running": results.running.state(),
+            "written": results.written,
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state; the table is truncated to it."""
-        self._upto, self._knows = int(state["upto"]), bool(state["knows"])
-        self._running.restore(state["running"])
-        if "labels" in state:
-            labels = state["labels"]
-            self._next_row, self._unlabelled = int(labels["next_row"]), int(labels["unlabelled"])
-            self._waiting.restore(labels["waiting"])
-
-
-def _arrays(tree: Tree) -> Tree:
-    return None if tree is None else trees.map_leaves(np.asarray, tree)
+        """Restore a state; the table is truncated to it when training begins."""
+        self._tested_before = int(state["tested_before"])
+        self._tests.restore(state["tests"])
+        self._results.running.restore(state["running"])
+        self._results.written = int(state["written"])

@@ -112,7 +112,7 @@ class ArrivalFile:
             content = json.loads(record.meta)
             stream = content.pop(_STREAM, stream)
             if content:
-                found.append((record.end.rows, {name: _stretches(each) for name, each in content.items()}))
+                found.append((record.end.rows, {name: _ranges(each) for name, each in content.items()}))
         return found, stream
 
     def sync(self) -> None:
@@ -138,5 +138,5 @@ def _as_number(value: Any) -> Any:
     return value.item()
 
 
-def _stretches(entries: list[list[Any]]) -> list[DecidedRange]:
+def _ranges(entries: list[list[Any]]) -> list[DecidedRange]:
     return [DecidedRange(first, stop, as_decision(decision)) for first, stop, decision in entries]

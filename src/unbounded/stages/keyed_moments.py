@@ -16,7 +16,7 @@ import numpy as np
 from unbounded.core import trees
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.changelog import SETTLED, Changelog
-from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, stretches
+from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, sequences
 from unbounded.stages.moments import GROUP, Floats, State, flat, normalized, running
 
 _EXACT = 4
@@ -78,7 +78,7 @@ class KeyedMoments:
         slots = self._slots.of(keys)
         have = len(self._slots)
         self._rows, self._seen = grown(self._rows, have), grown(self._seen, have)
-        order, start, fresh, mine, first, final, leads, ends = stretches(slots, self._expire)
+        order, start, fresh, mine, first, final, leads, ends = sequences(slots, self._expire)
         had = self._rows[mine]
         forgotten = mine[:0]
         new = had == 0
@@ -86,8 +86,8 @@ class KeyedMoments:
             forgotten = mine[silent & ~new]
             new |= silent
             had[silent] = 0
-        several = len(fresh) > len(mine)  # a key has several stretches
-        before = had  # the key's rows before each stretch
+        several = len(fresh) > len(mine)  # a key has several sequences
+        before = had  # the key's rows before each sequence
         if several:
             before = np.zeros(len(fresh), np.int64)
             before[leads] = had
@@ -181,7 +181,7 @@ class KeyedMoments:
 
 
 def _together(before: Ints, fresh: Ints) -> list[tuple[int, Ints]]:
-    """Group stretches that end before the next multiple of `GROUP` by length: 1, 2, 3 or 4 rows, up to 8, 16, …"""
+    """Group sequences that end before the next multiple of `GROUP` by length: 1, 2, 3 or 4 rows, up to 8, 16, …"""
     may = (fresh <= _TOGETHER) & (before % GROUP + fresh < GROUP)
     found = []
     low = 0
@@ -196,18 +196,18 @@ def _together(before: Ints, fresh: Ints) -> list[tuple[int, Ints]]:
 def _step(
     size: int, values: Floats, made: Floats, states: Sequence[Floats], which: Ints, start: Ints, fresh: Ints
 ) -> None:
-    """Normalise stretches of up to `size` rows, and update their states.
+    """Normalise sequences of up to `size` rows, and update their states.
 
     Args:
-        values: all values, stretch by stretch; the results go to `made`.
-        states: the arrays of `State` of all stretches, each of shape (stretches, width).
-        which: the numbers of these stretches.
+        values: all values, sequence by sequence; the results go to `made`.
+        states: the arrays of `State` of all sequences, each of shape (sequences, width).
+        which: the numbers of these sequences.
         start: the place of each in `values`.
         fresh: the number of rows of each.
     """
     step = np.arange(size)[:, None]
     same = size <= _EXACT
-    place = start + (step if same else np.minimum(step, fresh - 1))  # of shape (size, stretches)
+    place = start + (step if same else np.minimum(step, fresh - 1))  # of shape (size, sequences)
     given = values.take(place, axis=0)
     finite = np.isfinite(given)
     if not same:

@@ -20,7 +20,7 @@ from unbounded.core.input_buffer import InputBuffer
 from unbounded.core.node import Context, Node
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.changelog import SETTLED, Changelog
-from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, ranges, stretches
+from unbounded.stages.keys import Expired, Ints, Slots, grown, keys_of, ranges, sequences
 from unbounded.stages.stage import Holding
 
 if TYPE_CHECKING:
@@ -137,13 +137,13 @@ class KeyedWindows(Holding):
         slots = self._slots.of(keys)
         have = len(self._slots)
         self._ahead, self._seen, self._last = (grown(each, have) for each in (self._ahead, self._seen, self._last))
-        order, start, fresh, mine, first, final, leads, ends = stretches(slots, expire)
+        order, start, fresh, mine, first, final, leads, ends = sequences(slots, expire)
         had = self._ahead[mine]
         forgotten = mine[:0]
         if expire is not None and (silent := self._row + first - self._seen[mine] > expire).any():
             forgotten = mine[silent & (had != 0)]
             had[silent] = 0
-        # For each stretch: the rows of its key from the first of the next window on, before it, with it and after it;
+        # For each sequence: the rows of its key from the first of the next window on, before it, with it and after it;
         # and its windows.
         if len(fresh) > len(mine):
             before = np.zeros(len(fresh), np.int64)

@@ -156,19 +156,19 @@ def keys_of(rows: Tree, by: str, what: str) -> Array:
     return keys
 
 
-class Stretches(NamedTuple):
-    """A block's rows by key. A stretch is a sequence of rows of one key between which the key did not expire.
+class Sequences(NamedTuple):
+    """A block's rows by key. A sequence is rows of one key between which the key did not expire.
 
     Attributes:
-        order: the rows' numbers in the block, stretch by stretch.
-        start: the place in `order` where each stretch begins.
-        fresh: the number of rows of each stretch.
+        order: the rows' numbers in the block, sequence by sequence.
+        start: the place in `order` where each sequence begins.
+        fresh: the number of rows of each sequence.
         slots: the slots of the block's keys, each once.
         first: the first row of each key, as a number in the block.
         last: the last row of each key.
-        leads: each key's first stretch, which continues the key's state from before the block. `leads` and `ends` are
-            indices, or a slice if each key has one stretch.
-        ends: each key's last stretch.
+        leads: each key's first sequence, which continues the key's state from before the block. `leads` and `ends` are
+            indices, or a slice if each key has one sequence.
+        ends: each key's last sequence.
     """
 
     order: Ints
@@ -181,7 +181,7 @@ class Stretches(NamedTuple):
     ends: Ints | slice
 
 
-def stretches(slots: Ints, expire: int | None) -> Stretches:
+def sequences(slots: Ints, expire: int | None) -> Sequences:
     """Group a block's rows by slot.
 
     Args:
@@ -203,7 +203,7 @@ def stretches(slots: Ints, expire: int | None) -> Stretches:
         leads = np.searchsorted(bounds, first)
         ends = np.append(leads[1:], len(bounds) - 1) - 1
     start = bounds[:-1]
-    return Stretches(order, start, bounds[1:] - start, by_key[first], order[first], last, leads, ends)
+    return Sequences(order, start, bounds[1:] - start, by_key[first], order[first], last, leads, ends)
 
 
 def _sorted(slots: Ints) -> Ints:

@@ -34,7 +34,7 @@ def edge_after(row: int) -> int:
     return (row // GROUP + 1) * GROUP
 
 
-class _Stretch(NamedTuple):
+class _GroupRange(NamedTuple):
     """A sequence of groups with the same weights."""
 
     first: int  # the number of its first group
@@ -70,11 +70,11 @@ class Quotas:
         self._firsts = [since, *(first for first, _ in table[at + 1 :])]
         # One unit for all rows of the table: the error is carried exactly from one to the next.
         total = math.lcm(*(sum(row) or 1 for row in weights))
-        self._stretches: list[_Stretch] = []
+        self._ranges: list[_GroupRange] = []
         taken, owed = [0] * len(weights[0]), [0] * len(weights[0])
         for first, row in zip(self._firsts, weights, strict=True):
-            if self._stretches:
-                before = self._stretches[-1]
+            if self._ranges:
+                before = self._ranges[-1]
                 taken = before.taken_by(first)
                 if any(before.weights):
                     out_rows = GROUP * (first - before.first)
@@ -83,14 +83,14 @@ class Quotas:
                         for o, w, now, then in zip(before.owed, before.weights, taken, before.taken, strict=True)
                     ]
             whole = [w * (total // (sum(row) or 1)) for w in row]
-            self._stretches.append(_Stretch(first, taken, owed, whole, total))
+            self._ranges.append(_GroupRange(first, taken, owed, whole, total))
 
     def _at(self, group: int) -> int:
         return max(0, bisect_right(self._firsts, group) - 1)
 
     def taken(self, group: int) -> list[int]:
         """The rows of each input in the groups from `since` up to `group`."""
-        return self._stretches[self._at(group)].taken_by(group)
+        return self._ranges[self._at(group)].taken_by(group)
 
     def of(self, group: int) -> list[int]:
         """The rows of each input in one group."""
@@ -99,13 +99,13 @@ class Quotas:
     def next_with_rows(self, group: int) -> int | None:
         """The first group from `group` on in which an input has a share; None if there is none."""
         at = self._at(group)
-        if any(self._stretches[at].weights):
+        if any(self._ranges[at].weights):
             return group
-        return next((stretch.first for stretch in self._stretches[at + 1 :] if any(stretch.weights)), None)
+        return next((each.first for each in self._ranges[at + 1 :] if any(each.weights)), None)
 
     def group_of(self, index: int, row: int) -> int:
         """The group that has row number `row` of an input, both counted from `since`; LookupError if there is none."""
-        last = self._stretches[-1]
+        last = self._ranges[-1]
         if not last.weights[index] and self.taken(last.first)[index] <= row:
             raise LookupError
         low, high = self._firsts[0], self._firsts[-1] + 1

@@ -17,6 +17,7 @@ import numpy as np
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.core.warn import warn
 from unbounded.store.manifest import CheckpointError
+from unbounded.store.origin import set_aside
 from unbounded.store.paths import local_path
 
 _MAGIC = b"\x93NUMPY\x02\x00"  # format version 2.0, which allows long headers: see numpy.lib.format
@@ -49,6 +50,7 @@ class Table:
 
     def __init__(self, path: str | os.PathLike[str], *, runtime: Runtime = SYSTEM) -> None:
         self.path: Path = local_path(path)
+        self._runtime = runtime
         self._files = runtime.files
         self._fd: int | None = None
         self._dtype: Any = None  # set when the file is open
@@ -70,6 +72,8 @@ class Table:
         try:
             self._open(rows.dtype)
             assert self._fd is not None
+            if rows.dtype != self._dtype and not self._rows:
+                self._begin(rows.dtype)
             if rows.dtype != self._dtype:
                 raise CheckpointError(
                     f"{self.path} has the columns {self._dtype}, and rows of {rows.dtype} came. Give another path, or "
@@ -113,6 +117,18 @@ class Table:
                 "are lost."
             )
 
+    def set_aside(self) -> Path | None:
+        """Rename a file that has rows, so that this table begins without; return its new path. None: it has no rows."""
+        try:
+            if self._fd is None and self._files.exists(self.path):
+                self._open(None)
+            if not self._rows:
+                return None
+            self.close()
+            return set_aside(self.path, self._runtime)
+        except OSError as error:
+            raise self._problem("It could not be renamed", error) from error
+
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
         if self._fd is not None:
@@ -138,9 +154,13 @@ class Table:
         elif dtype is None:
             self.close()
         else:
-            self._dtype, self._room = dtype, len(_header(dtype, 0))
-            self._files.truncate(self._fd, 0)
-            self._count(0)
+            self._begin(dtype)
+
+    def _begin(self, dtype: Any) -> None:
+        assert self._fd is not None
+        self._dtype, self._room = dtype, len(_header(dtype, 0))
+        self._files.truncate(self._fd, 0)
+        self._count(0)
 
     def _read_header(self, size: int) -> tuple[Any, int, int] | None:
         """The columns, the bytes of the header, and its number of rows; None if the file is empty or has only a part of
