@@ -6,7 +6,8 @@ CHAOS_KILLS ?= 20
 STATE_WALKS ?= 2000
 SEEDS ?= 10000
 FIRST ?= 0
-WALKS = $(wildcard tests/test_states.py tests/test_keras_states.py tests/test_keras_interrupts.py)
+WALKS = $(wildcard tests/test_states.py tests/test_keras_states.py)
+LINES = $(wildcard tests/test_interrupts.py tests/test_keras_interrupts.py)
 PYTEST = .venv/bin/python -m pytest -q
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
@@ -38,10 +39,11 @@ oldest: .venv-oldest/.test
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
 
-# 200 kills, and new random walks through the states of a feed and of a fit: some minutes.
+# 200 kills, new random walks through the states of a feed and of a fit, and signals at every line of each loop.
 chaos: .venv/.test
 	CHAOS_KILLS=200 $(PYTEST) tests/test_chaos.py --durations=10
 	STATE_WALKS=$(STATE_WALKS) KERAS_BACKEND=jax $(PYTEST) -n 2 $(WALKS) --durations=10
+	EVERY_LINE=1 KERAS_BACKEND=jax $(PYTEST) -n 2 $(LINES) --durations=10
 
 # Training under simulated schedules, faults and crashes: `make simulate SEEDS=10000 FIRST=0`. Failing seeds are printed.
 simulate: .venv/.test

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeAlias
 
 import unbounded
@@ -27,6 +27,7 @@ class Lines:
     def __init__(self, act: Callable[[], None] | None = None, at: tuple[Line, int] | None = None) -> None:
         self._act = act
         self._at = at
+        self._watched: dict[CodeType, bool] = {}  # whether a function's lines are traced
         self.times: dict[Line, int] = {}
         """How often each line was executed."""
         self.acted = False
@@ -41,7 +42,19 @@ class Lines:
         sys.settrace(None)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename.startswith(_PACKAGE) else None
+        code = frame.f_code
+        watched = self._watched.get(code)
+        if watched is None:
+            watched = self._watched[code] = self._concerns(code)
+        return self._line if watched else None
+
+    def _concerns(self, code: CodeType) -> bool:
+        """Whether a function's lines are of interest: all of the package's, or only those of the function with `at`,
+        since tracing takes several times as long as what is traced."""
+        if self._at is None:
+            return code.co_filename.startswith(_PACKAGE)
+        name, number = self._at[0]
+        return code.co_filename == name and any(line == number for _, _, line in code.co_lines())
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":

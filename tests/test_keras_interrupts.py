@@ -25,7 +25,7 @@ pytestmark = [
 
 BATCH, STEPS = 4, 3
 # `make chaos` tries every line of the call, its begin and its end; here, every line that each step executes.
-WHOLE_CALL = bool(os.environ.get("STATE_WALKS"))
+WHOLE_CALL = bool(os.environ.get("EVERY_LINE"))
 
 
 def stream() -> ub.Stream:
