@@ -187,6 +187,80 @@ def test_a_topic_resumes_twice_in_a_row_each_row_once_and_hears_what_is_saved(tm
     assert all(needed[p] <= trained[p] for p in "abc")
 
 
+class Seams(Topic):
+    """A topic of which each partition has a boundary after each 50 rows. Chance decides whether it comes with the row
+    before it, or by a later read, when rows of other partitions may have come."""
+
+    def open(self) -> ub.Reader:
+        return SeamsReader(self)
+
+
+class SeamsReader(TopicReader):
+    def __init__(self, topic: Topic) -> None:
+        super().__init__(topic)
+        self.at = {p: [0, 0] for p in "abc"}  # type: ignore[misc, assignment]  # rows, and boundaries
+
+    def position(self) -> Any:
+        return {p: [*at] for p, at in self.at.items()}  # type: ignore[attr-defined]
+
+    def seek(self, position: Any) -> None:
+        self.at = {p: [*at] for p, at in position.items()}
+
+    def read(self, timeout: float, only: Any = None) -> Any:
+        chance = self.topic.random
+        which = only or chance.choice("abc")
+        at: Any = self.at[which]
+        first, edge = at[0], 50 * (at[1] + 1)
+        stop = min(edge, first + chance.randint(1, 40))
+        seam = stop == edge and (first == edge or chance.random() < 0.5)
+        self.at[which] = [stop, at[1] + seam]  # type: ignore[assignment]
+        rows = None if first == stop else {"id": np.arange(first, stop) + 1000 * "abc".index(which)}
+        return ub.Rows(rows, ub.Boundary("gap", missed=1) if seam else None, partition=which)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundaries_of_partitions_come_again_between_the_same_rows(seed: int, tmp_path: Path) -> None:
+    def stream(seed: int) -> ub.Stream:
+        return ub.from_source(Seams(seed)).shuffle(120).batch(10)
+
+    assert_reads(Seams(seed))
+    ids: list[int] = []
+    for life in range(4):
+        with ub.Feed(stream(seed + 10 * life)) as feed:  # it ends without a save, as by a kill
+            feed.load(tmp_path)
+            feed.save(tmp_path)
+            trained = 10 * feed.steps
+            for batch in itertools.islice(feed.batches(), 25):
+                known = ids[trained : trained + 10]
+                assert numbers(batch)[: len(known)] == known
+                ids[trained : trained + 10] = numbers(batch)
+                trained += 10
+                feed.trained()
+                if feed.steps % 25 == 7:
+                    feed.save(tmp_path)
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_source_that_does_not_repeat_its_boundaries_is_refused(tmp_path: Path) -> None:
+    class Forgetful(SeamsReader):
+        def read(self, timeout: float, only: Any = None) -> Any:
+            found = super().read(timeout, only)
+            return found if only is None or found.rows is None else ub.Rows(found.rows, partition=only)
+
+    class Source(Seams):
+        def open(self) -> ub.Reader:
+            return Forgetful(self)
+
+    with ub.Feed(ub.from_source(Source(0)).shuffle(120).batch(10)) as feed:
+        feed.load(tmp_path)
+        feed.save(tmp_path)
+        feed.trained() if [b for b in itertools.islice(feed.batches(), 30)] else None
+    with ub.Feed(ub.from_source(Source(1)).shuffle(120).batch(10)) as feed:
+        feed.load(tmp_path)
+        with pytest.raises(ub.StreamError, match="returned rows where it had returned a boundary"):
+            list(itertools.islice(feed.batches(), 30))
+
+
 class Pushed:
     """Messages that are pushed at us once, and again where they were not acknowledged: as MQTT does."""
 

@@ -43,7 +43,7 @@ class Replayed(ReaderThread):
         self._missed = 0
         retention = getattr(source, "retention", None)
         self._watch = None if retention is None else RetentionWatch(name, retention, context.runtime)
-        # Which partition each row is of, where there are some.
+        # The partition of each row and boundary, for a source with partitions.
         self._log = context.arrivals.of(f"{context.place}.source") if getattr(source, "partitions", False) else None
         self._order = None if self._log is None else self._log.decisions
 
@@ -144,8 +144,8 @@ class Replayed(ReaderThread):
             self._watch.need(cursor["row"], cursor.get("time"))
         if self._log is not None and self._position is not None and cursor["position"] is not None:
             # Not past what was handed on: a prefetch thread may pass it on after a state of before was loaded.
-            handed = self._position["row"] + self._position["skip"]
-            self._log.release(min(cursor["position"]["row"], handed))
+            handed = self._position["item"] + self._position["skip"]
+            self._log.release(min(cursor["position"]["item"], handed))
 
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Pass the positions of the newest and the oldest checkpoint to the reader."""
