@@ -409,6 +409,28 @@ def test_killed_while_carried_rows_are_spilled_a_run_has_them_from_its_checkpoin
             assert sum(row < 10**6 for row in found) >= min(held - 20, len(found))
 
 
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_checkpoint_in_another_directory_costs_none_of_those_beside_the_log_its_rows(
+    keep: int, tmp_path: Path
+) -> None:
+    with ub.Feed(of_small_segments()) as feed:
+        feed.load(tmp_path / "run")
+        for step in (10, 20):
+            train(feed, 10)
+            feed.save(tmp_path / "run", state={"step": np.array([step])}, keep=2)
+        for _ in range(4):
+            train(feed, 5)
+            feed.save(tmp_path / "copy", keep=keep)
+    damage(tmp_path / "run", 20)
+    with ub.Feed(of_small_segments()) as feed:
+        with pytest.warns(ub.DamagedCheckpoint):
+            assert feed.load(tmp_path / "run") == {"step": np.array([10])}
+        assert train(feed, 1) == [[*range(500, 550)]]
+    with ub.Feed(of_small_segments()) as feed:
+        feed.load(tmp_path / "copy")
+        assert train(feed, 1) == [[*range(2000, 2050)]]
+
+
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_feed_that_has_given_way_reads_nothing_any_more_and_removes_nothing(steps: int, tmp_path: Path) -> None:
     opened: list[str] = []

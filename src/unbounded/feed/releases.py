@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from unbounded.core.cursor import Cursor, leaf_cursors
 from unbounded.core.node import Node, SourceNode
+
+
+class Kept(NamedTuple):
+    """What a checkpoint needs that is kept.
+
+    Args:
+        needed: the cursor from which rows are read again.
+        has_rows: whether it has the rows itself that can't be read again, and what was decided on their arrival: its
+            directory is not that of the run's logs.
+    """
+
+    needed: Cursor
+    has_rows: bool = False
 
 
 class Releases:
@@ -21,29 +35,31 @@ class Releases:
         self._top = top
         self._sources = sources
         self._holding = False  # True once checkpoints or positions may need what is trained on
-        self._needed: dict[int, Cursor] = {}  # by number, what the checkpoints on the disk need, oldest first
-        # (number of a new checkpoint, what it needs, how many are kept): appended by the thread that wrote it. A
-        # deque's append and popleft are atomic, so no lock is needed.
-        self._posted: deque[tuple[int, Cursor, int]] = deque()
+        # By directory, oldest first, what the checkpoints need that are kept there.
+        self._kept: dict[str, dict[int, Kept]] = {}
+        # (directory, number of a new checkpoint, what it needs, how many are kept): appended by the thread that wrote
+        # it. A deque's append and popleft are atomic, so no lock is needed.
+        self._posted: deque[tuple[str, int, Kept, int]] = deque()
 
-    def hold(self, needed: Mapping[int, Cursor] | None = None) -> None:
+    def hold(self, directory: str = "", kept: Mapping[int, Kept] | None = None) -> None:
         """From here on release only what `post` allows: all positions taken from now on can be restored.
 
         Args:
-            needed: what the checkpoints on the disk need, by their numbers, oldest first; those that the run has gone
-                back behind are not kept for it. None leaves them as they are known.
+            directory: of checkpoints.
+            kept: what the checkpoints there need, by their numbers, oldest first, up to the one from which the run goes
+                on. None leaves them as they are known.
         """
         self._holding = True
-        if needed is not None:
-            self._needed = dict(needed)
+        if kept is not None:
+            self._kept[directory] = dict(kept)
 
-    def post(self, number: int, needed: Cursor, keep: int) -> None:
-        """A checkpoint that needs `needed` is on the disk, one of `keep` that are kept.
+    def post(self, directory: str, number: int, kept: Kept, keep: int) -> None:
+        """A checkpoint is on the disk, one of `keep` that are kept in its directory.
 
         Called from any thread. What the kept checkpoints do not need is released by the feed's own thread later, in
         `release_posted`.
         """
-        self._posted.append((number, needed, keep))
+        self._posted.append((directory, number, kept, keep))
 
     @property
     def has_posted(self) -> bool:
@@ -53,16 +69,25 @@ class Releases:
     def release_posted(self) -> None:
         """Release what no checkpoint needs any more, and tell the sources of the newest and the oldest checkpoint."""
         while self._posted:
-            number, needed, keep = self._posted.popleft()
+            directory, number, new, keep = self._posted.popleft()
             # As on the disk: it takes the place of one of the same number, and those written last are kept.
-            self._needed.pop(number, None)
-            self._needed[number] = needed
-            while len(self._needed) > keep:
-                del self._needed[next(iter(self._needed))]
-            oldest = self._needed[min(self._needed)]  # a run that has gone back wrote the one before it later
-            self._top.release(oldest)
-            for node, trained, kept in zip(self._sources, leaf_cursors(needed), leaf_cursors(oldest), strict=True):
-                node.commit(trained, kept)
+            kept = self._kept.setdefault(directory, {})
+            kept.pop(number, None)
+            kept[number] = new
+            while len(kept) > keep:
+                del kept[next(iter(kept))]
+            self._top.release(self._oldest(has_rows=False))
+            oldest = leaf_cursors(self._oldest())
+            for node, trained, needed in zip(self._sources, leaf_cursors(new.needed), oldest, strict=True):
+                node.commit(trained, needed)
+
+    def _oldest(self, *, has_rows: bool = True) -> Cursor:
+        """What the checkpoint of the lowest number needs: of those that do not have their rows themselves, if there are
+        any; with `has_rows`, of all."""
+        every = [(number, one) for kept in self._kept.values() for number, one in kept.items()]
+        relying = [] if has_rows else [(number, one) for number, one in every if not one.has_rows]
+        # By number, not by age: a run that has gone back wrote the one before it later.
+        return min(relying or every, key=lambda each: each[0])[1].needed
 
     def trained(self, cursor: Cursor) -> None:
         """All batches before `cursor` were trained on."""

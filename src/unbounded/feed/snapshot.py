@@ -17,6 +17,7 @@ from unbounded.core.cursor import from_plain, input_cursors, leaf_cursors
 from unbounded.core.node import Cursor, DataLoss
 from unbounded.core.pages import write_pages
 from unbounded.core.trees import Tree
+from unbounded.feed.releases import Kept
 from unbounded.feed.run_logs import RunLogs
 from unbounded.sources.arrival_file import ArrivalFile
 from unbounded.sources.log_dump import dump_rows, load_rows
@@ -43,6 +44,8 @@ class Keeper:
 
     def __init__(self, feed: Feed, directory: Path, *, name: str, find: States) -> None:
         self._feed = feed
+        self.directory = str(directory)
+        """The directory of its logs."""
         self._find = find
         self._logs = RunLogs(feed, directory, name)
         self.pages: list[Segment] = []
@@ -93,13 +96,19 @@ class Keeper:
         # Older checkpoints that are kept need older rows: hold what they need. One that is newer was damaged, or this
         # one would not have been loaded: it is not one of those that are kept.
         older = itertools.takewhile(lambda one: one.name != saved.name, store.all())
-        needed: dict[int, Cursor] = {}
+        kept: dict[int, Kept] = {}
         for one in (*older, saved):
-            kept = self._find(one.info) if one.run == saved.run else None
-            if kept is not None:
-                needed.pop(one.number, None)  # a step that was saved again is as old as its last checkpoint
-                (needed[one.number],) = input_cursors(from_plain(kept["position"]))
-        self._feed.releases.hold(needed)
+            found = self._find(one.info) if one.run == saved.run else None
+            if found is not None:
+                kept.pop(one.number, None)  # a step that was saved again is as old as its last checkpoint
+                (needed,) = input_cursors(from_plain(found["position"]))
+                kept[one.number] = Kept(needed, self.has_rows(found))
+        self._feed.releases.hold(self.directory, kept)
+
+    def has_rows(self, info: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint has itself what the logs of a run have, which lie elsewhere."""
+        decides = self._feed.opened.arrivals.is_used
+        return bool(info["carried"]) or (decides and "stop" not in info["arrivals"])
 
 
 class Snapshot:
@@ -144,7 +153,8 @@ class Snapshot:
 
     def posted(self, number: int, keep: int) -> None:
         """The checkpoint is on the disk: the sources may forget what no kept checkpoint needs."""
-        self._feed.releases.post(number, self._needed, keep)
+        kept = Kept(self._needed, self._keeper.has_rows(self.info))
+        self._feed.releases.post(self._keeper.directory, number, kept, keep)
 
 
 def logged(feed: Feed, cursor: Cursor) -> Iterator[tuple[str, Logged, Cursor]]:
