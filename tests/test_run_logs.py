@@ -19,7 +19,7 @@ import pytest
 import unbounded as ub
 from helpers import train, train_all, wait_until
 from intercepted_files import all_changes
-from test_record_log import Disk, full, never
+from test_record_log import QUICK, Disk, full, never
 from unbounded.core.block import Offset
 from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.row_log import RowLog
@@ -772,11 +772,11 @@ class Burst(Meter):
 @pytest.mark.parametrize("directory", [True, False])
 def test_what_is_dropped_is_what_nobody_had_and_all_else_is_trained_once(directory: bool, tmp_path: Path) -> None:
     source = Burst(400)
-    with ub.Feed(source.stream()) as feed:
+    with ub.Feed(source.stream(), runtime=QUICK) as feed:
         if directory:
             feed.load(tmp_path)
         seen = counted(train(feed, 2))
-        assert source.given.wait(20)
+        assert source.given.wait(60)
         wait_until(lambda: feed.stats.fetched == 20_000)
         seen += counted(train(feed, 1))
         while seen[-1] < 19_960:
@@ -792,12 +792,12 @@ def test_what_is_dropped_is_what_nobody_had_and_all_else_is_trained_once(directo
 def test_dropped_rows_are_the_same_ones_after_a_kill_and_what_was_handed_on_comes_again(tmp_path: Path) -> None:
     source = Burst(400)
     whole = lambda: source.stream(batch=None).shuffle(70, seed=3).batch(20)  # noqa: E731
-    with ub.Feed(whole()) as feed:
+    with ub.Feed(whole(), runtime=QUICK) as feed:
         feed.load(tmp_path)
         train(feed, 2)
         feed.save(tmp_path, keep=1)
         train(feed, 1)
-        assert source.given.wait(20)
+        assert source.given.wait(60)
         wait_until(lambda: feed.stats.fetched == 20_000)
         after = train(feed, 8)
         dropped = feed.stats.dropped
@@ -805,7 +805,7 @@ def test_dropped_rows_are_the_same_ones_after_a_kill_and_what_was_handed_on_come
         source.more.release(10)
     assert dropped > 10_000
     source = Burst(400)
-    with ub.Feed(whole()) as feed:
+    with ub.Feed(whole(), runtime=QUICK) as feed:
         feed.load(tmp_path)
         assert feed.stats.dropped == dropped
         # The one batch that was trained after the checkpoint, and lost with the kill, comes again; so do the others.

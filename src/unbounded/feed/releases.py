@@ -10,7 +10,7 @@ from unbounded.core.cursor import Cursor, leaf_cursors
 from unbounded.core.node import Node, SourceNode
 
 
-class Kept(NamedTuple):
+class KeptCheckpoint(NamedTuple):
     """What a checkpoint needs that is kept.
 
     Args:
@@ -36,12 +36,12 @@ class Releases:
         self._sources = sources
         self._holding = False  # True once checkpoints or positions may need what is trained on
         # By directory, oldest first, what the checkpoints need that are kept there.
-        self._kept: dict[str, dict[int, Kept]] = {}
+        self._kept: dict[str, dict[int, KeptCheckpoint]] = {}
         # (directory, number of a new checkpoint, what it needs, how many are kept): appended by the thread that wrote
         # it. A deque's append and popleft are atomic, so no lock is needed.
-        self._posted: deque[tuple[str, int, Kept, int]] = deque()
+        self._posted: deque[tuple[str, int, KeptCheckpoint, int]] = deque()
 
-    def hold(self, directory: str = "", kept: Mapping[int, Kept] | None = None) -> None:
+    def hold(self, directory: str = "", kept: Mapping[int, KeptCheckpoint] | None = None) -> None:
         """From here on release only what `post` allows: all positions taken from now on can be restored.
 
         Args:
@@ -53,7 +53,7 @@ class Releases:
         if kept is not None:
             self._kept[directory] = dict(kept)
 
-    def post(self, directory: str, number: int, kept: Kept, keep: int) -> None:
+    def post(self, directory: str, number: int, kept: KeptCheckpoint, keep: int) -> None:
         """A checkpoint is on the disk, one of `keep` that are kept in its directory.
 
         Called from any thread. What the kept checkpoints do not need is released by the feed's own thread later, in

@@ -17,7 +17,7 @@ from unbounded.core.cursor import from_plain, input_cursors, leaf_cursors
 from unbounded.core.node import Cursor, DataLoss
 from unbounded.core.pages import write_pages
 from unbounded.core.trees import Tree
-from unbounded.feed.releases import Kept
+from unbounded.feed.releases import KeptCheckpoint
 from unbounded.feed.run_logs import RunLogs
 from unbounded.sources.arrival_file import ArrivalFile
 from unbounded.sources.log_dump import dump_rows, load_rows
@@ -96,13 +96,13 @@ class Keeper:
         # Older checkpoints that are kept need older rows: hold what they need. One that is newer was damaged, or this
         # one would not have been loaded: it is not one of those that are kept.
         older = itertools.takewhile(lambda one: one.name != saved.name, store.all())
-        kept: dict[int, Kept] = {}
+        kept: dict[int, KeptCheckpoint] = {}
         for one in (*older, saved):
             found = self._find(one.info) if one.run == saved.run else None
             if found is not None:
                 kept.pop(one.number, None)  # a step that was saved again is as old as its last checkpoint
                 (needed,) = input_cursors(from_plain(found["position"]))
-                kept[one.number] = Kept(needed, self.has_rows(found))
+                kept[one.number] = KeptCheckpoint(needed, self.has_rows(found))
         self._feed.releases.hold(self.directory, kept)
 
     def has_rows(self, info: Mapping[str, Any]) -> bool:
@@ -153,7 +153,7 @@ class Snapshot:
 
     def posted(self, number: int, keep: int) -> None:
         """The checkpoint is on the disk: the sources may forget what no kept checkpoint needs."""
-        kept = Kept(self._needed, self._keeper.has_rows(self.info))
+        kept = KeptCheckpoint(self._needed, self._keeper.has_rows(self.info))
         self._feed.releases.post(self._keeper.directory, number, kept, keep)
 
 
