@@ -200,6 +200,19 @@ def test_rows_of_any_kind_come_back_bit_for_bit(
     log.close()
 
 
+def test_rows_whose_keys_come_in_another_order_keep_their_columns(tmp_path: Path) -> None:
+    log = RowLog(tmp_path, SYSTEM)
+    x, y = np.array([1.0]), np.array([2.0])
+    for rows in ({"x": x, "y": y}, {"y": y, "x": x}, {"x": x, "y": y}):
+        log.append(Block(rows, 1))
+    log.close()
+    log = RowLog(tmp_path, SYSTEM)
+    found = log.read(Offset(0), 3)
+    log.close()
+    assert found is not None
+    assert_same_rows(found[0].rows, {"x": np.repeat(x, 3), "y": np.repeat(y, 3)})
+
+
 def test_rows_whose_form_changes_are_each_read_as_they_are(tmp_path: Path) -> None:
     log = RowLog(tmp_path / "log", SYSTEM)
     log.append(Block(np.array([1]), 1))

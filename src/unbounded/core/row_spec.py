@@ -15,12 +15,33 @@ def spec(rows: Tree) -> Tree:
     return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
 
 
+def fits(expected: Tree, rows: Tree) -> bool:
+    """Whether `expected` is the spec of rows, keys of dicts in the same order: faster than to make a spec of them."""
+    if isinstance(rows, dict):
+        return (
+            type(expected) is dict
+            and len(expected) == len(rows)
+            and list(expected) == list(rows)
+            and all(map(fits, expected.values(), rows.values()))
+        )
+    if isinstance(rows, (tuple, list)):
+        return (
+            isinstance(expected, tuple if isinstance(rows, tuple) else list)
+            and len(expected) == len(rows)
+            and all(map(fits, expected, rows))
+        )
+    if rows is None or not isinstance(expected, tuple) or len(expected) != 2:
+        return rows is None and expected is None
+    dtype, shape = expected
+    return shape == rows.shape[1:] and dtype == rows.dtype  # type: ignore[no-any-return]
+
+
 def check_same(expected: Tree, rows: Tree, what: str) -> None:
     """Raise RowsError, naming the leaf, if rows differ in structure, dtype or trailing shape from `expected`.
 
     `expected` is a `spec`; `what` names the rows in the message, such as "row 1,024 of sensor()".
     """
-    if spec(rows) == expected:
+    if fits(expected, rows) or spec(rows) == expected:
         return
     was = {path: leaf for path, leaf in _spec_leaves(expected)}
     now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}

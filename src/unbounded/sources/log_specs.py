@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unbounded.core import row_spec
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
@@ -41,11 +42,13 @@ class LogSpecs:
                 self._add(line)
         self._is_on_disk = not self._lines  # the process that wrote them may have been killed before the sync
 
-    def number(self, spec: Tree, has_times: bool) -> int:
-        """The number of a spec; a new one is written and synced."""
+    def number(self, rows: Tree, has_times: bool) -> int:
+        """The number of the spec of rows; a new one is written and synced."""
         last = self._last
-        if last is not None and last[1] == has_times and last[0] == spec:
+        # The order of keys counts: leaves are written in it.
+        if last is not None and last[1] == has_times and row_spec.fits(last[0], rows):
             return last[2]
+        spec = row_spec.spec(rows)
         text = json.dumps([_to_json(spec), has_times]).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
         number = self._numbers.get(line)

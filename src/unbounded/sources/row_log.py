@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import row_spec, trees
+from unbounded.core import trees
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.runtime import Runtime
@@ -109,7 +109,7 @@ class RowLog(CountedLog):
         """
         self._log.check_open()  # before a spec is written: the file of these is the next feed's, too
         times = block.times if block.count else None
-        spec = self._specs.number(row_spec.spec(block.rows), times is not None) if block.count else 0
+        spec = self._specs.number(block.rows, times is not None) if block.count else 0
         counts = self.counts.after(block, position)
         meta = self._meta(spec, block.boundary, counts, says_time=times is None)
         self._log.append(block.count, block.boundary is not None, meta, _leaves(block), beyond=beyond)
