@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 P = ParamSpec("P")
@@ -25,6 +26,15 @@ S = TypeVar("S", bound=_HasLock)
 
 def locked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Hold the object's `_lock` during the method. It must be a plain lock: releasing one is a single instruction."""
+
+    code = method.__code__
+    if code.co_argcount == 1 and not (code.co_kwonlyargcount or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)):
+        # The same without collecting arguments: some methods are called for each row.
+        @functools.wraps(method)
+        def alone(self: S) -> R:
+            with self._lock: return method(self)  # type: ignore[call-arg]  # fmt: skip  # noqa: E701
+
+        return cast(Callable[Concatenate[S, P], R], alone)
 
     @functools.wraps(method)
     def with_lock(self: S, *args: P.args, **given: P.kwargs) -> R:

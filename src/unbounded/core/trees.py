@@ -67,8 +67,12 @@ def arrays(tree: Tree) -> list[Any]:
     """The leaves in the same order, without their paths: faster than `leaves`."""
     if type(tree) is np.ndarray:
         return [tree]
-    found: list[Any] = []
-    _add_arrays(tree, found)
+    found: list[Any] = list(tree.values()) if type(tree) is dict else list(tree) if type(tree) is tuple else [tree]
+    for leaf in found:
+        if type(leaf) is not np.ndarray:
+            found = []
+            _add_arrays(tree, found)
+            break
     return found
 
 
@@ -124,12 +128,17 @@ def unmasked(leaf: Any) -> Any:
     return leaf.data
 
 
+def length(rows: Tree) -> int | None:
+    """The number of rows; None where some leaf is no array of as many."""
+    lengths = [len(leaf) if isinstance(leaf, np.ndarray) and leaf.ndim else -1 for leaf in arrays(rows)]
+    return lengths[0] if lengths and lengths[0] >= 0 and lengths.count(lengths[0]) == len(lengths) else None
+
+
 def count_checked(rows: Tree, what: str) -> int:
     """The number of rows; raises RowsError if the leaves differ."""
-    lengths: list[int] = []
-    map_leaves(lambda leaf: lengths.append(len(leaf) if isinstance(leaf, np.ndarray) and leaf.ndim else -1), rows)
-    if lengths and lengths.count(lengths[0]) == len(lengths) and lengths[0] >= 0:
-        return lengths[0]
+    found = length(rows)
+    if found is not None:
+        return found
     first: tuple[str, int] | None = None  # an error is certain: find the leaf to name
     for path, leaf in leaves(rows):
         if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
@@ -214,7 +223,7 @@ _SMALL = 1 << 14  # bytes: JAX copies smaller arrays faster than aligned memory 
 
 def copied(leaf: Any) -> Array:
     """A copy of a leaf in new memory, aligned as by `empty` if the leaf is large."""
-    array = np.asarray(unmasked(leaf))
+    array = leaf if type(leaf) is np.ndarray else np.asarray(unmasked(leaf))
     if array.nbytes < _SMALL or array.dtype.hasobject:
         return np.array(leaf, order="C")
     out = empty(array.shape, array.dtype)

@@ -50,14 +50,20 @@ class AsBlock:
 
     def block(self, rows: Tree, boundary: Boundary | None = None, times: Any = None) -> Block:
         """A block of rows that need no copy."""
+        count = trees.length(rows)
+        if count is None or self._spec is None or not row_spec.fits(self._spec, rows):
+            count = self._checked(rows)
+        if times is None:
+            times = np.empty(count)  # np.full is slower, and there may be a block for each row
+            times.fill(self._runtime.time())
+        self.row += count
+        return Block(rows, count, boundary, times)
+
+    def _checked(self, rows: Tree) -> int:
         what = f"{self._what} {self.row:,} of {self.name}"
         count = trees.count_checked(rows, what)
         if self._spec is None:
             self._spec = row_spec.spec(rows)
         else:
             row_spec.check_same(self._spec, rows, what)
-        if times is None:
-            times = np.empty(count)  # np.full is slower, and there may be a block for each row
-            times.fill(self._runtime.time())
-        self.row += count
-        return Block(rows, count, boundary, times)
+        return count

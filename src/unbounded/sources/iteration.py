@@ -126,11 +126,13 @@ class Iteration:
 
     def next(self) -> Block | None:
         """The next block, perhaps without rows; None at the end of the iterator."""
-        self._set_asking(True)
+        # A running generator can't be closed: neither by another thread, nor by a signal handler in its own thread.
+        self._begin_asking()
         try:
             rows = self._stacked() if self._form.single else self._ask()
         finally:
-            self._set_asking(False)
+            if self._is_to_close():
+                self._close()
         if rows is _ENDED:
             return None
         block = self._form.block(rows if self._form.single else trees.map_leaves(trees.copied, rows), self._row)
@@ -193,15 +195,15 @@ class Iteration:
         self._closed = True
         return True
 
-    def _set_asking(self, asking: bool) -> None:
-        # A running generator can't be closed: neither by another thread, nor by a signal handler in its own thread.
-        if self._asked(asking):
-            self._close()
+    @locked
+    def _begin_asking(self) -> None:
+        self._asking = True
 
     @locked
-    def _asked(self, asking: bool) -> bool:
-        self._asking = asking
-        if asking or not self._closing or self._closed:
+    def _is_to_close(self) -> bool:
+        """Whether it was to be closed while it was asked."""
+        self._asking = False
+        if not self._closing or self._closed:
             return False
         self._closed = True
         return True

@@ -26,6 +26,7 @@ _HEAD = struct.Struct("<8s16sQQQIII")
 # Checksum; the number of bytes after this head, number, row and boundaries, rows in it, boundaries after them, bytes of
 # meta, number of parts with a checksum of their own. Then come the parts' sizes, the meta, and the data.
 _RECORD = struct.Struct("<IIQQIIIII")
+_CRC, _AFTER_CRC = struct.Struct("<I"), struct.Struct("<IQQIIIII")  # of this head
 _PART = struct.Struct("<Q")
 # Of a gap, in place of parts: the number, row, boundaries and checksum that the record after it follows, and the number
 # of the record that came next when it was made.
@@ -205,23 +206,22 @@ def size_of(meta: bytes, parts: Sequence[Any]) -> int:
 def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> tuple[list[Any], RecordEdge]:
     """The bytes of a record that follows `tail`, in parts, and the place after it."""
     at, byte, crc, number = tail
-    views = [memoryview(part).cast("B") for part in parts]
-    length = len(meta) + sum(map(len, views))
-    sizes = b""
+    length = len(meta)
+    for part in parts:
+        length += part.nbytes
+    sizes, small, large = b"", parts, parts[:0]
     if length >= _SMALL:
-        sizes = b"".join(_PART.pack(len(view)) for view in views)
+        sizes, small, large = b"".join([_PART.pack(part.nbytes) for part in parts]), large, parts
         length += len(sizes)
-    of = len(sizes) // _PART.size
-    head = _RECORD.pack(0, length, number, at.rows, at.boundaries, rows, seams, len(meta), of)[4:] + sizes + meta
-    if not sizes:
-        head = b"".join((head, *views))
-        views = []
+    head = _AFTER_CRC.pack(length, number, *at, rows, seams, len(meta), len(large))
+    head = b"".join((head, sizes, meta, *small))
     crc = zlib.crc32(head, crc)
+    views = [memoryview(part).cast("B") for part in large]
     for view in views:
         crc = checksum(view, crc)
     end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
     after = RecordEdge(end, byte + _RECORD.size + length, crc, number + 1)
-    return [crc.to_bytes(4, "little") + head, *views], after
+    return [_CRC.pack(crc) + head, *views], after
 
 
 def encode_gap(tail: RecordEdge, to: RecordEdge, made_at: int, meta: bytes) -> tuple[list[Any], RecordEdge]:
@@ -248,6 +248,8 @@ def write(files: Files, fd: int, parts: list[Any]) -> None:
     left = parts
     while left:
         done = files.writev(fd, left[:_MOST_PARTS])
+        if len(left) == 1 and done == len(left[0]):
+            return
         while left and done >= len(left[0]):
             done -= len(left[0])
             left = left[1:]

@@ -134,10 +134,10 @@ class Logged(ReaderThread):
         return True
 
     def _append(self, block: Block, position: JSON) -> None:
-        if block.count and not self._log.stop.rows:
-            _refuse_objects(block)  # here, so that it is refused with the first row rather than at a save
         with self._changing:
             first = self._log.stop
+            if block.count and not first.rows:
+                _refuse_objects(block)  # here, so that it is refused with the first row rather than at a save
             self._log.append(block, position, beyond=self._beyond)
             self._beyond = False
             self._position = self._seek = position
@@ -149,14 +149,14 @@ class Logged(ReaderThread):
 
     @locked
     def _keep(self, first: Offset, block: Block) -> None:
-        size = 0
+        size, end = 0, first.after(block)
         for leaf in trees.arrays(block.rows):
             # A replay may read this memory again. It is a copy of ours, or a view.
-            leaf.flags.writeable = False
+            leaf.setflags(write=False)
             size += leaf.nbytes
         if self._ahead.follows(first) and not (self._described.drops and not self._ahead.bound.has_room()):
-            self._ahead.add(first, block, size)
-        self._stop_at = first.after(block)
+            self._ahead.add(first, end, block, size)
+        self._stop_at = end
         self._tell(block.count)
 
     def _tell(self, rows: int) -> None:
@@ -267,6 +267,8 @@ class Logged(ReaderThread):
             LogFull: there is no room for what was read next, and all that is in the log was handed on.
             StreamError: what was read next can't be written.
         """
+        if timeout != 0 and self._burst and not self._is_enough():
+            self._await_more(timeout)
         if self._stop_at <= self._at:
             self._await_rows(timeout)
         if self._stop_at > self._at:
@@ -298,16 +300,30 @@ class Logged(ReaderThread):
             "checkpoints. A checkpoint that is saved now may let rows go, and the next attempt to read goes on."
         )
 
-    def _await_rows(self, timeout: float | None) -> None:
-        def is_there() -> bool:
-            return self._stop_at > self._at or self._error is not None or self._refusal is not None
+    def _is_enough(self) -> bool:
+        """Whether to hand on what there is, while rows come in a burst."""
+        return (
+            self._stop_at.rows - self._at.rows >= _TOLD
+            or self._stop_at.boundaries > 0
+            or self._ahead.bound.is_full
+            or self._is_stuck()
+            or self._too_large is not None
+        )
 
-        if self._burst and (timeout is None or timeout > _SOON):
-            # In a burst the consumer is not notified of each row, so look again soon: this one may be the last.
-            if self._state.wait_for(is_there, _SOON):
-                return
-            self._burst = False
-        self._state.wait_for(lambda: is_there() or (timeout != 0 and self._too_large is not None), timeout)
+    def _is_stuck(self) -> bool:
+        return self._error is not None or self._refusal is not None
+
+    def _await_more(self, timeout: float | None) -> None:
+        """In a burst, wait for some rows: to hand on one at a time would take longer than all other work for it."""
+        self._untold = self._stop_at.rows - self._at.rows
+        if not self._state.wait_for(self._is_enough, _SOON if timeout is None else min(timeout, _SOON)):
+            self._burst = False  # the last row may have been its last
+
+    def _await_rows(self, timeout: float | None) -> None:
+        self._state.wait_for(
+            lambda: self._stop_at > self._at or self._is_stuck() or (timeout != 0 and self._too_large is not None),
+            timeout,
+        )
 
     @locked
     def _joined(self) -> tuple[Block, Offset] | None:

@@ -73,9 +73,9 @@ class ReadAhead:
         """Whether a block that begins there would follow the others."""
         return not self._blocks or self._blocks[-1].end == at
 
-    def add(self, first: Offset, block: Block, size: int) -> None:
-        """Take in a block that begins at `first`, after the others."""
-        self._blocks.append(_ReadBlock(first, first.after(block), block, size))
+    def add(self, first: Offset, end: Offset, block: Block, size: int) -> None:
+        """Take in a block from `first` to `end`, after the others."""
+        self._blocks.append(_ReadBlock(first, end, block, size))
         self.bound.add(block, size)
 
     def joined(self, at: Offset, rows: int, nbytes: int | None = None) -> tuple[Block, Offset] | None:

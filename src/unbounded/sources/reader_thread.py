@@ -100,7 +100,8 @@ class ReaderThread:
                             self._reopened()
                     elif seek:
                         user_code.call(reader.seek, position)
-                    self._carry_out(reader)
+                    if self._requests:
+                        self._carry_out(reader)
                     asked = self._runtime.monotonic()
                     rows = self._read(reader)
                     after = None if rows is None else self._ask_position(reader)
@@ -133,7 +134,8 @@ class ReaderThread:
     def _await_turn(self, token: object) -> tuple[int, bool, JSON] | None:
         """Wait until more may be read; return the generation, and whether and where to seek. None if this thread is to
         end."""
-        self._state.wait_for(lambda: self._token is not token or self._has_room())
+        while self._token is token and not self._has_room():
+            self._state.wait()
         if self._token is not token:
             return None
         seek, self._to_seek = self._to_seek, False

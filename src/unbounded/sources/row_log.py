@@ -121,7 +121,7 @@ class RowLog(CountedLog):
             more["b"] = list(boundary)
         if counts.position is not None:
             more["p"] = counts.position
-        if any(counts[:3]):
+        if counts[:3] != (0, 0, 0):
             more["n"] = list(counts[:3])
         if says_time and counts.last_time is not None:
             more["t"] = counts.last_time
@@ -284,8 +284,8 @@ def _leaves(block: Block) -> list[Any]:
     found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME)]
     for leaf in trees.arrays(block.rows):
         if leaf.nbytes:
+            whole = leaf if leaf.flags.c_contiguous else np.ascontiguousarray(leaf)
             # Dates and structured arrays do not support the buffer protocol.
-            whole = np.ascontiguousarray(leaf)
             found.append(whole.reshape(-1).view(np.uint8) if leaf.dtype.kind in "MmV" else whole)
     return found
 
