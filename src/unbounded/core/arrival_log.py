@@ -16,8 +16,8 @@ from unbounded.core.node import StreamError
 from unbounded.core.runtime import Runtime
 
 Entries: TypeAlias = Mapping[str, list[DecidedRange]]
-"""What several nodes decided."""
-_MARK = 256  # records after which it is noted again up to which ordinals they go
+"""Decisions of several nodes, by node."""
+_MARK = 256  # the number of records for which one mark tells the ordinals up to which they go
 
 
 class ArrivalSink(Protocol):
@@ -25,29 +25,29 @@ class ArrivalSink(Protocol):
 
     @property
     def id(self) -> str:
-        """The id of the log that it has."""
+        """The id of the log in the file."""
 
     @property
     def where(self) -> str:
         """Its directory."""
 
     def append(self, entries: Entries) -> int:
-        """Append a record; gives how many there are with it. Raises OSError where nothing of it is in the file."""
+        """Append a record; return the number of records with it. Raises OSError if nothing of it is in the file."""
 
     def release(self, records: int) -> None:
-        """The first `records` records will not be read again."""
+        """The first `records` records are not needed again."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
 
 
 class NodeLog:
     """One node's part of the arrival log.
 
     Args:
-        log: the whole.
-        name: the node's.
-        apart: decisions of which each range stays by itself.
+        log: the stream's log.
+        name: the node's name.
+        apart: decisions whose ranges are never merged.
     """
 
     def __init__(self, log: ArrivalLog, name: str, apart: Iterable[Decision]) -> None:
@@ -57,43 +57,45 @@ class NodeLog:
 
     @property
     def decisions(self) -> Decisions:
-        """What was decided. Another object after a state was loaded: a thread that is still at work on what was before
-        does not write into it, if it asks for them where it is put to another place and not between."""
+        """The node's decisions. They are another object after a state was loaded, so that a thread that still works at
+        the old position writes to the old object: a node reads this property when it is restored, and not later."""
         return self._log.decisions(self._name)
 
     def write(self) -> None:
-        """What was noted is in the file when this returns, where there is one. To be called before rows are handed on.
+        """Write what was noted to the file, if there is one. Called before rows are handed on.
 
         Raises:
-            StreamError: it could not be written. The next call tries again.
+            StreamError: it could not be written. The next call retries.
         """
         self._log.write(self._name)
 
     def release(self, ordinal: int) -> None:
-        """Nothing before `ordinal` will be asked for again."""
+        """Ordinals before `ordinal` are not needed again."""
         self.decisions.release(ordinal)
         self._log.release()
 
 
 class ArrivalLog:
-    """The arrival log of a stream at work: in memory, and in a file once the run has a directory.
+    """The arrival log of a running stream: in memory, and in a file once the run has a directory.
 
     Args:
-        runtime: locks and ids.
+        runtime: gives locks and ids.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self.id = runtime.unique()
-        """Tells it from other logs; a copy has the same."""
+        """Differs from that of other logs; a copy has the same."""
         self._runtime = runtime
         self._lock = runtime.lock()  # guards what threads share; not held while the file is written
-        self._writing = runtime.lock()  # held by who writes to the file, and while another takes its place
+        self._writing = runtime.lock()  # held while the file is written to, or replaced by another
         self._nodes: dict[str, NodeLog] = {}
         self._decisions: dict[str, Decisions] = {}
-        self._taken_up: dict[str, int] = {}  # by node, up to where its decisions were taken up
+        self._taken_up: dict[
+            str, int
+        ] = {}  # by node, the ordinal up to which its decisions were read from a file or a state
         self.file: ArrivalSink | None = None
-        """Where it is written, where it is."""
-        # Up to which record, and up to which ordinal of each node, in steps: what may be let go of.
+        """The file; None without a directory."""
+        # Records, and the ordinals of each node up to which they go: from these follows which records can be released.
         self._marks: deque[tuple[int, dict[str, int]]] = deque()
         self.first_record = 0
         """The records of the file before this one are not needed."""
@@ -101,11 +103,11 @@ class ArrivalLog:
     # -- the nodes' side -----------------------------------------------------------------------------------------------
 
     def of(self, name: str, apart: Iterable[Decision] = ()) -> NodeLog:
-        """The part of a node, which is to say its name before anything runs.
+        """The part of one node. Each node asks for it when the stream is opened.
 
         Args:
-            name: the node's: no other has it, and it has it in the next process as well.
-            apart: decisions of which each range stays by itself.
+            name: the node's name: unique in the stream, and the same in the next process.
+            apart: decisions whose ranges are never merged.
         """
         node = self._nodes[name] = NodeLog(self, name, apart)
         self._decisions[name] = Decisions(self._runtime, node.apart)
@@ -113,21 +115,21 @@ class ArrivalLog:
 
     @property
     def is_used(self) -> bool:
-        """Whether any node of the stream decides by what has arrived."""
+        """True if any node of the stream decides by arrival."""
         return bool(self._nodes)
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was decided, by this process or the one whose decisions it took up."""
+        """True if there is any decision, of this process or of one before it."""
         return any(each.stop for each in self._decisions.values())
 
     @property
     def has_decided(self) -> bool:
-        """Whether anything was decided since decisions were taken up, or at all."""
+        """True if there is any decision of this process."""
         return any(each.stop > self._taken_up.get(name, 0) for name, each in self._decisions.items())
 
     def decisions(self, name: str) -> Decisions:
-        """What a node has decided."""
+        """The decisions of a node."""
         return self._decisions[name]
 
     def write(self, name: str) -> None:
@@ -140,7 +142,7 @@ class ArrivalLog:
         except OSError as error:
             where = self.file.where if self.file is not None else "the run's directory"
             raise StreamError(
-                f"What was decided by what had arrived can't be written to the arrival log in {where}: "
+                f"Decisions that depended on arrival can't be written to the arrival log in {where}: "
                 f"{error.strerror or error}. All rows that follow from what is in the log were handed on. Once there "
                 "is room, the next attempt to read goes on with the next row."
             ) from error
@@ -149,13 +151,13 @@ class ArrivalLog:
         file = self.file
         if file is None:
             return
-        # Of all nodes: what a thread has read ahead goes along in one record.
+        # Of all nodes: the decisions for what threads have read ahead are in the same record.
         found = {name: (each, each.unwritten()) for name, each in self._decisions.items()}
         entries = {name: ranges for name, (_, ranges) in found.items() if ranges}
         if not entries:
             return
         records = file.append(entries)
-        # Interrupted before this, they are written twice, and read once.
+        # After an interrupt before this line they are written twice; when they are read, the second has no effect.
         for name, ranges in entries.items():
             found[name][0].written = ranges[-1].stop
         self._mark(records, {name: ranges[-1].stop for name, ranges in entries.items()})
@@ -168,7 +170,7 @@ class ArrivalLog:
             self._marks.append((records, dict(stops)))
 
     def release(self) -> None:
-        """Have the file let go of what no node will ask for again."""
+        """Release the records of the file that no node needs again."""
         file, records = self.file, self._released()
         if file is not None and records:
             file.release(records)
@@ -187,10 +189,10 @@ class ArrivalLog:
     # -- the file ------------------------------------------------------------------------------------------------------
 
     def move(self, file: ArrivalSink) -> None:
-        """Write all that is in memory to a file that has none of it, and what follows.
+        """Write all decisions in memory to a new file, and from now on the later ones.
 
         Raises:
-            OSError: it could not be written; it stays in memory.
+            OSError: they could not be written, and stay in memory.
         """
         with self._writing: self._move(file)  # fmt: skip  # noqa: E701 - see `locked`
 
@@ -209,13 +211,13 @@ class ArrivalLog:
     def go_on(
         self, file: ArrivalSink, first: int, records: Iterable[tuple[int, Entries]], *, at_start: bool = False
     ) -> None:
-        """Go on with a file and with what it holds, in place of all that was known. The nodes are restored after it.
+        """Continue with a file and its decisions, in place of those in memory. The nodes are restored after it.
 
         Args:
-            file: it.
+            file: the file.
             first: the number of the first record that is needed.
-            records: what it holds from there on: how many records there are up to each, and its entries.
-            at_start: nothing runs yet, and the nodes stand where they begin: they are not restored.
+            records: its records from there on: for each, the number of records up to it, and its entries.
+            at_start: True if nothing has run, and the nodes are at their beginning: they are not restored.
         """
         with self._writing: self._go_on(file, first, records, at_start)  # fmt: skip  # noqa: E701 - see `locked`
 
@@ -225,7 +227,7 @@ class ArrivalLog:
         self.first_record = first
         for upto, entries in records:
             for name, ranges in entries.items():
-                if name in decisions:  # else of a node that the stream had, before it was changed
+                if name in decisions:  # else the stream had this node before it was changed
                     for one in ranges:
                         decisions[name].note(*one)
             self._mark(upto, {name: ranges[-1].stop for name, ranges in entries.items()})
@@ -238,7 +240,7 @@ class ArrivalLog:
             before.close()
 
     def close(self) -> None:
-        """Let go of the file. What was written stays."""
+        """Close the file."""
         with self._writing: file, self.file = self.file, None  # fmt: skip  # noqa: E701 - see `locked`
         if file is not None:
             file.close()
@@ -246,14 +248,14 @@ class ArrivalLog:
     # -- as plain data -------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that may be asked for again, as plain data and arrays."""
+        """All decisions that are needed, as plain data and arrays."""
         return {"log": self.id, "nodes": {name: each.state() for name, each in self._decisions.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave, before the nodes are restored. Where it is a part of what is known here, all that
-        is known stays: what was decided after the state was taken is decided so again.
+        """Continue with the decisions of a state. The nodes are restored after it.
 
-        It is written to no file from then on, unless it is the same log.
+        If the state is of this log, the decisions that were made after it are kept, and will be repeated. If it is of
+        another one, decisions are in no file from then on.
         """
         with self._writing: self._restore(state)  # fmt: skip  # noqa: E701 - see `locked`
 

@@ -31,8 +31,8 @@ class DecidedRange(NamedTuple):
 
 
 class _DecidedRanges(NamedTuple):
-    """Ranges in order, of which the first `gone` are let go of. There are as many as there are `made`: what the
-    other two have beyond that was about to be added when an exception came."""
+    """Ranges in order; the first `gone` are released. Their number is that of `made`: an item that only the other two
+    arrays have was being added when an exception came."""
 
     gone: int
     firsts: array[int]
@@ -41,11 +41,12 @@ class _DecidedRanges(NamedTuple):
 
 
 class Decisions:
-    """The decisions of one node, in the order of its ordinals. Safe between threads, and where an exception may come at
-    any line: each change is one assignment, or one element more.
+    """The decisions of one node, in the order of its ordinals.
+
+    Safe between threads, and if an exception comes at any line: each change is one assignment or one append.
 
     Args:
-        runtime: the lock.
+        runtime: gives the lock.
         apart: decisions of which each range stays by itself.
     """
 
@@ -54,19 +55,19 @@ class Decisions:
         self._apart = frozenset(apart)
         self._all = _DecidedRanges(0, array("q"), array("q"), [])
         self.released = 0
-        """Nothing before this ordinal will be asked for again."""
+        """Ordinals before this one are not needed again."""
         self.written = 0
-        """Up to here it is in the file, where there is one."""
+        """The ordinal up to which decisions are in the file, if there is one."""
 
     @property
     def stop(self) -> int:
-        """Up to here it is decided."""
+        """The ordinal up to which decisions were made."""
         _, _, stops, made = self._all
         return stops[len(made) - 1] if made else 0
 
     @locked
     def note(self, first: int, stop: int, decision: Decision) -> None:
-        """It is decided for the ordinals from `first` up to `stop`. What was decided before stays."""
+        """Add a decision for the ordinals from `first` up to `stop`. Earlier decisions are kept."""
         self._note(first, stop, decision)
 
     def _note(self, first: int, stop: int, decision: Decision) -> None:
@@ -85,13 +86,13 @@ class Decisions:
 
     @locked
     def at(self, ordinal: int) -> DecidedRange | None:
-        """The range with an ordinal; None where that is not decided."""
+        """The range that contains an ordinal; None if nothing is decided for it."""
         i = self._index(ordinal)
         return self._range(i) if i < len(self._all.made) and self._all.firsts[i] <= ordinal else None
 
     @locked
     def between(self, first: int, stop: int) -> list[DecidedRange]:
-        """The ranges with ordinals from `first` up to `stop`, in order, each of them whole."""
+        """The whole ranges that have ordinals from `first` up to `stop`, in order."""
         found = []
         for i in range(self._index(first), len(self._all.made)):
             if self._all.firsts[i] >= stop:
@@ -110,12 +111,14 @@ class Decisions:
 
     @locked
     def release(self, ordinal: int) -> None:
-        """Nothing before `ordinal` will be asked for again."""
+        """Ordinals before `ordinal` are not needed again."""
         if ordinal <= self.released:
             return
         self.released = ordinal
         _, firsts, stops, made = self._all
-        gone = max(0, min(self._index(ordinal), len(made) - 1))  # the last one stays, and with it where it ends
+        gone = max(
+            0, min(self._index(ordinal), len(made) - 1)
+        )  # the last one is kept, since it tells where decisions end
         if gone > 64 and gone > len(made) // 2:
             self._all = _DecidedRanges(0, firsts[gone:], stops[gone:], made[gone:])
         else:
@@ -123,7 +126,7 @@ class Decisions:
 
     @locked
     def unwritten(self) -> list[DecidedRange]:
-        """What is not in the file."""
+        """The decisions that are not in the file."""
         found = [self._range(i) for i in range(self._index(self.written), len(self._all.made))]
         if found and found[0].first < self.written:
             found[0] = DecidedRange(self.written, *found[0][1:])
@@ -151,7 +154,7 @@ class Decisions:
 
     @locked
     def extend(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave, as far as it is not known yet."""
+        """Add the decisions of a state that are not known yet."""
         decisions = [as_decision(each) for each in state["decisions"]]
         stop = int(state["start"])
         for skipped, length, which in zip(
@@ -162,14 +165,14 @@ class Decisions:
 
     @locked
     def covers(self, state: Mapping[str, Any]) -> bool:
-        """Whether nothing is missing here that a state has, but for what follows."""
+        """True if all decisions of a state are here, except those after the last one here."""
         gone, firsts, _, made = self._all
         start = firsts[gone] if made else 0
         return not len(state["lengths"]) or start <= state["start"] <= self.stop
 
 
 def as_decision(value: Any) -> Decision:
-    """A decision that JSON gave back."""
+    """A decision that was read from JSON, which has lists for tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 
 class RunArrivals:
-    """The arrival log of one feed in one directory. A stream that decides nothing by what has arrived has none.
+    """The arrival log of one feed in one directory; a stream of which no node decides by arrival has none.
 
     Args:
-        feed: whose it is.
-        directory: of the feed's logs.
-        run: the run's, for messages.
+        feed: the feed.
+        directory: the directory of the feed's logs.
+        run: the run's directory, for messages.
     """
 
     def __init__(self, feed: Feed, directory: Path, run: Path) -> None:
@@ -47,22 +47,22 @@ class RunArrivals:
         return log
 
     def here(self) -> list[ArrivalFile]:
-        """The file, where it lies here."""
+        """The log's file, in a list; empty if it is in another directory or there is none."""
         file = self._log.file
         return [file] if isinstance(file, ArrivalFile) and Path(file.where) == self._path else []
 
     def saved(self) -> Any:
-        """What a checkpoint of this moment says of the arrival log, as plain data: where it ends; or, where it does not
-        lie here, all that may be needed of it."""
+        """The arrival log's part of a checkpoint, as plain data: its place in the file, or all needed decisions if the
+        file is not in this directory."""
         for file in self.here():
             return {"log": file.id, "start": self._log.first_record, "stop": file.stop}
         return to_plain(self._log.state())
 
     def begin(self, *, known: bool) -> None:
-        """A run begins here that has no checkpoint: anew, or with all that a process that was killed had decided.
+        """Begin a run without a checkpoint: with no decisions, or with those of a process that was killed.
 
         Args:
-            known: the rows that come are those for which it was decided.
+            known: True if the rows that come are those that the decisions are for.
 
         Raises:
             CheckpointError: the file can't be opened.
@@ -83,7 +83,7 @@ class RunArrivals:
         self._move(file, "of another stream or run")
 
     def attach(self) -> None:
-        """Write it here from now on, with what was decided so far, unless it is written elsewhere.
+        """Write all decisions to a file here, unless they are written to another directory.
 
         Raises:
             CheckpointError: the file can't be opened, or another feed of this process writes it.
@@ -92,13 +92,13 @@ class RunArrivals:
             self._opened(lambda: self._move(self._open(), "another run's"))
 
     def _open(self) -> ArrivalFile:
-        # A feed that has not read yet takes the place of one that nobody has closed; one at work has decided by itself.
+        # A feed without decisions of its own takes the log over from one that was not closed.
         if self._log.has_decided:
             refuse_taken("writes the arrival log", self._path, self._runtime)
         return ArrivalFile(self._path, self._runtime)
 
     def _move(self, file: ArrivalFile, whose: str) -> None:
-        """Write what was decided so far, and what follows, to a file; one that is not empty is set aside before."""
+        """Write all decisions, and the later ones, to a file. One that is not empty is renamed first."""
         if file.stop:
             file.close()
             set_log_aside("arrival log", self._path, whose, self._runtime)
@@ -109,19 +109,19 @@ class RunArrivals:
         except BaseException:
             file.close()
             with suppress(OSError):
-                self._runtime.files.remove(self._path)  # what was written of it is in memory as before
+                self._runtime.files.remove(self._path)  # all decisions are still in memory
             raise
 
     @contextmanager
     def decided(self, saved: Mapping[str, Any]) -> Iterator[Callable[[], None] | None]:
-        """What takes up the decisions in the file here, where a checkpoint refers to it; else None: it carries them.
+        """A function that continues with the file here; None if the checkpoint contains the decisions itself.
 
         Args:
-            saved: what `saved` gave.
+            saved: the arrival log's part of the checkpoint.
 
         Raises:
             CheckpointError: the file can't be opened.
-            DataLoss: it is another one, or ends before the checkpoint was saved.
+            DataLoss: the file is another log, or ends before the checkpoint's place.
         """
         log = self._log
         if "stop" not in saved or not log.is_used:
@@ -142,7 +142,7 @@ class RunArrivals:
 def _needed(file: ArrivalFile, saved: Mapping[str, Any]) -> list[tuple[int, Entries]]:
     """The records that a checkpoint needs, and those after it."""
     back = "Put the run's directory back as it was, with its log; or begin a new run in another directory."
-    # It may begin after `start`: that is a lower bound, and the checkpoints before this one are gone.
+    # The file may begin after `start`, which is a lower bound: records are released with the checkpoints before.
     if not file.start <= saved["stop"] <= file.stop:
         raise DataLoss(
             f"The checkpoint needs records {saved['start']:,} to {saved['stop']:,} of the arrival log, and the log in "
@@ -154,10 +154,10 @@ def _needed(file: ArrivalFile, saved: Mapping[str, Any]) -> list[tuple[int, Entr
 
 
 def opened(what: str, run: Path, action: Callable[[], T]) -> T:
-    """Open a log; an error of the disk is told in a sentence.
+    """Open a log; an error of the disk becomes a sentence.
 
     Raises:
-        CheckpointError: it can't be opened.
+        CheckpointError: the log can't be opened.
     """
     try:
         return action()
@@ -169,7 +169,7 @@ def opened(what: str, run: Path, action: Callable[[], T]) -> T:
 
 
 def refuse_taken(does: str, path: Path, runtime: Runtime) -> None:
-    """Raise CheckpointError where another feed of this process writes to a log; `does` says what for, in a message."""
+    """Raise CheckpointError if another feed of this process writes to a log; `does` is part of the message."""
     if RecordLog.is_written_here(path, runtime):
         raise CheckpointError(
             f"Another feed of this process {does} in {path}, and is not closed. Nothing was saved. Close it, or save "
@@ -178,7 +178,7 @@ def refuse_taken(does: str, path: Path, runtime: Runtime) -> None:
 
 
 def set_log_aside(what: str, path: Path, whose: str, runtime: Runtime) -> None:
-    """Give a log that is another's a new name, and say so.
+    """Rename the log of another run, and say so.
 
     Raises:
         OSError: it can't be renamed.

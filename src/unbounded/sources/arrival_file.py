@@ -15,16 +15,16 @@ from unbounded.core.runtime import Runtime
 from unbounded.sources.log_sync import LogSync
 from unbounded.sources.record_log import SEGMENT, RecordLog
 
-_STREAM = "stream"  # in the first record: the fingerprint of the stream whose nodes they are
+_STREAM = "stream"  # in the first record: the fingerprint of the stream that has the nodes
 
 
 class ArrivalFile:
     """The arrival log of one run on the disk. One thread at a time appends.
 
     Args:
-        directory: of this log alone.
-        runtime: files, locks and ids.
-        segment_bytes: how large a file becomes.
+        directory: for this log alone.
+        runtime: gives files, locks and ids.
+        segment_bytes: the size from which on another file is begun.
 
     Raises:
         BlockingIOError: another process writes to it.
@@ -34,12 +34,12 @@ class ArrivalFile:
     def __init__(self, directory: Path, runtime: Runtime, *, segment_bytes: int = SEGMENT) -> None:
         self._open: Callable[[], RecordLog] = partial(RecordLog, directory, runtime, segment_bytes=segment_bytes)
         self._log = self._open()
-        self._interrupted = False  # while it was appended to
+        self._interrupted = False  # True if an exception may have come during an append
         self._sync = LogSync(self, runtime, "arrival log")
 
     @property
     def id(self) -> str:
-        """Tells it from other logs; a copy has the same."""
+        """Differs from that of other logs; a copy has the same."""
         return self._log.id
 
     @property
@@ -49,19 +49,19 @@ class ArrivalFile:
 
     @property
     def start(self) -> int:
-        """How many records were let go of."""
+        """The number of records that were released."""
         return self._log.start.rows
 
     @property
     def stop(self) -> int:
-        """How many records there are, with those that were let go of."""
+        """The number of records, with those that were released."""
         return self._log.stop.rows
 
     def begin(self, log: str, stream: str) -> None:
-        """Begin an empty one.
+        """Begin an empty log.
 
         Args:
-            log: its id from now on.
+            log: its id.
             stream: the fingerprint of the stream.
 
         Raises:
@@ -72,7 +72,7 @@ class ArrivalFile:
         self._append({_STREAM: stream})
 
     def append(self, entries: Entries) -> int:
-        """Append what was decided, as one record; gives how many records there are with it.
+        """Append decisions as one record; return the number of records with it.
 
         Raises:
             OSError: it could not be written. Nothing of it is in the log.
@@ -83,12 +83,12 @@ class ArrivalFile:
     def _append(self, content: Any) -> None:
         text = json.dumps(content, separators=(",", ":"), default=_as_number)
         if self._interrupted:
-            # It is appended to by whoever pulls, in whose thread a signal's handler may raise at any line: whether the
-            # record before is there is found out as the next process would.
+            # The thread that pulls appends, and in it a signal's handler may raise at any line. So it is unknown
+            # whether the last record is in the file: open it again, as the next process would.
             self._log = self._open()
         self._interrupted = True
         try:
-            # A record is a row of the log: so a count of records is a place in it.
+            # Each record counts as one row of the record log, so a number of records is an offset in it.
             self._log.append(1, 0, text.encode(), [])
         except OSError:
             self._interrupted = False
@@ -97,11 +97,11 @@ class ArrivalFile:
         self._sync.appended()
 
     def read(self, start: int) -> tuple[list[tuple[int, Entries]], str | None]:
-        """The records from number `start` on, each with how many there are up to it; and the fingerprint of the stream,
-        where the first of all is among them.
+        """The records from number `start` on, each with the number of records up to it; and the fingerprint of the
+        stream, if the first record of the log is among them.
 
         Raises:
-            DataLoss: a record that was there is torn, changed or missing.
+            DataLoss: a record is damaged or missing.
         """
         with self._log.reading: return self._read(start)  # fmt: skip  # noqa: E701 - see `locked`
 
@@ -116,25 +116,25 @@ class ArrivalFile:
         return found, stream
 
     def sync(self) -> None:
-        """What was appended before this call survives a loss of power when it returns.
+        """Sync: when it returns, what was appended before the call survives a loss of power.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the sync failed.
         """
         self._log.sync()
 
     def release(self, records: int) -> None:
-        """The first `records` records will not be read again: whole segments go."""
+        """The first `records` records are not needed again: segments that have no others are removed."""
         self._log.release(Offset(records))
 
     def close(self) -> None:
-        """Let go of the files, and of the lock on the directory. What was appended stays."""
+        """Close the files, and release the lock on the directory."""
         self._sync.close()
         self._log.close()
 
 
 def _as_number(value: Any) -> Any:
-    """A partition may be numbered by NumPy's integers."""
+    """For JSON: a partition may be a NumPy integer."""
     return value.item()
 
 
