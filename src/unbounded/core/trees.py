@@ -225,7 +225,7 @@ def copied(leaf: Any) -> Array:
     """A copy of a leaf in new memory, aligned as by `empty` if the leaf is large."""
     array = leaf if type(leaf) is np.ndarray else np.asarray(unmasked(leaf))
     if array.nbytes < _SMALL or array.dtype.hasobject:
-        return np.array(leaf, order="C")
+        return array.copy() if array is leaf else np.array(leaf, order="C")
     out = empty(array.shape, array.dtype)
     out[...] = array
     return out

@@ -32,10 +32,11 @@ _BLOCKS = 64
 _ROWS = 4096
 _BYTES = 1 << 26
 _SOON = 0.01  # seconds within which a reader with `logged` is told that its rows are on the disk
-# Of rows that come singly within _BURST seconds of each other, the consumer is notified of _TOLD at a time: a thread
-# switch for each row would take as long as all other work for it.
+# Rows that come singly within _BURST seconds of each other are passed on so many at a time, or fewer if the consumer
+# asks for fewer, as with small batches: a thread switch for each row would take as long as all other work for it.
 _BURST = 0.0005
-_TOLD = 32
+_TOLD = 128
+_TOLD_UNASKED = 32  # where the consumer does not say
 
 
 class Logged(ReaderThread):
@@ -51,6 +52,7 @@ class Logged(ReaderThread):
     def __init__(self, source: Source, context: Context, as_block: AsBlock, described: LogOptions) -> None:
         super().__init__(source, context.runtime, as_block)
         self._coalesce = context.coalesce
+        self._told = min(_TOLD, context.coalesce or _TOLD_UNASKED)  # rows of a burst that are passed on together
         self._described = described
         # A cursor begins at a block, so a checkpoint lets go of whole blocks: of a log with a bound each block has a
         # share, as each segment has. One of all that the bound allows could be let go of only when all is trained on.
@@ -163,7 +165,7 @@ class Logged(ReaderThread):
         now = self._runtime.monotonic()
         burst = now - self._kept_at < _BURST
         self._untold += rows
-        if not (burst and self._burst) or self._untold >= _TOLD:
+        if not (burst and self._burst) or self._untold >= self._told:
             self._untold = 0
             self._state.notify_all()
         self._burst, self._kept_at = burst, now
@@ -303,7 +305,7 @@ class Logged(ReaderThread):
     def _is_enough(self) -> bool:
         """Whether to hand on what there is, while rows come in a burst."""
         return (
-            self._stop_at.rows - self._at.rows >= _TOLD
+            self._stop_at.rows - self._at.rows >= self._told
             or self._stop_at.boundaries > 0
             or self._ahead.bound.is_full
             or self._is_stuck()
