@@ -348,7 +348,7 @@ class Stream(Lookup):
 
         Raises:
             ValueError: for a row that arrays do not have; in `Feed`, if the rows of a batch are not known beforehand,
-                as after a filter.
+                as after a filter or a join. There, `.map()` can give them weights.
 
         >>> import numpy as np, unbounded as ub
         >>> stream = ub.from_arrays((np.arange(6), np.arange(6)), shuffle=False).batch(3).exclude([1, range(4, 6)])

@@ -104,9 +104,10 @@ class NewLabelsOf:
 
         def is_tested(rows: Tree) -> NDArray[np.bool_]:
             # A row that came and went between two batches is not: a join that was restored does not know it any more.
-            numbers = rows["number"]
-            out: NDArray[np.bool_] = np.isin(numbers, judged) | ~(np.isin(numbers, paired) | (rows["time"] < expired))
-            return out
+            gone: NDArray[np.bool_] = rows["time"] < expired
+            if len(judged) < len(paired):  # some pairs were left out after the join
+                gone |= np.isin(rows["number"], paired)
+            return ~gone | np.isin(rows["number"], judged) if gone.any() else ~gone
 
         came = [out for block in self._kept.came.between(first, stop) if (out := self._came(block, is_tested))]
         return NewLabels(
@@ -125,8 +126,8 @@ class NewLabelsOf:
         found = self._changes.kept(block, block.rows["rows"])
         if found is None:
             return None
-        places, out = found
-        return out.with_rows({"pair": out.seen, "number": block.rows["number"][places], "rows": out.rows})
+        pairs, out = found
+        return out.with_rows({"pair": out.seen, "number": pairs.rows["number"], "rows": out.rows})
 
     def _came(self, block: Block, is_tested: Callable[[Tree], NDArray[np.bool_]]) -> Block | None:
         kept = is_tested(block.rows)

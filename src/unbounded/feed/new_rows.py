@@ -72,19 +72,16 @@ class NewRowsOf:
 
     def between(self, first: int, stop: int) -> ArrivedRows | None:
         """The rows of the source from number `first` up to `stop` that batches may have; None if there are none."""
-        came, changed = [], []
+        found = []
         for block in self._kept.between(first, stop):
             weighing = self._without_excluded(block)
-            found = None if weighing is None else self._changes.kept(weighing, weighing.rows)
-            if weighing is not None and found is not None:
-                places, out = found
-                came.append(weighing if out.count == weighing.count else weighing.gather(places))
-                changed.append(out)
-        if not changed:
+            if weighing is not None and (kept := self._changes.kept(weighing, weighing.rows)) is not None:
+                found.append(kept)
+        if not found:
             return None
-        whole = join(changed)
-        assert whole.seen is not None
-        return ArrivedRows(whole.seen - 1, join(came).rows, whole.rows)
+        came, made = found[0] if len(found) == 1 else (join(blocks) for blocks in zip(*found, strict=True))
+        assert made.seen is not None
+        return ArrivedRows(made.seen - 1, came.rows, made.rows)
 
     def _without_excluded(self, block: Block) -> Block | None:
         if self._excluded is None:

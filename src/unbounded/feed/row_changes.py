@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unbounded.core import finite_rows
 from unbounded.core.arrival_log import ArrivalLog
@@ -49,7 +48,8 @@ class RowChanges:
         given = list(stages) if prepare is None else [Map(prepare)]
         # Each step: whether it leaves rows out, and its node; None leaves out rows that are not finite.
         self._steps = list(self._opened_steps(given))
-        if feed.on_nan == "raise":
+        # Rows that keep their order are tested right before their batch, which was checked.
+        if feed.on_nan == "raise" and any(isinstance(stage, Shuffle | Replay) for stage in stages):
             self._steps.append((True, None))
 
     def _opened_steps(self, stages: Sequence[Stage]) -> Iterator[tuple[bool, Through | None]]:
@@ -75,19 +75,19 @@ class RowChanges:
         assert isinstance(node, Through)
         return node
 
-    def kept(self, block: Block, rows: Tree) -> tuple[NDArray[np.int64], Block] | None:
-        """The rows that batches may have: their places in the block, and what becomes of them; None if there are none.
+    def kept(self, block: Block, rows: Tree) -> tuple[Block, Block] | None:
+        """The rows that batches may have, and what becomes of them; None if there are none.
 
         Args:
             block: rows that came to the tap, with `seen`.
             rows: the part of `block.rows` that the stages change.
         """
-        out = self.apply(block.with_rows(rows))
-        if out is None:
-            return None
+        out = self.apply(block if rows is block.rows else block.with_rows(rows))
+        if out is None or out.count == block.count:
+            return None if out is None else (block, out)
         assert block.seen is not None
         assert out.seen is not None
-        return np.searchsorted(block.seen, out.seen), out
+        return block.gather(np.searchsorted(block.seen, out.seen)), out
 
     def apply(self, block: Block, *, leave_out: bool = True) -> Block | None:
         """What becomes of rows.

@@ -98,10 +98,6 @@ class RowTests(ABC):
     def test(self, model: Any, step: int, upto: int) -> None:
         """Test what came up to `upto`, before batch number `step` is trained on."""
 
-    def begin(self) -> None:
-        """A `fit` begins."""
-        self._predictions.begin()
-
     def state(self) -> dict[str, Any]:
         """The state, as arrays and plain data."""
         return {"upto": self.upto}

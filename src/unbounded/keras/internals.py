@@ -6,7 +6,8 @@ Keras has no public interface for a data source with callbacks of its own. These
 - `EpochIterator`: its constructor's arguments (role, `class_weight`, `y`, …), read while it is made;
 - `CallbackList`, a public class, found in a callback's `set_params`, and nowhere else; its `_async_train`,
   `_async_test` and `_async_predict` tell which events it sends from a thread of its own;
-- `Trainer._initial_epoch`, `Trainer._symbolic_build` and, on JAX, `Trainer._jax_state`;
+- `Trainer._initial_epoch`, `Trainer._symbolic_build` and, on JAX, `Trainer._jax_state` and
+  `Trainer._jax_state_synced`;
 - `Optimizer._trainable_variables`, by which a model's own optimizers are saved and restored;
 - the global seed generator, which has no public name.
 
@@ -192,6 +193,16 @@ def reattach(model: Any) -> None:
 def is_attached(model: Any) -> bool:
     """True if a model's variables can be read now without disturbing a running loop."""
     return keras.backend.backend() != "jax" or not getattr(model, "_jax_state", None)
+
+
+def values_in_loop(model: Any) -> tuple[list[Any], list[Any]] | None:
+    """In a `fit` on JAX, the values of a model's trainable and other variables after the last step, without putting
+    them back into the variables, which costs a tiny model more than a step; None if the variables have their values."""
+    state = getattr(model, "_jax_state", None)
+    if not state or getattr(model, "_jax_state_synced", True):
+        return None
+    # Keras wraps lists that it keeps, and JAX takes such a wrapper for one value.
+    return list(state["trainable_variables"]), list(state["non_trainable_variables"])
 
 
 def global_seed_generator(*, make: bool = False) -> Any:

@@ -159,7 +159,6 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             )
         _metrics.refuse_shared(self._results.running.metrics, self.model)
         self._has_begun = False
-        self._tests.begin()
         self._choose_table(fit)
 
     def _choose_table(self, fit: Fit) -> None:
@@ -202,7 +201,8 @@ class Prequential(keras.callbacks.Callback):  # type: ignore[misc]
             # Steps were trained without this callback: of the rows up to here, they may have contained any.
             tests.upto = max(tests.upto, upto)
         if upto > tests.upto:
-            tests.test(self.model, start, upto)
+            # Not `self.model`, for which Keras puts all values back into the variables on JAX.
+            tests.test(fit.model, start, upto)
         self._tested_before = stop
 
     def _begin(self) -> None:
