@@ -478,7 +478,7 @@ def test_records_that_a_failed_sync_has_lost_are_data_loss(tmp_path: Path) -> No
             raise OSError(errno.EIO, "Input/output error")
 
     disk.fails = loses
-    with pytest.raises(DataLoss, match=r"can't sync .* nor give back what it was given"):
+    with pytest.raises(DataLoss, match=r"can't sync .* and records that were written there can't be read back"):
         log.sync()
     log.close()
 

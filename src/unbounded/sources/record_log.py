@@ -47,8 +47,8 @@ from unbounded.store.lock import Lock
 
 _log = logging.getLogger("unbounded")
 SEGMENT = 1 << 26  # bytes after which a new segment begins
-SEGMENTS = 8  # at least, where there is a bound: only whole segments go
-_GAP_BYTES = 400  # that a file with a gap has, roughly
+SEGMENTS = 8  # the least number of segments of a log with a bound: only whole segments are removed
+_GAP_BYTES = 400  # the size of a file with a gap, roughly
 
 
 class Full(OSError):
@@ -86,17 +86,19 @@ class RecordLog:
         self._segment_bytes = segment_bytes
         self._max_bytes: int | None = None
         self.limit(max_bytes)
-        # Taken in this order, none of them while one further down is held.
-        self._syncing = runtime.lock()  # held by who syncs
-        self._writing = runtime.lock()  # held by who writes: the thread that appends, or a sync that writes again
+        # Locks, taken in this order: none is taken while one below it is held.
+        self._syncing = runtime.lock()  # held during a sync
+        self._writing = (
+            runtime.lock()
+        )  # held during a write: by the thread that appends, or by a sync that writes again
         self.reading = runtime.lock()  # held while records are read, and while files that can be read are closed
         self._lock = runtime.lock()  # guards what threads share; not held while files are read or written
         self._chain = LogChain(files, self._lock)
         self._stale: list[Path] = []  # files whose records have been written again
         self._new_names = False  # the directory is to be synced
-        self._refused = False  # by the disk, which was to sync: what is not synced must be written again
+        self._refused = False  # a sync failed: what is not synced must be written again
         self._torn = False  # the last segment ends with bytes that could not be cut off
-        self._let_go = Offset(0)  # nothing before it will be read again
+        self._let_go = Offset(0)  # nothing before it is needed again
         self._is_closed = False
         files.make_directory(directory)
         self._held: Lock | None = Lock.of(directory, self, runtime)
@@ -104,7 +106,7 @@ class RecordLog:
         before, self._open[key] = self._open.get(key), self
         try:
             if before is not None:
-                before.close()  # of a feed that nobody has closed: it gives way
+                before.close()  # of a feed that was not closed
             found = recover(files, directory, self._chain)
         except BaseException:
             self.close()
@@ -118,19 +120,19 @@ class RecordLog:
 
     @classmethod
     def is_written_here(cls, directory: Path, runtime: Runtime) -> bool:
-        """Whether a log of this process writes to a directory."""
+        """True if a log of this process writes to a directory."""
         log = cls._open.get(str(runtime.files.resolve(directory)))
         return log is not None and not log._is_closed
 
     def limit(self, max_bytes: int | None) -> None:
-        """How large it may become from now on; None: as large as it takes."""
+        """Set the limit for all segments together; None for no limit."""
         self._max_bytes = max_bytes
         if max_bytes is not None:
             self._segment_bytes = min(self._segment_bytes, max_bytes // SEGMENTS)
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is written to it any more."""
+        """True after `close`, also by another log of this directory."""
         return self._is_closed
 
     @property
@@ -145,22 +147,22 @@ class RecordLog:
 
     @property
     def size(self) -> int:
-        """In bytes, of its segments."""
+        """The bytes of all segments."""
         return self._chain.size
 
     @property
     def synced(self) -> Offset:
-        """Up to where a loss of power takes nothing."""
+        """The offset up to which a power cut loses nothing."""
         return self._synced.at
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def records(self, at: Offset) -> Iterator[Record]:
-        """The records that end after `at`, in order, up to those that were there when it began. To be called, and used
-        up, with `reading` held.
+        """The records that end after `at`, in order, up to the newest at the time of the call. The caller holds
+        `reading` until it has used them.
 
         Raises:
-            DataLoss: a record that was there is torn, changed or missing.
+            DataLoss: a record is damaged or missing.
         """
         found = self._find(at)
         if found is None:
@@ -176,24 +178,24 @@ class RecordLog:
         return self._chain.find(at)
 
     def check_open(self) -> None:
-        """Raise OSError once it is closed, as by another feed of this process that goes on with it."""
+        """Raise OSError if the log is closed, for example by another feed of this process that continues it."""
         if self._is_closed:
             raise OSError(errno.EBUSY, "it was closed, or another feed of this process goes on with it", self.where)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def begin_at(self, at: Offset) -> None:
-        """Begin, empty, at a point other than 0."""
+        """Begin an empty log at an offset other than 0."""
         with self._writing:
             self._chain.tail = self._synced = RecordEdge(at, 0, 0, 0)
             self._new_segment()
 
     def append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any], *, beyond: bool = False) -> None:
-        """Append a record: `rows` rows, and `seams` boundaries after the last of them; for `beyond`, also where it is
-        the one with which the bound is passed.
+        """Append a record: `rows` rows, and `seams` boundaries after the last of them. With `beyond`, it may exceed the
+        limit.
 
         Raises:
-            Full: there is no room for it.
+            Full: the log has reached its limit.
             OSError: it could not be written. Nothing of it is in the log.
         """
         with self._writing:
@@ -213,7 +215,7 @@ class RecordLog:
         self._move_tail(segment, after)
 
     def skip(self, rows: int, meta: bytes) -> None:
-        """Append a gap: the numbers of so many rows that were dropped.
+        """Append a gap, which stands for `rows` dropped rows.
 
         Raises:
             OSError: it could not be written. Nothing of it is in the log.
@@ -227,11 +229,11 @@ class RecordLog:
             self._chain.segments[-1].skipped += rows
 
     def drop(self, since: Offset, size: int, meta: Callable[[int], bytes]) -> int:
-        """Drop the oldest records from `since` on, whole segments of them, so that there is room for `size` bytes more.
-        A gap takes their place, and is on the disk before they are removed; `meta(rows)` is what it says.
+        """Drop the oldest records from `since` on, in whole segments, to make room for `size` more bytes. A gap with
+        the metadata `meta(rows)` replaces them; it is on the disk before they are removed.
 
         Returns:
-            How many rows that were; 0 where there is no room even so, and nothing was dropped.
+            The number of dropped rows; 0 if there would be no room even so: then nothing was dropped.
 
         Raises:
             OSError: it could not be written, and nothing was dropped.
@@ -254,7 +256,7 @@ class RecordLog:
         segment.is_gap, segment.skipped = True, end.at.rows - begin.at.rows
         self._put_gap(segment, first, last)
         self._stale += [each.path for each in replaced]
-        with suppress(OSError):  # it is done; what could not be removed is removed later
+        with suppress(OSError):  # the gap is in place; what could not be removed is removed later
             self._remove_stale()
         chain.close_idle()
         return rows
@@ -266,7 +268,7 @@ class RecordLog:
 
     def _make_room(self, size: int, most: int) -> None:
         size += HEAD_BYTES if self._rolls() and size else 0
-        # One record always fits, however large: else nothing would ever come.
+        # An empty log accepts any record, however large: otherwise reading would never continue.
         if self.size + size > most and self.stop > self.start:
             if self._let_go < self.stop:
                 raise Full(self.where, most)
@@ -274,7 +276,7 @@ class RecordLog:
             self.release(self._let_go)
 
     def _rolls(self) -> bool:
-        """Whether a new segment begins with the next record."""
+        """True if the next record begins a new segment."""
         last = self._chain.segments[-1] if self._chain.segments else None
         return last is None or last.is_gap or self._torn or last.size >= self._segment_bytes
 
@@ -283,7 +285,7 @@ class RecordLog:
             self._new_segment()
 
     def _cut_off(self, segment: LogSegment) -> None:
-        """Remove what was written of a record; where that can't be done either, the next one begins a new segment."""
+        """Remove a partly written record; if that fails, the next record begins a new segment."""
         try:
             self._files.truncate(segment.open_again(self._files), segment.size)
         except OSError:
@@ -300,11 +302,11 @@ class RecordLog:
         tail = self._chain.tail
         path = segment_path(self.directory, tail.number, self._generation)
         segment = self._make(path, tail, self._synced.number)
-        # It may take the place of one without records, at the end of which are bytes that could not be cut off.
+        # It replaces a segment without records, if bytes at its end could not be cut off.
         self._take_up(segment, [each for each in self._chain.segments[-1:] if each.path == path])
 
     def _make(self, path: Path, tail: RecordEdge, synced: int, records: Iterable[Any] | None = None) -> LogSegment:
-        """A new segment, which has its name once it is whole."""
+        """Make a segment under another name, and rename it when it is whole."""
         unfinished = path.with_name(path.name + ".new")
         try:
             segment = LogSegment.create(self._files, unfinished, self.id, tail, synced)
@@ -334,12 +336,12 @@ class RecordLog:
     # -- the disk ------------------------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """What was appended before this call survives a loss of power when it returns. Where the directory was removed
-        meanwhile, all records that it had are written again.
+        """Sync: when it returns, what was appended before the call survives a power cut. If the directory was removed
+        meanwhile, the records in open files are written again.
 
         Raises:
-            OSError: the disk refused, and refused again when the records were written to a new segment.
-            DataLoss: it refused, and what it had been given can't be read back.
+            OSError: the sync failed, and so did writing the records to a new segment.
+            DataLoss: the sync failed, and the records can't be read back.
         """
         with self._syncing:
             self._sync()
@@ -360,7 +362,7 @@ class RecordLog:
                     self._files.fsync(segment.open_again(self._files))
                 if names:
                     self._files.sync_directory(self.directory)
-                self.check_open()  # else the number may have become another file's
+                self.check_open()  # after a close, a descriptor may belong to another file
                 self._done(tail, segments)
                 return
             except OSError:
@@ -370,13 +372,13 @@ class RecordLog:
             self._write_again()
 
     def _was_removed(self) -> bool:
-        # By the lock, which lies there too: segments that were begun since then are there.
+        # Seen by the lock file: new segments of a directory that was made again do not show it.
         last = self._chain.segments[-1]
         return self._held is None or not self._held.holds() or not self._files.exists(last.path)
 
     @locked
     def _keep_open(self) -> None:
-        """Of a directory that was removed there are the files that are open; all of these are written again."""
+        """After the directory was removed: forget the closed files, and mark the open ones to be written again."""
         lost = self._chain.forget_closed()
         if lost:
             _log.warning(
@@ -395,15 +397,15 @@ class RecordLog:
 
     @locked
     def _done(self, tail: RecordEdge, segments: Sequence[LogSegment]) -> None:
-        """Segments were synced as they were when the log ended at `tail`, in the last of them."""
+        """Segments were synced up to `tail`, the end of the log at that time, in the last of them."""
         self._synced = tail
         grown = segments[-1] if segments[-1].size > tail.byte else None
         unsynced = self._chain.unsynced
         self._chain.unsynced = [each for each in unsynced if each not in segments or each is grown]
 
     def _write_again(self) -> None:
-        """Write what is not known to be on the disk into a segment of a new generation, which is synced before it takes
-        the place of what there was."""
+        """Write the records that may not be on the disk to a segment of a new generation, which is synced before it
+        replaces the old ones."""
         self.check_open()
         if self._held is None or not self._held.holds():
             self._files.make_directory(self.directory)
@@ -422,21 +424,24 @@ class RecordLog:
         try:
             segment = self._make(path, synced, synced.number, records())
         except DataLoss as loss:
-            raise DataLoss(f"The disk can't sync {self.where}, nor give back what it was given. {loss}") from loss
+            raise DataLoss(
+                f"The disk can't sync {self.where}, and records that were written there can't be read back. {loss}"
+            ) from loss
         segment.skipped = skipped
-        # From here on it is what the next process reads, whatever the disk says of the directory.
+        # From here on the next process reads this segment, even if the sync of the directory fails.
         self._replace(segment, [each for each in chain.segments if each.begin.number >= synced.number], generation)
         self._files.sync_directory(self.directory)
         self._synced, self._refused, self._new_names = chain.tail, False, False
         self._remove_stale()
 
     def _remove_stale(self) -> None:
-        """Remove the files that others have taken the place of: before those go, or the next process reads these."""
+        """Remove the replaced files. Done before the files that replaced them are removed: otherwise the next process
+        would read the old ones."""
         if self._stale:
-            self._files.sync_directory(self.directory)  # the name of what took their place
+            self._files.sync_directory(self.directory)  # the name of the file that replaced them
         for path in list(self._stale):
             self._files.remove(path)
-            with suppress(ValueError):  # a sync and a release may be at it at once
+            with suppress(ValueError):  # a sync and a release may run at the same time
                 self._stale.remove(path)
 
     @locked
@@ -447,18 +452,17 @@ class RecordLog:
         self._torn, self._new_names = False, True
 
     def release(self, at: Offset) -> None:
-        """Nothing before `at` will be read again: whole segments go. Of a closed log nothing goes: the files are
-        another's, whose rows may begin before."""
+        """Remove the segments that end before `at`. Nothing of a closed log is removed: its files may belong to
+        another log, which needs earlier records."""
         more = True
         while more:
-            # With the lock, since a sync that writes again walks over all segments, and so that it is not closed
-            # meanwhile.
+            # Under the lock: a sync that writes again reads all segments, and the log may be closed meanwhile.
             with self.reading: more = not self._is_closed and self._release(at)  # fmt: skip  # noqa: E701 - see `locked`
         self._close_idle()
 
     def _release(self, at: Offset) -> bool:
-        """Remove the oldest segment, where it lies before `at`. The oldest first, and none after one that can't be
-        removed: the next process finds files that follow each other, or takes what comes after a hole for lost."""
+        """Remove the oldest segment if it ends before `at`. If it can't be removed, later ones are kept: the next
+        process would take a missing segment for lost data."""
         self._remove_stale()
         segment = self._released(at)
         if segment is not None:
@@ -468,8 +472,8 @@ class RecordLog:
 
     @locked
     def _released(self, at: Offset) -> LogSegment | None:
-        """The oldest segment, where it lies before `at` and the newest record is in another: that says what came
-        before."""
+        """The oldest segment, if it ends before `at` and does not have the newest record, which has the counts of all
+        rows before it."""
         self._let_go = max(self._let_go, at)
         if len(self._chain.segments) < 2:
             return None
@@ -484,7 +488,7 @@ class RecordLog:
         with self.reading: self._chain.close_idle()  # fmt: skip  # noqa: E701 - see `locked`
 
     def close(self) -> None:
-        """Let go of the files and of the lock. What was appended stays, whether it was synced or not."""
+        """Close the files and release the lock. What was appended stays in the files."""
         with self._writing, self.reading:
             if self._is_closed:
                 return
