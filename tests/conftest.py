@@ -4,8 +4,12 @@ no thread behind, and signals are those of a shell in the foreground.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -25,6 +29,20 @@ else:
     settings.register_profile("new", settings.get_profile("same"), derandomize=False, print_blob=True)
     settings.load_profile("new" if "STATE_WALKS" in os.environ else "same")
 
+
+def _remove(path: str, process: int) -> None:
+    if os.getpid() == process:  # and not in a child that a test forked
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# Many models of the tests are alike: what one process has compiled for JAX, all others find. Workers and the processes
+# that tests start inherit the directory.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="unbounded-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(_remove, os.environ["JAX_COMPILATION_CACHE_DIR"], os.getpid())
+
 # A job in a shell's background ignores SIGINT, and so would this process and all that it starts: tests that send one
 # would wait for ever. With a handler here, a child begins with the system's default, and Python puts in its own.
 if threading.current_thread() is threading.main_thread():
@@ -43,6 +61,21 @@ def no_threads_left() -> Iterator[None]:
     for thread in left:
         thread.join(30.0)
     assert not [t.name for t in left if t.is_alive()]
+
+
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Keeps this process on one core. Of a simulation's threads one runs at a time: each switch between two cores would
+    wake the other one first, and wait for it. The garbage collector passes over what is there already."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if cores:
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture

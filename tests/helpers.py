@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ from unbounded.core.block import Block, Run
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
 from unbounded.store.checkpoints import Checkpoints
+
+
+def without_tensorflow() -> dict[str, str]:
+    """The environment of a process that trains with Keras on JAX, as after `pip install unbounded[demo]`: Keras imports
+    TensorFlow where it finds it, which takes longer than all that the process is to do."""
+    hidden = str(Path(__file__).parent / "no_tensorflow")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [hidden, os.environ.get("PYTHONPATH", "")]))}
 
 
 def table(n: int = 100, **given: Any) -> ub.Stream:

@@ -16,6 +16,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 import unbounded
+from helpers import without_tensorflow
 from unbounded.cli import _view
 from unbounded.cli._app import app
 from unbounded.cli._display import JsonDisplay, PlainDisplay, display
@@ -56,30 +57,38 @@ ALARM = {
 }
 
 
-def command(*arguments, cwd=None):
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "unbounded.cli", *arguments], capture_output=True, text=True, cwd=cwd, timeout=600
-    )
+class Lab:
+    """A folder with a file of sensors, and the command in it, in processes of its own."""
 
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "lab.py").write_text(textwrap.dedent(SENSORS))
 
-def started(*arguments, cwd):
-    """The command in a process of its own, under way."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "unbounded.cli", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-    )
+    def __truediv__(self, name):
+        return self.folder / name
+
+    def command(self, *arguments):
+        """The command, to its end."""
+        process = self.started(*arguments)
+        out, errors = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
+
+    def started(self, *arguments):
+        """The command, under way."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "unbounded.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=without_tensorflow(),
+        )
 
 
 @pytest.fixture
 def lab(tmp_path):
-    """A folder with a file of sensors."""
-    (tmp_path / "lab.py").write_text(textwrap.dedent(SENSORS))
-    return tmp_path
+    return Lab(tmp_path)
 
 
 SENSORS = """
@@ -171,27 +180,27 @@ def test_a_url_is_no_directory_of_a_run(words, tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(lab):
-    first = command("train", "lab.py:boiler", "--steps", "5", cwd=lab)
+    first = lab.command("train", "lab.py:boiler", "--steps", "5")
     assert first.returncode == 0, first.stderr
     assert "epoch 1 (1/50), step 1 of 5, rows 32" in first.stdout
     assert all(f"step {step} of 5" in first.stdout for step in range(1, 6))
-    again = command("train", "lab.py:boiler", "--steps", "8", cwd=lab)
+    again = lab.command("train", "lab.py:boiler", "--steps", "8")
     assert "Going on at step 6, row 161." in again.stdout
     assert (lab / "runs" / "lab-boiler" / "report.html").exists()
     assert "\x1b" not in first.stdout + again.stdout
-    other = command("train", "lab.py:cellar", "--dir", "runs/lab-boiler", cwd=lab)
+    other = lab.command("train", "lab.py:cellar", "--dir", "runs/lab-boiler")
     assert other.returncode == 2
     assert "Traceback" not in other.stderr
     assert "--accept-changes" in other.stderr
     assert "accept_changes=" not in other.stderr
-    done = command("train", "lab.py:boiler", "--steps", "8", cwd=lab)
+    done = lab.command("train", "lab.py:boiler", "--steps", "8")
     assert "has trained 8 steps already" in done.stdout
-    assert command("report", "runs/lab-boiler", cwd=lab).returncode == 0
+    assert lab.command("report", "runs/lab-boiler").returncode == 0
 
 
 @pytest.mark.slow
 def test_a_generator_that_ends_leaves_the_report_and_nothing_of_the_library_s_advice(lab):
-    result = command("train", "lab.py:short", cwd=lab)
+    result = lab.command("train", "lab.py:short")
     assert result.returncode == 0, result.stderr
     assert "lab.py:short ended after 60 readings" in result.stdout
     assert "Reading 8 is left out: temperature is nan." in result.stdout
@@ -203,7 +212,7 @@ def test_a_generator_that_ends_leaves_the_report_and_nothing_of_the_library_s_ad
 
 @pytest.mark.slow
 def test_an_error_of_the_function_is_shown_from_its_file_on(lab):
-    result = command("train", "lab.py:broken", cwd=lab)
+    result = lab.command("train", "lab.py:broken")
     assert result.returncode == 1
     assert "ZeroDivisionError: division by zero\n\nlab.py:broken raised this error." in result.stderr
     assert result.stderr.count('File "') == 1
@@ -224,7 +233,7 @@ def test_an_error_of_the_function_is_shown_from_its_file_on(lab):
     ],
 )
 def test_a_signal_ends_the_command_cleanly_wherever_it_is(lab, sensor, line, number, code):
-    process = started("train", f"lab.py:{sensor}", cwd=lab)
+    process = lab.started("train", f"lab.py:{sensor}")
     lines = []
     for text in process.stdout:
         lines.append(text)
@@ -242,7 +251,7 @@ def test_a_signal_ends_the_command_cleanly_wherever_it_is(lab, sensor, line, num
 
 @pytest.mark.slow
 def test_a_run_whose_output_nobody_reads_any_more_ends(lab):
-    process = started("train", "lab.py:boiler", cwd=lab)
+    process = lab.started("train", "lab.py:boiler")
     for text in process.stdout:
         if text.startswith("epoch"):
             break

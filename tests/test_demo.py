@@ -1,6 +1,5 @@
 """The demo, in processes of its own: it trains, is killed and resumes, and its counts are right."""
 
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ pytest.importorskip("psutil")
 pytest.importorskip("typer")
 pytest.importorskip("jax")
 
+from helpers import without_tensorflow
 from unbounded.detect._run import read_run
 
 pytestmark = pytest.mark.slow  # live: its readings come ten times a second
@@ -27,7 +27,7 @@ def begun(directory, warm_up):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env={**without_tensorflow(), "KERAS_BACKEND": "jax"},
     )
 
 

@@ -23,6 +23,8 @@ from unbounded.testing import Faults, Simulation
 
 assert directories
 assert snapshot
+pytestmark = pytest.mark.usefixtures("one_core")
+
 SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200")) // 4
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
 DIRECTORY = Path("/simulated/run")

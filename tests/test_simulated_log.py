@@ -16,6 +16,8 @@ from unbounded.sources.record_log import RecordLog
 from unbounded.sources.row_log import RowLog
 from unbounded.testing import Faults, Simulation
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 DIRECTORY = Path("/simulated/log")
 
 

@@ -18,6 +18,8 @@ from tests.simulated import walk
 from unbounded.simulation.disk import Disk, File, Folder
 from unbounded.testing import Faults, Simulation
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200"))
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
 GROUPS = 20
