@@ -4,12 +4,9 @@ no thread behind, and signals are those of a shell in the foreground.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -28,20 +25,6 @@ else:
     # `make chaos` looks for new failures, which are printed with what reproduces them.
     settings.register_profile("new", settings.get_profile("same"), derandomize=False, print_blob=True)
     settings.load_profile("new" if "STATE_WALKS" in os.environ else "same")
-
-
-def _remove(path: str, process: int) -> None:
-    if os.getpid() == process:  # and not in a child that a test forked
-        shutil.rmtree(path, ignore_errors=True)
-
-
-# Many models of the tests are alike: what one process has compiled for JAX, all others find. Workers and the processes
-# that tests start inherit the directory.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="unbounded-compiled-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(_remove, os.environ["JAX_COMPILATION_CACHE_DIR"], os.getpid())
 
 # A job in a shell's background ignores SIGINT, and so would this process and all that it starts: tests that send one
 # would wait for ever. With a handler here, a child begins with the system's default, and Python puts in its own.

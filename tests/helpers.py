@@ -21,11 +21,18 @@ from unbounded.core.node import EndOfStream
 from unbounded.store.checkpoints import Checkpoints
 
 
-def without_tensorflow() -> dict[str, str]:
+def short_start(cache: Path) -> dict[str, str]:
     """The environment of a process that trains with Keras on JAX, as after `pip install unbounded[demo]`: Keras imports
-    TensorFlow where it finds it, which takes longer than all that the process is to do."""
+    TensorFlow where it finds it, which takes longer than all that the process is to do. What one process has compiled,
+    the others with this cache find."""
     hidden = str(Path(__file__).parent / "no_tensorflow")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [hidden, os.environ.get("PYTHONPATH", "")]))}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [hidden, os.environ.get("PYTHONPATH", "")])),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def table(n: int = 100, **given: Any) -> ub.Stream:

@@ -16,7 +16,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 import unbounded
-from helpers import without_tensorflow
+from helpers import short_start
 from unbounded.cli import _view
 from unbounded.cli._app import app
 from unbounded.cli._display import JsonDisplay, PlainDisplay, display
@@ -60,8 +60,9 @@ ALARM = {
 class Lab:
     """A folder with a file of sensors, and the command in it, in processes of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, cache):
         self.folder = folder
+        self.environment = short_start(cache)
         (folder / "lab.py").write_text(textwrap.dedent(SENSORS))
 
     def __truediv__(self, name):
@@ -82,13 +83,18 @@ class Lab:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env=without_tensorflow(),
+            env=self.environment,
         )
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def lab(tmp_path):
-    return Lab(tmp_path)
+def lab(tmp_path, compiled):
+    return Lab(tmp_path, compiled)
 
 
 SENSORS = """

@@ -11,7 +11,7 @@ pytest.importorskip("psutil")
 pytest.importorskip("typer")
 pytest.importorskip("jax")
 
-from helpers import without_tensorflow
+from helpers import short_start
 from unbounded.detect._run import read_run
 
 pytestmark = pytest.mark.slow  # live: its readings come ten times a second
@@ -27,7 +27,7 @@ def begun(directory, warm_up):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**without_tensorflow(), "KERAS_BACKEND": "jax"},
+        env={**short_start(directory.parent / "compiled"), "KERAS_BACKEND": "jax"},
     )
 
 
