@@ -630,3 +630,19 @@ def test_whatever_is_dropped_only_what_was_not_handed_on_is_and_it_is_counted(
         disk.fails = None
         check()
     log.close()
+
+
+def test_specs_of_an_earlier_process_that_the_disk_refused_to_sync_are_written_again(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", QUICK)
+    log.append(block(1))
+    log.close()
+    disk, written = Disk(), []
+    log = RowLog(tmp_path / "log", disk)
+    disk.fails = never(os.fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(block(2))
+    # What a failed sync was given may be gone, though the next one says nothing.
+    disk.fails = lambda function, *args: written.append(args[1]) if function is os.pwrite else None
+    log.append(block(2))
+    assert b"".join(written) == (tmp_path / "log" / "specs.jsonl").read_bytes()
+    log.close()

@@ -91,8 +91,11 @@ class LogSpecs:
     def _sync(self) -> None:
         """Sync the lines that were read, once, before rows that need them are written."""
         if self._files.exists(self._path):
-            fd = self._files.open_append(self._path)
+            fd = self._files.open_write(self._path)
             try:
+                # Written again, the same bytes in their places: after a sync that failed, the kernel may have dropped
+                # them, and the next sync would say nothing.
+                self._write_at(fd, b"".join(self._lines), 0)
                 self._files.fsync(fd)
             finally:
                 self._files.close(fd)
@@ -111,14 +114,17 @@ class LogSpecs:
         fd = self._files.open_write(self._path)
         try:
             self._files.truncate(fd, at)  # remove an incomplete line
-            done = 0
-            while done < len(text):  # a disk that is almost full writes a part, and then raises
-                done += self._files.pwrite(fd, text[done:], at + done)
+            self._write_at(fd, text, at)
             self._files.fsync(fd)  # before the rows that need it; specs are rare
         finally:
             self._files.close(fd)
         if made:
             self._files.sync_directory(self._path.parent)
+
+    def _write_at(self, fd: int, text: bytes, at: int) -> None:
+        done = 0
+        while done < len(text):  # a disk that is almost full writes a part, and then raises
+            done += self._files.pwrite(fd, text[done:], at + done)
 
 
 def _parsed(line: bytes) -> tuple[Tree, bool] | None:
