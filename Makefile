@@ -6,9 +6,16 @@ CHAOS_KILLS ?= 20
 STATE_WALKS ?= 2000
 SEEDS ?= 10000
 FIRST ?= 0
-WALKS = $(wildcard tests/test_states.py tests/test_keras_states.py)
+WALKS = $(wildcard tests/test_chains.py tests/test_states.py tests/test_keras_states.py)
 LINES = $(wildcard tests/test_interrupts.py tests/test_keras_interrupts.py)
+# What is alike on any backend, and is tested on JAX; the rest is tested on each.
+ALIKE = $(patsubst %,tests/test_keras_%.py,examples readme mix logs rounds)
+EACH = $(filter-out $(ALIKE),$(wildcard tests/test_keras_*.py))
+# Walks, signals at each line, and joins, which do not depend on how Keras is made.
+OWN = $(patsubst %,tests/test_keras_%.py,states interrupts prequential_join)
 PYTEST = .venv/bin/python -m pytest -q
+# A worker that has nothing left takes over tests of the other one.
+BOTH = -n 2 --dist worksteal
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
 OLDEST = .venv-oldest/bin/python
@@ -27,14 +34,15 @@ lint: .venv/.test
 	.venv/bin/mypy
 
 core: .venv/.test
-	$(PYTEST) -n 2 --ignore-glob='tests/test_keras_*' --ignore=tests/test_chaos.py
+	$(PYTEST) $(BOTH) --ignore-glob='tests/test_keras_*' --ignore=tests/test_chaos.py
 
 backends: .venv/.test
-	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; KERAS_BACKEND=$$backend $(PYTEST) -n 2 tests/test_keras_*.py; done
+	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; \
+		KERAS_BACKEND=$$backend $(PYTEST) $(BOTH) $(EACH) $$([ $$backend != jax ] || echo $(ALIKE)); done
 
-# The same on JAX only, with the oldest supported versions.
+# With the oldest supported versions, on JAX only: all that depends on how Keras is made.
 oldest: .venv-oldest/.test
-	KERAS_BACKEND=jax $(OLDEST) -m pytest -q -n 2 tests/test_keras_*.py --deselect tests/test_keras_interrupts.py
+	KERAS_BACKEND=jax $(OLDEST) -m pytest -q $(BOTH) $(filter-out $(OWN),$(EACH))
 
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
@@ -42,12 +50,12 @@ chaos-short: .venv/.test
 # 200 kills, new random walks through the states of a feed and of a fit, and signals at every line of each loop.
 chaos: .venv/.test
 	CHAOS_KILLS=200 $(PYTEST) tests/test_chaos.py --durations=10
-	STATE_WALKS=$(STATE_WALKS) KERAS_BACKEND=jax $(PYTEST) -n 2 $(WALKS) --durations=10
-	EVERY_LINE=1 KERAS_BACKEND=jax $(PYTEST) -n 2 $(LINES) --durations=10
+	STATE_WALKS=$(STATE_WALKS) KERAS_BACKEND=jax $(PYTEST) $(BOTH) $(WALKS) --durations=10
+	EVERY_LINE=1 KERAS_BACKEND=jax $(PYTEST) $(BOTH) $(LINES) --durations=10
 
 # Training under simulated schedules, faults and crashes: `make simulate SEEDS=10000 FIRST=0`. Failing seeds are printed.
 simulate: .venv/.test
-	SIMULATED_SEEDS=$(SEEDS) SIMULATED_FIRST=$(FIRST) $(PYTEST) -n 2 tests/test_simulation.py -k whatever_the_schedule
+	SIMULATED_SEEDS=$(SEEDS) SIMULATED_FIRST=$(FIRST) $(PYTEST) $(BOTH) tests/test_simulation.py -k whatever_the_schedule
 
 # Speed compared with other libraries: some minutes, on a machine without other load.
 bench: .venv/.bench

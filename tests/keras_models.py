@@ -18,7 +18,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from unbounded.keras._model_state import build, model_state, restore_model
+from unbounded.keras._model_state import build
+from unbounded.keras._random import random_state, restore_random
 
 BACKEND = keras.backend.backend()
 
@@ -127,19 +128,20 @@ def recording_model(
 
 def ready_model(**kwargs: Any) -> keras.Model:
     """A `recording_model`, built and as new; one is used again and again, since compiling it takes a second."""
-    columns = kwargs.get("columns", 3)
-    model, state = _ready(columns, tuple(sorted(kwargs.items())))
-    restore_model(model, state)
+    model, values, random = _ready(kwargs.get("columns", 3), tuple(sorted(kwargs.items())))
+    for variable, value in values:
+        variable.assign(value)
+    restore_random(random)
     model.stop_training = False
     model._initial_epoch = None
     return model
 
 
 @functools.cache
-def _ready(columns: int, kwargs: tuple[tuple[str, Any], ...]) -> tuple[keras.Model, Any]:
+def _ready(columns: int, kwargs: tuple[tuple[str, Any], ...]) -> tuple[keras.Model, list[Any], Any]:
     model = recording_model(**dict(kwargs))
     build(model, rows(1, columns))
-    return model, model_state(model)
+    return model, [(v, _read(v)) for v in [*model.variables, *model.optimizer.variables]], random_state()
 
 
 def rows(n: int, columns: int = 3, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
