@@ -139,7 +139,8 @@ def _outputs(tree: Tree) -> list[Any]:
 
 
 def refuse_shared(metrics: Sequence[OutputMetric], model: Any) -> None:
-    """Raise ValueError if a metric is the model's, too: an epoch of `fit` resets it."""
+    """Raise ValueError if a metric is the model's, too: an epoch of `fit` resets it. On TensorFlow those of
+    `compile` are built in the first step of all, and are known in a later `fit` only."""
     own = {id(variable) for variable in model.metrics_variables}
     for each in metrics:
         if any(id(variable) in own for variable in each.metric.variables):
