@@ -43,10 +43,10 @@ class Logged(ReaderThread):
     """A node over a reader in its own thread, with a row log between them.
 
     Args:
-        source: what is read; it need not be able to seek.
-        context: what nodes are opened with.
-        as_block: makes blocks of what the reader gives.
-        described: how large the log may become, and what happens then.
+        source: the source, which need not be able to seek.
+        context: the arguments with which nodes are opened.
+        as_block: makes blocks of what the reader returns.
+        described: the limit of the log, and what happens when it is reached.
     """
 
     def __init__(self, source: Source, context: Context, as_block: AsBlock, described: LogOptions) -> None:
@@ -54,27 +54,27 @@ class Logged(ReaderThread):
         self._coalesce = context.coalesce
         self._told = min(_TOLD, context.coalesce or _TOLD_UNASKED)  # rows of a burst that are passed on together
         self._described = described
-        # A cursor begins at a block, so a checkpoint lets go of whole blocks: of a log with a bound each block has a
-        # share, as each segment has. One of all that the bound allows could be let go of only when all is trained on.
+        # A cursor begins at a block, so a checkpoint releases whole blocks. In a log with a limit a block has at most a
+        # segment's share: one as large as the limit could be released only when all of it is trained on.
         self._block_bytes = None if described.max_bytes is None else described.max_bytes // SEGMENTS
         self._log: RowLog | MemoryLog = MemoryLog(context.runtime, max_bytes=described.max_bytes)
-        self._changing = context.runtime.lock()  # held while the log is appended to, or another takes its place
-        self._handing_on = context.runtime.lock()  # held while rows are handed on, and while some are dropped
+        self._changing = context.runtime.lock()  # held during an append, and while the log is replaced
+        self._handing_on = context.runtime.lock()  # held while rows are passed on, and while some are dropped
         self._sync: LogSync | None = None  # of a log on the disk
         self._at = Offset(0)
-        self._handed = Offset(0)  # up to here rows may have been handed on, in this process or another
+        self._handed = Offset(0)  # rows before it may have been passed on, in this process or another
         self._ahead = ReadAhead(AheadBound(_BLOCKS, _BYTES, _ROWS))
-        self._burst = False  # the last rows came so soon after each other that not all of them are told of
+        self._burst = False  # the last rows came so fast that the consumer is not notified of each
         self._untold = 0
         self._kept_at = 0.0
         self._stop_at = Offset(0)  # the end of the log
         self._releases = 0  # counts releases, each of which may have made room in the log
         self._said_full = False
-        self._too_large: Block | None = None  # the block for which there is no room
-        self._beyond = False  # it is to be taken, though the bound is passed with it
-        self._refusal: OSError | None = None  # of the disk, for the block that waits
-        self._unlogged: float | None = None  # since when the source waits to hear of rows
-        self._position: JSON = None  # the reader's, after the last row in the log
+        self._too_large: Block | None = None  # the block for which the log has no room
+        self._beyond = False  # append it although it exceeds the limit
+        self._refusal: OSError | None = None  # the error of writing the block that waits
+        self._unlogged: float | None = None  # since when the reader waits for a call of `logged`
+        self._position: JSON = None  # the reader's position after the last row in the log
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -88,8 +88,7 @@ class Logged(ReaderThread):
         return super()._read(reader)
 
     def _refuse_taken(self) -> None:
-        """Raise StreamError where another feed of this process goes on with the log: the rows are for that one to
-        read."""
+        """Raise StreamError if another feed of this process continues the log: that one reads the rows now."""
         if self._log.is_closed:
             raise StreamError(
                 f"Another feed of this process goes on with the row log of {self._as_block.name}, in "
@@ -128,7 +127,7 @@ class Logged(ReaderThread):
                 return
 
     def _is_appended(self, block: Block, position: JSON) -> bool:
-        """Append a block, unless there is no room for it."""
+        """Append a block; False if the log has no room for it."""
         try:
             self._append(block, position)
         except Full:
@@ -153,7 +152,7 @@ class Logged(ReaderThread):
     def _keep(self, first: Offset, block: Block) -> None:
         size, end = 0, first.after(block)
         for leaf in trees.arrays(block.rows):
-            # A replay may read this memory again. It is a copy of ours, or a view.
+            # A replay may read this memory again. It is our copy, or a view of it.
             leaf.setflags(write=False)
             size += leaf.nbytes
         if self._ahead.follows(first) and not (self._described.drops and not self._ahead.bound.has_room()):
@@ -171,7 +170,7 @@ class Logged(ReaderThread):
         self._burst, self._kept_at = burst, now
 
     def _has_dropped(self, block: Block) -> bool:
-        """Whether there is room for a block, since rows that were not handed on were dropped."""
+        """Drop rows that were not passed on, to make room for a block; True if some were dropped."""
         if not self._described.drops:
             return False
         with self._changing, self._handing_on:
@@ -185,14 +184,14 @@ class Logged(ReaderThread):
         self._ahead.clear()
 
     def _await_room(self, block: Block, releases: int) -> bool:
-        """Wait until rows were let go of; False where the node is closed."""
+        """Wait until rows are released; False if the node was closed."""
         if self._token is None:
             return False
         if not self._said_full:
             self._said_full = True
             _log.warning(
                 "The row log of %s, in %s, has the %s bytes that max_bytes allows. Nothing more is read until a "
-                "checkpoint is saved and rows before it are let go of.",
+                "checkpoint is saved and the rows before it are removed.",
                 self._as_block.name,
                 self._log.where,
                 f"{self._described.max_bytes:,}",
@@ -201,7 +200,7 @@ class Logged(ReaderThread):
 
     @locked
     def _await_release(self, block: Block, releases: int) -> bool:
-        token = self._token  # None where the node was closed before this
+        token = self._token  # None if the node was closed before this
         if self._releases == releases:
             self._too_large = block
             self._state.notify_all()
@@ -263,11 +262,11 @@ class Logged(ReaderThread):
 
     @locked
     def _await(self, timeout: float | None) -> bool:
-        """Whether there are rows to hand on, after so many seconds at the latest.
+        """Wait up to `timeout` seconds for rows; True if there are some.
 
         Raises:
-            LogFull: there is no room for what was read next, and all that is in the log was handed on.
-            StreamError: what was read next can't be written.
+            LogFull: the log has no room for the next block, and all its rows were passed on.
+            StreamError: the next block can't be written.
         """
         if timeout != 0 and self._burst and not self._is_enough():
             self._await_more(timeout)
@@ -286,7 +285,7 @@ class Logged(ReaderThread):
         error = self._taken_error()
         if error is not None:
             raise error
-        # Who does not wait, as a mix that looks which of its inputs has rows, may well do without these.
+        # Not if the caller does not wait, as a mix that checks which inputs have rows: it can go on without these.
         if self._too_large is not None and timeout != 0:
             raise LogFull(self._full_words(self._too_large))
         return False
@@ -303,7 +302,7 @@ class Logged(ReaderThread):
         )
 
     def _is_enough(self) -> bool:
-        """Whether to hand on what there is, while rows come in a burst."""
+        """During a burst: True if the rows at hand are to be passed on now."""
         return (
             self._stop_at.rows - self._at.rows >= self._told
             or self._stop_at.boundaries > 0
@@ -316,10 +315,10 @@ class Logged(ReaderThread):
         return self._error is not None or self._refusal is not None
 
     def _await_more(self, timeout: float | None) -> None:
-        """In a burst, wait for some rows: to hand on one at a time would take longer than all other work for it."""
+        """In a burst, wait for several rows: passing on one at a time would take longer than all other work for it."""
         self._untold = self._stop_at.rows - self._at.rows
         if not self._state.wait_for(self._is_enough, _SOON if timeout is None else min(timeout, _SOON)):
-            self._burst = False  # the last row may have been its last
+            self._burst = False  # the burst may be over
 
     def _await_rows(self, timeout: float | None) -> None:
         self._state.wait_for(
@@ -362,8 +361,8 @@ class Logged(ReaderThread):
 
     @locked
     def take_beyond(self) -> bool:
-        """Have the block for which there is no room taken all the same, unless the bound is passed already: training
-        waits for it, and else no checkpoint would come. Says whether there is one."""
+        """Let the block that waits for room exceed the limit, once: training waits for it, and otherwise no checkpoint
+        would come. True if there is such a block."""
         most = self._described.max_bytes
         if self._too_large is None or most is None or self._log.size > most:
             return False
@@ -380,7 +379,7 @@ class Logged(ReaderThread):
                 self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]
 
     def settled(self, cursor: Cursor) -> Cursor:
-        """Its cursors count rows from the beginning, wherever that is."""
+        """Unchanged: cursors count rows from the beginning of the log."""
         return cursor
 
     def close(self) -> None:
@@ -424,14 +423,14 @@ class Logged(ReaderThread):
         return self._log
 
     def move_log(self, log: RowLog) -> None:
-        """Keep the rows on the disk from now on: rows in memory are written to `log`. If nothing was read yet, the rows
-        in `log` come first."""
+        """Keep rows on the disk from now on; those in memory are written to `log`. If nothing was read yet, the rows in
+        `log` come first."""
         with self._changing: self._move(log)  # fmt: skip  # noqa: E701 - see `locked`
 
     def _move(self, log: RowLog) -> None:
         memory = self._log
         if not isinstance(memory, MemoryLog):
-            raise ValueError(f"The rows lie in {memory.where} already.")
+            raise ValueError(f"The rows are in {memory.where} already.")
         if memory.stop > Offset(0):
             memory.spill(log)
         else:
@@ -439,8 +438,7 @@ class Logged(ReaderThread):
         self._keep_in(log)
 
     def take_log(self, log: RowLog) -> None:
-        """Keep the rows on the disk from now on, where those in memory lie already, and what was read after them.
-        Before anything is read."""
+        """Continue with a log on the disk that has the rows in memory, and later ones. Nothing was read yet."""
         with self._changing: self._take(log)  # fmt: skip  # noqa: E701 - see `locked`
 
     def _take(self, log: RowLog) -> None:
@@ -450,14 +448,14 @@ class Logged(ReaderThread):
         self._keep_in(log)
 
     def _keep_in(self, log: RowLog) -> None:
-        log.limit(self._described.max_bytes)  # after what is there is written, whatever it takes
+        log.limit(self._described.max_bytes)  # not before: rows that are in memory are written whatever their size
         self._log, self._sync = log, LogSync(log, self._runtime)
         self._sync.appended()
 
     @locked
     def _begin(self, log: RowLog | MemoryLog) -> None:
         self._at, self._stop_at = log.start, log.stop
-        self._handed = log.stop  # an older process may have handed them on, and a checkpoint need them
+        self._handed = log.stop  # an earlier process may have passed them on, and a checkpoint may need them
         self._position = self._seek = log.position_at(log.stop)
         self._as_block.row = log.stop.rows
 
