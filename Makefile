@@ -9,10 +9,10 @@ FIRST ?= 0
 WALKS = $(wildcard tests/test_chains.py tests/test_states.py tests/test_keras_states.py)
 LINES = $(wildcard tests/test_interrupts.py tests/test_keras_interrupts.py)
 # What is alike on any backend, and is tested on JAX; the rest is tested on each.
-ALIKE = $(patsubst %,tests/test_keras_%.py,examples readme mix logs rounds)
+ALIKE = $(patsubst %,tests/test_keras_%.py,examples readme mix logs rounds prequential_join)
 EACH = $(filter-out $(ALIKE),$(wildcard tests/test_keras_*.py))
-# Walks, signals at each line, and joins, which do not depend on how Keras is made.
-OWN = $(patsubst %,tests/test_keras_%.py,states interrupts prequential_join)
+# Walks and signals at each line, which do not depend on how Keras is made.
+OWN = $(patsubst %,tests/test_keras_%.py,states interrupts)
 PYTEST = .venv/bin/python -m pytest -q
 # A worker that has nothing left takes over tests of the other one.
 BOTH = -n 2 --dist worksteal

@@ -12,6 +12,7 @@ import time as clock
 from pathlib import Path
 from typing import Any
 
+import unbounded as ub
 from unbounded.cli._display import Display, display
 from unbounded.cli._train_command import leave_report
 from unbounded.cli._trainer import BusyCore, Trainer, TrainerError
@@ -113,8 +114,10 @@ class Demo:
         assert self._trainer is not None
         self._display.say("Now killing the trainer (SIGKILL), in the midst of its work.")
         self._wait_for("step", 30.0)
-        # The last step is being saved; in a moment it is, and the next has not begun.
-        self._train_for(0.06)
+        # Checkpoints are written while training goes on: wait until the last step is saved.
+        until = clock.monotonic() + 10.0
+        while clock.monotonic() < until and self._step["step"] not in ub.saved_steps(self._directory):
+            self._train_for(0.01)
         self._trainer.kill()
         before = dict(self._step)
         self._start()

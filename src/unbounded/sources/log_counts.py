@@ -1,4 +1,4 @@
-"""What a row log counts of the rows that were read: passes, rows that are missing or dropped, the last one's time."""
+"""LogCounts: counts of a row log: passes that ended, missing and dropped rows, and the time of the last row."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from unbounded.core.block import Block
 
 
 class LogCounts(NamedTuple):
-    """Counts up to the end of a log, from the beginning of the stream; rows that were let go of are in them.
+    """Counts up to the end of a log, from the beginning of the stream, with the rows that were released.
 
     Args:
         passed: passes that ended.
-        missed: rows that did not come, as the source says.
-        dropped: rows that the bound has cost.
-        last_time: when the last row arrived, seconds since 1970; None where that is not known.
-        position: the reader's after the last row.
+        missed: rows that did not come, by the gaps that the source reported.
+        dropped: rows that were dropped at the log's limit.
+        last_time: when the last row arrived, seconds since 1970; None if unknown.
+        position: the reader's position after the last row.
     """
 
     passed: int = 0
@@ -27,15 +27,15 @@ class LogCounts(NamedTuple):
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> LogCounts:
-        """The counts in what `plain` gave."""
+        """The counts from a result of `plain`."""
         return cls(**{name: data[name] for name in cls._fields if name in data})
 
     def plain(self) -> dict[str, Any]:
-        """The counts by their names."""
+        """The counts as a dict."""
         return self._asdict()
 
     def after(self, block: Block, position: Any) -> LogCounts:
-        """With a block at the end, and the reader's position after it."""
+        """The counts after one more block; `position` is the reader's position after it."""
         passed, missed, dropped, last_time, _ = self
         boundary = block.boundary
         if boundary is not None:
@@ -46,33 +46,33 @@ class LogCounts(NamedTuple):
         return LogCounts(passed, missed, dropped, last_time, position)
 
     def drop(self, rows: int) -> LogCounts:
-        """With so many rows dropped."""
+        """The counts after `rows` rows were dropped."""
         return LogCounts(self.passed, self.missed, self.dropped + rows, self.last_time, self.position)
 
 
 class CountedLog:
-    """A log that counts. See `LogCounts`."""
+    """The properties of a log that has `LogCounts`."""
 
     counts = LogCounts()
 
     @property
     def passed(self) -> int:
-        """How many passes ended."""
+        """The number of passes that ended."""
         return self.counts.passed
 
     @property
     def missed(self) -> int:
-        """How many rows did not come."""
+        """The number of rows that did not come."""
         return self.counts.missed
 
     @property
     def dropped(self) -> int:
-        """How many rows the bound has cost."""
+        """The number of rows that were dropped at the log's limit."""
         return self.counts.dropped
 
     @property
     def last_time(self) -> float | None:
-        """When the last row arrived, seconds since 1970; None where that is not known."""
+        """When the last row arrived, seconds since 1970; None if unknown."""
         return self.counts.last_time
 
     @property

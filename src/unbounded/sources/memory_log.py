@@ -16,14 +16,14 @@ from unbounded.sources.row_log import RowLog
 
 
 class _Kept(NamedTuple):
-    first: Offset  # where it begins
+    first: Offset
     end: Offset
-    block: Block | None  # None: these rows were dropped
-    position: Any  # the reader's after it
+    block: Block | None  # None if these rows were dropped or released
+    position: Any  # the reader's position after them
 
 
 class MemoryLog(CountedLog):
-    """Rows in memory, numbered from the beginning of the stream; the same words as `RowLog`. Safe between threads."""
+    """Rows in memory, numbered from the beginning of the stream; with the methods of `RowLog`. Safe between threads."""
 
     where = "memory"
     is_closed = False
@@ -31,70 +31,67 @@ class MemoryLog(CountedLog):
     def __init__(self, runtime: Runtime, *, max_bytes: int | None = None) -> None:
         self.id = runtime.unique()
         self._lock = runtime.lock()
-        self._stretches: list[_Kept] = []
+        self._blocks: list[_Kept] = []
         self._max_bytes = max_bytes
         self.size = 0
-        """In bytes, of the rows."""
-        self._gone = 0  # how many of them, from the front, are let go: removed when they are the greater part
+        """The bytes of the rows."""
+        self._gone = 0  # the number of released items at the front; they are removed when they are the larger part
         self.start = self.stop = Offset(0)
 
     @locked
     def append(self, block: Block, position: Any = None, *, beyond: bool = False) -> None:
-        """Keep a block; `position` is the reader's after it. For `beyond`, also where it is the one with which the
-        bound is passed.
+        """Append a block; `position` is the reader's position after it. With `beyond`, it may exceed the limit.
 
         Raises:
-            Full: there is no room for it.
+            Full: the log has reached its limit.
         """
         size = block.nbytes
         most = self._max_bytes
         if most is not None and self.size and self.size + (0 if beyond else size) > most:
             raise Full(self.where, most)
-        kept = block.with_rows(trees.read_only(block.rows)) if block.count else block
-        self._add(_Kept(self.stop, self.stop.after(block), kept, position))
+        view = block.with_rows(trees.read_only(block.rows)) if block.count else block
+        self._add(_Kept(self.stop, self.stop.after(block), view, position))
         self.size += size
         self.counts = self.counts.after(block, position)
 
-    def _add(self, stretch: _Kept) -> None:
-        self._stretches.append(stretch)
-        self.stop = stretch.end
+    def _add(self, kept: _Kept) -> None:
+        self._blocks.append(kept)
+        self.stop = kept.end
 
     @locked
     def skip(self, rows: int) -> None:
-        """Rows that were dropped come next."""
+        """Append a gap of `rows` dropped rows."""
         self._add(_Kept(self.stop, Offset(self.stop.rows + rows), None, None))
 
     @locked
     def drop(self, since: Offset, block: Block) -> int:
-        """Make room for a block: the oldest rows from `since` on go, and a gap takes their place. Gives how many rows
-        that were; 0 where there is no room even so."""
+        """Replace the oldest blocks from `since` on by a gap, to make room for a block. Return the number of dropped
+        rows; 0 if there would be no room even so."""
         most = self._max_bytes
-        first = i = bisect_left(self._stretches, since, self._gone, key=lambda each: each.first)
+        first = i = bisect_left(self._blocks, since, self._gone, key=lambda each: each.first)
         need = 0 if most is None else self.size + block.nbytes - most
-        while i < len(self._stretches) and need > 0:
-            need -= _size(self._stretches[i])
+        while i < len(self._blocks) and need > 0:
+            need -= _size(self._blocks[i])
             i += 1
         if need > 0 or i == first:
             return 0
-        gone = self._stretches[first:i]
+        gone = self._blocks[first:i]
         self.size -= sum(map(_size, gone))
-        self._stretches[first:i] = [_Kept(gone[0].first, gone[-1].end, None, None)]
+        self._blocks[first:i] = [_Kept(gone[0].first, gone[-1].end, None, None)]
         rows = sum(each.block.count for each in gone if each.block is not None)
         self.counts = self.counts.drop(rows)
         return rows
 
     @locked
     def read(self, at: Offset, rows: int = 0, nbytes: int | None = None) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a block, or the first boundary from `rows` rows on,
-        and no more than `nbytes` bytes in several blocks; None where that is nothing. Where `at` lies before the oldest
-        row, and where rows were dropped, it is a gap."""
+        """The rows after `at`, and their end; None if there are none. See `RowLog.read`."""
         parts: list[Block] = []
         end = at
         count = total = 0
         # The first block that ends after `at`: the last that begins at or before it, or one that follows.
-        begin = max(self._gone, bisect_right(self._stretches, at, key=lambda each: each.first) - 1)
-        for i in range(begin, len(self._stretches)):
-            first, after, block, _ = self._stretches[i]
+        begin = max(self._gone, bisect_right(self._blocks, at, key=lambda each: each.first) - 1)
+        for i in range(begin, len(self._blocks)):
+            first, after, block, _ = self._blocks[i]
             if after <= at:
                 continue
             if not parts and first.rows > at.rows:
@@ -116,30 +113,30 @@ class MemoryLog(CountedLog):
 
     @locked
     def release(self, at: Offset) -> None:
-        """Forget what lies before `at`."""
-        while self._gone < len(self._stretches):
-            stretch = self._stretches[self._gone]
-            if stretch.end > at:
+        """Remove the blocks that end before `at`."""
+        while self._gone < len(self._blocks):
+            kept = self._blocks[self._gone]
+            if kept.end > at:
                 break
-            self.start = stretch.end
-            self.size -= _size(stretch)
-            self._stretches[self._gone] = _Kept(stretch.first, stretch.end, None, None)
+            self.start = kept.end
+            self.size -= _size(kept)
+            self._blocks[self._gone] = _Kept(kept.first, kept.end, None, None)
             self._gone += 1
-        if self._gone > 64 and self._gone > len(self._stretches) // 2:
+        if self._gone > 64 and self._gone > len(self._blocks) // 2:
             gone, self._gone = self._gone, 0
-            del self._stretches[:gone]
+            del self._blocks[:gone]
 
     @locked
     def position_at(self, at: Offset) -> Any:
         """The reader's position at `at`; None unless a block ends there."""
         if at == self.stop:
             return self.position
-        i = bisect_right(self._stretches, at, key=lambda each: each.first)
-        return self._stretches[i - 2].position if i > self._gone + 1 and self._stretches[i - 1].first == at else None
+        i = bisect_right(self._blocks, at, key=lambda each: each.first)
+        return self._blocks[i - 2].position if i > self._gone + 1 and self._blocks[i - 1].first == at else None
 
     @locked
     def begin_at(self, at: Offset, counts: LogCounts) -> None:
-        """Begin, empty, after rows that were let go of."""
+        """Begin an empty log at an offset other than 0."""
         self.start = self.stop = at
         self.counts = counts
 
@@ -147,14 +144,14 @@ class MemoryLog(CountedLog):
         """Write all rows to an empty log on the disk.
 
         Raises:
-            OSError: it could not be written. The rows stay in memory.
+            OSError: they could not be written. They stay in memory.
         """
-        stretches, counts = self._all()
-        boundaries = [each.block.boundary for each in stretches if each.block and each.block.boundary is not None]
+        blocks, counts = self._all()
+        boundaries = [each.block.boundary for each in blocks if each.block and each.block.boundary is not None]
         passed = counts.passed - sum(each.kind == "pass" for each in boundaries)
         missed = counts.missed - sum(each.missed for each in boundaries if each.kind == "gap")
         to.begin_at(self.start, LogCounts(passed, missed, counts.dropped, counts.last_time))
-        for first, end, block, position in stretches:
+        for first, end, block, position in blocks:
             if block is None:
                 to.skip(end.rows - first.rows)
             else:
@@ -162,7 +159,7 @@ class MemoryLog(CountedLog):
 
     @locked
     def _all(self) -> tuple[list[_Kept], LogCounts]:
-        return self._stretches[self._gone :], self.counts
+        return self._blocks[self._gone :], self.counts
 
     def sync(self) -> None:
         """No-op: there is no disk."""
@@ -171,5 +168,5 @@ class MemoryLog(CountedLog):
         """No-op."""
 
 
-def _size(stretch: _Kept) -> int:
-    return 0 if stretch.block is None else stretch.block.nbytes
+def _size(kept: _Kept) -> int:
+    return 0 if kept.block is None else kept.block.nbytes

@@ -1,4 +1,4 @@
-"""What a reader's thread has read, and nobody has pulled yet: how much of that there may be, and the rows."""
+"""AheadBound and ReadAhead: blocks that a reader's thread has read and that were not pulled yet, and their limit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from unbounded.core.block import join as join_blocks
 
 
 class AheadBound:
-    """How far a thread reads ahead: so many blocks that have so many rows, or so many bytes in two blocks.
+    """The limit of reading ahead: `blocks` blocks that have `rows` rows, or `nbytes` bytes in two blocks or more.
 
-    Once that is reached, there is room when half of it is gone: waking a thread is slow.
+    Once it is reached, reading goes on when half of it was pulled, since waking a thread is slow.
 
     Args:
-        blocks: how many.
-        nbytes: how many.
-        rows: how many, at the least.
+        blocks: the number of blocks.
+        nbytes: the number of bytes.
+        rows: the least number of rows that so many blocks must have.
     """
 
     def __init__(self, blocks: int, nbytes: int, rows: int = 0) -> None:
@@ -25,10 +25,10 @@ class AheadBound:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing was read ahead."""
+        """Start again with nothing read ahead."""
         self._blocks = self._bytes = self._rows = 0
         self.is_full = False
-        """Whether there was no room when it was last asked."""
+        """True if there was no room at the last call of `has_room`."""
 
     def add(self, block: Block, size: int) -> None:
         """A block was read."""
@@ -43,7 +43,7 @@ class AheadBound:
         self._rows -= block.count
 
     def has_room(self) -> bool:
-        """Whether more may be read."""
+        """True if more may be read."""
         blocks, nbytes, rows = self._most
         share = 2 if self.is_full else 1
         many = self._blocks * share >= blocks and self._rows * share >= rows
@@ -62,7 +62,7 @@ class ReadAhead:
     """Blocks that follow each other in a log, and were not pulled yet.
 
     Args:
-        bound: how much of them there may be.
+        bound: the limit.
     """
 
     def __init__(self, bound: AheadBound) -> None:
@@ -70,24 +70,23 @@ class ReadAhead:
         self._blocks: deque[_ReadBlock] = deque()
 
     def follows(self, at: Offset) -> bool:
-        """Whether a block that begins there would follow the others."""
+        """True if a block that begins at `at` follows the others."""
         return not self._blocks or self._blocks[-1].end == at
 
     def add(self, first: Offset, end: Offset, block: Block, size: int) -> None:
-        """Take in a block from `first` to `end`, after the others."""
+        """Append a block from `first` to `end`."""
         self._blocks.append(_ReadBlock(first, end, block, size))
         self.bound.add(block, size)
 
     def joined(self, at: Offset, rows: int, nbytes: int | None = None) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: a block or more, up to the first boundary or the end of that with which
-        there are so many rows, and no more than so many bytes in several; None where that is not here."""
+        """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
         if not self._blocks or at < self._blocks[0].first:
             return None
         parts: list[Block] = []
         count, total, end = 0, 0, at
         for first, after, block, size in self._blocks:
             if after <= at:
-                continue  # read from the log before, after a restore
+                continue  # was read from the log, after a restore
             total += size
             if parts and nbytes is not None and total > nbytes:
                 break
@@ -102,12 +101,12 @@ class ReadAhead:
         return (join_blocks(parts) if len(parts) > 1 else parts[0]), end
 
     def drop_before(self, at: Offset) -> None:
-        """Let go of what was pulled."""
+        """Remove the blocks that end before `at`: they were pulled."""
         while self._blocks and self._blocks[0].end <= at:
             _, _, block, size = self._blocks.popleft()
             self.bound.take(block, size)
 
     def clear(self) -> None:
-        """Let go of all: it is read from the log."""
+        """Remove all blocks: they will be read from the log."""
         self._blocks.clear()
         self.bound.clear()

@@ -28,7 +28,7 @@ _META = 200  # bytes that a record may have beside its rows, roughly
 
 
 class RowLog(CountedLog):
-    """Rows on the disk, numbered from the beginning of the stream. One thread appends; others do the rest.
+    """Rows on the disk, numbered from the beginning of the stream. One thread appends; any thread may read and release.
 
     Args:
         directory: for this log alone.
@@ -53,7 +53,7 @@ class RowLog(CountedLog):
             raise
 
     def _read_last(self) -> None:
-        self._plain_meta: dict[int, bytes] = {}  # by spec, of a record that says nothing else
+        self._plain_meta: dict[int, bytes] = {}  # by spec, the metadata of a record that has nothing else
         last = self._log.last
         if last is not None:
             number, more = _parse(last.meta)
@@ -70,44 +70,44 @@ class RowLog(CountedLog):
 
     @property
     def is_closed(self) -> bool:
-        """True once it is closed, as by another feed of this process that goes on with it."""
+        """True after `close`, also by another feed of this process that continues the log."""
         return self._log.is_closed
 
     @property
     def where(self) -> str:
-        """Its directory."""
+        """The directory."""
         return self._log.where
 
     @property
     def start(self) -> Offset:
-        """The beginning of its oldest row."""
+        """The offset of the oldest row."""
         return self._log.start
 
     @property
     def stop(self) -> Offset:
-        """The end of its newest row."""
+        """The offset after the newest row."""
         return self._log.stop
 
     @property
     def synced(self) -> Offset:
-        """The place up to which a power cut loses nothing."""
+        """The offset up to which a power cut loses nothing."""
         return self._log.synced
 
     @property
     def size(self) -> int:
-        """In bytes, of its segments."""
+        """The bytes of all segments."""
         return self._log.size
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, block: Block, position: Any = None, *, beyond: bool = False) -> None:
-        """Append rows, and the boundary after them; `position` is the reader's after both. For `beyond`, also where
-        these are the ones with which the bound is passed.
+        """Append rows and the boundary after them; `position` is the reader's position after both. With `beyond`, they
+        may exceed the limit.
 
         Raises:
             OSError: they could not be written. Nothing of them is in the log.
         """
-        self._log.check_open()  # before a spec is written: the file of these is the next feed's, too
+        self._log.check_open()  # before a spec is written: after a close the file of specs belongs to the next feed
         times = block.times if block.count else None
         spec = self._specs.number(block.rows, times is not None) if block.count else 0
         counts = self.counts.after(block, position)
@@ -130,19 +130,19 @@ class RowLog(CountedLog):
         return self._plain_meta.setdefault(spec, b"%d " % spec)
 
     def begin_at(self, at: Offset, counts: LogCounts) -> None:
-        """Begin, empty, after rows that were let go of before they were written here.
+        """Begin an empty log at an offset other than 0, with the counts of the rows before it.
 
         Raises:
             OSError: it could not be written.
         """
         self._log.begin_at(at)
         if counts != LogCounts():
-            # A record without rows: it says what came before.
+            # A record without rows, for the counts.
             self._log.append(0, 0, self._meta(0, None, counts), [])
         self.counts = counts
 
     def skip(self, rows: int) -> None:
-        """Rows that were dropped come next; they are counted already.
+        """Append a gap of `rows` dropped rows, which are counted already.
 
         Raises:
             OSError: it could not be written.
@@ -150,11 +150,11 @@ class RowLog(CountedLog):
         self._log.skip(rows, self._meta(0, None, self.counts))
 
     def drop(self, since: Offset, block: Block) -> int:
-        """Make room for a block: the oldest rows from `since` on go, a gap takes their place, on the disk when this
-        returns, and they are counted. Gives how many rows that were; 0 where there is no room even so.
+        """Replace the oldest rows from `since` on by a gap, to make room for a block; the gap is on the disk when this
+        returns. Return the number of dropped rows; 0 if there would be no room even so.
 
         Raises:
-            OSError: the disk refused, and nothing was dropped.
+            OSError: it could not be written, and nothing was dropped.
         """
         size = block.nbytes + 8 * block.count + _META
         rows = self._log.drop(since, size, lambda rows: self._meta(0, None, self.counts.drop(rows)))
@@ -166,11 +166,11 @@ class RowLog(CountedLog):
         self._log.limit(max_bytes)
 
     def sync(self) -> None:
-        """Return once all that was appended before this call survives a power cut. If the directory was removed, all
-        rows that it had are written again.
+        """Sync: when it returns, what was appended before the call survives a power cut. If the directory was removed,
+        the rows in open files are written again.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the sync failed.
         """
         self._log.check_open()
         self._specs.sync()  # first: a process that finds rows must find their specs
@@ -187,12 +187,13 @@ class RowLog(CountedLog):
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def read(self, at: Offset, rows: int = 0, nbytes: int | None = None) -> tuple[Block, Offset] | None:
-        """What follows `at`, and where it ends: up to the end of a record, or the first boundary from `rows` rows on,
-        and no more than `nbytes` bytes in several records; None where that is nothing. Where `at` lies before the
-        oldest row, and where rows were dropped, that is a gap. The rows are read-only.
+        """The rows after `at`, read-only, and their end; None if there are none.
+
+        Whole blocks as they were appended, until they have `rows` rows, up to a boundary, and at most `nbytes` bytes if
+        they are several. If rows were dropped there, or `at` is before the oldest row: a gap.
 
         Raises:
-            DataLoss: rows that were there can't be read.
+            DataLoss: rows of the log can't be read.
         """
         with self._log.reading: parts = self._parts(at, rows, nbytes)  # fmt: skip  # noqa: E701 - see `locked`
         if not parts:
@@ -200,7 +201,7 @@ class RowLog(CountedLog):
         first = parts[0]
         skipped = first.first.rows - at.rows
         if skipped > 0:
-            # Rows that were let go of before anybody had read them.
+            # Rows that were released and never read.
             return Block(None, 0, Boundary("gap", skipped)), Offset(first.first.rows, 0)
         if first.is_gap:
             return Block(None, 0, Boundary("gap", first.end.rows - at.rows)), first.end
