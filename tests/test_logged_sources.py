@@ -146,7 +146,7 @@ def test_what_was_trained_on_is_forgotten_and_what_a_position_needs_is_kept() ->
             if i == 2000:
                 break
         assert log.start.rows >= 6000 - 4100  # a cursor goes back to the beginning of what was read at once
-        assert len(log._stretches) < 6500
+        assert len(log._blocks) < 6500
     with ub.Feed(ub.from_generator(once).batch(3)) as feed:
         feed.releases.hold()  # as a checkpoint does
         for i, _ in enumerate(feed.batches()):
