@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -48,11 +50,49 @@ class Disk(Runtime):
         return function(*args)
 
 
-def full(after: int = 0, *, also: Any = None) -> Callable[..., Any]:
-    """A disk that takes so many bytes more of each write."""
+class FailsAt:
+    """Raises EIO at one file call, counted from 1. `calls` says how many there were."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.calls = number, 0
+
+    def __call__(self, function: Any, *args: Any) -> None:
+        self.calls += 1
+        if self.calls == self.number:
+            raise OSError(errno.EIO, "Input/output error")
+
+
+class CopiedAt:
+    """Copies a directory before one file call, counted from 0: what the next process finds if this one is killed there.
+    `calls` says how many there were."""
+
+    def __init__(self, number: int, path: Path, to: Path) -> None:
+        self.number, self.path, self.to, self.calls = number, path, to, 0
+
+    def __call__(self, function: Any, *args: Any) -> None:
+        if self.calls == self.number:
+            shutil.copytree(self.path, self.to)
+        self.calls += 1
+
+
+def torn_writes(rng: random.Random, share: float) -> Callable[..., Any]:
+    """A disk on which a share of the calls fails, and such a write has written a part, perhaps nothing."""
 
     def fails(function: Any, *args: Any) -> None:
-        if function is os.write:
+        if rng.random() < share:
+            if function is os.write:
+                os.write(args[0], args[1][: rng.randint(0, max(0, len(args[1]) - 1))])
+            raise OSError(errno.EIO, "Input/output error")
+
+    return fails
+
+
+def full(after: int = 0, *, also: Any = None, writes: int = 0) -> Callable[..., Any]:
+    """A disk that takes so many writes, and then so many bytes of each."""
+    left = itertools.count(-writes)
+
+    def fails(function: Any, *args: Any) -> None:
+        if function is os.write and next(left) >= 0:
             os.write(args[0], args[1][:after])
             raise OSError(errno.ENOSPC, "No space left on device")
         if function is also:
@@ -343,14 +383,7 @@ def test_a_full_disk_leaves_nothing_of_a_record_and_the_next_one_is_whole(
 def test_any_file_call_that_fails_once_loses_nothing_that_was_appended(tmp_path: Path) -> None:
     tried = 0
     for number in range(200):
-        calls = 0
-
-        def fails(function: Any, *args: Any, number: int = number) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                raise OSError(errno.EIO, "Input/output error")
-
+        fails = FailsAt(number)
         disk = Disk(fails)
         path = tmp_path / f"{number}"
         kept: list[int] = []
@@ -373,7 +406,7 @@ def test_any_file_call_that_fails_once_loses_nothing_that_was_appended(tmp_path:
         assert found == kept[-len(found) :], number
         assert len(found) >= len(kept) - 4
         log.close()
-        if calls < number:
+        if fails.calls < number:
             break
     assert tried > 10
     assert number < 199
@@ -437,21 +470,18 @@ def test_killed_at_any_file_call_of_a_sync_that_writes_again_the_next_process_ha
         add(log, *range(4))
         log.sync()
         add(log, *range(4, 12))
-        calls = 0
+        killed = CopiedAt(stop, path, tmp_path / f"{stop}-killed")
+        refused = FailsAt(1)  # the sync
 
-        def fails(function: Any, *args: Any, stop: int = stop, path: Path = path) -> None:
-            nonlocal calls
-            calls += 1
-            if calls - 1 == stop:
-                shutil.copytree(path, tmp_path / f"{stop}-killed")
-            if calls == 1:  # the sync
-                raise OSError(errno.EIO, "Input/output error")
+        def fails(*call: Any, killed: CopiedAt = killed, refused: FailsAt = refused) -> None:
+            killed(*call)
+            refused(*call)
 
         disk.fails = fails
         log.sync()
         disk.fails = None
         log.close()
-        if calls <= stop:
+        if killed.calls <= stop:
             break
         seen += 1
         assert reopened(tmp_path / f"{stop}-killed") == [*range(12)], stop
@@ -737,20 +767,12 @@ def test_killed_at_any_file_call_of_a_drop_it_was_made_or_not_and_says_which(tmp
         first = drop(log, 5)
         add(log, end.rows)
         once = found(log)
-        calls = 0
-
-        def fails(function: Any, *args: Any, stop: int = stop, path: Path = path) -> None:
-            nonlocal calls
-            calls += 1
-            if calls - 1 == stop:
-                shutil.copytree(path, tmp_path / f"{stop}-killed")
-
-        disk.fails = fails
+        disk.fails = killed = CopiedAt(stop, path, tmp_path / f"{stop}-killed")
         second = drop(log, 5, 300)
         disk.fails = None
         twice = found(log)
         log.close()
-        if calls <= stop:
+        if killed.calls <= stop:
             break
         log = RecordLog(tmp_path / f"{stop}-killed", QUICK)
         now = found(log)
@@ -774,15 +796,7 @@ def test_any_file_call_of_a_drop_that_fails_leaves_all_or_the_gap(tmp_path: Path
         path = tmp_path / f"{number}"
         log = droppable(path, disk)
         before = found(log)
-        calls = 0
-
-        def fails(function: Any, *args: Any, number: int = number) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                raise OSError(errno.EIO, "Input/output error")
-
-        disk.fails = fails
+        disk.fails = fails = FailsAt(number)
         try:
             rows = drop(log, 5)
         except OSError:
@@ -797,7 +811,7 @@ def test_any_file_call_of_a_drop_that_fails_leaves_all_or_the_gap(tmp_path: Path
         expected = found(log)
         log.close()
         assert after_kill_found(log, tmp_path / f"{number}-after") == expected
-        if calls < number:
+        if fails.calls < number:
             break
     assert number > 8
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from test_record_log import QUICK, Disk, full, never
+from test_record_log import QUICK, Disk, full, never, torn_writes
 from unbounded.core.block import Block, Boundary, Offset, join
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import SYSTEM
@@ -77,7 +77,7 @@ def test_blocks_come_back_with_their_boundaries_and_times(log: Log) -> None:
     expected = [([0, 1], PASS), ([], GAP), ([], PASS), ([2], None)]
     assert all_of(log) == expected
     assert (log.start, log.stop) == (Offset(0), Offset(3))
-    assert (log.passed, log.missed, log.last_time) == (2, 3, 9.0)
+    assert (log.counts.passed, log.counts.missed, log.counts.last_time) == (2, 3, 9.0)
     offsets = [Offset(0), Offset(2, 1), Offset(2, 2), Offset(2, 3), Offset(3)]
     for i, at in enumerate(offsets[:-1]):
         assert all_of(log, at) == expected[i:]
@@ -119,7 +119,7 @@ def test_positions_are_known_where_blocks_end(log: Log) -> None:
     places = [Offset(2), Offset(3, 1), Offset(3, 2), Offset(5)]
     assert [log.position_at(at) for at in places] == [{"at": [n]} for n in (1, 2, 3, 4)]
     assert [log.position_at(at) for at in (Offset(0), Offset(1), Offset(3), Offset(4))] == [None] * 4
-    assert log.position == {"at": [4]}
+    assert log.counts.position == {"at": [4]}
 
 
 def test_what_is_released_is_no_longer_there_and_numbers_stay(log: Log) -> None:
@@ -242,11 +242,11 @@ def test_counts_position_and_time_survive_whatever_lies_in_the_last_segment(tmp_
         log.append(block(1, boundary=PASS), "first")
         for each in ending:
             log.append(each, "last")
-        expected = (log.passed, log.missed, log.last_time, log.position, log.stop)
+        expected = (log.counts.passed, log.counts.missed, log.counts.last_time, log.counts.position, log.stop)
         assert expected[2] == 7.0
         log.close()
         log = RowLog(tmp_path / f"{number}", SYSTEM)
-        assert (log.passed, log.missed, log.last_time, log.position, log.stop) == expected
+        assert (log.counts.passed, log.counts.missed, log.counts.last_time, log.counts.position, log.stop) == expected
         log.close()
 
 
@@ -261,7 +261,7 @@ def test_they_survive_a_segment_that_was_begun_when_the_disk_was_full(tmp_path: 
     log.close()
     assert len([*(tmp_path / "log").glob("*.log")]) == 2
     log = RowLog(tmp_path / "log", SYSTEM)
-    assert (log.missed, log.position, log.last_time, log.stop) == (3, "here", 7.0, Offset(1, 1))
+    assert (log.counts.missed, log.counts.position, log.counts.last_time, log.stop) == (3, "here", 7.0, Offset(1, 1))
     log.close()
 
 
@@ -270,10 +270,16 @@ def test_a_log_that_begins_in_the_middle_knows_what_came_before(tmp_path: Path) 
     log.begin_at(Offset(50, 1), LogCounts(passed=2, missed=9, last_time=3.0))
     log.close()
     log = RowLog(tmp_path / "log", SYSTEM)
-    assert (log.start, log.stop, log.passed, log.missed, log.last_time) == (Offset(50, 1), Offset(50, 1), 2, 9, 3.0)
+    assert (log.start, log.stop, log.counts.passed, log.counts.missed, log.counts.last_time) == (
+        Offset(50, 1),
+        Offset(50, 1),
+        2,
+        9,
+        3.0,
+    )
     log.append(block(50, boundary=PASS))
     assert all_of(log) == [([50], PASS)]
-    assert log.passed == 3
+    assert log.counts.passed == 3
     log.close()
 
 
@@ -286,8 +292,12 @@ def test_rows_in_memory_are_spilled_as_they_are_and_counted_once(tmp_path: Path)
     memory.spill(log)
     for _ in range(2):
         assert (log.start, log.stop) == (memory.start, memory.stop)
-        assert (log.passed, log.missed, log.last_time) == (memory.passed, memory.missed, memory.last_time)
-        assert (log.position, log.position_at(Offset(6, 1))) == (9, 5)
+        assert (log.counts.passed, log.counts.missed, log.counts.last_time) == (
+            memory.counts.passed,
+            memory.counts.missed,
+            memory.counts.last_time,
+        )
+        assert (log.counts.position, log.position_at(Offset(6, 1))) == (9, 5)
         assert log.position_at(Offset(7, 1)) == 6
         assert all_of(log) == all_of(memory)
         log.close()
@@ -423,8 +433,8 @@ class Model:
             expected = {row: some for row, some in self.boundaries.items() if row > at}
             assert {row: some for row, some in boundaries.items() if row > at} == expected
         assert log.stop.rows == len(self.rows)
-        assert log.passed == sum(b.kind == "pass" for some in self.boundaries.values() for b in some)
-        assert log.missed == sum(b.missed for some in self.boundaries.values() for b in some)
+        assert log.counts.passed == sum(b.kind == "pass" for some in self.boundaries.values() for b in some)
+        assert log.counts.missed == sum(b.missed for some in self.boundaries.values() for b in some)
 
 
 @settings(max_examples=60)
@@ -437,12 +447,7 @@ def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_f
     rng = random.Random(seed)
     path = tmp_path_factory.mktemp("log")
     trouble = rng.choice((0.0, 0.0, 0.1, 0.3))
-
-    def fails(function: Any, *args: Any) -> None:
-        if rng.random() < trouble:
-            if function is os.write:
-                os.write(args[0], args[1][: rng.randint(0, max(0, len(args[1]) - 1))])  # a whole one may be found
-            raise OSError(errno.EIO, "Input/output error")
+    fails = torn_writes(rng, trouble)
 
     disk = Disk()
     size = rng.choice((60, 300, 10_000))
@@ -526,7 +531,7 @@ def test_dropped_rows_are_a_gap_and_are_counted(kind: str, tmp_path: Path) -> No
         assert gap[0] >= 100
         assert found == [*range(gap[0]), gap, *range(gap[1], number)]
         assert stretches(log, 5, 10_000) == [*range(5, gap[0]), gap, *range(gap[1], number)]
-        assert (log.dropped, log.position) == (dropped, number)
+        assert (log.counts.dropped, log.counts.position) == (dropped, number)
         assert gap[1] - gap[0] == dropped
         assert log.position_at(Offset(gap[0])) == gap[0]
         assert log.position_at(Offset(gap[1])) is None
@@ -555,7 +560,7 @@ def test_dropped_rows_stay_dropped_when_the_log_moves_to_the_disk(tmp_path: Path
         assert stretches(log) == stretches(memory)
         log.close()
         log = RowLog(tmp_path / "log", SYSTEM)
-    assert log.dropped == 200 - len(stretches(log)) + 1
+    assert log.counts.dropped == 200 - len(stretches(log)) + 1
     log.close()
 
 
@@ -567,12 +572,7 @@ def test_whatever_is_dropped_only_what_was_not_handed_on_is_and_it_is_counted(
     rng = random.Random(seed)
     path = tmp_path_factory.mktemp("log")
     trouble = rng.choice((0.0, 0.0, 0.1, 0.3))
-
-    def fails(function: Any, *args: Any) -> None:
-        if rng.random() < trouble:
-            if function is os.write:
-                os.write(args[0], args[1][: rng.randint(0, max(0, len(args[1]) - 1))])
-            raise OSError(errno.EIO, "Input/output error")
+    fails = torn_writes(rng, trouble)
 
     disk = Disk()
     most = rng.choice((3000, 20_000))
@@ -583,7 +583,7 @@ def test_whatever_is_dropped_only_what_was_not_handed_on_is_and_it_is_counted(
 
     def check() -> None:
         assert log.stop.rows == stop
-        assert log.dropped == len(gone)
+        assert log.counts.dropped == len(gone)
         at = rng.randint(let_go, stop)
         at = next((row for row in range(at, stop) if row not in gone), stop)
         found = stretches(log, at, rng.choice((0, 7, 10_000)))

@@ -433,13 +433,7 @@ def test_a_disk_that_is_full_when_decisions_are_spilled_leaves_nothing_behind_an
     with ub.Feed(stream(), runtime=disk) as feed:
         train(feed, 10)
         for allowed in (0, 1, 2):
-            left = itertools.count(-allowed)
-
-            def fails(function: Any, *args: Any, left: Any = left) -> None:
-                if function is os.write and next(left) >= 0:
-                    full(5)(function, *args)
-
-            disk.fails = fails
+            disk.fails = full(5, writes=allowed)
             with pytest.raises(ub.CheckpointError, match="No space left"):
                 feed.save(tmp_path)
             disk.fails = None

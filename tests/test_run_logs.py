@@ -19,7 +19,7 @@ import pytest
 import unbounded as ub
 from helpers import train, train_all, wait_until
 from intercepted_files import all_changes
-from test_record_log import QUICK, Disk, full, never
+from test_record_log import QUICK, Disk, FailsAt, full, never
 from unbounded.core.block import Offset
 from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.row_log import RowLog
@@ -138,13 +138,7 @@ def test_a_disk_that_is_full_when_rows_are_spilled_leaves_nothing_behind_and_the
     with ub.Feed(meter.stream(), runtime=disk) as feed:
         train(feed, 3)
         for allowed in (0, 1, 2, 30):
-            left = itertools.count(-allowed)
-
-            def fails(function: Any, *args: Any, left: Any = left) -> None:
-                if function is os.write and next(left) >= 0:
-                    full(5)(function, *args)
-
-            disk.fails = fails
+            disk.fails = full(5, writes=allowed)
             with pytest.raises(ub.CheckpointError, match=r"can't be opened: No space left.*Make room there"):
                 feed.save(tmp_path)
             disk.fails = None
@@ -869,13 +863,7 @@ def test_origins_are_all_there_or_none_of_them(tmp_path: Path) -> None:
     assert read_origin(tmp_path, disk) == first
     second = {"a": SourceOrigin("other")}
     for number in itertools.count():
-        calls = itertools.count()
-
-        def fails(function: Any, *args: Any, number: int = number, calls: Any = calls) -> None:
-            if next(calls) == number:
-                raise OSError(errno.EIO, "Input/output error")
-
-        disk.fails = fails
+        disk.fails = FailsAt(number + 1)
         try:
             write_origin(tmp_path, second, disk)
         except OSError:

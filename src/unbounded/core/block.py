@@ -7,7 +7,7 @@ Boundaries have one: the end of a pass, or missing rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -108,6 +108,37 @@ def join(blocks: Sequence[Block]) -> Block:
     beside = (_joined([getattr(b, name) for b in full]) for name in ("times", "provenance", "seen"))
     rows = trees.join([b.rows for b in full])
     return Block(rows, sum(b.count for b in full), blocks[-1].boundary, *beside)
+
+
+def join_from(
+    blocks: Iterable[tuple[Offset, Offset, Block]], at: Offset, rows: int, nbytes: int | None = None
+) -> tuple[Block, Offset] | None:
+    """The rows after `at`, and their end; None if there are none.
+
+    Whole blocks, until they have `rows` rows, up to a boundary, and at most `nbytes` bytes if they are several.
+
+    Args:
+        blocks: blocks that follow each other, each with its beginning and its end. The first one begins at `at` or
+            before it.
+    """
+    parts: list[Block] = []
+    count, total, end = 0, 0, at
+    for first, after, block in blocks:
+        if after <= at:
+            continue
+        if nbytes is not None:
+            total += block.nbytes
+            if parts and total > nbytes:
+                break
+        end = after
+        part = block.part(max(0, at.rows - first.rows), block.count)
+        parts.append(part)
+        count += part.count
+        if count >= rows or part.boundary is not None:
+            break
+    if not parts:
+        return None
+    return (join(parts) if len(parts) > 1 else parts[0]), end
 
 
 def _joined(parts: Sequence[Array | None]) -> Any:

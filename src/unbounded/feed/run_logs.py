@@ -166,7 +166,8 @@ class RunLogs:
                 _, (_, log) = self._opened.popitem()
                 is_empty = log.stop == Offset(0)
                 log.close()
-                self._remove(log) if is_empty else None
+                if is_empty:
+                    self._remove(log)
 
     def _write_origin(self, carried: Mapping[str, str]) -> None:
         if self._is_written and not self._opened:

@@ -48,34 +48,3 @@ class LogCounts(NamedTuple):
     def drop(self, rows: int) -> LogCounts:
         """The counts after `rows` rows were dropped."""
         return LogCounts(self.passed, self.missed, self.dropped + rows, self.last_time, self.position)
-
-
-class CountedLog:
-    """The properties of a log that has `LogCounts`."""
-
-    counts = LogCounts()
-
-    @property
-    def passed(self) -> int:
-        """The number of passes that ended."""
-        return self.counts.passed
-
-    @property
-    def missed(self) -> int:
-        """The number of rows that did not come."""
-        return self.counts.missed
-
-    @property
-    def dropped(self) -> int:
-        """The number of rows that were dropped at the log's limit."""
-        return self.counts.dropped
-
-    @property
-    def last_time(self) -> float | None:
-        """When the last row arrived, seconds since 1970; None if unknown."""
-        return self.counts.last_time
-
-    @property
-    def position(self) -> Any:
-        """The reader's position after the last row."""
-        return self.counts.position

@@ -227,8 +227,8 @@ def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence
 def encode_gap(tail: RecordEdge, to: RecordEdge, made_at: int, meta: bytes) -> tuple[list[Any], RecordEdge]:
     """The bytes of a gap that follows `tail` and ends where the record after `to` begins, and the place after it."""
     data = meta + _GAP.pack(to.number, *to.at, to.crc, made_at)
-    head = _RECORD.pack(0, len(data), tail.number, *tail.at, 0, 0, len(meta), _IS_GAP)[4:]
-    record = zlib.crc32(head + data, tail.crc).to_bytes(4, "little") + head + data
+    content = _AFTER_CRC.pack(len(data), tail.number, *tail.at, 0, 0, len(meta), _IS_GAP) + data
+    record = _CRC.pack(zlib.crc32(content, tail.crc)) + content
     return [record], RecordEdge(to.at, tail.byte + len(record), to.crc, to.number)
 
 

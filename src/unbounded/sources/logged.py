@@ -81,7 +81,7 @@ class Logged(ReaderThread):
     def _opening(self) -> Opening:
         self._refuse_taken()
         log = self._log
-        return Opening(log.stop.rows, log.last_time, log.passed, runtime=self._runtime)
+        return Opening(log.stop.rows, log.counts.last_time, log.counts.passed, runtime=self._runtime)
 
     def _read(self, reader: Reader) -> Any:
         self._refuse_taken()

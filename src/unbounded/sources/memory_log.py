@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from unbounded.core import trees
-from unbounded.core.block import Block, Boundary, Offset
-from unbounded.core.block import join as join_blocks
+from unbounded.core.block import Block, Boundary, Offset, join_from
 from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
-from unbounded.sources.log_counts import CountedLog, LogCounts
+from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
 
@@ -22,11 +22,13 @@ class _Kept(NamedTuple):
     position: Any  # the reader's position after them
 
 
-class MemoryLog(CountedLog):
+class MemoryLog:
     """Rows in memory, numbered from the beginning of the stream; with the methods of `RowLog`. Safe between threads."""
 
     where = "memory"
     is_closed = False
+    counts = LogCounts()
+    """The counts up to the end of the log."""
 
     def __init__(self, runtime: Runtime, *, max_bytes: int | None = None) -> None:
         self.id = runtime.unique()
@@ -85,31 +87,24 @@ class MemoryLog(CountedLog):
     @locked
     def read(self, at: Offset, rows: int = 0, nbytes: int | None = None) -> tuple[Block, Offset] | None:
         """The rows after `at`, and their end; None if there are none. See `RowLog.read`."""
-        parts: list[Block] = []
-        end = at
-        count = total = 0
         # The first block that ends after `at`: the last that begins at or before it, or one that follows.
-        begin = max(self._gone, bisect_right(self._blocks, at, key=lambda each: each.first) - 1)
-        for i in range(begin, len(self._blocks)):
-            first, after, block, _ = self._blocks[i]
-            if after <= at:
-                continue
-            if not parts and first.rows > at.rows:
-                return Block(None, 0, Boundary("gap", first.rows - at.rows)), Offset(first.rows, 0)
-            if block is None:
-                if not parts:
-                    return Block(None, 0, Boundary("gap", after.rows - at.rows)), after
-                break
-            total += block.nbytes
-            if parts and nbytes is not None and total > nbytes:
-                break
-            part = block.part(max(0, at.rows - first.rows), block.count)
-            parts.append(part)
-            end = after
-            count += part.count
-            if count >= rows or part.boundary is not None:
-                break
-        return (join_blocks(parts), end) if parts else None
+        i = max(self._gone, bisect_right(self._blocks, at, key=lambda each: each.first) - 1)
+        while i < len(self._blocks) and self._blocks[i].end <= at:
+            i += 1
+        if i == len(self._blocks):
+            return None
+        first, end, block, _ = self._blocks[i]
+        if first.rows > at.rows:
+            return Block(None, 0, Boundary("gap", first.rows - at.rows)), Offset(first.rows, 0)
+        if block is None:
+            return Block(None, 0, Boundary("gap", end.rows - at.rows)), end
+        return join_from(self._up_to_gap(i), at, rows, nbytes)
+
+    def _up_to_gap(self, i: int) -> Iterator[tuple[Offset, Offset, Block]]:
+        """The blocks from number `i` on, up to rows that were dropped."""
+        while i < len(self._blocks) and (block := self._blocks[i].block) is not None:
+            yield self._blocks[i].first, self._blocks[i].end, block
+            i += 1
 
     @locked
     def release(self, at: Offset) -> None:
@@ -130,7 +125,7 @@ class MemoryLog(CountedLog):
     def position_at(self, at: Offset) -> Any:
         """The reader's position at `at`; None unless a block ends there."""
         if at == self.stop:
-            return self.position
+            return self.counts.position
         i = bisect_right(self._blocks, at, key=lambda each: each.first)
         return self._blocks[i - 2].position if i > self._gone + 1 and self._blocks[i - 1].first == at else None
 

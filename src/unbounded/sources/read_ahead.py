@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from unbounded.core.block import Block, Offset
-from unbounded.core.block import join as join_blocks
+from unbounded.core.block import Block, Offset, join_from
 
 
 class AheadBound:
@@ -82,23 +81,7 @@ class ReadAhead:
         """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
         if not self._blocks or at < self._blocks[0].first:
             return None
-        parts: list[Block] = []
-        count, total, end = 0, 0, at
-        for first, after, block, size in self._blocks:
-            if after <= at:
-                continue  # was read from the log, after a restore
-            total += size
-            if parts and nbytes is not None and total > nbytes:
-                break
-            end = after
-            part = block.part(max(0, at.rows - first.rows), block.count)
-            parts.append(part)
-            count += part.count
-            if count >= rows or part.boundary is not None:
-                break
-        if not parts:
-            return None
-        return (join_blocks(parts) if len(parts) > 1 else parts[0]), end
+        return join_from(((each.first, each.end, each.block) for each in self._blocks), at, rows, nbytes)
 
     def drop_before(self, at: Offset) -> None:
         """Remove the blocks that end before `at`: they were pulled."""

@@ -18,7 +18,7 @@ from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
-from unbounded.sources.log_counts import CountedLog, LogCounts
+from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.log_segment import Record
 from unbounded.sources.log_specs import LogSpecs
 from unbounded.sources.record_log import SEGMENT, RecordLog
@@ -27,7 +27,7 @@ _TIME = np.dtype("<f8")
 _META = 200  # bytes that a record may have beside its rows, roughly
 
 
-class RowLog(CountedLog):
+class RowLog:
     """Rows on the disk, numbered from the beginning of the stream. One thread appends; any thread may read and release.
 
     Args:
@@ -40,6 +40,9 @@ class RowLog(CountedLog):
         BlockingIOError: another process writes to it.
         OSError: it can't be read or written.
     """
+
+    counts = LogCounts()
+    """The counts up to the end of the log."""
 
     def __init__(
         self, directory: Path, runtime: Runtime, *, segment_bytes: int = SEGMENT, max_bytes: int | None = None
@@ -224,7 +227,7 @@ class RowLog(CountedLog):
     def position_at(self, at: Offset) -> Any:
         """The reader's position at `at`; None unless a record ends there."""
         if at == self.stop:
-            return self.position
+            return self.counts.position
         with self._log.reading: return self._position_at(at)  # fmt: skip  # noqa: E701 - see `locked`
 
     def _position_at(self, at: Offset) -> Any:
