@@ -159,3 +159,8 @@ def test_rows_that_change_name_the_leaf(rows: Any, sentence: str) -> None:
     spec = row_spec.spec({"x": np.zeros((5, 3)), "y": np.zeros(5, int)})
     with pytest.raises(RowsError, match=sentence):
         row_spec.check_same(spec, rows, "row 7")
+
+
+def test_joined_rows_keep_the_byte_order_of_their_parts() -> None:
+    parts = [np.arange(2, dtype=">i4"), np.arange(2, dtype=">i4")]
+    assert trees.join(parts).dtype.str == trees.join(parts[:1]).dtype.str == ">i4"

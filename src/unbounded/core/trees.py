@@ -267,7 +267,10 @@ def join(parts: Sequence[Tree]) -> Tree:
 def _concatenate(*parts: Array) -> Array:
     if any(type(part) not in _PLAIN for part in parts):
         return np.concatenate(parts)
-    out = empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*(part.dtype for part in parts)))
+    dtypes = {part.dtype for part in parts}  # several where text has several widths
+    # np.result_type would make another byte order the machine's own.
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
+    out = empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype)
     return np.concatenate(parts, out=out)
 
 

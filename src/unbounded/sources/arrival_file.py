@@ -94,7 +94,7 @@ class ArrivalFile:
             self._interrupted = False
             raise
         self._interrupted = False
-        self._sync.appended()
+        self._sync.appended(0)
 
     def read(self, start: int) -> tuple[list[tuple[int, Entries]], str | None]:
         """The records from number `start` on, each with the number of records up to it; and the fingerprint of the

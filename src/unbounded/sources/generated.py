@@ -10,7 +10,7 @@ from unbounded.core import user_code
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import EndOfStream
 from unbounded.sources import shared_state
-from unbounded.sources.iteration import Form, Iteration, Made
+from unbounded.sources.iteration import Form, Iteration, Made, Offer
 from unbounded.sources.reader import JSON, Opening
 from unbounded.sources.untrusted_states import refuse_unsavable
 
@@ -80,6 +80,9 @@ class GeneratedOnce:
         self._passed = opening.passes
         self._past = Past(opening.rows, opening.last)
         self._iteration: Iteration | None = None
+        self.offer: Offer | None = None
+        """Takes each value that the function yields, before the next one is requested; a read returns what it does not
+        take."""
 
     def position(self) -> JSON:
         return None
@@ -93,9 +96,9 @@ class GeneratedOnce:
             raise EndOfStream
         if self._iteration is None:
             self._iteration = self._calls.one_by_one(self._row, **({"past": self._past} if source.takes_past else {}))
-        block = self._iteration.next()
+        block = self._iteration.next(self.offer)
+        self._row = self._iteration.row
         if block is not None:
-            self._row += block.count
             return block
         self._iteration.close()
         self._iteration = None

@@ -9,7 +9,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,8 +21,12 @@ from unbounded.core.trees import Array, Tree
 from unbounded.sources.as_block import AsBlock
 
 _MOST_SAMPLES = 256
-_SOON = 0.01  # seconds after which stacked samples are returned, however few
+_SOON = 0.01  # seconds after which stacked samples are returned, however few; and after which nothing more is offered
 _ENDED = object()
+_NONE = object()  # None is a value that a function may yield, by mistake
+Offer: TypeAlias = Callable[[Any, bool], int]
+"""Takes a value that a function yielded, which is a sample or a tree of rows; returns the number of rows, or 0 if it
+does not take it."""
 
 
 class Form:
@@ -108,9 +112,10 @@ class Iteration:
     def __init__(self, made: Made, form: Form, row: int, *, stack: int = _MOST_SAMPLES, state: Any = None) -> None:
         self.made = made
         self._form = form
-        self._row = row
+        self.row = row
+        """The number of the next row."""
         self._values = made.iterator(state)
-        self._left: Any = None  # a sample of another form than those before it: begins the next block
+        self._left: Any = _NONE  # a sample of another form than those before it, or a value that was offered in vain
         self._failure: Exception | None = None  # raised after samples that are returned first
         self._ended = False
         self._stack = stack
@@ -122,37 +127,64 @@ class Iteration:
     @property
     def is_ahead(self) -> bool:
         """True if the iterator has yielded rows that no block has returned."""
-        return self._left is not None or self._failure is not None
+        return self._left is not _NONE or self._failure is not None
 
-    def next(self) -> Block | None:
-        """The next block, perhaps without rows; None at the end of the iterator."""
+    def next(self, offer: Offer | None = None) -> Block | None:
+        """The next block, perhaps without rows; None at the end of the iterator.
+
+        Args:
+            offer: takes values first, for as long as it can and about 10 ms; the block is of the one that it does not
+                take.
+        """
         # A running generator can't be closed: neither by another thread, nor by a signal handler in its own thread.
         self._begin_asking()
         try:
+            if offer is not None and self._left is _NONE:
+                user_code.call(self._offer_all, offer)
+                if self._left is _NONE and not self._ended:
+                    return Block(None, 0)
             rows = self._stacked() if self._form.single else self._ask()
         finally:
             if self._is_to_close():
                 self._close()
         if rows is _ENDED:
             return None
-        block = self._form.block(rows if self._form.single else trees.map_leaves(trees.copied, rows), self._row)
-        self._row += block.count
+        block = self._form.block(rows if self._form.single else trees.map_leaves(trees.copied, rows), self.row)
+        self.row += block.count
         return block
 
+    def _offer_all(self, offer: Offer) -> None:
+        """Ask for values and offer them, until one is not taken."""
+        values, single, monotonic = self._values, self._form.single, self._form.runtime.monotonic
+        until = monotonic() + _SOON
+        while not self._closing:
+            value = next(values, _ENDED)
+            if value is _ENDED:
+                self._ended = True
+                return
+            rows = offer(value, single)
+            if not rows:
+                self._left = value
+                return
+            self.row += rows
+            if monotonic() >= until:
+                return
+
     def _ask(self) -> Any:
-        return user_code.call(next, self._values, _ENDED)
+        if self._left is not _NONE:
+            value, self._left = self._left, _NONE
+            return value
+        return _ENDED if self._ended else user_code.call(next, self._values, _ENDED)
 
     def _stacked(self) -> Any:
         samples: list[Tree] = []
-        if self._left is not None:
-            samples, self._left = [self._left], None
         runtime = self._form.runtime
         asked = runtime.monotonic()
         while len(samples) < self._stack:
             try:
                 if self._failure is not None:
                     raise self._failure
-                value = _ENDED if self._ended else self._ask()
+                value = self._ask()
             except Exception as error:
                 if not samples:
                     raise
@@ -163,7 +195,7 @@ class Iteration:
                 break
             sample = trees.map_leaves(_copied_sample, value)
             if samples and not row_spec.same_spec(samples[0], sample):
-                self._left = sample
+                self._left = value
                 break
             samples.append(sample)
             # After a slow sample, return at once: the next may be as slow.

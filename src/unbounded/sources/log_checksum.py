@@ -17,7 +17,7 @@ _LARGE = 1 << 15  # bytes from which on the sums are faster
 _COLUMNS = 256
 
 
-def checksum(data: memoryview, before: int) -> int:
+def checksum(data: bytes | memoryview, before: int) -> int:
     """The checksum of bytes, chained to the checksum of what precedes them.
 
     >>> checksum(memoryview(b"rows"), 0) == zlib.crc32(b"rows")

@@ -197,31 +197,35 @@ class LogSegment:
             self.index.append(place)
 
 
-def size_of(meta: bytes, parts: Sequence[Any]) -> int:
+def size_of(meta: bytes, parts: Sequence[bytes | memoryview]) -> int:
     """How many bytes a record has."""
-    length: int = len(meta) + sum(part.nbytes for part in parts)
+    length = len(meta) + sum(map(len, parts))
     return _RECORD.size + length + (_PART.size * len(parts) if length >= _SMALL else 0)
 
 
-def encode(tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence[Any]) -> tuple[list[Any], RecordEdge]:
-    """The bytes of a record that follows `tail`, in parts, and the place after it."""
-    at, byte, crc, number = tail
-    length = len(meta)
-    for part in parts:
-        length += part.nbytes
-    sizes, small, large = b"", parts, parts[:0]
-    if length >= _SMALL:
-        sizes, small, large = b"".join([_PART.pack(part.nbytes) for part in parts]), large, parts
+def encode(
+    tail: RecordEdge, rows: int, seams: int, meta: bytes, parts: Sequence[bytes | memoryview]
+) -> tuple[list[bytes | memoryview], RecordEdge]:
+    """The bytes of a record that follows `tail`, in parts, and the place after it. `parts` are bytes, or memory that is
+    seen as bytes."""
+    (row, boundaries), byte, crc, number = tail
+    length = len(meta) + sum(map(len, parts))
+    if length < _SMALL:
+        large = parts[:0]
+        head = _AFTER_CRC.pack(length, number, row, boundaries, rows, seams, len(meta), 0)
+        head = b"".join((head, meta, *parts))
+    else:
+        large = parts
+        sizes = b"".join([_PART.pack(len(part)) for part in parts])
         length += len(sizes)
-    head = _AFTER_CRC.pack(length, number, *at, rows, seams, len(meta), len(large))
-    head = b"".join((head, sizes, meta, *small))
+        head = _AFTER_CRC.pack(length, number, row, boundaries, rows, seams, len(meta), len(parts))
+        head = b"".join((head, sizes, meta))
     crc = zlib.crc32(head, crc)
-    views = [memoryview(part).cast("B") for part in large]
-    for view in views:
-        crc = checksum(view, crc)
-    end = Offset(at.rows + rows, seams + (0 if rows else at.boundaries))
+    for part in large:
+        crc = checksum(part, crc)
+    end = Offset(row + rows, seams if rows else seams + boundaries)
     after = RecordEdge(end, byte + _RECORD.size + length, crc, number + 1)
-    return [_CRC.pack(crc) + head, *views], after
+    return [_CRC.pack(crc) + head, *large], after
 
 
 def encode_gap(tail: RecordEdge, to: RecordEdge, made_at: int, meta: bytes) -> tuple[list[Any], RecordEdge]:
@@ -247,8 +251,8 @@ def write(files: Files, fd: int, parts: list[Any]) -> None:
     """Append all parts to a file."""
     left = parts
     while left:
-        done = files.writev(fd, left[:_MOST_PARTS])
-        if len(left) == 1 and done == len(left[0]):
+        done = files.writev(fd, left if len(left) <= _MOST_PARTS else left[:_MOST_PARTS])
+        if done == len(left[0]) and len(left) == 1:
             return
         while left and done >= len(left[0]):
             done -= len(left[0])

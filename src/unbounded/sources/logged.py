@@ -24,6 +24,7 @@ from unbounded.sources.reader import JSON, Opening, Reader, Source
 from unbounded.sources.reader_thread import ReaderThread
 from unbounded.sources.record_log import SEGMENTS, Full
 from unbounded.sources.row_log import RowLog
+from unbounded.sources.row_stage import RowStage
 
 _log = logging.getLogger("unbounded")
 
@@ -75,6 +76,8 @@ class Logged(ReaderThread):
         self._refusal: OSError | None = None  # the error of writing the block that waits
         self._unlogged: float | None = None  # since when the reader waits for a call of `logged`
         self._position: JSON = None  # the reader's position after the last row in the log
+        self._is_offered = False  # the reader offers what a function yields, value by value, to `_take_value`
+        self._stage: RowStage | None = None  # for these
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -82,6 +85,11 @@ class Logged(ReaderThread):
         self._refuse_taken()
         log = self._log
         return Opening(log.stop.rows, log.counts.last_time, log.counts.passed, runtime=self._runtime)
+
+    def _wrapped(self, reader: Reader) -> Reader:
+        if hasattr(reader, "offer"):
+            reader.offer, self._is_offered = self._take_value, True
+        return reader
 
     def _read(self, reader: Reader) -> Any:
         self._refuse_taken()
@@ -98,7 +106,7 @@ class Logged(ReaderThread):
             )
 
     def _has_room(self) -> bool:
-        return self._described.drops or self._ahead.bound.has_room()
+        return self._described.drops or self._ahead.has_room()
 
     def _reopened(self) -> None:
         stop = self._log.stop
@@ -142,23 +150,55 @@ class Logged(ReaderThread):
             self._log.append(block, position, beyond=self._beyond)
             self._beyond = False
             self._position = self._seek = position
-            self._keep(first, block)
+            self._stage = RowStage.like(block, self._block_bytes) if self._is_offered else None
+            size = self._keep(first, block)
             if self._sync is not None:
-                self._sync.appended()
+                self._sync.appended(size)
         if self._unlogged is None:
             self._unlogged = self._runtime.monotonic()
 
     @locked
-    def _keep(self, first: Offset, block: Block) -> None:
+    def _keep(self, first: Offset, block: Block) -> int:
+        """Keep a block until it is pulled; return its bytes."""
         size, end = 0, first.after(block)
         for leaf in trees.arrays(block.rows):
             # A replay may read this memory again. It is our copy, or a view of it.
             leaf.setflags(write=False)
             size += leaf.nbytes
-        if self._ahead.follows(first) and not (self._described.drops and not self._ahead.bound.has_room()):
+        if self._is_kept_ahead(first):
             self._ahead.add(first, end, block, size)
         self._stop_at = end
         self._tell(block.count)
+        return size
+
+    def _is_kept_ahead(self, first: Offset) -> bool:
+        """True if a block that begins at `first` stays in memory until it is pulled; others are read from the log."""
+        return self._ahead.follows(first) and (not self._described.drops or self._ahead.has_room())
+
+    def _take_value(self, value: Any, is_sample: bool) -> int:
+        """Take rows that a function has just yielded: log them, and pass them on. Return how many; 0 if they go the
+        general way, by `_accept`, which makes a stage for the rows after them, and has all errors."""
+        with self._changing:
+            stage, first = self._stage, self._log.stop
+            rows = 0 if stage is None else stage.put(value, self._runtime.time(), is_sample=is_sample)
+            if not rows or stage is None or not isinstance(self._log, RowLog):
+                return 0
+            try:
+                self._log.append_staged(stage, rows)
+            except OSError:
+                return 0
+            if self._sync is not None:
+                self._sync.appended(rows * stage.row_bytes)
+            self._keep_staged(first, stage, rows)
+        return rows
+
+    @locked
+    def _keep_staged(self, first: Offset, stage: RowStage, rows: int) -> None:
+        end = Offset(first.rows + rows)
+        if self._is_kept_ahead(first):
+            self._ahead.add_staged(first, end, stage)
+        self._stop_at = end
+        self._tell(rows)
 
     def _tell(self, rows: int) -> None:
         now = self._runtime.monotonic()
@@ -306,7 +346,7 @@ class Logged(ReaderThread):
         return (
             self._stop_at.rows - self._at.rows >= self._told
             or self._stop_at.boundaries > 0
-            or self._ahead.bound.is_full
+            or self._ahead.is_full
             or self._is_stuck()
             or self._too_large is not None
         )
@@ -334,7 +374,7 @@ class Logged(ReaderThread):
     def _pulled(self, at: Offset) -> None:
         self._at, self._handed = at, max(at, self._handed)
         self._ahead.drop_before(at)
-        if self._ahead.bound.is_full and self._ahead.bound.has_room():
+        if self._ahead.is_full and self._ahead.has_room():
             self._state.notify_all()
 
     def cursor(self) -> Cursor:
@@ -450,7 +490,7 @@ class Logged(ReaderThread):
     def _keep_in(self, log: RowLog) -> None:
         log.limit(self._described.max_bytes)  # not before: rows that are in memory are written whatever their size
         self._log, self._sync = log, LogSync(log, self._runtime)
-        self._sync.appended()
+        self._sync.appended(0)
 
     @locked
     def _begin(self, log: RowLog | MemoryLog) -> None:

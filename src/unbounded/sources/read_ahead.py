@@ -6,6 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from unbounded.core.block import Block, Offset, join_from
+from unbounded.sources.row_stage import RowStage
 
 
 class AheadBound:
@@ -58,27 +59,61 @@ class _ReadBlock(NamedTuple):
 
 
 class ReadAhead:
-    """Blocks that follow each other in a log, and were not pulled yet.
+    """Blocks that follow each other in a log, and were not pulled yet; the newest rows may still be in a stage.
 
     Args:
         bound: the limit.
     """
 
     def __init__(self, bound: AheadBound) -> None:
-        self.bound = bound
+        self._bound = bound
         self._blocks: deque[_ReadBlock] = deque()
+        self._end: Offset | None = None  # of the newest row; None: nothing was read ahead
+        # Rows of a stage that are no block yet: the offset of the first, its number there, and how many.
+        self._staged: tuple[Offset, RowStage, int] | None = None
+        self._rows = 0
+
+    @property
+    def is_full(self) -> bool:
+        """True if there was no room at the last call of `has_room`."""
+        return self._bound.is_full
+
+    def has_room(self) -> bool:
+        """True if more may be read."""
+        self._make_block()
+        return self._bound.has_room()
 
     def follows(self, at: Offset) -> bool:
         """True if a block that begins at `at` follows the others."""
-        return not self._blocks or self._blocks[-1].end == at
+        return self._end is None or self._end == at
 
     def add(self, first: Offset, end: Offset, block: Block, size: int) -> None:
         """Append a block from `first` to `end`."""
+        self._make_block()
         self._blocks.append(_ReadBlock(first, end, block, size))
-        self.bound.add(block, size)
+        self._bound.add(block, size)
+        self._end = end
+
+    def add_staged(self, first: Offset, end: Offset, stage: RowStage) -> None:
+        """Append the newest rows of a stage, from `first` to `end`."""
+        rows = end.rows - first.rows
+        if self._staged is None or self._staged[1] is not stage:
+            self._make_block()
+            self._staged = first, stage, stage.count - rows
+        self._rows += rows
+        self._end = end
+
+    def _make_block(self) -> None:
+        """Make a block of the rows of a stage: one for all rows that came since the last time."""
+        if self._staged is not None:
+            first, stage, begin = self._staged
+            block = stage.block(begin, begin + self._rows)
+            self._staged, self._rows = None, 0
+            self.add(first, first.after(block), block, block.count * stage.row_bytes)
 
     def joined(self, at: Offset, rows: int, nbytes: int | None = None) -> tuple[Block, Offset] | None:
         """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
+        self._make_block()
         if not self._blocks or at < self._blocks[0].first:
             return None
         return join_from(((each.first, each.end, each.block) for each in self._blocks), at, rows, nbytes)
@@ -87,9 +122,12 @@ class ReadAhead:
         """Remove the blocks that end before `at`: they were pulled."""
         while self._blocks and self._blocks[0].end <= at:
             _, _, block, size = self._blocks.popleft()
-            self.bound.take(block, size)
+            self._bound.take(block, size)
+        if not self._blocks and self._staged is None:
+            self._end = None
 
     def clear(self) -> None:
         """Remove all blocks: they will be read from the log."""
         self._blocks.clear()
-        self.bound.clear()
+        self._staged, self._rows, self._end = None, 0, None
+        self._bound.clear()

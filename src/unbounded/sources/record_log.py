@@ -190,7 +190,9 @@ class RecordLog:
             self._chain.tail = self._synced = RecordEdge(at, 0, 0, 0)
             self._new_segment()
 
-    def append(self, rows: int, seams: int, meta: bytes, parts: Sequence[Any], *, beyond: bool = False) -> None:
+    def append(
+        self, rows: int, seams: int, meta: bytes, parts: Sequence[bytes | memoryview], *, beyond: bool = False
+    ) -> None:
         """Append a record: `rows` rows, and `seams` boundaries after the last of them. With `beyond`, it may exceed the
         limit.
 

@@ -22,6 +22,7 @@ from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.log_segment import Record
 from unbounded.sources.log_specs import LogSpecs
 from unbounded.sources.record_log import SEGMENT, RecordLog
+from unbounded.sources.row_stage import RowStage
 
 _TIME = np.dtype("<f8")
 _META = 200  # bytes that a record may have beside its rows, roughly
@@ -57,6 +58,7 @@ class RowLog:
 
     def _read_last(self) -> None:
         self._plain_meta: dict[int, bytes] = {}  # by spec, the metadata of a record that has nothing else
+        self._staged: tuple[RowStage | None, int] = (None, 0)  # the stage that rows came from last, and its spec
         last = self._log.last
         if last is not None:
             number, more = _parse(last.meta)
@@ -117,6 +119,23 @@ class RowLog:
         meta = self._meta(spec, block.boundary, counts, says_time=times is None)
         self._log.append(block.count, block.boundary is not None, meta, _leaves(block), beyond=beyond)
         self.counts = counts
+
+    def append_staged(self, stage: RowStage, rows: int) -> None:
+        """Append rows that were put into a stage, which count there from then on. Their reader has no positions.
+
+        Raises:
+            OSError: they could not be written. Nothing of them is in the log.
+        """
+        begin, end = stage.count, stage.count + rows
+        if self._staged[0] is not stage:
+            self._log.check_open()  # see `append`
+            self._staged = stage, self._specs.number(stage.block(begin, end).rows, True)
+        passed, missed, dropped, _, _ = self.counts
+        counts = LogCounts(passed, missed, dropped, stage.time(end - 1))
+        meta = self._meta(self._staged[1], None, counts, says_time=False)
+        self._log.append(rows, 0, meta, [stage.data(begin, end)])
+        self.counts = counts
+        stage.count = end
 
     def _meta(self, spec: int, boundary: Boundary | None, counts: LogCounts, *, says_time: bool = True) -> bytes:
         more: dict[str, Any] = {}
@@ -281,16 +300,17 @@ def _parse(meta: bytes) -> tuple[int, dict[str, Any]]:
     return int(number), json.loads(more) if more else {}
 
 
-def _leaves(block: Block) -> list[Any]:
-    """The arrays of a block that are written: its times, then its leaves, each contiguous."""
+def _leaves(block: Block) -> list[memoryview]:
+    """The memory of a block that is written: its times, then its leaves."""
     if not block.count:
         return []
-    found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME)]
+    found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME).data.cast("B")]
     for leaf in trees.arrays(block.rows):
         if leaf.nbytes:
             whole = leaf if leaf.flags.c_contiguous else np.ascontiguousarray(leaf)
             # Dates and structured arrays do not support the buffer protocol.
-            found.append(whole.reshape(-1).view(np.uint8) if leaf.dtype.kind in "MmV" else whole)
+            whole = whole.reshape(-1).view(np.uint8) if leaf.dtype.kind in "MmV" else whole
+            found.append(whole.data.cast("B"))
     return found
 
 
