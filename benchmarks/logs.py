@@ -1,7 +1,7 @@
 """What the row log costs: blocks beside a plain write of the same bytes, and single rows through a feed.
 
 A plain write is `os.write` of the block's memory to a file that is open, and an fsync at the end. The log's side begins
-with an open log, and ends with a sync, too.
+with an open log and the thread that syncs it, as a source has them, and ends with a sync, too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks._harness import Check, Report, Spread, Took
 from unbounded.core.block import Block
 from unbounded.core.runtime import SYSTEM
 from unbounded.sources.log_checksum import checksum
+from unbounded.sources.log_sync import LogSync
 from unbounded.sources.row_log import RowLog
 
 
@@ -85,13 +86,16 @@ def _plain(path: Path, memory: memoryview, count: int) -> Took:
 
 def _logged(path: Path, block: Block, count: int) -> Took:
     log = RowLog(path, SYSTEM)
+    sync = LogSync(log, SYSTEM)
     log.append(block)
     log.sync()
     begin = Took.now()
     for _ in range(count):
         log.append(block)
+        sync.appended(block.nbytes)
     log.sync()
     took = Took.now().since(begin)
+    sync.close()
     log.close()
     return took
 
