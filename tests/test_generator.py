@@ -14,6 +14,7 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, first, first_ids, from_start, once, train_all
+from unbounded.core.runtime import Runtime
 from unbounded.testing import assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -81,8 +82,17 @@ def test_an_iterator_with_state_is_put_back_and_not_run_up() -> None:
             made.append(int(rows[0]))
             return rows
 
+    class Ticks(Runtime):
+        """A clock on which each row takes as long as a state: how often one is taken depends on nothing else."""
+
+        def __init__(self) -> None:
+            self.ticks = itertools.count()
+
+        def monotonic(self) -> float:
+            return float(next(self.ticks))
+
     stream = ub.from_generator(Noted).batch(3)
-    with ub.Feed(stream) as feed:
+    with ub.Feed(stream, runtime=Ticks()) as feed:
         for _ in itertools.islice(feed.batches(), 500):
             feed.trained()
         state = feed.state_dict()
