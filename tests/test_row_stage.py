@@ -155,7 +155,7 @@ def test_what_is_not_plainly_of_the_form_is_left_to_the_general_way(first: Any, 
         {"x": np.zeros((0, 3)), "y": np.zeros(0)},
         {"x": [[0.0, 0.0, 0.0]], "y": np.zeros(1)},
         {"y": np.zeros(1), "x": np.zeros((1, 3))},
-        {"x": np.zeros((257, 3)), "y": np.zeros(257)},
+        {"x": np.zeros((257, 3)), "y": np.zeros(257)},  # more than there is room for
         {},
         (),
         None,
@@ -186,13 +186,14 @@ def test_several_rows_are_put_at_once_and_memory_that_is_written_again_is_copied
 def test_a_stage_has_the_room_that_it_was_given() -> None:
     like = Block(np.zeros((1, 4)), 1, None, np.zeros(1))
     assert RowStage.like(like, 40) is None  # one row: nothing is gained
-    stage = RowStage.like(like, 100)
+    stage = RowStage.like(like, 150)
     assert stage is not None
-    for _ in range(3):
+    for _ in range(4):
         assert stage.put(like.rows, NOW, is_sample=False) == 1
         stage.count += 1
     assert stage.put(like.rows, NOW, is_sample=False) == 0
-    assert RowStage.like(Block(np.zeros((1, 5000)), 1, None, np.zeros(1))) is None  # large rows are not copied twice
+    assert RowStage.like(Block(np.zeros((1, 1 << 18)), 1, None, np.zeros(1))) is not None
+    assert RowStage.like(Block(np.zeros((1, 1 << 19)), 1, None, np.zeros(1))) is None  # a block of half of its memory
     assert RowStage.like(Block(None, 0)) is None
 
 

@@ -133,7 +133,7 @@ class RowLog:
         passed, missed, dropped, _, _ = self.counts
         counts = LogCounts(passed, missed, dropped, stage.time(end - 1))
         meta = self._meta(self._staged[1], None, counts, says_time=False)
-        self._log.append(rows, 0, meta, [stage.data(begin, end)])
+        self._log.append(rows, 0, meta, stage.memory(begin, end))
         self.counts = counts
         stage.count = end
 

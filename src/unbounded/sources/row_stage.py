@@ -1,8 +1,7 @@
-"""RowStage: memory for rows that come one or a few at a time: each is copied into it once, written to the row log from
-there, and passed on in views of many rows.
+"""RowStage: memory for rows of a function: copied once, written to the row log from there, passed on in views of many.
 
-To make an array of each leaf of a row, check it, and join hundreds of them later takes ten times as long as all other
-work for a row. A stage takes what is plainly of its form, and refuses everything else, which goes the general way.
+To make an array of each leaf of a single row, check it, and join hundreds of them later takes ten times as long as all
+other work for it. A stage takes what is plainly of its form, and refuses everything else, which goes the general way.
 """
 
 from __future__ import annotations
@@ -16,8 +15,11 @@ from unbounded.core import trees
 from unbounded.core.block import Block
 from unbounded.core.trees import Tree
 
+# A stage has room for so many rows, or so many blocks, but for no more bytes than this. Its memory is freed as a whole.
 _ROWS = 256
-_BYTES = 1 << 13  # put at once: to copy more takes longer than to check it
+_BLOCKS = 64
+_BYTES = 1 << 23
+_LEAST = 4  # blocks: with room for fewer, nothing is gained
 # Python's types of numbers, by the dtype of the array that NumPy makes of one.
 _PYTHON_TYPES = {np.array(kind()).dtype: kind for kind in (bool, int, float, complex)}
 
@@ -35,7 +37,7 @@ class RowStage:
         """The rows in it. Those before `count` never change."""
         self._room = room
         self._times = np.empty(room)
-        self._columns = trees.map_leaves(lambda leaf: _Column(leaf, room), like)
+        self._columns = trees.map_leaves(lambda leaf: _LeafMemory(leaf, room), like)
         parts = [self._times, *(column.rows for _, column in trees.leaves(self._columns))]
         # Dates and structured arrays do not support the buffer protocol.
         self._memory = [(part.reshape(-1).view(np.uint8).data, part.nbytes // room) for part in parts if part.nbytes]
@@ -48,8 +50,9 @@ class RowStage:
         no use for them."""
         if not block.count or block.times is None:
             return None
-        room = _ROWS if most is None else min(_ROWS, most * block.count // max(1, block.nbytes))
-        return cls(block.rows, room) if block.nbytes <= _BYTES and block.count < room else None
+        nbytes = min(_BYTES, _BYTES if most is None else most)
+        room = min(max(_ROWS, _BLOCKS * block.count), nbytes * block.count // max(1, block.nbytes))
+        return cls(block.rows, room) if room >= _LEAST * block.count else None
 
     def put(self, value: Tree, time: float, *, is_sample: bool) -> int:
         """Copy rows behind the last; they count once `count` is raised. Return how many: 0 if they are not plainly of
@@ -62,7 +65,7 @@ class RowStage:
         begin = self.count
         rows = 1 if is_sample else _length(value)
         end = begin + rows
-        if not begin < end <= self._room or rows * self.row_bytes > _BYTES:
+        if not begin < end <= self._room:
             return 0
         try:
             if is_sample:
@@ -78,9 +81,9 @@ class RowStage:
         """The arrival time of a row."""
         return float(self._times[row])
 
-    def data(self, begin: int, end: int) -> bytes:
-        """The bytes of rows as the log has them: their times, then leaf by leaf."""
-        return b"".join([memory[begin * width : end * width] for memory, width in self._memory])
+    def memory(self, begin: int, end: int) -> list[memoryview]:
+        """The memory of rows as the log has them: their times, then leaf by leaf."""
+        return [memory[begin * width : end * width] for memory, width in self._memory]
 
     def block(self, begin: int, end: int) -> Block:
         """Rows as a block: read-only views."""
@@ -88,7 +91,7 @@ class RowStage:
         return Block(rows, end - begin, None, self._times[begin:end])
 
 
-class _Column:
+class _LeafMemory:
     """The memory for one leaf, and what can be put into it as it is."""
 
     __slots__ = ("dtype", "rows", "shape", "types")
@@ -119,7 +122,7 @@ def _length(rows: Tree) -> int:
 def _put_sample(columns: Tree, value: Tree, row: int) -> bool:
     """Copy a sample to a row; False if it has another form."""
     kind = type(value)
-    if type(columns) is _Column:
+    if type(columns) is _LeafMemory:
         if kind not in columns.types and not (
             kind is np.ndarray and value.shape == columns.shape and value.dtype == columns.dtype
         ):
@@ -135,7 +138,7 @@ def _put_sample(columns: Tree, value: Tree, row: int) -> bool:
 def _put_rows(columns: Tree, value: Tree, begin: int, end: int) -> bool:
     """Copy rows to those from `begin` up to `end`; False if they have another form."""
     kind = type(value)
-    if type(columns) is _Column:
+    if type(columns) is _LeafMemory:
         if kind is not np.ndarray or len(value) != end - begin or value.dtype != columns.dtype:
             return False
         if value.shape[1:] != columns.shape:
