@@ -16,6 +16,8 @@ OWN = $(patsubst %,tests/test_keras_%.py,states interrupts)
 PYTEST = .venv/bin/python -m pytest -q
 # A worker that has nothing left takes over tests of the other one.
 BOTH = -n 2 --dist worksteal
+# Hundreds of tests start processes, each of which would compile the library's modules.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
 OLDEST = .venv-oldest/bin/python
@@ -34,7 +36,7 @@ lint: .venv/.test
 	.venv/bin/mypy
 
 core: .venv/.test
-	$(PYTEST) $(BOTH) --ignore-glob='tests/test_keras_*' --ignore=tests/test_chaos.py
+	KERAS_BACKEND=jax $(PYTEST) $(BOTH) --ignore-glob='tests/test_keras_*' --ignore=tests/test_chaos.py
 
 backends: .venv/.test
 	@set -e; for backend in $(BACKENDS); do echo "== $$backend"; \

@@ -1,5 +1,5 @@
 """What all tests share: hypothesis always tries the same examples, unless STATE_WALKS asks for more; a core test leaves
-no thread behind, and signals are those of a shell in the foreground.
+no thread behind, signals are those of a shell in the foreground, and the garbage collector passes over what is there.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def garbage_of_this_module_alone() -> None:
+    """Keeps what was there before, such as frameworks, out of collections: each would pass over a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def no_threads_left() -> Iterator[None]:
     """Fails the test where a thread of ours is still alive after it."""
@@ -54,9 +61,7 @@ def one_core() -> Iterator[None]:
     if cores:
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
-    gc.freeze()
     yield
-    gc.unfreeze()
     if cores:
         os.sched_setaffinity(0, cores)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -19,6 +20,13 @@ from unbounded.core.block import Block, Run
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
 from unbounded.store.checkpoints import Checkpoints
+
+
+def installed(*packages: str) -> pytest.MarkDecorator:
+    """Skips tests without these packages, and does not import them: each worker collects all tests, and a framework
+    takes seconds."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
 def short_start(cache: Path) -> dict[str, str]:

@@ -7,14 +7,13 @@ import sys
 
 import pytest
 
-pytest.importorskip("psutil")
-pytest.importorskip("typer")
-pytest.importorskip("jax")
-
-from helpers import short_start
+from helpers import installed, short_start
 from unbounded.detect._run import read_run
 
-pytestmark = pytest.mark.slow  # live: its readings come ten times a second
+pytestmark = [
+    pytest.mark.slow,  # live: its readings come ten times a second
+    installed("psutil", "typer", "jax"),
+]
 
 OPTIONS = ("--after", "2", "--display", "plain")
 

@@ -6,8 +6,7 @@ import textwrap
 import numpy as np
 import pytest
 
-pytest.importorskip("keras")
-
+from helpers import installed
 from unbounded.detect._readings import readings
 from unbounded.detect._record import FILE, Trained, as_line
 from unbounded.detect._run import last_start, read_run
@@ -15,6 +14,7 @@ from unbounded.detect._training import Plan, steps_done, train
 
 pytestmark = [
     pytest.mark.slow,  # a compilation for each start
+    installed("keras"),
     # Keras's own conversions to NumPy set it off, under NumPy 2 with torch and TensorFlow.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
 ]

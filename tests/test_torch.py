@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,13 @@ import numpy as np
 import pytest
 
 import unbounded as ub
+from helpers import installed
 
-torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of modules that are imported
-    lightning = pytest.importorskip("lightning")
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
-    accelerate = pytest.importorskip("accelerate")
-from torch.utils.data import DataLoader  # noqa: E402 - after what may be missing
-
-# What these libraries warn of is theirs.
-pytestmark = [pytest.mark.usefixtures("no_threads_left"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.usefixtures("no_threads_left"),
+    pytest.mark.filterwarnings("ignore"),  # what these libraries warn of is theirs
+    installed("torch", "lightning", "torchdata", "accelerate"),
+]
 
 ROWS = 1000
 
@@ -39,14 +35,28 @@ def feed(stream: ub.Stream = STREAM, **given: Any) -> ub.Feed:
     return ub.Feed(stream, **{"epoch": ub.Epoch(steps=6), **given})
 
 
+def data_loader(data: ub.Feed, **given: Any) -> Any:
+    from torch.utils.data import DataLoader
+
+    return DataLoader(data, batch_size=None, **given)
+
+
+def stateful_data_loader(data: ub.Feed) -> Any:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(data, batch_size=None)
+
+
 def first_ids(batches: Any) -> list[int]:
     return [int(batch["id"][0]) for batch in batches]
 
 
-@pytest.mark.parametrize("make", [DataLoader, stateful.StatefulDataLoader])
+@pytest.mark.parametrize("make", [data_loader, stateful_data_loader])
 def test_a_dataloader_gives_an_epoch_after_the_other_as_tensors(make: Any) -> None:
+    import torch
+
     with feed() as data:
-        loader = make(data, batch_size=None)
+        loader = make(data)
         assert len(loader) == 6
         assert first_ids(loader) == [0, 10, 20, 30, 40, 50]
         batches = list(loader)
@@ -57,7 +67,7 @@ def test_a_dataloader_gives_an_epoch_after_the_other_as_tensors(make: Any) -> No
 
 def test_a_dataloader_of_a_feed_without_a_length_ends_where_the_epoch_does() -> None:
     with feed(UNKNOWN, epoch=ub.Epoch(passes=1)) as data:
-        loader = DataLoader(data, batch_size=None)
+        loader = data_loader(data)
         with pytest.raises(TypeError, match="no length"):
             len(loader)
         assert [len(list(loader)) for _ in range(2)] == [100, 100]
@@ -65,13 +75,13 @@ def test_a_dataloader_of_a_feed_without_a_length_ends_where_the_epoch_does() -> 
 
 def test_a_resume_through_a_dataloader_goes_on_after_the_batch_at_hand() -> None:
     with feed() as data:
-        for i, _ in enumerate(DataLoader(data, batch_size=None)):
+        for i, _ in enumerate(data_loader(data)):
             if i == 2:
                 state = data.state_dict()
                 break
     with feed() as data:
         data.load_state_dict(state)
-        loader = DataLoader(data, batch_size=None)
+        loader = data_loader(data)
         assert first_ids(loader) == [30, 40, 50]
         assert first_ids(loader) == [60, 70, 80, 90, 100, 110]
 
@@ -79,20 +89,20 @@ def test_a_resume_through_a_dataloader_goes_on_after_the_batch_at_hand() -> None
 @pytest.mark.parametrize("at", [0, 2, 5])
 def test_a_stateful_dataloader_carries_the_feeds_position(at: int) -> None:
     with feed() as data:
-        loader = stateful.StatefulDataLoader(data, batch_size=None)
+        loader = stateful_data_loader(data)
         for i, _ in enumerate(loader):
             if i == at:
                 state = loader.state_dict()
                 break
     with feed() as data:
-        loader = stateful.StatefulDataLoader(data, batch_size=None)
+        loader = stateful_data_loader(data)
         loader.load_state_dict(state)
         assert (first_ids(loader) + first_ids(loader))[:7] == list(range(10 * at + 10, 10 * at + 80, 10))
 
 
 def test_worker_processes_are_refused_with_what_to_use_instead() -> None:
     with feed() as data, pytest.raises(ub.StreamError, match=r"(?s)num_workers=1.*\.prefetch\(n\)"):
-        next(iter(DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="fork")))
+        next(iter(data_loader(data, num_workers=1, multiprocessing_context="fork")))
 
 
 @pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
@@ -118,24 +128,34 @@ class Kill(Exception):
     """In the middle of a step."""
 
 
-class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
-    def __init__(self, kill: int | None = None) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 1)
-        self.seen: list[int] = []
-        self._kill = kill
+@functools.cache
+def module_class() -> Any:
+    """A module of Lightning's, which takes seconds to import."""
+    import lightning
+    import torch
 
-    def training_step(self, batch: Any, index: int) -> Any:
-        if self._kill is not None and len(self.seen) == self._kill:
-            raise Kill
-        self.seen.append(int(batch["id"][0]))
-        return self.layer(torch.as_tensor(batch["x"])).sum()
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, kill: int | None) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+            self.seen: list[int] = []
+            self._kill = kill
 
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), 0.01)
+        def training_step(self, batch: Any, index: int) -> Any:
+            if self._kill is not None and len(self.seen) == self._kill:
+                raise Kill
+            self.seen.append(int(batch["id"][0]))
+            return self.layer(torch.as_tensor(batch["x"])).sum()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.01)
+
+    return Module
 
 
 def fit(data: Any, folder: Path, kill: int | None = None, resume: Path | None = None) -> list[int]:
+    import lightning
+
     saving = lightning.pytorch.callbacks.ModelCheckpoint(
         folder, filename="{step}", every_n_train_steps=4, save_top_k=-1
     )
@@ -147,7 +167,7 @@ def fit(data: Any, folder: Path, kill: int | None = None, resume: Path | None = 
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = Module(kill)
+    module = module_class()(kill)
     try:
         trainer.fit(module, data, ckpt_path=resume)
     except Kill:
@@ -155,7 +175,7 @@ def fit(data: Any, folder: Path, kill: int | None = None, resume: Path | None = 
     return module.seen
 
 
-LOADERS = {"the feed": lambda data: data, "a DataLoader": lambda data: DataLoader(data, batch_size=None)}
+LOADERS = {"the feed": lambda data: data, "a DataLoader": data_loader}
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -186,6 +206,8 @@ def test_lightning_resumes_with_the_first_batch_that_was_not_trained_when_it_sav
 
 
 def accelerator() -> Any:
+    import accelerate
+
     configuration = accelerate.utils.DataLoaderConfiguration(use_stateful_dataloader=True)
     return accelerate.Accelerator(cpu=True, dataloader_config=configuration)
 
@@ -194,7 +216,7 @@ def accelerator() -> Any:
 def test_accelerate_saves_and_loads_the_feeds_position(at: int, tmp_path: Path) -> None:
     with feed() as data:
         helper = accelerator()
-        loader = helper.prepare(DataLoader(data, batch_size=None))
+        loader = helper.prepare(data_loader(data))
         assert first_ids(loader) == [0, 10, 20, 30, 40, 50]
         for i, batch in enumerate(loader):
             assert int(batch["id"][0]) == 60 + 10 * i
@@ -203,13 +225,15 @@ def test_accelerate_saves_and_loads_the_feeds_position(at: int, tmp_path: Path) 
                 break
     with feed() as data:
         helper = accelerator()
-        loader = helper.prepare(DataLoader(data, batch_size=None))
+        loader = helper.prepare(data_loader(data))
         helper.load_state(tmp_path)
         assert first_ids(loader) == list(range(70 + 10 * at, 120, 10))
         assert first_ids(loader) == [120, 130, 140, 150, 160, 170]
 
 
 def test_a_loader_that_would_put_batches_into_batches_is_told_what_to_write() -> None:
+    from torch.utils.data import DataLoader
+
     with (
         ub.Feed(ub.from_arrays(np.arange(8)).batch(4), epoch=ub.Epoch(steps=2)) as feed,
         pytest.raises(TypeError, match=r"DataLoader\(feed, batch_size=None\)"),
