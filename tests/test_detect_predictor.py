@@ -5,7 +5,7 @@ import doctest
 import numpy as np
 import pytest
 
-from helpers import installed
+from helpers import compiled_once, installed
 
 pytestmark = [
     installed("keras"),
@@ -15,10 +15,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def keras():
+def keras(tmp_path_factory):
     import keras
 
-    return keras
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield keras
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from helpers import installed
+from helpers import compiled_once, installed
 from unbounded.detect._readings import readings
 from unbounded.detect._record import FILE, Trained, as_line
 from unbounded.detect._run import last_start, read_run
@@ -20,6 +20,12 @@ pytestmark = [
 ]
 
 LENGTH = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @pytest.fixture

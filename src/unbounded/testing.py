@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -232,7 +232,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
         if live:
             for step in range(min(steps, len(expected))):
                 feed.load_state_dict(_through_json(states[step]))
-                again, _ = _run(feed, min(ahead, len(expected) - step))
+                again = list(_train(feed, min(ahead, len(expected) - step)))
                 _compare(again, expected[step : step + ahead], f"batch {step} after it was put back")
             return
     assert expected, "The stream gave no batch at all."
@@ -254,7 +254,7 @@ def assert_resumes(stream: Stream, steps: int = 20, *, seed: int = 0, ahead: int
                 first, later = _run(feed, min(1, many))
                 with Feed(shake(seed + 2 + step), on_nan="pass") as twice:
                     twice.load_state_dict(_through_json(later[-1]))
-                    rest, _ = _run(twice, many - len(first))
+                    rest = list(_train(twice, many - len(first)))
             _compare(first + rest, expected[step : step + many], f"a batch after a resume at step {step}{origin}")
 
 
@@ -272,22 +272,29 @@ def _collect(stream: Stream, steps: int) -> tuple[list[Tree], list[dict[str, Any
 
 
 def _run(feed: Feed, steps: int) -> tuple[list[Tree], list[dict[str, Any]]]:
-    """Some batches, and the positions before each and after the last; failures on purpose are retried."""
-    seen: list[Tree] = []
+    """Some batches, and the positions before each and after the last."""
     states = [feed.state_dict()]
-    while len(seen) < steps:
+    seen: list[Tree] = []
+    for batch in _train(feed, steps):
+        seen.append(batch)
+        states.append(feed.state_dict())
+    return seen, states
+
+
+def _train(feed: Feed, steps: int) -> Iterator[Tree]:
+    """Copies of some batches, each trained on; failures on purpose are retried."""
+    left = steps
+    while left:
         try:
             for batch in feed.batches():
                 feed.trained()
-                seen.append(trees.map_leaves(np.copy, batch))
-                states.append(feed.state_dict())
-                if len(seen) == steps:
-                    break
-            else:
-                break
+                left -= 1
+                yield trees.map_leaves(np.copy, batch)
+                if not left:
+                    return
+            return
         except Flaky:
             feed.rewind()
-    return seen, states
 
 
 def _through_json(state: dict[str, Any]) -> dict[str, Any]:
