@@ -1,5 +1,6 @@
 """The command: its messages, plain lines without a terminal, and resuming when it is run again."""
 
+import contextlib
 import doctest
 import io
 import json
@@ -16,7 +17,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 import unbounded
-from helpers import short_start
+from helpers import compiled_once, short_start
 from unbounded.cli import _view
 from unbounded.cli._app import app
 from unbounded.cli._display import JsonDisplay, PlainDisplay, display
@@ -58,7 +59,7 @@ ALARM = {
 
 
 class Lab:
-    """A folder with a file of sensors, and the command in it, in processes of its own."""
+    """A folder with a file of sensors, and the command in it."""
 
     def __init__(self, folder, cache):
         self.folder = folder
@@ -69,13 +70,18 @@ class Lab:
         return self.folder / name
 
     def command(self, *arguments):
-        """The command, to its end."""
+        """The command, to its end, in this process, which has Keras already."""
+        with contextlib.chdir(self.folder):
+            return CliRunner().invoke(app, [*arguments], env={"COLUMNS": "400"})
+
+    def process(self, *arguments):
+        """The command, to its end, in a process of its own."""
         process = self.started(*arguments)
         out, errors = process.communicate(timeout=600)
         return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
     def started(self, *arguments):
-        """The command, under way."""
+        """The command, under way, in a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "unbounded.cli", *arguments],
             stdin=subprocess.DEVNULL,
@@ -89,7 +95,9 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
+    cache = tmp_path_factory.mktemp("compiled")
+    with compiled_once(cache):
+        yield cache
 
 
 @pytest.fixture
@@ -186,7 +194,7 @@ def test_a_url_is_no_directory_of_a_run(words, tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(lab):
-    first = lab.command("train", "lab.py:boiler", "--steps", "5")
+    first = lab.process("train", "lab.py:boiler", "--steps", "5")
     assert first.returncode == 0, first.stderr
     assert "epoch 1 (1/50), step 1 of 5, rows 32" in first.stdout
     assert all(f"step {step} of 5" in first.stdout for step in range(1, 6))
@@ -195,19 +203,19 @@ def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(lab):
     assert (lab / "runs" / "lab-boiler" / "report.html").exists()
     assert "\x1b" not in first.stdout + again.stdout
     other = lab.command("train", "lab.py:cellar", "--dir", "runs/lab-boiler")
-    assert other.returncode == 2
+    assert other.exit_code == 2
     assert "Traceback" not in other.stderr
     assert "--accept-changes" in other.stderr
     assert "accept_changes=" not in other.stderr
     done = lab.command("train", "lab.py:boiler", "--steps", "8")
     assert "has trained 8 steps already" in done.stdout
-    assert lab.command("report", "runs/lab-boiler").returncode == 0
+    assert lab.command("report", "runs/lab-boiler").exit_code == 0
 
 
 @pytest.mark.slow
 def test_a_generator_that_ends_leaves_the_report_and_nothing_of_the_library_s_advice(lab):
     result = lab.command("train", "lab.py:short")
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     assert "lab.py:short ended after 60 readings" in result.stdout
     assert "Reading 8 is left out: temperature is nan." in result.stdout
     assert "The report is in runs/lab-short/report.html" in result.stdout
@@ -219,7 +227,7 @@ def test_a_generator_that_ends_leaves_the_report_and_nothing_of_the_library_s_ad
 @pytest.mark.slow
 def test_an_error_of_the_function_is_shown_from_its_file_on(lab):
     result = lab.command("train", "lab.py:broken")
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert "ZeroDivisionError: division by zero\n\nlab.py:broken raised this error." in result.stderr
     assert result.stderr.count('File "') == 1
     assert "The report is in" in result.stdout

@@ -1,4 +1,4 @@
-"""The demo, in processes of its own: it trains, is killed and resumes, and its counts are right."""
+"""The demo, in processes of its own: it is interrupted, typed again and killed, resumes, and its counts are right."""
 
 import re
 import signal
@@ -30,11 +30,11 @@ def begun(directory, warm_up):
     )
 
 
-def demo(directory, warm_up):
-    """What the demo prints."""
-    process = begun(directory, warm_up)
+def ended(process, code, lines=()):
+    """What the demo prints to its end."""
     out, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, out
+    out = "".join(lines) + out
+    assert process.returncode == code, out
     return out
 
 
@@ -46,50 +46,44 @@ def number(pattern, text):
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def test_the_demo_is_killed_and_goes_on_and_typed_again_goes_on_from_there(tmp_path):
+def test_the_demo_is_interrupted_and_typed_again_goes_on_from_there_and_is_killed_and_goes_on(tmp_path):
     folder = tmp_path / "runs" / "demo"
-    first = demo(folder, 20)
-    assert "Now loading one core for 3 s." in first
-    # With nothing else at work there is an alarm; a computer that is busy already is told that it is.
-    alarm = re.search(r"Alarm after ([\d.]+) s: (cpu|load) \+", first)
-    if alarm:
-        assert float(alarm[1]) <= 3.0
-    else:
-        assert number(r"No alarm within 3 s: the cpu had been at up to (\d+) %", first) > 30
-    killed, on, twice, missed = number(
-        r"killed at step ([\d,]+); on at ([\d,]+); ([\d,]+) rows trained twice; "
-        r"([\d,]+) readings missed while it was dead",
-        first,
-    )
-    # A kill may come before the step at hand is saved: then the same step comes again.
-    assert on in (killed, killed + 1)
-    assert twice == 0
-    assert missed > 5
-    run = read_run(folder)
-    assert run.steps.tolist() == list(range(1, len(run.steps) + 1))
-    assert [start.step for start in run.starts] == [0, on - 1]
-    assert number(r"optimizer\.iterations is ([\d,]+)", first) == run.steps[-1]
-    assert (folder / "report.html").stat().st_size > 10_000
-    assert first.rstrip().splitlines()[-1].endswith("train FILE.py:FUNCTION")
-
-    again = demo(folder, 5)
-    assert number(r"Going on with the run in .*: on at step ([\d,]+)", again) == run.steps[-1] + 1
-    after = read_run(folder)
-    assert len(after.starts) == 4
-    assert number(r"optimizer\.iterations is ([\d,]+)", again) == after.steps[-1] == len(after.steps)
-    assert after.rows_trained_twice() == 0
-
-
-def test_an_interrupted_demo_leaves_a_checkpoint_and_a_report(tmp_path):
-    process = begun(tmp_path, 60)
+    process = begun(folder, 60)
     lines = []
     for line in process.stdout:
         lines.append(line)
         if line.startswith("epoch 1"):
             process.send_signal(signal.SIGINT)
             break
-    rest, _ = process.communicate(timeout=600)
-    assert process.returncode == 130, "".join(lines) + rest
-    steps = number(r"optimizer\.iterations is ([\d,]+)", rest)
-    assert steps == read_run(tmp_path).steps[-1]
-    assert (tmp_path / "report.html").exists()
+    first = ended(process, 130, lines)
+    run = read_run(folder)
+    steps = len(run.steps)
+    assert number(r"optimizer\.iterations is ([\d,]+)", first) == run.steps[-1] == steps
+    # It leaves a checkpoint and a report.
+    (folder / "report.html").unlink()
+    assert first.rstrip().splitlines()[-1].endswith("train FILE.py:FUNCTION")
+
+    again = ended(begun(folder, 12), 0)
+    assert number(r"Going on with the run in .*: on at step ([\d,]+)", again) == steps + 1
+    assert "Now loading one core for 3 s." in again
+    # With nothing else at work there is an alarm; a computer that is busy already is told that it is.
+    alarm = re.search(r"Alarm after ([\d.]+) s: (cpu|load) \+", again)
+    if alarm:
+        assert float(alarm[1]) <= 3.0
+    else:
+        assert number(r"No alarm within 3 s: the cpu had been at up to (\d+) %", again) > 30
+    killed, on, twice, missed = number(
+        r"killed at step ([\d,]+); on at ([\d,]+); ([\d,]+) rows trained twice; "
+        r"([\d,]+) readings missed while it was dead",
+        again,
+    )
+    # A kill may come before the step at hand is saved: then the same step comes again.
+    assert on in (killed, killed + 1)
+    assert twice == 0
+    assert missed > 5
+    after = read_run(folder)
+    assert after.steps.tolist() == list(range(1, len(after.steps) + 1))
+    assert [start.step for start in after.starts] == [0, steps, on - 1]
+    assert number(r"optimizer\.iterations is ([\d,]+)", again) == after.steps[-1]
+    assert after.rows_trained_twice() == 0
+    assert (folder / "report.html").stat().st_size > 10_000
