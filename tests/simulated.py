@@ -327,7 +327,7 @@ def main() -> None:
         try:
             found = walk(seed)
             lives += found.lives
-            if given.count == 1:
+            if given.count < 10:
                 print(f"{found.plan.words}: {found.lives} processes, trace {found.simulation.trace}")
         except AssertionError as error:
             if not given.go_on:
