@@ -13,10 +13,11 @@ from __future__ import annotations
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -35,6 +36,9 @@ _NOT_SEARCHED = sys.stdlib_module_names | {
 
 # The depth to which a user's helper objects are searched: a helper, and what it holds.
 _DEPTH = 2
+
+_Handler: TypeAlias = Callable[[Any, str, int], None]
+"""What the walk does with an object, its path and its depth."""
 
 # Attributes under which PyTorch and TensorFlow keep the same objects again.
 _DUPLICATES = frozenset({"_modules", "_torch_params", "_parameters", "_buffers", "_tracker"})
@@ -123,47 +127,51 @@ class _OwnedWalk:
         self._listed: dict[int, Any] = {}
         self._named: set[int] = set()
         self._last: list[tuple[Any, str, int]] = []
+        # By class: a model has hundreds of attributes, of some tens of classes.
+        self._handlers: dict[type, _Handler | None] = {}
 
     def visit(self, value: Any, path: str, depth: int) -> None:
         """Visit an object, and the objects that it holds."""
-        if value is None or isinstance(value, str | bytes | int | float | np.ndarray | np.generic | type):
-            return
-        if id(value) in self._seen:
-            return
-        self._seen[id(value)] = value
-        found = self.found
-        if isinstance(value, keras.Layer):
-            self._layer(value, path, depth)
-        elif isinstance(value, keras.Metric):
-            self._add(found.metrics, path, value)
-            self._list(value.variables)
-            if _is_of_user(value):
-                self._attributes(value, path, depth)
-        elif isinstance(value, keras.optimizers.Optimizer):
-            self._add(found.optimizers, path, value)
-            self._list(value.variables)
-            # It refers to the variables that it trains: visit it after their owners, which name them.
-            self._last.append((value, path, depth))
-        elif is_variable(value):
-            if id(value) not in self._listed:
-                self._add(found.variables, path, value)
-        elif isinstance(value, keras.random.SeedGenerator):
-            self.visit(value.state, path, depth)
-        elif has_state_dict(value) or is_random(value):
-            self._add(found.others, path, value)
-        elif isinstance(value, Mapping):
-            for key, item in list(value.items()):
-                self.visit(item, join(path, str(key)), depth)
-        elif isinstance(value, list | tuple | set | frozenset):
-            for name, item in _items(value):
-                self.visit(item, join(path, name), depth)
-        elif depth < _DEPTH and _is_of_user(value):
-            self._attributes(value, path, depth + 1)
+        handler = self._handler(value)
+        if handler is not None and id(value) not in self._seen:
+            self._seen[id(value)] = value
+            handler(value, path, depth)
 
     def finish(self) -> None:
         """Visit the objects that had to come last."""
         while self._last:
             self._attributes(*self._last.pop(0))
+
+    def _handler(self, value: Any) -> _Handler | None:
+        """What is to be done with an object of this class; None if it holds nothing of interest."""
+        kind = type(value)
+        if kind in self._handlers:
+            return self._handlers[kind]
+        handler = self._new_handler(value)
+        if value.__class__ is kind:  # a proxy, such as TensorFlow's for a dict, has the class of what it stands for
+            self._handlers[kind] = handler
+        return handler
+
+    def _new_handler(self, value: Any) -> _Handler | None:
+        if value is None or isinstance(value, str | bytes | int | float | np.ndarray | np.generic | type):
+            return None
+        if isinstance(value, keras.Layer):
+            return self._layer
+        if isinstance(value, keras.Metric):
+            return self._metric
+        if isinstance(value, keras.optimizers.Optimizer):
+            return self._optimizer
+        if is_variable(value):
+            return self._variable
+        if isinstance(value, keras.random.SeedGenerator):
+            return self._seed_generator
+        if has_state_dict(value) or is_random(value):
+            return self._other
+        if isinstance(value, Mapping):
+            return self._mapping
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._container
+        return self._object if _is_of_user(value) else None
 
     def _layer(self, layer: Any, path: str, depth: int) -> None:
         self.found.layers[path] = layer
@@ -181,10 +189,51 @@ class _OwnedWalk:
             self._add(self.found.variables, name, variable)
         self._named.update(id(v) for v in own)
 
-    def _attributes(self, value: Any, path: str, depth: int) -> None:
-        for name, item in sorted(attributes(value).items(), key=lambda pair: (pair[0].startswith("_"), pair[0])):
-            if name not in _DUPLICATES and not name.startswith("_self_"):
+    def _metric(self, metric: Any, path: str, depth: int) -> None:
+        self._add(self.found.metrics, path, metric)
+        self._list(metric.variables)
+        if _is_of_user(metric):
+            self._attributes(metric, path, depth)
+
+    def _optimizer(self, optimizer: Any, path: str, depth: int) -> None:
+        self._add(self.found.optimizers, path, optimizer)
+        self._list(optimizer.variables)
+        # It refers to the variables that it trains: visit it after their owners, which name them.
+        self._last.append((optimizer, path, depth))
+
+    def _variable(self, variable: Any, path: str, depth: int) -> None:
+        if id(variable) not in self._listed:
+            self._add(self.found.variables, path, variable)
+
+    def _seed_generator(self, generator: Any, path: str, depth: int) -> None:
+        self.visit(generator.state, path, depth)
+
+    def _other(self, value: Any, path: str, depth: int) -> None:
+        self._add(self.found.others, path, value)
+
+    def _mapping(self, mapping: Any, path: str, depth: int) -> None:
+        for key, item in list(mapping.items()):
+            if self._handler(item) is not None:
+                self.visit(item, join(path, str(key)), depth)
+
+    def _container(self, values: Any, path: str, depth: int) -> None:
+        # Layers hold several lists of the same variables.
+        if any(id(item) not in self._seen and self._handler(item) is not None for item in values):
+            for name, item in _items(values):
                 self.visit(item, join(path, name), depth)
+
+    def _object(self, value: Any, path: str, depth: int) -> None:
+        if depth < _DEPTH:
+            self._attributes(value, path, depth + 1)
+
+    def _attributes(self, value: Any, path: str, depth: int) -> None:
+        held = [
+            (name.startswith("_"), name, item)
+            for name, item in attributes(value).items()
+            if self._handler(item) is not None and name not in _DUPLICATES and not name.startswith("_self_")
+        ]
+        for _, name, item in sorted(held, key=itemgetter(0, 1)):
+            self.visit(item, join(path, name), depth)
 
     def _add(self, group: dict[str, Any], path: str, value: Any) -> None:
         # An attribute may have the name of a layer's own variable.
