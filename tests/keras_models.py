@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -16,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from unbounded.keras._model_state import build
@@ -23,8 +26,17 @@ from unbounded.keras._random import random_state, restore_random
 
 BACKEND = keras.backend.backend()
 
+if BACKEND != "tensorflow":
+    # Keras imports it in the first `fit` wherever it is installed, which takes longer than a file of tests.
+    sys.path.insert(0, str(Path(__file__).parent / "no_tensorflow"))
+
 # In plain `fit` Keras calls np.array on what doesn't take NumPy 2's `copy` (torch tensors, tf.Variable).
 KERAS_NOISE = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def any_backend(*values: Any) -> list[Any]:
+    """Values of a parametrized test that is alike for them on any backend, and runs on one."""
+    return [pytest.param(value, marks=pytest.mark.any_backend) for value in values]
 
 
 class Recorder(keras.layers.Layer):

@@ -21,6 +21,7 @@ def failure(*missing: str, backend: str = "") -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_a_missing_backend_is_named_with_those_that_are_installed() -> None:
     line = failure("tensorflow")
@@ -31,6 +32,7 @@ def test_a_missing_backend_is_named_with_those_that_are_installed() -> None:
     assert 'os.environ["KERAS_BACKEND"] = "jax"' in line
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_a_backend_that_was_asked_for_and_is_missing_is_named() -> None:
     line = failure("tensorflow", "torch", "jax", backend=km.BACKEND)
@@ -40,6 +42,7 @@ def test_a_backend_that_was_asked_for_and_is_missing_is_named() -> None:
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_without_keras_the_extras_are_named() -> None:
     assert "ub.keras needs Keras, which is not installed" in failure("keras")

@@ -45,7 +45,7 @@ def test_the_table_has_every_callback_of_this_keras() -> None:
 @pytest.mark.parametrize("name", kinds())
 def test_the_attributes_of_the_table_exist_on_this_keras(name: str, tmp_path: Path) -> None:
     if name == "TensorBoard":
-        pytest.importorskip("tensorflow", reason="TensorBoard writes with it, on any backend")
+        pytest.importorskip("tensorflow", reason="TensorBoard writes with it, and it is hidden from other backends")
     if name == "OrbaxCheckpoint":
         source = inspect.getsource(keras.callbacks.OrbaxCheckpoint)
         missing = [key for key in STATE[name] if f"self.{key} = " not in source]
@@ -75,6 +75,8 @@ def moved(first: keras.callbacks.Callback, again: keras.callbacks.Callback) -> N
     CallbackStates([begun(again)]).restore(CallbackStates([first]).state())
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_early_stopping_goes_on_with_what_it_waited_and_with_its_best_weights() -> None:
     class Mine(keras.callbacks.EarlyStopping):
         pass
@@ -93,6 +95,8 @@ def test_early_stopping_goes_on_with_what_it_waited_and_with_its_best_weights() 
         assert again.model.stop_training
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_a_reduced_rate_keeps_its_best_its_patience_and_its_cooldown() -> None:
     first = begun(keras.callbacks.ReduceLROnPlateau("loss", patience=1, cooldown=2))
     for epoch, loss in enumerate([1.0, 1.5]):
@@ -111,6 +115,7 @@ def test_a_best_that_is_a_tensor_comes_back_as_a_number() -> None:
     assert float(again.best) == 0.5
 
 
+@pytest.mark.any_backend
 def test_a_users_callback_is_saved_by_its_own_methods_only() -> None:
     class Said(keras.callbacks.Callback):
         said = False
@@ -148,6 +153,7 @@ def test_a_users_callback_is_saved_by_its_own_methods_only() -> None:
     )
 
 
+@pytest.mark.any_backend
 def test_a_callbacks_class_that_only_has_a_keras_name_is_a_users() -> None:
     EarlyStopping = type("EarlyStopping", (keras.callbacks.Callback,), {"wait": 1})
     assert CallbackStates([EarlyStopping()]).state() == {}
@@ -173,6 +179,8 @@ def test_the_state_survives_a_checkpoint_on_the_disk(tmp_path: Path) -> None:
     assert len(resumed[-1]) == 3
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_a_log_in_a_file_is_not_started_over_where_a_run_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
     for _ in range(2):
@@ -185,10 +193,12 @@ def test_a_log_in_a_file_is_not_started_over_where_a_run_goes_on(tmp_path: Path)
     assert [line.split(",")[0] for line in file.read_text().split()] == ["epoch", "0", "0"]
 
 
+@pytest.mark.any_backend
 def test_the_examples_run() -> None:
     assert doctest.testmod(_callbacks).failed == 0
 
 
+@pytest.mark.any_backend
 def test_a_resumed_run_goes_on_with_its_log_and_a_finished_one_keeps_it(tmp_path: Path) -> None:
     def fit(epochs: int) -> list[str]:
         model = km.ready_model()

@@ -170,7 +170,7 @@ def frozen_models(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- going on ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("step", [1, *km.any_backend(2, 4)])
 def test_a_run_that_is_stopped_in_mid_epoch_ends_as_one_that_never_was(whole: Run, step: int, tmp_path: Path) -> None:
     run = Run(tmp_path, **whole.kwargs).fit(At(step, do=stop))
     assert run.checkpoint.stopped_by == "SIGTERM"
@@ -194,7 +194,7 @@ def test_a_stop_at_an_epochs_last_step_validates_that_epoch_when_it_goes_on(whol
     assert_same(run.until_done(), whole)
 
 
-@pytest.mark.parametrize("test_batch", [1, 2, 3])
+@pytest.mark.parametrize("test_batch", [2, *km.any_backend(1, 3)])
 def test_a_stop_in_validation_gives_the_round_up_and_does_it_again(whole: Run, test_batch: int, tmp_path: Path) -> None:
     run = Run(tmp_path, **whole.kwargs).fit(At(test_batch=test_batch, do=stop))
     assert run.steps == (8 if test_batch <= 2 else 16)
@@ -223,6 +223,7 @@ def test_an_exception_leaves_the_last_checkpoint_to_go_on_from(whole: Run, tmp_p
     assert_same(run.until_done(), whole)
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_a_killed_process_ends_as_one_that_was_never_killed(tmp_path: Path) -> None:
     whole = Run(tmp_path / "whole").fit(every=3)
@@ -241,6 +242,7 @@ def test_a_killed_process_ends_as_one_that_was_never_killed(tmp_path: Path) -> N
     assert_same(killed, whole)
 
 
+@pytest.mark.any_backend
 def test_the_same_rounds_of_a_source_that_cannot_go_back_are_the_same_rows_in_the_next_process(tmp_path: Path) -> None:
     ids = []
     for first in (0, 256):  # what the sensor says in the first process, and in the second
@@ -282,6 +284,7 @@ def fit(
         return model, feed
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("every", "expected"),
     [
@@ -299,11 +302,13 @@ def test_every_says_when_and_the_end_of_training_always_saves(every: Any, expect
     assert numbers(tmp_path) == expected
 
 
+@pytest.mark.any_backend
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     fit(tmp_path, 2, keep=2)
     assert numbers(tmp_path) == [10, 12]
 
 
+@pytest.mark.any_backend
 def test_a_checkpoint_that_is_due_at_an_epochs_last_step_is_written_at_its_end(tmp_path: Path) -> None:
     seen: list[Any] = []
     note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(numbers(tmp_path)))
@@ -349,6 +354,7 @@ def test_weights_that_are_not_finite_never_replace_finite_ones(tmp_path: Path) -
 # -- epochs --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 def test_a_finished_run_says_so_and_names_the_epochs_that_would_go_on(tmp_path: Path) -> None:
     model, _ = fit(tmp_path, epochs=2)
     whole = km.weights(model)
@@ -364,6 +370,8 @@ def test_a_finished_run_says_so_and_names_the_epochs_that_would_go_on(tmp_path: 
     assert (feed.steps, model.history.epoch) == (18, [0, 1, 2])
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_a_run_that_a_callback_ended_stays_ended_unless_more_epochs_are_asked_for(tmp_path: Path) -> None:
     def stopping() -> Any:
         return keras.callbacks.EarlyStopping("loss", patience=1, min_delta=100.0, restore_best_weights=True)
@@ -379,6 +387,7 @@ def test_a_run_that_a_callback_ended_stays_ended_unless_more_epochs_are_asked_fo
     assert feed.steps == 60
 
 
+@pytest.mark.any_backend
 def test_a_run_whose_stream_has_ended_says_so(tmp_path: Path) -> None:
     def ending() -> ub.Stream:
         return ub.from_arrays(km.rows(40), shuffle=False, passes=1).batch(4)
@@ -412,6 +421,8 @@ def test_a_resumed_fit_that_fails_leaves_no_epoch_number_on_the_model(tmp_path: 
         assert model.fit(feed, epochs=1, verbose=0).epoch == [0]
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 @pytest.mark.filterwarnings("ignore::unbounded.feed.describe.RunFinished")
 def test_a_fit_that_has_nothing_left_to_train_leaves_no_epoch_number_on_the_model(tmp_path: Path) -> None:
     model, _ = fit(tmp_path, epochs=2)
@@ -420,6 +431,8 @@ def test_a_fit_that_has_nothing_left_to_train_leaves_no_epoch_number_on_the_mode
     assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_a_resumed_fit_that_fails_before_its_first_epoch_leaves_none_either(tmp_path: Path) -> None:
     class Failing(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
@@ -432,6 +445,7 @@ def test_a_resumed_fit_that_fails_before_its_first_epoch_leaves_none_either(tmp_
     assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
 
 
+@pytest.mark.any_backend
 def test_an_epoch_goes_on_in_its_middle_by_rows_passes_and_changing_lengths(tmp_path: Path) -> None:
     def run(directory: Path, *extra: Any) -> tuple[Any, Any]:
         return fit(directory, epochs=5, epoch=ub.Epoch(passes=0.55), callbacks=extra)
@@ -461,6 +475,8 @@ def test_the_stats_are_in_the_logs_before_a_callback_that_stands_first_runs(tmp_
     assert model.history.history["rows"] == [20.0, 20.0]
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_callbacks_do_not_get_the_end_of_half_an_epoch(tmp_path: Path) -> None:
     heard: list[str] = []
 
@@ -482,6 +498,7 @@ def test_callbacks_do_not_get_the_end_of_half_an_epoch(tmp_path: Path) -> None:
     assert heard == ["test", "epoch 0", "end"]
 
 
+@pytest.mark.any_backend
 def test_each_step_and_epoch_is_heard_once_by_other_callbacks_over_all_stops(tmp_path: Path) -> None:
     heard: list[str] = []
 
@@ -514,6 +531,7 @@ def test_a_resumed_bar_counts_on_from_where_the_epoch_stands(
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 def test_another_feed_than_fits_own_is_refused(tmp_path: Path) -> None:
     with (
         Feed(small(), ub.Epoch(steps=2)) as feed,
@@ -523,6 +541,7 @@ def test_another_feed_than_fits_own_is_refused(tmp_path: Path) -> None:
         km.ready_model().fit(feed, verbose=0, callbacks=[Checkpoint(other, tmp_path)])
 
 
+@pytest.mark.any_backend
 def test_another_feed_is_refused_also_if_an_earlier_fit_was_on_it(tmp_path: Path) -> None:
     model, (x, y) = km.ready_model(), km.rows(8)
     with Feed(small(), ub.Epoch(steps=2)) as feed, Feed(small(), ub.Epoch(steps=2)) as other:
@@ -537,6 +556,7 @@ def test_another_feed_is_refused_also_if_an_earlier_fit_was_on_it(tmp_path: Path
             model.fit(x, y, verbose=0, callbacks=[Checkpoint(feed, tmp_path)])
 
 
+@pytest.mark.any_backend
 def test_another_model_another_stream_and_another_number_of_feeds_are_refused(tmp_path: Path) -> None:
     fit(tmp_path)
     with pytest.raises(ValueError, match="The checkpoint is of another model"):
@@ -548,6 +568,7 @@ def test_another_model_another_stream_and_another_number_of_feeds_are_refused(tm
         model.fit(feed, epochs=3, verbose=0, callbacks=[Checkpoint([feed, feed], tmp_path)])
 
 
+@pytest.mark.any_backend
 def test_accepted_changes_go_on_all_the_same(tmp_path: Path) -> None:
     fit(tmp_path, epochs=1)
     with pytest.warns(UserWarning, match=r"another stream: batch\(rows\) was 4 and is 5"):
@@ -557,6 +578,8 @@ def test_accepted_changes_go_on_all_the_same(tmp_path: Path) -> None:
     assert feed.steps == 12
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_two_callbacks_that_would_both_restore_the_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="BackupAndRestore stands beside Checkpoint"):
         fit(tmp_path / "a", callbacks=[keras.callbacks.BackupAndRestore(str(tmp_path / "b"))])

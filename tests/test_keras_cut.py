@@ -60,7 +60,7 @@ OPTIMIZERS = {
 }
 WAYS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in OPTIMIZERS]
 if km.BACKEND != "torch":
-    WAYS += [("adam", {"run_eagerly": True}), ("adam", {"jit_compile": True}), ("adam", {"steps_per_execution": 2})]
+    WAYS += [("adam", {"run_eagerly": True}), ("adam", {"steps_per_execution": 2})]
 
 
 @pytest.mark.parametrize(("optimizer", "compiled"), WAYS, ids=str)
@@ -126,7 +126,7 @@ class Weights(keras.callbacks.Callback):
         self.after.append({path: np.array(array) for path, array in arrays(model_state(self.model)).items()})
 
 
-@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize("wait", [False, *km.any_backend(True)])
 def test_checkpoints_that_follow_one_another_are_each_of_their_step(wait: bool, tmp_path: Path) -> None:
     """Of arrays so large that the memory of one checkpoint's copies is used for the next one's."""
     keras.utils.set_random_seed(0)
@@ -178,6 +178,7 @@ def train(directory: Path, each: Any, every: int | None, *, epochs: int = 2, **g
         return made, feed
 
 
+@pytest.mark.any_backend
 def test_a_save_that_falls_due_while_another_is_written_is_taken_at_the_next_step_after_it(
     write_gate: WriteGate, tmp_path: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_save_that_falls_due_while_another_is_written_is_taken_at_the_next_ste
         assert saved.info["feeds"][0]["count"][0] == saved.number
 
 
+@pytest.mark.any_backend
 def test_the_end_of_an_epoch_that_comes_while_another_is_written_is_saved_later(
     write_gate: WriteGate, tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_the_end_of_an_epoch_that_comes_while_another_is_written_is_saved_later(
     assert numbers(tmp_path) == [6, 14, 18]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("at_epochs", [False, True])
 def test_a_write_that_fails_ends_fit_with_the_model_whole_and_the_next_fit_goes_on(
     at_epochs: bool, write_gate: WriteGate, tmp_path: Path
@@ -244,6 +247,7 @@ def test_a_write_that_fails_ends_fit_with_the_model_whole_and_the_next_fit_goes_
     assert km.trained_ids(made) == [i % 64 for i in range(72)]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("ending", ["the end", "SIGTERM", "an exception"])
 def test_what_is_being_written_is_on_the_disk_before_a_fit_is_over(
     ending: str, write_gate: WriteGate, tmp_path: Path
@@ -268,6 +272,7 @@ def test_what_is_being_written_is_on_the_disk_before_a_fit_is_over(
         assert numbers(tmp_path)[-1] == last == feed.steps
 
 
+@pytest.mark.any_backend
 def test_a_second_signal_does_not_wait_for_the_disk(
     write_gate: WriteGate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +299,7 @@ def test_a_second_signal_does_not_wait_for_the_disk(
     assert numbers(tmp_path) == [2]  # closing the feed has waited for it
 
 
+@pytest.mark.any_backend
 def test_a_checkpoint_that_waits_writes_in_the_training_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     threads, write = [], Checkpoints.write
 

@@ -60,7 +60,7 @@ def ids_of(saved: Any) -> list[int]:
     return list(order[: int(seen)])
 
 
-@pytest.mark.parametrize("form", GIVEN)
+@pytest.mark.parametrize("form", ["one callback", *km.any_backend(*list(GIVEN)[1:])])
 def test_each_checkpoint_holds_the_rows_of_its_steps_in_whatever_form_fit_is_given_callbacks(
     form: str, tmp_path: Path
 ) -> None:
@@ -76,7 +76,7 @@ def test_each_checkpoint_holds_the_rows_of_its_steps_in_whatever_form_fit_is_giv
     assert found == {step: list(range(step * BATCH)) for step in range(1, STEPS + 1)}
 
 
-@pytest.mark.parametrize("form", ["one callback", "a dict", "a CallbackList of one callback"])
+@pytest.mark.parametrize("form", ["a CallbackList of one callback", *km.any_backend("one callback", "a dict")])
 def test_a_run_goes_on_exactly_in_whatever_form_fit_is_given_callbacks(form: str, tmp_path: Path) -> None:
     stream = ub.from_arrays(km.rows(64), seed=3).batch(BATCH)
     results = []
@@ -103,6 +103,8 @@ def test_callbacks_beside_a_checkpoint_hear_of_steps_in_the_training_thread(tmp_
     assert notes.seen == {threading.current_thread()}
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_a_callback_list_that_tells_its_callbacks_nothing_of_the_fit_is_refused(tmp_path: Path) -> None:
     model = km.ready_model()
     with Feed(ub.from_arrays(km.rows(64)).batch(BATCH), ub.Epoch(steps=STEPS)) as feed:

@@ -120,6 +120,8 @@ def test_a_declared_end_ends_training_with_its_last_row(epoch: ub.Epoch | None) 
     assert km.trained_ids(model) == list(range(18))
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 @pytest.mark.parametrize("verbose", [0, 1])
 def test_epochs_of_changing_length_are_exact(verbose: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = km.ready_model(ids=256)
@@ -137,6 +139,8 @@ def test_epochs_of_changing_length_are_exact(verbose: int, tmp_path: Path, capsy
         assert "21474" not in out
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_passes_are_carried_and_the_bar_knows_each_epochs_length(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +268,7 @@ def test_a_declared_end_is_seen_exactly_once_each_round(executions: int) -> None
     assert km.evaluated_ids(model) == [*range(22)] * 3
 
 
+@pytest.mark.any_backend
 def test_the_same_rounds_of_a_source_that_cannot_go_back_are_the_same_rows() -> None:
     def sensor() -> Iterator[Any]:
         for i in range(100):
@@ -275,6 +280,7 @@ def test_the_same_rounds_of_a_source_that_cannot_go_back_are_the_same_rows() -> 
     assert km.evaluated_ids(model) == [*range(8)] * 3
 
 
+@pytest.mark.any_backend
 def test_validation_steps_beside_a_feed_without_an_epoch_are_exact() -> None:
     model = km.ready_model(records_rounds=True)
     with Feed(stream(40), ub.Epoch(steps=2)) as feed, Feed(stream(32)) as val:
@@ -313,6 +319,8 @@ def test_evaluating_gives_what_arrays_would_give(executions: int, capsys: pytest
 # -- what stands beside a feed -----------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -350,6 +358,8 @@ def test_a_column_that_the_backend_has_no_dtype_for_is_named_before_the_first_st
         model.fit(feed, verbose=0)
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_batches_without_targets_are_refused_where_the_models_loss_needs_them() -> None:
     x, _ = km.rows(8)
     for rows, shown in ((x, "one array"), ({"a": x}, "a dict of 'a'"), ((x,), "a tuple of 1")):
@@ -365,6 +375,8 @@ def test_batches_without_targets_are_refused_where_the_models_loss_needs_them() 
         assert feed.steps == 2
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_targets_beside_a_validation_feed_are_refused() -> None:
     _, y = km.rows(8)
     with (
@@ -385,6 +397,8 @@ def test_steps_per_epoch_beside_a_feed_without_an_epoch_is_exact(executions: int
     assert km.trained_ids(model) == [i % 40 for i in range(48)]
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_steps_per_epoch_beside_another_epoch_is_refused() -> None:
     with (
         Feed(stream(), ub.Epoch(rows=60)) as feed,
@@ -395,6 +409,8 @@ def test_steps_per_epoch_beside_another_epoch_is_refused() -> None:
         km.ready_model().fit(feed, steps_per_epoch=2, verbose=0)
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_an_endless_feed_without_an_epoch_is_refused_and_told_what_to_write() -> None:
     with (
         Feed(stream()) as feed,
@@ -403,6 +419,7 @@ def test_an_endless_feed_without_an_epoch_is_refused_and_told_what_to_write() ->
         km.ready_model().fit(feed, verbose=0)
 
 
+@pytest.mark.any_backend
 def test_a_closed_feed_is_refused() -> None:
     feed = Feed(stream(), ub.Epoch(steps=2))
     feed.close()
@@ -486,6 +503,7 @@ def test_training_that_a_callback_stops_goes_on_with_the_next_batch() -> None:
     assert km.trained_ids(model) == list(range(28))
 
 
+@pytest.mark.any_backend
 def test_two_fits_at_once_on_one_feed_are_refused() -> None:
     model, other = km.ready_model(), km.recording_model()
 
@@ -600,6 +618,7 @@ def test_under_a_distribution_of_keras_every_row_is_trained_on_once_and_in_order
         keras.distribution.set_distribution(None)
 
 
+@pytest.mark.any_backend
 def test_the_docstrings_examples_run() -> None:
     from unbounded.keras import _checkpoint, _keras_feed, _model_state
 
@@ -616,6 +635,7 @@ def test_batches_whose_lengths_come_and_go_keep_their_order_where_steps_run_toge
     assert km.trained_ids(model) == list(range(sum(lengths)))
 
 
+@pytest.mark.any_backend
 def test_a_round_on_a_live_feed_that_is_trained_on_is_refused_with_two_ways_that_work() -> None:
     read = itertools.count()
 

@@ -79,7 +79,7 @@ def falls_silent_live(after_batches: int, silent: threading.Event, over: threadi
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("source", [falls_silent, falls_silent_live])
-@pytest.mark.parametrize("batches", [0, 2, 5])
+@pytest.mark.parametrize("batches", [2, *km.any_backend(0, 5)])
 def test_waiting_for_data_is_interrupted_at_once_and_saved(
     number: int, source: Any, batches: int, tmp_path: Path
 ) -> None:
@@ -146,6 +146,7 @@ def test_a_long_validation_on_arrays_does_not_hold_up_the_end(tmp_path: Path) ->
     assert [saved.number for saved in Checkpoints(tmp_path).all()] == [6]
 
 
+@pytest.mark.any_backend
 def test_handlers_are_put_back_after_an_exception(tmp_path: Path) -> None:
     def mine(number: int, frame: Any) -> None: ...
 
@@ -164,6 +165,8 @@ def test_handlers_are_put_back_after_an_exception(tmp_path: Path) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_a_handler_that_outlives_its_fit_passes_the_signal_on(tmp_path: Path) -> None:
     kept: list[Any] = []
 
@@ -181,6 +184,8 @@ def test_a_handler_that_outlives_its_fit_passes_the_signal_on(tmp_path: Path) ->
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_fit_in_another_thread_takes_no_signals(tmp_path: Path) -> None:
     model = km.ready_model()
     errors: list[BaseException] = []
@@ -225,6 +230,7 @@ with ub.keras.Feed(ub.from_arrays(km.rows(40)).batch(4), ub.Epoch(steps=6)) as f
         assert "KeyboardInterrupt" in done.stderr
 
 
+@pytest.mark.any_backend
 def test_a_fit_that_ends_takes_along_what_its_source_is_in_the_middle_of_reading(tmp_path: Path) -> None:
     handed: list[int] = []  # ids that are gone from wherever they came from
     reading, go_on = threading.Event(), threading.Event()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import signal
@@ -127,6 +126,7 @@ def test_a_round_that_fails_leaves_the_model_alive(verb: str, bad: int, how: str
             assert km.evaluated_ids(model) == [*range(BATCH * bad), *range(16)]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_column_of_objects_is_refused_by_name_before_a_model_is_built_or_a_step_is_trained(
     counted: bool, tmp_path: Path
@@ -236,6 +236,7 @@ def test_a_run_that_is_left_in_mid_epoch_goes_on_by_the_same_call(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.any_backend
 def test_two_models_in_turn_train_each_batch_once_between_them(tmp_path: Path) -> None:
     models = [km.recording_model(), km.recording_model(seed=1)]
     with Feed(ub.from_arrays(km.rows(64), shuffle=False).batch(BATCH), ub.Epoch(steps=2)) as feed:
@@ -246,6 +247,7 @@ def test_two_models_in_turn_train_each_batch_once_between_them(tmp_path: Path) -
     assert seen == [[*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]]
 
 
+@pytest.mark.any_backend
 def test_a_fit_that_another_one_takes_the_feed_from_says_so() -> None:
     model, other = km.ready_model(), km.recording_model()
 
@@ -262,6 +264,7 @@ def test_a_fit_that_another_one_takes_the_feed_from_says_so() -> None:
 # -- saved before it is said ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("how", ["raises", "nan"])
 def test_what_was_trained_is_saved_before_an_error_of_the_data_is_raised(how: str, tmp_path: Path) -> None:
     model = km.ready_model(ids=256)
@@ -279,6 +282,7 @@ def test_what_was_trained_is_saved_before_an_error_of_the_data_is_raised(how: st
     assert km.trained_ids(again) == list(range(80))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_a_run_that_is_left_before_its_first_checkpoint_trains_nothing_twice(
     kind: type[BaseException], tmp_path: Path
@@ -308,6 +312,8 @@ def _run(directory: Path, **given: Any) -> tuple[Any, Feed]:
         return model, feed
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_initial_epoch_is_counted_in_the_runs_epochs(tmp_path: Path) -> None:
     model, feed = _run(tmp_path, epochs=10, initial_epoch=7)
     assert (feed.steps, feed.epoch_number, model.history.epoch) == (15, 10, [7, 8, 9])
@@ -316,6 +322,7 @@ def test_initial_epoch_is_counted_in_the_runs_epochs(tmp_path: Path) -> None:
     assert (feed.steps, len(km.trained_ids(model))) == (15, 60)
 
 
+@pytest.mark.any_backend
 def test_a_run_with_an_initial_epoch_that_is_stopped_goes_on_in_that_epoch(tmp_path: Path) -> None:
     stop = Leave(7, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     _run(tmp_path, epochs=10, initial_epoch=7, callbacks=[stop])
@@ -324,6 +331,7 @@ def test_a_run_with_an_initial_epoch_that_is_stopped_goes_on_in_that_epoch(tmp_p
     assert km.trained_ids(model) == list(range(60))
 
 
+@pytest.mark.any_backend
 def test_a_run_of_its_own_counts_its_own_epochs_whatever_the_feed_was_trained_on_before(tmp_path: Path) -> None:
     model = km.ready_model(ids=256)
     with Feed(ub.from_arrays(km.rows(256), shuffle=False).batch(BATCH), ub.Epoch(steps=5)) as feed:
@@ -339,7 +347,7 @@ def test_a_run_of_its_own_counts_its_own_epochs_whatever_the_feed_was_trained_on
 
 
 @pytest.mark.parametrize("counted", [False, True])
-@pytest.mark.parametrize("rate", ["ema", "accumulation", "scaled"])
+@pytest.mark.parametrize("rate", ["accumulation", *km.any_backend("ema", "scaled")])
 def test_an_optimizer_of_another_kind_goes_on_bit_equal(rate: str, counted: bool, tmp_path: Path) -> None:
     if rate == "ema" and not counted:
         pytest.skip("Keras overwrites the weights at the end of each fit, which only a checkpoint can undo")
@@ -387,7 +395,7 @@ def test_an_optimizer_of_another_kind_goes_on_bit_equal(rate: str, counted: bool
 
 
 @pytest.mark.parametrize("executions", EXECUTIONS)
-@pytest.mark.parametrize("kind", ["labels", "column", "one-hot"])
+@pytest.mark.parametrize("kind", ["labels", *km.any_backend("column", "one-hot")])
 def test_class_weight_weighs_as_it_does_for_arrays(kind: str, executions: int) -> None:
     x = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
     labels = np.arange(24) % 3
@@ -408,6 +416,8 @@ def test_class_weight_weighs_as_it_does_for_arrays(kind: str, executions: int) -
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_class_weight_beside_weights_or_without_targets_gets_a_sentence() -> None:
     x, y = km.rows(8)
     for rows, said in (((x, y, np.ones(8, np.float32)), "beside batches that have weights"), (x, "have no targets")):
@@ -429,14 +439,16 @@ def test_a_stream_or_a_core_feed_in_fit_and_a_feed_in_adapt_get_the_word_to_writ
         pytest.raises((TypeError, AttributeError), match=r"model.fit\(ub.keras.Feed"),
     ):
         km.ready_model().fit(core, verbose=0)
-    if importlib.util.find_spec("tensorflow") is None:
-        return  # Keras 3.11 needs it to adapt a layer
+    if km.BACKEND != "tensorflow":
+        return  # Keras 3.11 needs TensorFlow to adapt a layer, and the tests hide it from other backends
     with Feed(stream, ub.Epoch(steps=2)) as feed:
         with pytest.raises(TypeError, match=r"layer.adapt\(feed.peek\(\)\[0\]\)"):
             keras.layers.Normalization().adapt(feed)
         keras.layers.Normalization().adapt(feed.peek()[0])
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 def test_steps_per_execution_auto_gets_a_sentence() -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", steps_per_execution="auto")
@@ -450,6 +462,7 @@ def test_steps_per_execution_auto_gets_a_sentence() -> None:
 # -- the bar -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 def test_the_bar_shows_loss_metrics_and_one_of_our_figures_unless_told_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

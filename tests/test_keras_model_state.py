@@ -29,6 +29,7 @@ def test_a_state_is_a_copy_that_training_on_leaves_alone() -> None:
     assert km.trained_ids(model) == [0, 1, 2, 3]
 
 
+@pytest.mark.any_backend
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")
 def test_another_model_is_refused_by_the_name_of_the_first_variable_that_differs() -> None:
     state = _model_state.model_state(km.recording_model(built=True))
@@ -40,6 +41,7 @@ def test_another_model_is_refused_by_the_name_of_the_first_variable_that_differs
     assert all(np.array_equal(a, b) for a, b in zip(untouched, km.weights(other), strict=True))
 
 
+@pytest.mark.any_backend
 def test_another_optimizer_is_refused() -> None:
     model = km.recording_model(built=True)
     model.train_on_batch(*km.rows(4))

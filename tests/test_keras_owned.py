@@ -21,6 +21,9 @@ from unbounded.keras import Checkpoint, Feed, _model_state, _optimizers, _owned
 
 pytestmark = pytest.mark.filterwarnings(km.KERAS_NOISE)
 
+# To compile a step takes longer than the few that are made here.
+EAGERLY = km.BACKEND == "tensorflow"
+
 
 def fit_gan(directory: Path, *, fail_at: int | None = None, lazy: bool = False, seed: int = 0) -> km.Gan:
     model = km.gan(lazy=lazy, seed=seed)
@@ -36,7 +39,7 @@ def fit_gan(directory: Path, *, fail_at: int | None = None, lazy: bool = False, 
     return model
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["built at once", "built in the first step"])
+@pytest.mark.parametrize("lazy", [True, *km.any_backend(False)], ids=["built in the first step", "built at once"])
 def test_a_gan_with_four_optimizers_ends_as_if_it_was_never_stopped(lazy: bool, tmp_path: Path) -> None:
     whole = fit_gan(tmp_path / "whole", lazy=lazy)
     with pytest.raises(RuntimeError, match="killed"):
@@ -161,6 +164,7 @@ def test_metrics_of_a_models_own_are_of_the_state() -> None:
     assert (float(second.inner["seen"].result()), float(second.inner["list"][0].result())) == (3.0, 5.0)
 
 
+@pytest.mark.any_backend
 def test_what_leads_out_of_the_model_is_not_followed() -> None:
     other = km.ready_model()
 
@@ -179,6 +183,7 @@ def test_what_leads_out_of_the_model_is_not_followed() -> None:
 outside = keras.optimizers.SGD()
 
 
+@pytest.mark.any_backend
 def test_an_optimizer_in_a_global_or_a_closure_is_named_once() -> None:
     enclosed = keras.optimizers.SGD()
 
@@ -198,6 +203,7 @@ def test_an_optimizer_in_a_global_or_a_closure_is_named_once() -> None:
         _model_state.model_state(model)
 
 
+@pytest.mark.any_backend
 def test_a_model_whose_optimizers_never_moved_is_said_to_have_another_one() -> None:
     class Other(InputBuffer):
         def train_step(self, data: Any) -> Any:
@@ -217,7 +223,7 @@ def test_a_model_whose_optimizers_never_moved_is_said_to_have_another_one() -> N
 def sequential(units: int = 4, *, build: bool = True, **names: str) -> keras.Model:
     layers = [keras.layers.Dense(units, activation="tanh"), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((3,)), *layers] if build else layers, **names)
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=["mae"], run_eagerly=EAGERLY)
     return model
 
 
@@ -226,7 +232,7 @@ def functional() -> keras.Model:
     for layer in (keras.layers.Dense(4, "tanh"), keras.layers.BatchNormalization(), keras.layers.Dense(1)):
         x = layer(x)
     model = keras.Model(inputs, x)
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=["mae"], run_eagerly=EAGERLY)
     return model
 
 
@@ -245,7 +251,7 @@ class Nested(keras.Model):
 
 def nested() -> keras.Model:
     model = Nested()
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=["mae"], run_eagerly=EAGERLY)
     return model
 
 
@@ -279,6 +285,7 @@ def test_a_sequential_model_fits_a_functional_one_of_the_same_layers() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(km.weights(model), km.weights(other), strict=True))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
@@ -297,6 +304,7 @@ def test_another_model_is_refused_with_the_first_difference(other: Any, differen
     assert all(np.array_equal(a, b) for a, b in zip(km.weights(made), before, strict=True))
 
 
+@pytest.mark.any_backend
 def test_a_layer_that_the_optimizer_did_not_train_is_a_difference_with_a_name() -> None:
     state = _model_state.model_state(train(sequential()))
     frozen = sequential()
@@ -323,6 +331,7 @@ def with_rate(rate: float) -> keras.Model:
     return model
 
 
+@pytest.mark.any_backend
 def test_a_changed_learning_rate_is_said_to_be_overridden_or_goes_on_where_that_is_accepted() -> None:
     state = _model_state.model_state(train(with_rate(0.25)))
     model = sequential()
@@ -337,6 +346,7 @@ def test_a_changed_learning_rate_is_said_to_be_overridden_or_goes_on_where_that_
     assert float(model.optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.any_backend
 def test_a_rate_that_a_callback_has_moved_is_no_change_of_the_script() -> None:
     model = with_rate(0.25)
     model.optimizer.learning_rate = 0.125  # as a scheduler does
@@ -347,6 +357,7 @@ def test_a_rate_that_a_callback_has_moved_is_no_change_of_the_script() -> None:
     assert float(fresh.optimizer.learning_rate) == 0.125
 
 
+@pytest.mark.any_backend
 def test_a_rate_that_is_changed_between_two_fits_is_a_change_of_the_script() -> None:
     model = with_rate(0.25)
     state = _model_state.model_state(train(model))
@@ -378,7 +389,7 @@ def built(model: keras.Model) -> keras.Model:
 def test_the_optimizer_goes_on_exactly_with(optimizer: Any) -> None:
     def make() -> keras.Model:
         model = sequential()
-        model.compile(optimizer(), "mse")
+        model.compile(optimizer(), "mse", run_eagerly=EAGERLY)
         return model
 
     model, fresh = train(make(), 5), built(make())
@@ -430,11 +441,13 @@ def test_pytorch_modules_optimizers_and_schedulers_inside_a_keras_model_go_on() 
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.any_backend
 def test_the_examples_run() -> None:
     for module in (_owned, _model_state):
         assert doctest.testmod(module).failed == 0
 
 
+@pytest.mark.any_backend
 def test_a_run_goes_on_with_its_rate_though_the_script_says_another_one_and_says_so(tmp_path: Path) -> None:
     def fit(epochs: int, rate: float, **given: Any) -> float:
         model = sequential()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from keras_models import KERAS_NOISE
+from keras_models import KERAS_NOISE, any_backend
 from prequential_runs import model, numbers, run
 from unbounded.feed.describe import StreamChanged
 
@@ -46,7 +46,7 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", ["both", *any_backend(*(name for name in STREAMS if name != "both"))])
 def test_each_row_is_tested_once_before_a_batch_contains_it(tmp_path, name):
     described = STREAMS[name](stream())
     table, seen, _, _ = run(described, tmp_path, every=100)
@@ -87,6 +87,7 @@ def test_predictions_are_those_of_the_weights_after_the_last_acknowledged_step(t
     assert (table["target"] == Y[table["row"] % ROWS]).all()
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["plain", "shuffle", "replay"])
 @pytest.mark.parametrize("every", [None, 5])
 def test_nothing_depends_on_what_was_read_ahead(tmp_path, name, every):
@@ -99,7 +100,7 @@ def test_nothing_depends_on_what_was_read_ahead(tmp_path, name, every):
     assert all(one[2][name] == two[2][name] for name in ours)
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", ["both", *any_backend(*(name for name in STREAMS if name != "both"))])
 def test_killed_and_resumed_equals_never_killed(tmp_path, name):
     described = STREAMS[name](stream()).prefetch(4)
     whole = run(described, tmp_path / "whole", every=4)
@@ -122,6 +123,7 @@ def test_training_is_bit_equal_with_and_without_it(tmp_path, every):
     assert with_it[2]["loss"] == without[2]["loss"]
 
 
+@pytest.mark.any_backend
 def test_metrics_are_over_all_rows_and_over_the_last_ones(tmp_path):
     table, _, history, _ = run(STREAMS["plain"](stream()), tmp_path, steps=50, epochs=4, every=1000)
     errors = np.abs(table["prediction"] - table["target"]).astype("float64").mean(1)
@@ -132,6 +134,7 @@ def test_metrics_are_over_all_rows_and_over_the_last_ones(tmp_path):
         assert history["prequential_mae_last"][epoch] == pytest.approx(errors[rows - 50 : rows].mean(), rel=1e-5)
 
 
+@pytest.mark.any_backend
 def test_a_run_begun_without_it_tests_what_comes_after(tmp_path):
     described = STREAMS["shuffle"](stream())
     run(described, tmp_path, epochs=1, every=100, tested=False)
@@ -141,6 +144,7 @@ def test_a_run_begun_without_it_tests_what_comes_after(tmp_path):
     assert table["step"].min() == 15
 
 
+@pytest.mark.any_backend
 def test_rows_of_steps_trained_without_it_are_not_tested_afterwards(tmp_path):
     made = model()
     with ub.keras.Feed(STREAMS["plain"](stream()).prefetch(30), epoch=ub.Epoch(steps=3)) as feed:
@@ -152,6 +156,7 @@ def test_rows_of_steps_trained_without_it_are_not_tested_afterwards(tmp_path):
     assert np.load(tmp_path / "t.npy")["row"].tolist() == [*range(24), *range(56, 96)]
 
 
+@pytest.mark.any_backend
 def test_two_in_one_fit_have_tables_of_their_own(tmp_path):
     with ub.keras.Feed(STREAMS["plain"](stream()), epoch=ub.Epoch(steps=3)) as feed:
         one, two = (ub.keras.Prequential(feed, ["mae"]) for _ in range(2))
@@ -165,6 +170,7 @@ def test_two_in_one_fit_have_tables_of_their_own(tmp_path):
     np.testing.assert_allclose(tables[0]["prediction"], tables[1]["prediction"], rtol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_a_table_that_begins_later_is_cut_back_to_its_own_length(tmp_path):
     described = STREAMS["plain"](stream())
     run(described, tmp_path, steps=4, epochs=1, every=4, table=False)
@@ -173,6 +179,7 @@ def test_a_table_that_begins_later_is_cut_back_to_its_own_length(tmp_path):
     assert table["row"].tolist() == list(range(32, 96))
 
 
+@pytest.mark.any_backend
 def test_the_table_of_another_run_is_kept(tmp_path):
     described, path = STREAMS["plain"](stream()), tmp_path / "t.npy"
     np.save(tmp_path / "saved.npy", np.zeros(3))
@@ -187,6 +194,7 @@ def test_the_table_of_another_run_is_kept(tmp_path):
         run(described, tmp_path, table=3)
 
 
+@pytest.mark.any_backend
 def test_one_made_after_a_fit_on_the_same_feed_reads_again_what_was_read_ahead(tmp_path):
     made = model()
     with ub.keras.Feed(STREAMS["plain"](stream()).prefetch(30), epoch=ub.Epoch(steps=10)) as feed:
@@ -196,6 +204,7 @@ def test_one_made_after_a_fit_on_the_same_feed_reads_again_what_was_read_ahead(t
     assert np.load(tmp_path / "t.npy")["row"].tolist() == list(range(88, 240))
 
 
+@pytest.mark.any_backend
 def test_the_rows_of_one_input_of_a_mix_are_tested(tmp_path):
     new = ub.from_generator(rows).columns("x", "y")
     old = ub.from_arrays((X, Y), seed=3)
@@ -210,6 +219,7 @@ def test_the_rows_of_one_input_of_a_mix_are_tested(tmp_path):
     assert table.tobytes() == cut.tobytes()
 
 
+@pytest.mark.any_backend
 def test_what_can_not_be_applied_to_a_row_alone_is_refused():
     described = stream().shuffle(30).normalize("x").columns("x", "y").batch(8)
     with ub.keras.Feed(described) as feed, pytest.raises(ValueError, match=r"Put \.normalize\(\) before"):
@@ -220,6 +230,7 @@ def test_what_can_not_be_applied_to_a_row_alone_is_refused():
     assert tested.rows == 30
 
 
+@pytest.mark.any_backend
 def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
     def bad(rows):
         return np.where(rows["i"][:, None] % 10 == 3, np.nan, rows["x"]), rows["y"]
@@ -235,6 +246,7 @@ def test_rows_that_are_not_finite_and_left_out_are_not_tested(tmp_path):
     assert not (kept % 10 == 3).any()
 
 
+@pytest.mark.any_backend
 def test_rows_for_which_the_feed_ends_a_run_are_not_tested_and_it_goes_on_without_them(tmp_path):
     bad = Y.copy()
     bad[40] = np.nan
@@ -338,6 +350,7 @@ def last_of_window(windows):
     return windows[0][:, -1], windows[1][:, -1]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", EXCLUDED)
 def test_excluded_rows_are_not_tested_and_count_in_no_metric(tmp_path, name):
     described, out = EXCLUDED[name](), [3, range(10, 60), 150]
@@ -359,6 +372,7 @@ def test_excluded_rows_are_not_tested_and_count_in_no_metric(tmp_path, name):
     assert figures["prequential_mae_last"] == history["prequential_mae_last"]
 
 
+@pytest.mark.any_backend
 def test_rows_that_are_excluded_later_are_tested_up_to_then(tmp_path):
     described = STREAMS["plain"](stream())
     run(described, tmp_path, epochs=1, every=100)
@@ -366,6 +380,7 @@ def test_rows_that_are_excluded_later_are_tested_up_to_then(tmp_path):
     assert table["row"].tolist() == [i for i in range(192) if i < 96 or not 100 <= i < 120]
 
 
+@pytest.mark.any_backend
 def test_rows_that_an_input_of_a_mix_excludes_are_not_tested(tmp_path):
     new = ub.from_generator(rows).columns("x", "y").exclude([range(5, 15)])
     mixed = ub.mix({"old": ub.from_arrays((X, Y), seed=3), "new": new}).batch(8)
@@ -386,6 +401,7 @@ class Signals:
         return to_xy(rows)
 
 
+@pytest.mark.any_backend
 def test_a_signal_in_any_call_of_a_users_function_ends_the_fit_cleanly_and_goes_on(tmp_path):
     def attempt(signals, folder):
         made = model()

@@ -20,7 +20,7 @@ def test_the_model_records_each_row_that_it_was_trained_on_in_order(steps_per_ex
 
 
 def test_validation_is_not_recorded() -> None:
-    model = km.recording_model()
+    model = km.ready_model()
     x, y = km.rows(8)
     model.fit(x, y, batch_size=4, shuffle=False, validation_data=(x, y), verbose=0)
     model.evaluate(x, y, verbose=0)
@@ -29,7 +29,7 @@ def test_validation_is_not_recorded() -> None:
 
 
 def test_batches_of_changing_size_are_recorded_whole() -> None:
-    model = km.recording_model()
+    model = km.ready_model()
     for start, n in ((0, 4), (4, 2), (6, 5)):
         model.train_on_batch(*km.rows(n, start=start))
     assert km.trained_ids(model) == list(range(11))

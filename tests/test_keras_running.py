@@ -63,6 +63,7 @@ def test_the_last_rows_are_those_that_there_are(last):
     assert running.results()["mae"] == pytest.approx(errors.mean(), rel=1e-5)
 
 
+@pytest.mark.any_backend
 def test_after_a_resume_with_more_last_rows_they_fill_up_again():
     state = fed(["mae"], 50, 2048).state()
     running = Running(["mae"], 500)
@@ -73,12 +74,15 @@ def test_after_a_resume_with_more_last_rows_they_fill_up_again():
     assert running.results()["mae_last"] == pytest.approx(errors[2048 - 50 : 2100].mean(), rel=1e-5)
 
 
+@pytest.mark.any_backend
 def test_the_sums_of_other_metrics_are_not_taken_for_those():
     state = fed(["mae"], 50, 100).state()
     with pytest.raises(ValueError, match=r"has the sums of \['mae'\]"):
         Running(["mse"], 50).restore(state)
 
 
+@pytest.mark.any_backend
+@pytest.mark.each_keras
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -1,3 +1,3 @@
 """First on the path of a process, it hides TensorFlow."""
 
-raise ImportError("TensorFlow is hidden from this process")
+raise ModuleNotFoundError("TensorFlow is hidden from this process", name="tensorflow")
