@@ -25,6 +25,7 @@ from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
+from unbounded.sources.row_stage import RowStage
 from unbounded.testing import Faults, Simulation, assert_same_rows
 
 Log = RowLog | MemoryLog
@@ -42,6 +43,24 @@ def block(*rows: int, boundary: Boundary | None = None, time: float | None = 5.0
     """Rows with these numbers."""
     times = None if time is None or not rows else np.full(len(rows), time)
     return Block(np.array(rows) if rows else None, len(rows), boundary, times)
+
+
+class Appender:
+    """Appends blocks as a source does: those that a stage takes, through it; others make the next stage."""
+
+    def __init__(self) -> None:
+        self.stage: RowStage | None = None
+
+    def append(self, log: Log, given: Block, position: Any = None) -> None:
+        rows = 0
+        if self.stage is not None and given.count and given.boundary is None:
+            rows = self.stage.put(given.rows, 5.0, is_sample=False)
+        if rows:
+            assert self.stage is not None
+            log.append_staged(self.stage, rows)
+        else:
+            log.append(given, position)
+            self.stage = RowStage.like(given, 200)  # room for 25 rows
 
 
 def all_of(log: Log, at: Offset | None = None, rows: int = 0) -> list[tuple[list[int], Boundary | None]]:
@@ -452,6 +471,7 @@ def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_f
     disk = Disk()
     size = rng.choice((60, 300, 10_000))
     log, model, memory = RowLog(path / "0", disk, segment_bytes=size), Model(), MemoryLog(disk)
+    to_disk, to_memory = Appender(), Appender()
     lives = 0
     for _ in range(60):
         chance = rng.random()
@@ -461,9 +481,9 @@ def test_whatever_is_done_to_it_it_holds_what_a_list_would(seed: int, tmp_path_f
                 rows = rng.choice((0, 1, 1, 1, 2, 30))
                 boundary = None if rows and rng.random() < 0.8 else rng.choice((PASS, Boundary("gap", 2)))
                 given_ = block(*range(len(model.rows), len(model.rows) + rows), boundary=boundary)
-                log.append(given_, len(model.rows))
+                to_disk.append(log, given_, len(model.rows))
                 model.append(given_)
-                memory.append(given_, len(model.rows))
+                to_memory.append(memory, given_, len(model.rows))
             elif chance < 0.8:
                 log.sync()
                 assert log.synced == log.stop
@@ -580,6 +600,7 @@ def test_whatever_is_dropped_only_what_was_not_handed_on_is_and_it_is_counted(
     log = bounded(kind, path / "0", most, disk)
     stop = handed = let_go = lives = 0
     gone: list[int] = []
+    appender = Appender()
 
     def check() -> None:
         assert log.stop.rows == stop
@@ -599,7 +620,7 @@ def test_whatever_is_dropped_only_what_was_not_handed_on_is_and_it_is_counted(
             if chance < 0.7:
                 more = block(*range(stop, stop + rng.choice((1, 1, 4, 20))))
                 try:
-                    log.append(more)
+                    appender.append(log, more)
                     stop += more.count
                 except Full:
                     rows = log.drop(Offset(handed), more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 import unbounded as ub
+from helpers import wait_until
 from unbounded.core import trees
 from unbounded.core.block import Block, Offset
 from unbounded.core.runtime import SYSTEM
 from unbounded.sources.iteration import Form, Iteration, Made
 from unbounded.sources.logged import Logged
+from unbounded.sources.memory_log import MemoryLog
 from unbounded.sources.row_log import RowLog
 from unbounded.sources.row_stage import RowStage
 
@@ -197,15 +200,17 @@ def test_a_stage_has_the_room_that_it_was_given() -> None:
     assert RowStage.like(Block(None, 0)) is None
 
 
-def log_of(feed: ub.Feed) -> RowLog:
+def log_of(feed: ub.Feed) -> RowLog | MemoryLog:
     ((_, node),) = feed.opened.logged()
     assert isinstance(node, Logged)
-    assert isinstance(node.log, RowLog)
     return node.log
 
 
+@pytest.mark.parametrize("where", ["disk", "memory"])
 @pytest.mark.parametrize("is_sample", [True, False])
-def test_each_row_is_in_the_log_before_the_function_is_asked_for_the_next(is_sample: bool, tmp_path: Path) -> None:
+def test_each_row_is_in_the_log_before_the_function_is_asked_for_the_next(
+    is_sample: bool, where: str, tmp_path: Path
+) -> None:
     seen: list[int] = []
 
     def sensor() -> Iterator[Any]:
@@ -215,8 +220,10 @@ def test_each_row_is_in_the_log_before_the_function_is_asked_for_the_next(is_sam
 
     stream = (ub.from_samples if is_sample else ub.from_generator)(sensor, passes=1).batch(100)
     with ub.Feed(stream) as feed:
-        feed.load(tmp_path)
+        if where == "disk":
+            feed.load(tmp_path)
         batches = [batch["x"].tolist() for batch in feed.batches()]
+        assert isinstance(log_of(feed), RowLog if where == "disk" else MemoryLog)
     assert seen == list(range(1, 701))
     assert batches == [list(range(i, i + 100)) for i in range(0, 700, 100)]
 
@@ -235,12 +242,43 @@ def test_rows_take_the_fast_way_and_only_the_first_of_each_stage_the_general_one
     for name, constructor, value in (
         ("samples", ub.from_samples, 1),
         ("rows", ub.from_generator, np.ones(1)),
+        ("memory", ub.from_samples, 1),
     ):
         general.clear()
         with ub.Feed(constructor(lambda value=value: itertools.repeat(value, 2570), passes=1).batch(257)) as feed:
-            feed.load(tmp_path / name)
+            if name != "memory":
+                feed.load(tmp_path / name)
             assert sum(1 for _ in feed.batches()) == 10
         assert sum(general) == 10, name
+
+
+def test_rows_in_a_stage_go_on_in_it_when_the_log_moves_to_the_disk(tmp_path: Path) -> None:
+    moved = threading.Event()
+
+    def sensor() -> Iterator[Any]:
+        for i in range(400):
+            yield i
+            if i == 150:
+                assert moved.wait(30)
+
+    with ub.Feed(ub.from_samples(sensor, passes=1).batch(50)) as feed:
+        batches = feed.batches()
+        found = []
+        for _ in range(2):
+            found.append(next(batches).tolist())
+            feed.trained()
+        wait_until(lambda: log_of(feed).stop.rows == 151)
+        feed.save(tmp_path)
+        moved.set()
+        found += [batch.tolist() for batch in batches]
+        log = log_of(feed)
+        assert isinstance(log, RowLog)
+        assert found == [list(range(i, i + 50)) for i in range(0, 400, 50)]
+        at, logged = Offset(100), []
+        while (read := log.read(at)) is not None:
+            logged += read[0].rows.tolist() if read[0].count else []
+            at = read[1]
+        assert logged == list(range(100, 400))
 
 
 def test_a_value_of_another_form_in_a_burst_is_the_error_it_was(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from unbounded.core.copies import Copies
 from unbounded.core.node import StreamError
 from unbounded.core.packing import pack_owned
 from unbounded.core.trees import Tree
-from unbounded.feed.snapshot import Keeper
+from unbounded.feed.snapshot import Keeper, write_checkpoint
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
 from unbounded.store.paths import is_url, local_path
 from unbounded.store.writer import Pending
@@ -101,9 +101,7 @@ def save(
     snapshot = keeper.cut()
 
     def write() -> Path | str:
-        segments = snapshot.write(store)
-        path = store.write(steps, owned, {"feed": snapshot.info}, segments=segments)
-        snapshot.posted(steps, keep)
+        path = write_checkpoint(store, steps, owned, {"feed": snapshot.info}, [snapshot])
         if copies is not None:
             directories.copies = copies
         return path

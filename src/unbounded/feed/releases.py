@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from unbounded.core.cursor import Cursor, leaf_cursors
@@ -35,11 +35,11 @@ class Releases:
         self._top = top
         self._sources = sources
         self._holding = False  # True once checkpoints or positions may need what is trained on
-        # By directory, oldest first, what the checkpoints need that are kept there.
-        self._kept: dict[str, dict[int, KeptCheckpoint]] = {}
-        # (directory, number of a new checkpoint, what it needs, how many are kept): appended by the thread that wrote
+        # By directory, oldest first, what the checkpoints need that may be there, each with its number.
+        self._kept: dict[str, list[tuple[int, KeptCheckpoint]]] = {}
+        # (directory, number of a new checkpoint, what it needs, the numbers there): appended by the thread that wrote
         # it. A deque's append and popleft are atomic, so no lock is needed.
-        self._posted: deque[tuple[str, int, KeptCheckpoint, int]] = deque()
+        self._posted: deque[tuple[str, int, KeptCheckpoint, Set[int] | None]] = deque()
 
     def hold(self, directory: str = "", kept: Mapping[int, KeptCheckpoint] | None = None) -> None:
         """From here on release only what `post` allows: all positions taken from now on can be restored.
@@ -51,15 +51,21 @@ class Releases:
         """
         self._holding = True
         if kept is not None:
-            self._kept[directory] = dict(kept)
+            self._kept[directory] = list(kept.items())
 
-    def post(self, directory: str, number: int, kept: KeptCheckpoint, keep: int) -> None:
-        """A checkpoint is on the disk, one of `keep` that are kept in its directory.
+    def post(self, directory: str, number: int, kept: KeptCheckpoint, there: Set[int] | None) -> None:
+        """A checkpoint was written, or may have been. Called from any thread.
 
-        Called from any thread. What the kept checkpoints do not need is released by the feed's own thread later, in
-        `release_posted`.
+        What the kept checkpoints do not need is released by the feed's own thread later, in `release_posted`.
+
+        Args:
+            directory: of checkpoints.
+            number: of the new one.
+            kept: what it needs.
+            there: the numbers of all checkpoints in the directory. None if the write failed: it may be there
+                nevertheless, whole, and a later process goes on from it if a newer one is damaged.
         """
-        self._posted.append((directory, number, kept, keep))
+        self._posted.append((directory, number, kept, there))
 
     @property
     def has_posted(self) -> bool:
@@ -69,13 +75,13 @@ class Releases:
     def release_posted(self) -> None:
         """Release what no checkpoint needs any more, and tell the sources of the newest and the oldest checkpoint."""
         while self._posted:
-            directory, number, new, keep = self._posted.popleft()
-            # As on the disk: it takes the place of one of the same number, and those written last are kept.
-            kept = self._kept.setdefault(directory, {})
-            kept.pop(number, None)
-            kept[number] = new
-            while len(kept) > keep:
-                del kept[next(iter(kept))]
+            directory, number, new, there = self._posted.popleft()
+            kept = self._kept.setdefault(directory, [])
+            if there is None:
+                kept.append((number, new))
+                continue
+            # It takes the place of one of the same number.
+            kept[:] = [*(each for each in kept if each[0] in there and each[0] != number), (number, new)]
             self._top.release(self._oldest(has_rows=False))
             oldest = leaf_cursors(self._oldest())
             for node, trained, needed in zip(self._sources, leaf_cursors(new.needed), oldest, strict=True):
@@ -84,7 +90,7 @@ class Releases:
     def _oldest(self, *, has_rows: bool = True) -> Cursor:
         """What the checkpoint of the lowest number needs: of those that do not have their rows themselves, if there are
         any; with `has_rows`, of all."""
-        every = [(number, one) for kept in self._kept.values() for number, one in kept.items()]
+        every = [each for kept in self._kept.values() for each in kept]
         relying = [] if has_rows else [(number, one) for number, one in every if not one.has_rows]
         # By number, not by age: a run that has gone back wrote the one before it later.
         return min(relying or every, key=lambda each: each[0])[1].needed

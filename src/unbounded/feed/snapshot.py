@@ -8,7 +8,7 @@ directory; a checkpoint in another directory contains what it needs of both.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,10 +151,26 @@ class Snapshot:
             segments.append(segment)
         return segments
 
-    def posted(self, number: int, keep: int) -> None:
-        """The checkpoint is on the disk: the sources may forget what no kept checkpoint needs."""
+    def posted(self, number: int, there: Set[int] | None) -> None:
+        """The checkpoint was written, and checkpoints of these numbers are in its directory; None if the write failed.
+        The sources may forget what none of them needs."""
         kept = KeptCheckpoint(self._needed, self._keeper.has_rows(self.info))
-        self._feed.releases.post(self._keeper.directory, number, kept, keep)
+        self._feed.releases.post(self._keeper.directory, number, kept, there)
+
+
+def write_checkpoint(
+    store: Checkpoints, number: int, state: Tree, info: Mapping[str, Any], snapshots: Sequence[Snapshot]
+) -> Path | str:
+    """Write a checkpoint of several feeds after their parts of it, and tell the feeds. See `Checkpoints.write`."""
+    segments = [segment for snapshot in snapshots for segment in snapshot.write(store)]
+    there: Set[int] | None = None
+    try:
+        path = store.write(number, state, info, segments=segments)
+        there = store.numbers
+    finally:
+        for snapshot in snapshots:
+            snapshot.posted(number, there)
+    return path
 
 
 def logged(feed: Feed, cursor: Cursor) -> Iterator[tuple[str, Logged, Cursor]]:

@@ -20,7 +20,7 @@ import keras
 from unbounded.core.copies import Copies
 from unbounded.core.packing import Packed, non_finite, owned, pack
 from unbounded.core.warn import warn
-from unbounded.feed.snapshot import Keeper, Snapshot, States
+from unbounded.feed.snapshot import Keeper, Snapshot, States, write_checkpoint
 from unbounded.keras import _model_state
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, Saved
 
@@ -79,7 +79,6 @@ class Saving:
     ) -> None:
         self._feeds = feeds
         self._store = Checkpoints(directory, keep=keep, local=local, runtime=feeds[0].core.runtime)
-        self._keep = keep
         self._accept_changes = accept_changes
         self._wait = wait
         self._writer = feeds[0].core.writer
@@ -246,11 +245,9 @@ class Saving:
                 f"{bad} has a NaN or an infinity after step {cut.step:,}, so no checkpoint was written: {old}."
             )
             return
-        segments = [segment for snapshot in cut.snapshots for segment in snapshot.write(self._store)]
-        feeds = [snapshot.info for snapshot in cut.snapshots]
-        self._store.write(cut.step, cut.packed, {"feeds": feeds, "keras": cut.about}, segments=segments)
-        for snapshot in cut.snapshots:
-            snapshot.posted(cut.step, self._keep)
+        # The infos are complete when the snapshots are written, before the manifest is.
+        info = {"feeds": [snapshot.info for snapshot in cut.snapshots], "keras": cut.about}
+        write_checkpoint(self._store, cut.step, cut.packed, info, cut.snapshots)
         self._wrote = cut.step
 
 

@@ -45,6 +45,10 @@ class LogCounts(NamedTuple):
             last_time = float(block.times[-1])
         return LogCounts(passed, missed, dropped, last_time, position)
 
+    def staged(self, last_time: float) -> LogCounts:
+        """The counts after more rows, the last of which arrived at `last_time`, of a reader without positions."""
+        return LogCounts(self.passed, self.missed, self.dropped, last_time)
+
     def drop(self, rows: int) -> LogCounts:
         """The counts after `rows` rows were dropped."""
         return LogCounts(self.passed, self.missed, self.dropped + rows, self.last_time, self.position)

@@ -181,7 +181,7 @@ class Logged(ReaderThread):
         with self._changing:
             stage, first = self._stage, self._log.stop
             rows = 0 if stage is None else stage.put(value, self._runtime.time(), is_sample=is_sample)
-            if not rows or stage is None or not isinstance(self._log, RowLog):
+            if not rows or stage is None:
                 return 0
             try:
                 self._log.append_staged(stage, rows)

@@ -6,7 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from unbounded.core.block import Block, Offset, join_from
-from unbounded.sources.row_stage import RowStage
+from unbounded.sources.row_stage import RowStage, StagedRows
 
 
 class AheadBound:
@@ -69,9 +69,7 @@ class ReadAhead:
         self._bound = bound
         self._blocks: deque[_ReadBlock] = deque()
         self._end: Offset | None = None  # of the newest row; None: nothing was read ahead
-        # Rows of a stage that are no block yet: the offset of the first, its number there, and how many.
-        self._staged: tuple[Offset, RowStage, int] | None = None
-        self._rows = 0
+        self._staged = StagedRows()
 
     @property
     def is_full(self) -> bool:
@@ -96,20 +94,16 @@ class ReadAhead:
 
     def add_staged(self, first: Offset, end: Offset, stage: RowStage) -> None:
         """Append the newest rows of a stage, from `first` to `end`."""
-        rows = end.rows - first.rows
-        if self._staged is None or self._staged[1] is not stage:
+        if not self._staged.is_of(stage):
             self._make_block()
-            self._staged = first, stage, stage.count - rows
-        self._rows += rows
+        self._staged.add(first, stage, end.rows - first.rows)
         self._end = end
 
     def _make_block(self) -> None:
-        """Make a block of the rows of a stage: one for all rows that came since the last time."""
-        if self._staged is not None:
-            first, stage, begin = self._staged
-            block = stage.block(begin, begin + self._rows)
-            self._staged, self._rows = None, 0
-            self.add(first, first.after(block), block, block.count * stage.row_bytes)
+        """Make a block of the rows in the stage: one for all rows that came since the last time."""
+        if self._staged:
+            first, block, size = self._staged.take()
+            self.add(first, first.after(block), block, size)
 
     def joined(self, at: Offset, rows: int, nbytes: int | None = None) -> tuple[Block, Offset] | None:
         """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
@@ -123,11 +117,11 @@ class ReadAhead:
         while self._blocks and self._blocks[0].end <= at:
             _, _, block, size = self._blocks.popleft()
             self._bound.take(block, size)
-        if not self._blocks and self._staged is None:
+        if not (self._blocks or self._staged):
             self._end = None
 
     def clear(self) -> None:
         """Remove all blocks: they will be read from the log."""
         self._blocks.clear()
-        self._staged, self._rows, self._end = None, 0, None
+        self._staged, self._end = StagedRows(), None
         self._bound.clear()

@@ -102,6 +102,7 @@ class ReaderThread:
                         user_code.call(reader.seek, position)
                     if self._requests:
                         self._carry_out(reader)
+                        continue  # there may be no room for more rows
                     asked = self._runtime.monotonic()
                     rows = self._read(reader)
                     after = None if rows is None else self._ask_position(reader)
@@ -125,6 +126,8 @@ class ReaderThread:
                     self._has_read = True
                     self._accept(self._as_block(rows), after, generation)
                 self._after_read(reader, nothing=rows is None)
+            if reader is not None:
+                self._carry_out(reader)  # such as the commit of a checkpoint that was saved before it was closed
         except BaseException as error:
             self._fail(token, error)
         finally:
@@ -132,9 +135,9 @@ class ReaderThread:
 
     @locked
     def _await_turn(self, token: object) -> tuple[int, bool, JSON] | None:
-        """Wait until more may be read; return the generation, and whether and where to seek. None if this thread is to
-        end."""
-        while self._token is token and not self._has_room():
+        """Wait until more may be read, or something is requested; return the generation, and whether and where to seek.
+        None if this thread is to end."""
+        while self._token is token and not (self._requests or self._has_room()):
             self._state.wait()
         if self._token is not token:
             return None

@@ -130,8 +130,7 @@ class RowLog:
         if self._staged[0] is not stage:
             self._log.check_open()  # see `append`
             self._staged = stage, self._specs.number(stage.block(begin, end).rows, True)
-        passed, missed, dropped, _, _ = self.counts
-        counts = LogCounts(passed, missed, dropped, stage.time(end - 1))
+        counts = self.counts.staged(stage.time(end - 1))
         meta = self._meta(self._staged[1], None, counts, says_time=False)
         self._log.append(rows, 0, meta, stage.memory(begin, end))
         self.counts = counts

@@ -83,6 +83,8 @@ class Checkpoints(ReadOnly):
         self.keep = keep
         self.run = run
         self._runtime = runtime
+        self.numbers: frozenset[int] | None = None
+        """The numbers of all checkpoints in the directory after the last write; None if that is unknown."""
         self._own: set[str] = set()  # checkpoints that this run wrote, and the one that it resumed
         self._lock: Lock | None = None
 
@@ -276,6 +278,10 @@ class Checkpoints(ReadOnly):
         except OSError as error:
             text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
             warn(text)
+        try:
+            self.numbers = frozenset(entry.number for entry in self._listing.scan())
+        except OSError:
+            self.numbers = None
 
 
 def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
