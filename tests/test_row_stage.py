@@ -368,3 +368,22 @@ def test_after_a_write_that_failed_in_a_burst_the_row_comes_once(
         assert [batch.tolist() for batch in feed.batches()] == [list(range(i, i + 5)) for i in (0, 5, 10, 15)]
     assert not fails
     assert not caplog.records
+
+
+def test_without_batch_what_is_yielded_at_once_is_a_batch_however_fast_it_comes(tmp_path: Path) -> None:
+    yielded = [list(range(i * i, (i + 1) * (i + 1))) for i in range(12)]
+    come = threading.Event()
+
+    def sensor() -> Iterator[Any]:
+        yield from map(np.array, yielded)
+        come.set()
+
+    for where in ("memory", "disk"):
+        come.clear()
+        with ub.Feed(ub.from_generator(sensor, passes=1)) as feed:
+            if where == "disk":
+                feed.load(tmp_path)
+            batches = feed.batches()
+            found = [next(batches).tolist()]
+            assert come.wait(30)
+            assert [*found, *(batch.tolist() for batch in batches)] == yielded

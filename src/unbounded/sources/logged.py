@@ -87,7 +87,8 @@ class Logged(ReaderThread):
         return Opening(log.stop.rows, log.counts.last_time, log.counts.passed, runtime=self._runtime)
 
     def _wrapped(self, reader: Reader) -> Reader:
-        if hasattr(reader, "offer"):
+        # Without `batch`, what a function yields at once is a batch: rows of several blocks are not joined.
+        if self._coalesce and hasattr(reader, "offer"):
             reader.offer, self._is_offered = self._take_value, True
         return reader
 
