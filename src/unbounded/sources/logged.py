@@ -107,7 +107,7 @@ class Logged(ReaderThread):
             )
 
     def _has_room(self) -> bool:
-        return self._described.drops or self._ahead.has_room()
+        return self._described.drops or self._ahead.bound.has_room()
 
     def _reopened(self) -> None:
         stop = self._log.stop
@@ -174,7 +174,7 @@ class Logged(ReaderThread):
 
     def _is_kept_ahead(self, first: Offset) -> bool:
         """True if a block that begins at `first` stays in memory until it is pulled; others are read from the log."""
-        return self._ahead.follows(first) and (not self._described.drops or self._ahead.has_room())
+        return self._ahead.follows(first) and (not self._described.drops or self._ahead.bound.has_room())
 
     def _take_value(self, value: Any, is_sample: bool) -> int:
         """Take rows that a function has just yielded: log them, and pass them on. Return how many; 0 if they go the
@@ -347,7 +347,7 @@ class Logged(ReaderThread):
         return (
             self._stop_at.rows - self._at.rows >= self._told
             or self._stop_at.boundaries > 0
-            or self._ahead.is_full
+            or self._ahead.bound.is_full
             or self._is_stuck()
             or self._too_large is not None
         )
@@ -375,7 +375,7 @@ class Logged(ReaderThread):
     def _pulled(self, at: Offset) -> None:
         self._at, self._handed = at, max(at, self._handed)
         self._ahead.drop_before(at)
-        if self._ahead.is_full and self._ahead.has_room():
+        if self._ahead.bound.is_full and self._ahead.bound.has_room():
             self._state.notify_all()
 
     def cursor(self) -> Cursor:

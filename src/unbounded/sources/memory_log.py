@@ -13,7 +13,7 @@ from unbounded.core.runtime import Runtime
 from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
-from unbounded.sources.row_stage import RowStage, StagedRows
+from unbounded.sources.row_stage import RowStage
 
 
 class _Kept(NamedTuple):
@@ -36,7 +36,9 @@ class MemoryLog:
         self._lock = runtime.lock()
         self._blocks: list[_Kept] = []
         self._max_bytes = max_bytes
-        self._staged = StagedRows()
+        # The last block, if more rows of a stage may be added to it: the block, the stage, and its first row there. The
+        # reader's thread alone changes it: the other one may be interrupted at any line, by a signal's handler.
+        self._staged: tuple[_Kept, RowStage, int] | None = None
         self.size = 0
         """The bytes of the rows."""
         self._gone = 0  # the number of released items at the front; they are removed when they are the larger part
@@ -68,22 +70,20 @@ class MemoryLog:
         size = rows * stage.row_bytes
         if self._max_bytes is not None and self.size and self.size + size > self._max_bytes:
             raise Full(self.where, self._max_bytes)
-        if not self._staged.is_of(stage):
-            self._make_block()
+        first, begin = self.stop, stage.count
         stage.count += rows
-        self._staged.add(self.stop, stage, rows)
-        self.stop = Offset(self.stop.rows + rows)
+        if self._staged is not None and self._blocks and self._blocks[-1] is self._staged[0]:
+            last, of, before = self._staged
+            if of is stage:
+                del self._blocks[-1]
+                first, begin = last.first, before
+        kept = _Kept(first, Offset(self.stop.rows + rows), stage.block(begin, stage.count), None)
+        self._staged = kept, stage, begin
+        self._add(kept)
         self.size += size
         self.counts = self.counts.staged(stage.time(stage.count - 1))
 
-    def _make_block(self) -> None:
-        """Make a block of the rows in the stage. Called before anything is done with the blocks."""
-        if self._staged:
-            first, block, _ = self._staged.take()
-            self._blocks.append(_Kept(first, first.after(block), block, None))
-
     def _add(self, kept: _Kept) -> None:
-        self._make_block()
         self._blocks.append(kept)
         self.stop = kept.end
 
@@ -96,7 +96,6 @@ class MemoryLog:
     def drop(self, since: Offset, block: Block) -> int:
         """Replace the oldest blocks from `since` on by a gap, to make room for a block. Return the number of dropped
         rows; 0 if there would be no room even so."""
-        self._make_block()
         most = self._max_bytes
         first = i = bisect_left(self._blocks, since, self._gone, key=lambda each: each.first)
         need = 0 if most is None else self.size + block.nbytes - most
@@ -115,7 +114,6 @@ class MemoryLog:
     @locked
     def read(self, at: Offset, rows: int = 0, nbytes: int | None = None) -> tuple[Block, Offset] | None:
         """The rows after `at`, and their end; None if there are none. See `RowLog.read`."""
-        self._make_block()
         # The first block that ends after `at`: the last that begins at or before it, or one that follows.
         i = max(self._gone, bisect_right(self._blocks, at, key=lambda each: each.first) - 1)
         while i < len(self._blocks) and self._blocks[i].end <= at:
@@ -138,7 +136,6 @@ class MemoryLog:
     @locked
     def release(self, at: Offset) -> None:
         """Remove the blocks that end before `at`."""
-        self._make_block()
         while self._gone < len(self._blocks):
             kept = self._blocks[self._gone]
             if kept.end > at:
@@ -156,7 +153,6 @@ class MemoryLog:
         """The reader's position at `at`; None unless a block ends there."""
         if at == self.stop:
             return self.counts.position
-        self._make_block()
         i = bisect_right(self._blocks, at, key=lambda each: each.first)
         return self._blocks[i - 2].position if i > self._gone + 1 and self._blocks[i - 1].first == at else None
 
@@ -185,7 +181,6 @@ class MemoryLog:
 
     @locked
     def _all(self) -> tuple[list[_Kept], LogCounts]:
-        self._make_block()
         return self._blocks[self._gone :], self.counts
 
     def sync(self) -> None:

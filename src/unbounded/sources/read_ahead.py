@@ -6,7 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from unbounded.core.block import Block, Offset, join_from
-from unbounded.sources.row_stage import RowStage, StagedRows
+from unbounded.sources.row_stage import RowStage
 
 
 class AheadBound:
@@ -30,17 +30,17 @@ class AheadBound:
         self.is_full = False
         """True if there was no room at the last call of `has_room`."""
 
-    def add(self, block: Block, size: int) -> None:
-        """A block was read."""
-        self._blocks += 1
+    def add(self, rows: int, size: int, blocks: int = 1) -> None:
+        """A block was read, or more rows of the last one: then `blocks` is 0."""
+        self._blocks += blocks
         self._bytes += size
-        self._rows += block.count
+        self._rows += rows
 
-    def take(self, block: Block, size: int) -> None:
+    def take(self, rows: int, size: int) -> None:
         """A block was pulled."""
         self._blocks -= 1
         self._bytes -= size
-        self._rows -= block.count
+        self._rows -= rows
 
     def has_room(self) -> bool:
         """True if more may be read."""
@@ -52,76 +52,68 @@ class AheadBound:
 
 
 class _ReadBlock(NamedTuple):
+    """A block; or rows of a stage from its row `begin` on, of which a block is made when they are pulled."""
+
     first: Offset
     end: Offset
-    block: Block
+    rows: int
     size: int
+    held: Block | RowStage
+    begin: int = 0
+
+    def block(self) -> Block:
+        held = self.held
+        return held if isinstance(held, Block) else held.block(self.begin, self.begin + self.rows)
 
 
 class ReadAhead:
-    """Blocks that follow each other in a log, and were not pulled yet; the newest rows may still be in a stage.
+    """Blocks that follow each other in a log, and were not pulled yet.
+
+    A reader's thread adds, and is not interrupted. The thread that pulls may be, at any line, by a signal's handler: it
+    removes blocks, and changes nothing else.
 
     Args:
         bound: the limit.
     """
 
     def __init__(self, bound: AheadBound) -> None:
-        self._bound = bound
+        self.bound = bound
         self._blocks: deque[_ReadBlock] = deque()
-        self._end: Offset | None = None  # of the newest row; None: nothing was read ahead
-        self._staged = StagedRows()
-
-    @property
-    def is_full(self) -> bool:
-        """True if there was no room at the last call of `has_room`."""
-        return self._bound.is_full
-
-    def has_room(self) -> bool:
-        """True if more may be read."""
-        self._make_block()
-        return self._bound.has_room()
 
     def follows(self, at: Offset) -> bool:
         """True if a block that begins at `at` follows the others."""
-        return self._end is None or self._end == at
+        return not self._blocks or self._blocks[-1].end == at
 
     def add(self, first: Offset, end: Offset, block: Block, size: int) -> None:
         """Append a block from `first` to `end`."""
-        self._make_block()
-        self._blocks.append(_ReadBlock(first, end, block, size))
-        self._bound.add(block, size)
-        self._end = end
+        self._blocks.append(_ReadBlock(first, end, block.count, size, block))
+        self.bound.add(block.count, size)
 
     def add_staged(self, first: Offset, end: Offset, stage: RowStage) -> None:
-        """Append the newest rows of a stage, from `first` to `end`."""
-        if not self._staged.is_of(stage):
-            self._make_block()
-        self._staged.add(first, stage, end.rows - first.rows)
-        self._end = end
-
-    def _make_block(self) -> None:
-        """Make a block of the rows in the stage: one for all rows that came since the last time."""
-        if self._staged:
-            first, block, size = self._staged.take()
-            self.add(first, first.after(block), block, size)
+        """Append the newest rows of a stage, from `first` to `end`; to its rows before them, if they are still here."""
+        count = end.rows - first.rows
+        size = count * stage.row_bytes
+        last = self._blocks[-1] if self._blocks else None
+        if last is not None and last.held is stage:
+            self._blocks[-1] = _ReadBlock(last.first, end, last.rows + count, last.size + size, stage, last.begin)
+            self.bound.add(count, size, blocks=0)
+        else:
+            self._blocks.append(_ReadBlock(first, end, count, size, stage, stage.count - count))
+            self.bound.add(count, size)
 
     def joined(self, at: Offset, rows: int, nbytes: int | None = None) -> tuple[Block, Offset] | None:
         """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
-        self._make_block()
         if not self._blocks or at < self._blocks[0].first:
             return None
-        return join_from(((each.first, each.end, each.block) for each in self._blocks), at, rows, nbytes)
+        return join_from(((each.first, each.end, each.block()) for each in self._blocks), at, rows, nbytes)
 
     def drop_before(self, at: Offset) -> None:
         """Remove the blocks that end before `at`: they were pulled."""
         while self._blocks and self._blocks[0].end <= at:
-            _, _, block, size = self._blocks.popleft()
-            self._bound.take(block, size)
-        if not (self._blocks or self._staged):
-            self._end = None
+            block = self._blocks.popleft()
+            self.bound.take(block.rows, block.size)
 
     def clear(self) -> None:
         """Remove all blocks: they will be read from the log."""
         self._blocks.clear()
-        self._staged, self._end = StagedRows(), None
-        self._bound.clear()
+        self.bound.clear()

@@ -74,7 +74,7 @@ class Replayed(ReaderThread):
             return
         size = block.nbytes
         self._queue.append(_Queued(block, position, size))
-        self._bound.add(block, size)
+        self._bound.add(block.count, size)
         self._state.notify_all()
 
     # -- the node's side -----------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Replayed(ReaderThread):
             self._state.wait_for(lambda: self._queue or self._error is not None, timeout)
         if self._queue:
             block, position, size = self._queue.popleft()
-            self._bound.take(block, size)
+            self._bound.take(block.count, size)
             if self._bound.is_full and self._has_room():
                 self._state.notify_all()
             self._position = position

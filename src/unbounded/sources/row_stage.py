@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unbounded.core import trees
-from unbounded.core.block import Block, Offset
+from unbounded.core.block import Block
 from unbounded.core.trees import Tree
 
 # A stage has room for so many rows, or so many blocks, but for no more bytes than this. Its memory is freed as a whole.
@@ -89,35 +89,6 @@ class RowStage:
         """Rows as a block: read-only views."""
         rows = trees.map_leaves(lambda column: column.part(begin, end), self._columns)
         return Block(rows, end - begin, None, self._times[begin:end])
-
-
-class StagedRows:
-    """The newest rows of a log that lie in a stage, and of which no block was made yet."""
-
-    def __init__(self) -> None:
-        self._stage: RowStage | None = None
-        self._first = Offset(0)
-        self._begin = self._count = 0
-
-    def __bool__(self) -> bool:
-        return self._stage is not None
-
-    def is_of(self, stage: RowStage) -> bool:
-        """True if they lie in a stage, so that more rows of it may follow."""
-        return self._stage is stage
-
-    def add(self, first: Offset, stage: RowStage, rows: int) -> None:
-        """Add the newest rows of a stage, which begin at the offset `first`."""
-        if self._stage is None:
-            self._stage, self._first, self._begin = stage, first, stage.count - rows
-        self._count += rows
-
-    def take(self) -> tuple[Offset, Block, int]:
-        """One block of all of them, its offset and its bytes; there are none after it."""
-        stage, begin, count = self._stage, self._begin, self._count
-        assert stage is not None
-        self._stage, self._count = None, 0
-        return self._first, stage.block(begin, begin + count), count * stage.row_bytes
 
 
 class _LeafMemory:
