@@ -29,7 +29,9 @@ def _save(walk: Walk, feed: ub.Feed) -> None:
 
 
 def _save_elsewhere(walk: Walk, feed: ub.Feed) -> None:
-    walk.save(feed, walk.directory.parent / f"elsewhere-{walk.lives}", wait=True)
+    # Of each feed its own: one that begins anew, after another was forgotten, is refused where that one has saved.
+    place = f"elsewhere-{walk.lives}-{walk.events.count('forget')}"
+    walk.save(feed, walk.directory.parent / place, wait=True)
 
 
 def _load_state(walk: Walk, feed: ub.Feed) -> bool:
