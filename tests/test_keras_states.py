@@ -241,7 +241,7 @@ class Walk(RuleBasedStateMachine):
 
 
 # torch compiles nothing, and so walks the quickest; the other backends have ways of their own to take batches.
-WALKS = {"torch": 20, "jax": 8, "tensorflow": 3}[km.BACKEND]
+WALKS = {"torch": 20, "jax": 8, "tensorflow": 6}[km.BACKEND]
 
 # Hypothesis runs a walk as a unittest, and cursors for pytest are its class's.
 Walk.TestCase.settings = settings(
