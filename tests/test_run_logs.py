@@ -137,6 +137,8 @@ def test_a_disk_that_is_full_when_rows_are_spilled_leaves_nothing_behind_and_the
     disk = Disk()
     with ub.Feed(meter.stream(), runtime=disk) as feed:
         train(feed, 3)
+        # More rows than the disk takes in 30 writes.
+        wait_until(lambda: log_of(feed).stop.rows > 4000)
         for allowed in (0, 1, 2, 30):
             disk.fails = full(5, writes=allowed)
             with pytest.raises(ub.CheckpointError, match=r"can't be opened: No space left.*Make room there"):
