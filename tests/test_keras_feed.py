@@ -139,6 +139,16 @@ def test_epochs_of_changing_length_are_exact(verbose: int, tmp_path: Path, capsy
         assert "21474" not in out
 
 
+def test_a_last_batch_of_fewer_rows_and_blocks_of_several_lengths_are_trained_on_as_they_are() -> None:
+    short = ub.from_arrays(km.rows(60), shuffle=False, passes=1).batch(8)
+    for made, count in ((short, 60), (blocks(*[20] * 3, *[12] * 3, 7, *[20] * 2), 143)):
+        model = km.ready_model(ids=256)
+        with Feed(made) as feed:
+            model.fit(feed, verbose=0)
+            assert int(model.optimizer.iterations) == feed.steps
+        assert km.trained_ids(model) == list(range(count))
+
+
 @pytest.mark.any_backend
 @pytest.mark.each_keras
 def test_passes_are_carried_and_the_bar_knows_each_epochs_length(

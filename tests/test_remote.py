@@ -56,13 +56,15 @@ def s3() -> Iterator[str]:
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update(chosen)
     try:
-        for _ in range(600):
+        for _ in range(2400):  # its imports take half a minute where nothing is compiled yet, and others are at work
             try:
                 urllib.request.urlopen(url, timeout=1).close()
                 break
             except OSError:
-                assert server.poll() is None
+                assert server.poll() is None, "the server has ended"
                 time.sleep(0.05)
+        else:
+            pytest.fail("the server of the S3 protocol does not answer after two minutes")
         fsspec.filesystem("s3").mkdir("bucket")
         yield "s3://bucket"
     finally:

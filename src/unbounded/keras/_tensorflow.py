@@ -31,7 +31,7 @@ _SECONDS = 0.1  # without a director, an interrupt waits for the end of a block:
 
 
 def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
-    """The next batches that are available, all of one length, without handing them out.
+    """The next batches that are available, without handing them out: all of one run, and so of one length.
 
     Args:
         fit: the `fit` that trains on them.
@@ -40,11 +40,8 @@ def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
     first = fit.upcoming(1)
     if not first:
         return []
-    rows = trees.count(first[0])
-    worth = max(1, _BYTES // max(1, rows * trees.row_bytes(first[0])))
-    group = fit.upcoming(min(most, _MOST, worth))
-    same = next((i for i, batch in enumerate(group) if trees.count(batch) != rows), len(group))
-    return group[:same]
+    worth = max(1, _BYTES // max(1, trees.count(first[0]) * trees.row_bytes(first[0])))
+    return fit.upcoming(min(most, _MOST, worth))
 
 
 def tensors(fit: Fit) -> Iterator[Tree]:
