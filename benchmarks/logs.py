@@ -26,11 +26,14 @@ from unbounded.sources.log_checksum import checksum
 from unbounded.sources.log_sync import LogSync
 from unbounded.sources.row_log import RowLog
 
+RUNS = Path("runs")  # on the disk on which this package lies, and of no interest to git
+
 
 def report(*, quick: bool = False) -> Report:
     """Blocks of several sizes, and single rows."""
     found = Report()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    RUNS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RUNS) as folder:
         for size in (1 << 16, 1 << 20):
             rounds, total = (5, 1 << 26) if quick else (15, 1 << 28)
             found.checks += blocks(Path(folder), size, rounds=rounds, total=total)
