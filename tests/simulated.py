@@ -235,6 +235,8 @@ class Walk:
             # What the disk can't read is passed over, and that is said.
             assert self.faulty, f"at step {feed.steps}; {self.durable} was on the disk"
             self.durable, self.went_back = feed.steps, True
+            # What comes next is newer than those after it, whatever its step.
+            self.on_disk = {step: cut for step, cut in self.on_disk.items() if step <= feed.steps}
         self.loaded(feed)
         self.check(feed)
         while not self.done and not self.forgets:
