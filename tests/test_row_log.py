@@ -406,6 +406,18 @@ def test_rows_of_another_form_are_written_where_the_directory_was_removed(tmp_pa
     log.close()
 
 
+def test_rows_in_a_segment_that_was_begun_after_the_directory_was_removed_are_of_a_known_form(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "log", QUICK, segment_bytes=100)
+    log.append(block(*range(30)))
+    shutil.rmtree(tmp_path / "log")
+    log.append(block(*range(30, 60)))  # begins a segment, in a directory that is made again
+    shutil.copytree(tmp_path / "log", tmp_path / "killed")
+    log.close()
+    again = RowLog(tmp_path / "killed", QUICK)
+    assert all_of(again)[-1][0] == list(range(30, 60))
+    again.close()
+
+
 def test_a_kill_while_a_removed_directory_is_written_again_leaves_no_rows_of_unknown_form() -> None:
     for seed in range(100):
         simulation = Simulation(seed, Faults(kills=40, power_cuts=0.5))

@@ -100,6 +100,8 @@ class RecordLog:
         self._torn = False  # the last segment ends with bytes that could not be cut off
         self._let_go = Offset(0)  # nothing before it is needed again
         self._is_closed = False
+        self.before_segment: Callable[[], None] | None = None
+        """Called before a segment is begun: writes again what records need, if the directory was removed."""
         files.make_directory(directory)
         self._held: Lock | None = Lock.of(directory, self, runtime)
         key = str(files.resolve(directory))
@@ -301,6 +303,8 @@ class RecordLog:
 
     def _new_segment(self) -> None:
         self._files.make_directory(self.directory)
+        if self.before_segment is not None:
+            self.before_segment()
         tail = self._chain.tail
         path = segment_path(self.directory, tail.number, self._generation)
         segment = self._make(path, tail, self._synced.number)

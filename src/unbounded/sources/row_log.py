@@ -51,6 +51,7 @@ class RowLog:
         self._log = RecordLog(directory, runtime, segment_bytes=segment_bytes, max_bytes=max_bytes)
         try:
             self._specs = LogSpecs(directory / "specs.jsonl", runtime)
+            self._log.before_segment = self._specs.sync  # a process that finds rows must find their specs
             self._read_last()
         except BaseException:
             self._log.close()
