@@ -199,6 +199,31 @@ def over_restarts(
             top.close()
 
 
+class CountingReader:
+    """Reads a source that can seek: the numbers from `at` on, so many at once."""
+
+    def __init__(self, at: int, rows: int = 1) -> None:
+        self.at, self.rows = at, rows
+
+    def position(self) -> Any:
+        return self.at
+
+    def seek(self, position: Any) -> None:
+        self.at = position
+
+    def read(self, timeout: float) -> Any:
+        self.at += self.rows
+        return np.arange(self.at - self.rows, self.at)
+
+    def close(self) -> None:
+        pass
+
+
+def log_of(feed: ub.Feed) -> Any:
+    """The log of the feed's only source."""
+    return feed.opened.sources[0].log
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Until something that another thread brings about is so; fails after a generous while."""
     poll = threading.Event()

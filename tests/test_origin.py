@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import Steps, train, wait_until
+from helpers import CountingReader, Steps, train, wait_until
 from intercepted_files import all_changes
 from unbounded.core.runtime import SYSTEM
 from unbounded.store.checkpoints import CheckpointError
@@ -143,25 +143,7 @@ class Newest:
         return "newest"
 
     def open(self) -> Any:
-        return _NewestReader(self.newest)
-
-
-class _NewestReader:
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def position(self) -> Any:
-        return self.at
-
-    def seek(self, position: Any) -> None:
-        self.at = position
-
-    def read(self, timeout: float) -> Any:
-        self.at += 1
-        return np.array([self.at - 1])
-
-    def close(self) -> None:
-        pass
+        return CountingReader(self.newest)
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_again_with_the_very_row(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import wait_until
+from helpers import log_of, wait_until
 from unbounded.core import trees
 from unbounded.core.block import Block, Offset
 from unbounded.core.runtime import SYSTEM
@@ -198,12 +198,6 @@ def test_a_stage_has_the_room_that_it_was_given() -> None:
     assert RowStage.like(Block(np.zeros((1, 1 << 18)), 1, None, np.zeros(1))) is not None
     assert RowStage.like(Block(np.zeros((1, 1 << 19)), 1, None, np.zeros(1))) is None  # a block of half of its memory
     assert RowStage.like(Block(None, 0)) is None
-
-
-def log_of(feed: ub.Feed) -> RowLog | MemoryLog:
-    ((_, node),) = feed.opened.logged()
-    assert isinstance(node, Logged)
-    return node.log
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import train, train_all, wait_until
+from helpers import CountingReader, log_of, train, train_all, wait_until
 from intercepted_files import all_changes
 from test_record_log import QUICK, Disk, FailsAt, full, never
 from unbounded.core.block import Offset
@@ -44,11 +44,6 @@ class Meter:
 
         made = ub.from_generator(meter, **given)
         return made if batch is None else made.batch(batch)
-
-
-def log_of(feed: ub.Feed) -> Any:
-    """The log of the feed's only source."""
-    return feed.opened.sources[0].log
 
 
 def counted(batches: list[list[int]]) -> list[int]:
@@ -93,24 +88,7 @@ def test_a_source_that_can_seek_begins_again_where_it_was_first_opened(tmp_path:
             return "latest"
 
         def open(self) -> Any:
-            return LatestReader(self.newest)
-
-    class LatestReader:
-        def __init__(self, at: int) -> None:
-            self.at = at
-
-        def position(self) -> int:
-            return self.at
-
-        def seek(self, position: int) -> None:
-            self.at = position
-
-        def read(self, timeout: float) -> Any:
-            self.at += 2
-            return np.arange(self.at - 2, self.at)
-
-        def close(self) -> None:
-            pass
+            return CountingReader(self.newest, rows=2)
 
     for newest in (100, 500):
         Latest.newest = newest

@@ -166,7 +166,7 @@ def write_checkpoint(
     there: Set[int] | None = None
     try:
         path = store.write(number, state, info, segments=segments)
-        there = store.numbers
+        there = store.numbers()
     finally:
         for snapshot in snapshots:
             snapshot.posted(number, there)

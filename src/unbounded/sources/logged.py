@@ -181,8 +181,10 @@ class Logged(ReaderThread):
         general way, by `_accept`, which makes a stage for the rows after them, and has all errors."""
         with self._changing:
             stage, first = self._stage, self._log.stop
-            rows = 0 if stage is None else stage.put(value, self._runtime.time(), is_sample=is_sample)
-            if not rows or stage is None:
+            if stage is None:
+                return 0
+            rows = stage.put(value, self._runtime.time(), is_sample=is_sample)
+            if not rows:
                 return 0
             try:
                 self._log.append_staged(stage, rows)

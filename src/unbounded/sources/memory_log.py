@@ -36,9 +36,9 @@ class MemoryLog:
         self._lock = runtime.lock()
         self._blocks: list[_Kept] = []
         self._max_bytes = max_bytes
-        # The last block, if more rows of a stage may be added to it: the block, the stage, and its first row there. The
-        # reader's thread alone changes it: the other one may be interrupted at any line, by a signal's handler.
-        self._staged: tuple[_Kept, RowStage, int] | None = None
+        # The block to which more rows of a stage may be added while it is the last, and the stage. The reader's thread
+        # alone changes them: the other one may be interrupted at any line, by a signal's handler.
+        self._staged: tuple[_Kept | None, RowStage | None] = None, None
         self.size = 0
         """The bytes of the rows."""
         self._gone = 0  # the number of released items at the front; they are removed when they are the larger part
@@ -52,9 +52,7 @@ class MemoryLog:
             Full: the log has reached its limit.
         """
         size = block.nbytes
-        most = self._max_bytes
-        if most is not None and self.size and self.size + (0 if beyond else size) > most:
-            raise Full(self.where, most)
+        self._check_room(0 if beyond else size)
         view = block.with_rows(trees.read_only(block.rows)) if block.count else block
         self._add(_Kept(self.stop, self.stop.after(block), view, position))
         self.size += size
@@ -68,20 +66,23 @@ class MemoryLog:
             Full: the log has reached its limit.
         """
         size = rows * stage.row_bytes
-        if self._max_bytes is not None and self.size and self.size + size > self._max_bytes:
-            raise Full(self.where, self._max_bytes)
+        self._check_room(size)
         first, begin = self.stop, stage.count
         stage.count += rows
-        if self._staged is not None and self._blocks and self._blocks[-1] is self._staged[0]:
-            last, of, before = self._staged
-            if of is stage:
-                del self._blocks[-1]
-                first, begin = last.first, before
+        last, of = self._staged
+        if of is stage and last is not None and self._blocks and self._blocks[-1] is last:
+            del self._blocks[-1]
+            first, begin = last.first, begin - (first.rows - last.first.rows)
         kept = _Kept(first, Offset(self.stop.rows + rows), stage.block(begin, stage.count), None)
-        self._staged = kept, stage, begin
+        self._staged = kept, stage
         self._add(kept)
         self.size += size
         self.counts = self.counts.staged(stage.time(stage.count - 1))
+
+    def _check_room(self, size: int) -> None:
+        most = self._max_bytes
+        if most is not None and self.size and self.size + size > most:
+            raise Full(self.where, most)
 
     def _add(self, kept: _Kept) -> None:
         self._blocks.append(kept)

@@ -83,8 +83,6 @@ class Checkpoints(ReadOnly):
         self.keep = keep
         self.run = run
         self._runtime = runtime
-        self.numbers: frozenset[int] | None = None
-        """The numbers of all checkpoints in the directory after the last write; None if that is unknown."""
         self._own: set[str] = set()  # checkpoints that this run wrote, and the one that it resumed
         self._lock: Lock | None = None
 
@@ -166,6 +164,13 @@ class Checkpoints(ReadOnly):
                 name = self._write(int(number), run, packed, plain, segments, newest, lock)
                 self._clean(name, int(number), run, lock)
         return self._directory.at(name)
+
+    def numbers(self) -> frozenset[int] | None:
+        """The numbers of all checkpoints in the directory, also of damaged ones; None if it can't be read."""
+        try:
+            return frozenset(entry.number for entry in self._listing.scan())
+        except OSError:
+            return None
 
     def add_segment(self, name: str, arrays: Tree | Packed) -> Segment:
         """Write a file that checkpoints can refer to.
@@ -278,10 +283,6 @@ class Checkpoints(ReadOnly):
         except OSError as error:
             text = f"An old checkpoint in {self.directory} could not be removed: {error.strerror or error}."
             warn(text)
-        try:
-            self.numbers = frozenset(entry.number for entry in self._listing.scan())
-        except OSError:
-            self.numbers = None
 
 
 def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
