@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import unbounded as ub
-from helpers import CountingReader, wait_until
+from helpers import CountingReader, log_of, wait_until
 from test_record_log import Disk
+from test_run_logs import of_small_segments, train
+from unbounded.core.block import Offset
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -156,3 +158,32 @@ def test_the_source_hears_of_the_last_checkpoint_before_it_is_closed(run: Run) -
         run.save(step)
     run.feed.close()
     assert run.topic.committed[-1] == (8, 3)
+
+
+def test_a_run_that_was_saved_only_elsewhere_begins_again_with_its_first_row(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    with ub.Feed(of_small_segments()) as feed:
+        feed.load(home)
+        for _ in range(3):
+            train(feed, 5)
+            feed.load(home)  # there is still nothing
+            feed.save(elsewhere, keep=1)
+        assert log_of(feed).start == Offset(0)
+    with ub.Feed(of_small_segments()) as feed:
+        feed.load(home)
+        assert train(feed, 15) == [[*range(first, first + 50)] for first in range(0, 750, 50)]
+        feed.save(home)  # from here on its checkpoint says what is needed
+        train(feed, 1)
+        feed.save(tmp_path / "third")
+        assert log_of(feed).start == Offset(600)  # its segments are removed whole
+
+
+def test_a_broker_hears_that_a_run_saved_only_elsewhere_needs_its_first_row(tmp_path: Path) -> None:
+    topic = Numbers()
+    with ub.Feed(ub.from_source(topic).batch(1)) as feed:
+        run = Run(feed, topic, Disk(), tmp_path / "home")
+        run.train_to(3)
+        feed.save(tmp_path / "elsewhere")
+        assert run.heard(3) == 0
+        run.save(5)
+        assert run.heard(5) == 3

@@ -21,6 +21,7 @@ from unbounded.core.runtime import SYSTEM
 from unbounded.sources.iteration import Form, Iteration, Made
 from unbounded.sources.logged import Logged
 from unbounded.sources.memory_log import MemoryLog
+from unbounded.sources.read_ahead import AheadBound, ReadAhead
 from unbounded.sources.row_log import RowLog
 from unbounded.sources.row_stage import RowStage
 
@@ -381,3 +382,46 @@ def test_without_batch_what_is_yielded_at_once_is_a_batch_however_fast_it_comes(
             found = [next(batches).tolist()]
             assert come.wait(30)
             assert [*found, *(batch.tolist() for batch in batches)] == yielded
+
+
+@pytest.mark.parametrize("where", ["ahead", "memory"])
+def test_rows_of_a_stage_are_passed_on_no_more_at_a_time_than_are_asked_for(where: str) -> None:
+    first = Block(np.zeros((4, 1)), 4, None, np.zeros(4))
+    stage = RowStage.like(first)
+    assert stage is not None
+    ahead, log = ReadAhead(AheadBound(64, 1 << 26, 4096)), MemoryLog(SYSTEM)
+    ahead.add(Offset(0), Offset(4), first, first.nbytes)
+    log.append(first)
+    for i in range(1, 11):
+        assert stage.put(np.full((4, 1), i), NOW, is_sample=False) == 0  # an int
+        assert stage.put(np.full((4, 1), float(i)), NOW, is_sample=False) == 4
+        log.append_staged(stage, 4)
+        ahead.add_staged(Offset(4 * i), Offset(4 * i + 4), stage)
+    found, at = [], Offset(0)
+    while (read := ahead.joined(at, 16) if where == "ahead" else log.read(at, 16)) is not None:
+        block, at = read
+        found.append(block.rows[:, 0].tolist())
+        ahead.drop_before(at)
+    assert [len(rows) for rows in found] == [20, 16, 8]  # blocks until they have so many rows; then parts of the stage
+    assert [row for rows in found for row in rows] == [i // 4 for i in range(44)]
+    assert ahead.bound.has_room()
+
+
+def test_rows_that_were_read_ahead_are_prefetched_some_batches_at_a_time() -> None:
+    made, come = [], threading.Event()
+
+    def sensor() -> Iterator[Any]:
+        for i in range(2000):
+            yield np.full(4, i)
+            if i == 1000:
+                come.set()
+
+    def note(rows: Any) -> Any:
+        assert come.wait(30)
+        made.append(len(rows))
+        return rows
+
+    with ub.Feed(ub.from_generator(sensor).batch(2).map(note).prefetch(5)) as feed:
+        next(feed.batches())
+        wait_until(lambda: feed._opened.top._ahead >= 5)  # type: ignore[attr-defined]
+        assert len(made) <= 24

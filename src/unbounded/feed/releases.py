@@ -23,6 +23,10 @@ class KeptCheckpoint(NamedTuple):
     has_rows: bool = False
 
 
+# The number of what a directory needs that has no checkpoint yet: the first one there takes its place.
+_BEFORE_ANY = -1
+
+
 class Releases:
     """Releases rows once they are trained on; after `hold`, once no checkpoint on the disk needs them.
 
@@ -52,6 +56,13 @@ class Releases:
         self._holding = True
         if kept is not None:
             self._kept[directory] = list(kept.items())
+
+    def begin(self, directory: str, needed: Cursor) -> None:
+        """A run was begun at `needed` in a directory that has no checkpoint. Killed before the first one there, it
+        begins again with these rows, wherever else it was saved meanwhile.
+        """
+        self._holding = True
+        self._kept.setdefault(directory, [(_BEFORE_ANY, KeptCheckpoint(needed))])
 
     def post(self, directory: str, number: int, kept: KeptCheckpoint, there: Set[int] | None) -> None:
         """A checkpoint was written, or may have been. Called from any thread.

@@ -104,7 +104,6 @@ class RunLogs:
                     node.name,
                     f"{log.stop.rows - log.start.rows:,}",
                 )
-        self._feed.releases.hold()  # a run killed before its first checkpoint begins again with the first row
 
     def attach(self, *, loading: bool = False, carried: Mapping[str, str] | None = None) -> None:
         """Open the logs of a run that is saved, or gone on with.

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 States = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 """Returns a feed's state from the plain data of a checkpoint's manifest."""
 
-
 class Keeper:
     """The feed's part of one directory's checkpoints.
 
@@ -60,6 +59,7 @@ class Keeper:
             OSError: the logs can't be opened.
         """
         self._logs.begin()
+        self._feed.releases.begin(self.directory, self._feed.needed())
 
     def cut(self) -> Snapshot:
         """The feed's part of a checkpoint of this moment. Called in the training thread."""

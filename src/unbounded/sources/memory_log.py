@@ -21,6 +21,7 @@ class _Kept(NamedTuple):
     end: Offset
     block: Block | None  # None if these rows were dropped or released
     position: Any  # the reader's position after them
+    is_staged: bool = False  # the rows were put into a stage one after another
 
 
 class MemoryLog:
@@ -73,7 +74,7 @@ class MemoryLog:
         if of is stage and last is not None and self._blocks and self._blocks[-1] is last:
             del self._blocks[-1]
             first, begin = last.first, begin - (first.rows - last.first.rows)
-        kept = _Kept(first, Offset(self.stop.rows + rows), stage.block(begin, stage.count), None)
+        kept = _Kept(first, Offset(self.stop.rows + rows), stage.block(begin, stage.count), None, True)
         self._staged = kept, stage
         self._add(kept)
         self.size += size
@@ -121,17 +122,23 @@ class MemoryLog:
             i += 1
         if i == len(self._blocks):
             return None
-        first, end, block, _ = self._blocks[i]
+        first, end, block, *_ = self._blocks[i]
         if first.rows > at.rows:
             return Block(None, 0, Boundary("gap", first.rows - at.rows)), Offset(first.rows, 0)
         if block is None:
             return Block(None, 0, Boundary("gap", end.rows - at.rows)), end
-        return join_from(self._up_to_gap(i), at, rows, nbytes)
+        return join_from(self._up_to_gap(i, at, rows), at, rows, nbytes)
 
-    def _up_to_gap(self, i: int) -> Iterator[tuple[Offset, Offset, Block]]:
-        """The blocks from number `i` on, up to rows that were dropped."""
+    def _up_to_gap(self, i: int, at: Offset, rows: int) -> Iterator[tuple[Offset, Offset, Block]]:
+        """The blocks from number `i` on, up to rows that were dropped; `rows` of a stage at most."""
         while i < len(self._blocks) and (block := self._blocks[i].block) is not None:
-            yield self._blocks[i].first, self._blocks[i].end, block
+            first, end, _, _, is_staged = self._blocks[i]
+            skipped = max(0, at.rows - first.rows)
+            if is_staged and 0 < rows < block.count - skipped:
+                first = Offset(first.rows + skipped)
+                end = Offset(first.rows + rows)
+                block = block.part(skipped, skipped + rows)
+            yield first, end, block
             i += 1
 
     @locked
@@ -174,7 +181,7 @@ class MemoryLog:
         passed = counts.passed - sum(each.kind == "pass" for each in boundaries)
         missed = counts.missed - sum(each.missed for each in boundaries if each.kind == "gap")
         to.begin_at(self.start, LogCounts(passed, missed, counts.dropped, counts.last_time))
-        for first, end, block, position in blocks:
+        for first, end, block, position, _ in blocks:
             if block is None:
                 to.skip(end.rows - first.rows)
             else:

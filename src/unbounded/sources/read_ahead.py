@@ -61,9 +61,17 @@ class _ReadBlock(NamedTuple):
     held: Block | RowStage
     begin: int = 0
 
-    def block(self) -> Block:
+    def after(self, at: Offset, rows: int) -> tuple[Offset, Offset, Block]:
+        """The block, with its beginning and its end; of rows of a stage, which may be cut anywhere, only `rows` from
+        `at` on."""
         held = self.held
-        return held if isinstance(held, Block) else held.block(self.begin, self.begin + self.rows)
+        if isinstance(held, Block):
+            return self.first, self.end, held
+        skipped = max(0, at.rows - self.first.rows)
+        count = min(rows, self.rows - skipped)
+        begin = self.begin + skipped
+        first = Offset(self.first.rows + skipped)
+        return first, Offset(first.rows + count), held.block(begin, begin + count)
 
 
 class ReadAhead:
@@ -105,7 +113,8 @@ class ReadAhead:
         """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
         if not self._blocks or at < self._blocks[0].first:
             return None
-        return join_from(((each.first, each.end, each.block()) for each in self._blocks), at, rows, nbytes)
+        following = (each.after(at, rows) for each in self._blocks if each.end > at)
+        return join_from(following, at, rows, nbytes)
 
     def drop_before(self, at: Offset) -> None:
         """Remove the blocks that end before `at`: they were pulled."""

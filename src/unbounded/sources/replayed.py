@@ -135,8 +135,11 @@ class Replayed(ReaderThread):
         if self._watch is not None:
             self._watch.restored(self._row, self._time)
         self._as_block.row = self._row
-        # None is the position at the beginning of a source that is not open yet.
-        self._go_to(self._opening_position if self._position is None else self._position)
+        self._go_to(self._known(self._position))
+
+    def _known(self, position: JSON) -> JSON:
+        """A position of a cursor: None is the beginning of a source that was not open yet."""
+        return self._opening_position if position is None else position
 
     def release(self, cursor: Cursor) -> None:
         """The source keeps its rows; the order in which partitions were read before is forgotten."""
@@ -150,7 +153,7 @@ class Replayed(ReaderThread):
     def commit(self, trained: Cursor, needed: Cursor) -> None:
         """Pass the positions of the newest and the oldest checkpoint to the reader."""
         if hasattr(self._reader, "commit"):
-            positions = trained["position"], needed["position"]
+            positions = self._known(trained["position"]), self._known(needed["position"])
             self._request(lambda reader: reader.commit(*positions))  # type: ignore[attr-defined]
 
     @property
