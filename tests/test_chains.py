@@ -108,7 +108,7 @@ SOURCES: st.SearchStrategy[ub.Stream] = st.one_of(SIMPLE, MIXED, st.builds(_twic
     seed=st.integers(0, 1000),
 )
 @settings(
-    max_examples=int(os.environ.get("STATE_WALKS", "600")) // 10,  # a chain takes as long as several walks
+    max_examples=int(os.environ.get("STATE_WALKS", "300")) // 10,  # a chain takes as long as several walks
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -238,8 +238,6 @@ def test_an_error_of_the_function_is_shown_from_its_file_on(lab):
     ("sensor", "line", "number", "code"),
     [
         ("asleep", "waiting for the first reading", signal.SIGINT, 130),
-        ("asleep", "waiting for the first reading", signal.SIGTERM, 143),
-        ("boiler", "loading Keras", signal.SIGINT, 130),
         ("boiler", "loading Keras", signal.SIGTERM, 143),
         ("boiler", "epoch", signal.SIGINT, 130),
         ("boiler", "epoch", signal.SIGTERM, 143),

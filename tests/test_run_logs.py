@@ -184,7 +184,7 @@ def test_checkpoints_are_not_gone_on_with_beside_the_log_of_another_run(tmp_path
             feed.load(tmp_path / name)
             train(feed, 3)
             feed.save(tmp_path / name)
-            train(feed, 1000)
+            train(feed, 4000)  # more than were in the other log at its checkpoint
     shutil.rmtree(tmp_path / "a" / "log")
     shutil.copytree(tmp_path / "b" / "log", tmp_path / "a" / "log")
     with ub.Feed(Meter().stream()) as feed, pytest.raises(ub.DataLoss, match="is another run's"):
@@ -425,11 +425,11 @@ def test_a_feed_that_has_given_way_reads_nothing_any_more_and_removes_nothing(st
         feed.load(tmp_path)
         found = counted(train(feed, 25))
         assert found == sorted(found)
-        before = [*opened]
+        before = opened.count("forgotten")
         for _ in range(3):
             with pytest.raises(ub.StreamError, match="Another feed of this process goes on with the row log"):
                 train(forgotten, 1000)
-        assert opened == before
+        assert opened.count("forgotten") == before  # the new one calls its own in a thread, perhaps only now
         # What the forgotten one lets go of, in whatever thread, is the new one's.
         node = forgotten.opened.sources[0]
         node.release({"row": 1000, "boundaries": 0})

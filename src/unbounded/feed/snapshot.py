@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 States = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 """Returns a feed's state from the plain data of a checkpoint's manifest."""
 
+
 class Keeper:
     """The feed's part of one directory's checkpoints.
 

@@ -14,27 +14,35 @@ from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.logged import Logged
 from unbounded.sources.memory_log import MemoryLog
 
+# The most rows, and bytes, of small blocks that become one.
+_ROWS = 1 << 12
+_BYTES = 1 << 22
+
 
 def dump_rows(node: Logged, cursor: Cursor) -> dict[str, Any]:
     """The part of a node's log that a cursor needs: the rows from there on, their times, and their boundaries."""
     log = node.log
     start = at = Offset(cursor["row"], cursor["boundaries"])
     stop = log.stop
+    count = 0
     parts: list[Block] = []
     boundaries: list[list[Any]] = []  # after how many rows, kind, missing rows, and how many numbers are skipped there
     cuts: list[list[int]] = []  # rows in a block, and how many such blocks follow each other
-    while at < stop and (found := log.read(at)) is not None:
+    # Many small blocks at once, unless each is a batch.
+    rows, nbytes = (_ROWS, min(_BYTES, node.block_bytes or _BYTES)) if node.joins_blocks else (0, None)
+    while at < stop and (found := log.read(at, rows, nbytes)) is not None:
         block, end = found
         skipped = end.rows - at.rows - block.count
         at = end
         if block.count:
             parts.append(replace(block, boundary=None))
+            count += block.count
             if cuts and cuts[-1][0] == block.count:
                 cuts[-1][1] += 1
             else:
                 cuts.append([block.count, 1])
         if block.boundary is not None:
-            boundaries.append([sum(part.count for part in parts), *block.boundary, skipped])
+            boundaries.append([count, *block.boundary, skipped])
     whole = join_blocks(parts) if parts else Block(None, 0)
     return {
         "log": log.id,
@@ -61,7 +69,7 @@ def load_rows(node: Logged, dump: Mapping[str, Any], runtime: Runtime) -> None:
         return
     if node.has_begun:
         refuse_moving()
-    node.put(_as_log(dump, start, runtime))
+    node.put(_as_log(dump, start, runtime, may_be_cut=node.joins_blocks))
 
 
 def refuse_moving() -> NoReturn:
@@ -72,7 +80,7 @@ def refuse_moving() -> NoReturn:
     )
 
 
-def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime) -> MemoryLog:
+def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime, *, may_be_cut: bool) -> MemoryLog:
     log = MemoryLog(runtime)
     log.begin_at(start, LogCounts())
     seams: dict[int, list[tuple[Boundary | None, int]]] = {}
@@ -86,7 +94,7 @@ def _as_log(dump: Mapping[str, Any], start: Offset, runtime: Runtime) -> MemoryL
         boundary, after = None, seams.get(row + rows, [])
         if after and after[0][0] is not None:
             (boundary, _), *after = after
-        log.append(replace(whole.part(row, row + rows), boundary=boundary), dump["position"])
+        log.append(replace(whole.part(row, row + rows), boundary=boundary), dump["position"], may_be_cut=may_be_cut)
         _put_seams(log, after, dump["position"])
         row += rows
     # What was let go of is counted, too; and the state may be of a moment after the last row that is kept.

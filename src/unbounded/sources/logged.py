@@ -57,7 +57,8 @@ class Logged(ReaderThread):
         self._described = described
         # A cursor begins at a block, so a checkpoint releases whole blocks. In a log with a limit a block has at most a
         # segment's share: one as large as the limit could be released only when all of it is trained on.
-        self._block_bytes = None if described.max_bytes is None else described.max_bytes // SEGMENTS
+        self.block_bytes = None if described.max_bytes is None else described.max_bytes // SEGMENTS
+        """The most bytes of several blocks that are joined; None for no limit."""
         self._log: RowLog | MemoryLog = MemoryLog(context.runtime, max_bytes=described.max_bytes)
         self._changing = context.runtime.lock()  # held during an append, and while the log is replaced
         self._handing_on = context.runtime.lock()  # held while rows are passed on, and while some are dropped
@@ -87,8 +88,7 @@ class Logged(ReaderThread):
         return Opening(log.stop.rows, log.counts.last_time, log.counts.passed, runtime=self._runtime)
 
     def _wrapped(self, reader: Reader) -> Reader:
-        # Without `batch`, what a function yields at once is a batch: rows of several blocks are not joined.
-        if self._coalesce and hasattr(reader, "offer"):
+        if self.joins_blocks and hasattr(reader, "offer"):
             reader.offer, self._is_offered = self._take_value, True
         return reader
 
@@ -151,7 +151,7 @@ class Logged(ReaderThread):
             self._log.append(block, position, beyond=self._beyond)
             self._beyond = False
             self._position = self._seek = position
-            self._stage = RowStage.like(block, self._block_bytes) if self._is_offered else None
+            self._stage = RowStage.like(block, self.block_bytes) if self._is_offered else None
             size = self._keep(first, block)
             if self._sync is not None:
                 self._sync.appended(size)
@@ -296,7 +296,7 @@ class Logged(ReaderThread):
 
     def _read_log(self) -> tuple[Block, Offset] | None:
         try:
-            return self._log.read(self._at, self._coalesce, self._block_bytes)
+            return self._log.read(self._at, self._coalesce, self.block_bytes)
         except OSError as error:
             raise StreamError(
                 f"Rows of {self._as_block.name} can't be read again from the row log in {self._log.where}: "
@@ -371,7 +371,7 @@ class Logged(ReaderThread):
 
     @locked
     def _joined(self) -> tuple[Block, Offset] | None:
-        return self._ahead.joined(self._at, self._coalesce, self._block_bytes)
+        return self._ahead.joined(self._at, self._coalesce, self.block_bytes)
 
     @locked
     def _pulled(self, at: Offset) -> None:
@@ -449,6 +449,11 @@ class Logged(ReaderThread):
     def name(self) -> str:
         """The source's name in messages."""
         return self._as_block.name
+
+    @property
+    def joins_blocks(self) -> bool:
+        """True if rows may be passed on in other blocks than they came in; without `batch`, a block is a batch."""
+        return self._coalesce > 0
 
     @property
     def has_read(self) -> bool:

@@ -21,7 +21,7 @@ class _Kept(NamedTuple):
     end: Offset
     block: Block | None  # None if these rows were dropped or released
     position: Any  # the reader's position after them
-    is_staged: bool = False  # the rows were put into a stage one after another
+    may_be_cut: bool = False  # its rows may be passed on in smaller blocks
 
 
 class MemoryLog:
@@ -46,8 +46,9 @@ class MemoryLog:
         self.start = self.stop = Offset(0)
 
     @locked
-    def append(self, block: Block, position: Any = None, *, beyond: bool = False) -> None:
-        """Append a block; `position` is the reader's position after it. With `beyond`, it may exceed the limit.
+    def append(self, block: Block, position: Any = None, *, beyond: bool = False, may_be_cut: bool = False) -> None:
+        """Append a block; `position` is the reader's position after it. With `beyond`, it may exceed the limit; with
+        `may_be_cut`, `read` returns no more of it than it is asked for.
 
         Raises:
             Full: the log has reached its limit.
@@ -55,7 +56,7 @@ class MemoryLog:
         size = block.nbytes
         self._check_room(0 if beyond else size)
         view = block.with_rows(trees.read_only(block.rows)) if block.count else block
-        self._add(_Kept(self.stop, self.stop.after(block), view, position))
+        self._add(_Kept(self.stop, self.stop.after(block), view, position, may_be_cut))
         self.size += size
         self.counts = self.counts.after(block, position)
 
@@ -130,11 +131,11 @@ class MemoryLog:
         return join_from(self._up_to_gap(i, at, rows), at, rows, nbytes)
 
     def _up_to_gap(self, i: int, at: Offset, rows: int) -> Iterator[tuple[Offset, Offset, Block]]:
-        """The blocks from number `i` on, up to rows that were dropped; `rows` of a stage at most."""
+        """The blocks from number `i` on, up to rows that were dropped; `rows` of a block at most, if it may be cut."""
         while i < len(self._blocks) and (block := self._blocks[i].block) is not None:
-            first, end, _, _, is_staged = self._blocks[i]
+            first, end, _, _, may_be_cut = self._blocks[i]
             skipped = max(0, at.rows - first.rows)
-            if is_staged and 0 < rows < block.count - skipped:
+            if may_be_cut and 0 < rows < block.count - skipped:
                 first = Offset(first.rows + skipped)
                 end = Offset(first.rows + rows)
                 block = block.part(skipped, skipped + rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from unbounded.sources.record_log import SEGMENT, RecordLog
 from unbounded.sources.row_stage import RowStage
 
 _TIME = np.dtype("<f8")
+_SMALL = 1 << 14  # bytes: smaller records are decoded together
 _META = 200  # bytes that a record may have beside its rows, roughly
 
 
@@ -275,24 +277,21 @@ class RowLog:
         spec, has_times = self._specs.spec(number, self.where)
         if len(records) == 1:
             return _from_bytes(records[0].data, records[0].rows, spec, has_times)
-        # Single rows: many records together have the layout of an array of structures.
-        return _from_rows(b"".join(record.data for record in records), len(records), spec, has_times)
+        # Many records of as many rows each have together the layout of an array of structures.
+        data = b"".join([record.data for record in records])
+        return _from_records(data, len(records), records[0].rows, spec, has_times)
 
 
 def _runs(records: list[Record]) -> Iterator[list[Record]]:
-    """The records in groups that are decoded together: single rows of one spec."""
-    run: list[Record] = []
-    for record in records:
-        if run and not (record.rows == run[0].rows == 1 and _spec_of(record) == _spec_of(run[0])):
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
+    """The records in groups that are decoded together: small ones of one spec and as many rows."""
+    for _, run in groupby(enumerate(records), _form):
+        yield [record for _, record in run]
 
 
-def _spec_of(record: Record) -> bytes:
-    return record.meta[: record.meta.index(b" ")]
+def _form(numbered: tuple[int, Record]) -> tuple[int, bytes, int]:
+    number, record = numbered
+    is_small = len(record.data) < _SMALL
+    return record.rows, record.meta[: record.meta.index(b" ")], -1 if is_small else number
 
 
 def _parse(meta: bytes) -> tuple[int, dict[str, Any]]:
@@ -329,13 +328,17 @@ def _from_bytes(data: memoryview, rows: int, spec: Tree, has_times: bool) -> Blo
     return Block(_of_spec(spec, take), rows, None, times)
 
 
-def _from_rows(data: bytes, rows: int, spec: Tree, has_times: bool) -> Block:
-    fields: list[Any] = [("t", _TIME)] if has_times else []
-    _of_spec(spec, lambda dtype, shape: fields.append((f"f{len(fields)}", dtype, shape)))
-    table = np.frombuffer(data, np.dtype(fields), rows)
+def _from_records(data: bytes, records: int, rows: int, spec: Tree, has_times: bool) -> Block:
+    fields: list[Any] = [("t", _TIME, (rows,))] if has_times else []
+    _of_spec(spec, lambda dtype, shape: fields.append((f"f{len(fields)}", dtype, (rows, *shape))))
+    table = np.frombuffer(data, np.dtype(fields), records)
     names = iter(table.dtype.names or ())
-    times = np.ascontiguousarray(table[next(names)]) if has_times else None
-    return Block(_of_spec(spec, lambda dtype, shape: np.ascontiguousarray(table[next(names)])), rows, None, times)
+
+    def take(shape: tuple[int, ...]) -> Any:
+        return np.ascontiguousarray(table[next(names)]).reshape(records * rows, *shape)
+
+    times = take(()) if has_times else None
+    return Block(_of_spec(spec, lambda dtype, shape: take(shape)), records * rows, None, times)
 
 
 def _of_spec(spec: Tree, make: Any) -> Tree:
