@@ -178,6 +178,40 @@ def test_a_run_that_was_copied_goes_on_there_and_both_by_themselves(tmp_path: Pa
             assert found[len(expected)] == (1000 if name == "b" else had + 1)
 
 
+@pytest.mark.parametrize("resumed_from", ["log", "checkpoint", "state"])
+def test_rows_of_another_form_than_those_of_the_process_before_are_refused(resumed_from: str, tmp_path: Path) -> None:
+    width = 3
+
+    def sensor() -> Iterator[Any]:
+        while True:
+            yield np.zeros((2, width))
+
+    stream = ub.from_generator(sensor).batch(4)
+    with ub.Feed(stream) as feed:
+        if resumed_from != "state":
+            feed.load(tmp_path)
+        train(feed, 3)
+        state = feed.state_dict()
+        if resumed_from == "checkpoint":
+            feed.save(tmp_path)
+    width = 4
+    with ub.Feed(stream) as feed:
+        if resumed_from == "state":
+            feed.load_state_dict(state)
+        else:
+            feed.load(tmp_path)
+        told = r"Row [\d,]+ of sensor\(\): .* shape \(4,\) and they had \(3,\) before.* in another directory"
+        with pytest.raises(ub.RowsError, match=told):
+            train(feed, 10_000)
+    width = 3
+    with ub.Feed(stream) as feed:
+        if resumed_from == "state":
+            feed.load_state_dict(state)
+        else:
+            feed.load(tmp_path)
+        assert len(train(feed, 10_000)) == 10_000
+
+
 def test_checkpoints_are_not_gone_on_with_beside_the_log_of_another_run(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with ub.Feed(Meter().stream()) as feed:

@@ -76,6 +76,11 @@ class LogSpecs:
             )
         return found
 
+    @property
+    def newest(self) -> Tree:
+        """The newest spec; None if there is none."""
+        return next((spec[0] for spec in reversed(self._specs) if spec is not None), None)
+
     def _add(self, line: bytes) -> int:
         self._lines.append(line)
         self._specs.append(_parsed(line))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from unbounded.core import trees, user_code
+from unbounded.core import row_spec, trees, user_code
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, Cursor, DataLoss, LogFull, StreamError
-from unbounded.core.trees import RowsError
+from unbounded.core.trees import RowsError, Tree
 from unbounded.sources.as_block import AsBlock
 from unbounded.sources.log_options import LogOptions
 from unbounded.sources.log_sync import LogSync
@@ -76,6 +76,7 @@ class Logged(ReaderThread):
         self._beyond = False  # append it although it exceeds the limit
         self._refusal: OSError | None = None  # the error of writing the block that waits
         self._unlogged: float | None = None  # since when the reader waits for a call of `logged`
+        self._form: Tree = None  # of the rows of an earlier process, until the first one is read by this process
         self._position: JSON = None  # the reader's position after the last row in the log
         self._is_offered = False  # the reader offers what a function yields, value by value, to `_take_value`
         self._stage: RowStage | None = None  # for these
@@ -148,6 +149,8 @@ class Logged(ReaderThread):
             first = self._log.stop
             if block.count and not first.rows:
                 _refuse_objects(block)  # here, so that it is refused with the first row rather than at a save
+            if block.count and self._form is not None:
+                self._check_form(block)
             self._log.append(block, position, beyond=self._beyond)
             self._beyond = False
             self._position = self._seek = position
@@ -157,6 +160,17 @@ class Logged(ReaderThread):
                 self._sync.appended(size)
         if self._unlogged is None:
             self._unlogged = self._runtime.monotonic()
+
+    def _check_form(self, block: Block) -> None:
+        """Raise RowsError unless rows are of the form of those in the log; later ones are compared with these."""
+        try:
+            row_spec.check_same(self._form, block.rows, f"Row {self._log.stop.rows:,} of {self._as_block.name}")
+        except RowsError as error:
+            raise RowsError(
+                f"{error} The rows before it were read by an earlier process, and are in the row log in "
+                f"{self._log.where}. For rows of another form, begin a new run in another directory."
+            ) from None
+        self._form = None
 
     @locked
     def _keep(self, first: Offset, block: Block) -> int:
@@ -506,6 +520,7 @@ class Logged(ReaderThread):
         self._handed = log.stop  # an earlier process may have passed them on, and a checkpoint may need them
         self._position = self._seek = log.position_at(log.stop)
         self._as_block.row = log.stop.rows
+        self._form = log.form
 
     def put(self, log: MemoryLog) -> None:
         """Begin with rows from a saved state, before anything was read."""

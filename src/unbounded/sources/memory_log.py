@@ -6,10 +6,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from unbounded.core import trees
+from unbounded.core import row_spec, trees
 from unbounded.core.block import Block, Boundary, Offset, join_from
 from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
+from unbounded.core.trees import Tree
 from unbounded.sources.log_counts import LogCounts
 from unbounded.sources.record_log import Full
 from unbounded.sources.row_log import RowLog
@@ -44,6 +45,12 @@ class MemoryLog:
         """The bytes of the rows."""
         self._gone = 0  # the number of released items at the front; they are removed when they are the larger part
         self.start = self.stop = Offset(0)
+
+    @property
+    def form(self) -> Tree:
+        """See `RowLog.form`."""
+        rows = (each.block.rows for each in reversed(self._blocks) if each.block is not None and each.block.count)
+        return row_spec.spec(next(rows, None))
 
     @locked
     def append(self, block: Block, position: Any = None, *, beyond: bool = False, may_be_cut: bool = False) -> None:

@@ -82,6 +82,11 @@ class RowLog:
         return self._log.is_closed
 
     @property
+    def form(self) -> Tree:
+        """The `row_spec.spec` of the newest rows; None without rows. The width of text may be that of older ones."""
+        return self._specs.newest if self.stop.rows else None
+
+    @property
     def where(self) -> str:
         """The directory."""
         return self._log.where
