@@ -63,6 +63,23 @@ def test_rows_that_depend_on_values_cannot_be_looked_up():
         ub.Feed(ub.from_arrays(X).filter(lambda r: r > 3).batch(4).exclude([1]))
 
 
+@pytest.mark.parametrize("reuse", [0.5, 1, 1.5, 2])
+def test_where_the_passes_of_replayed_rows_end_is_not_known_beforehand(reuse):
+    replayed = ub.from_arrays(X, seed=3).replay(20, reuse=reuse)
+    for stream in (replayed.shuffle(7), replayed.windows(3), replayed.random_map(lambda rows, rng: rows)):
+        stream = stream.batch(4)
+        with pytest.raises(LookupError, match=r"how many rows of a pass come out of replay\(\)"):
+            stream.batch_at(0)
+    with pytest.raises(ValueError, match=r"exclude\(\) needs to know .* come out of replay\(\) is not known"):
+        ub.Feed(replayed.windows(3).batch(4).exclude([1]))
+    plain = replayed.batch(4)
+    endless = ub.from_generator(numbers).replay(20, reuse=reuse).shuffle(7).batch(4)
+    for stream in (plain, endless):
+        with ub.Feed(stream) as feed:
+            for step, batch in zip(range(60), feed.batches(), strict=False):
+                assert np.array_equal(stream.batch_at(step) if stream is plain else stream.rows_at(step), batch)
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_excluded_rows_weigh_nothing_and_move_no_row(name):
     stream = STREAMS[name]()
