@@ -122,6 +122,7 @@ class LoggingThread(ReaderThread):
     def _accept(self, block: Block, position: JSON, generation: int) -> None:
         if not (block.count or block.boundary):
             return
+        was_removed = False
         while True:
             releases = self._releases
             try:
@@ -131,6 +132,9 @@ class LoggingThread(ReaderThread):
                     continue
             except OSError as error:
                 self._refuse_taken()
+                if isinstance(error, FileNotFoundError) and not was_removed:
+                    was_removed = True  # the directory, between two calls to the disk: it is made again
+                    continue
                 # The block stays here, and nothing more is read. Rows in the log are still returned; the pull after
                 # them raises this error, and the next pull makes this thread retry the block.
                 if not self._await_retry(error):
