@@ -143,9 +143,7 @@ def test_any_chain_goes_on_exactly_from_wherever_it_stood(
             raise
 
 
-@given(
-    source=SOURCES, words=st.lists(WORDS, max_size=3), size=st.integers(1, 12), after=st.lists(AFTER, max_size=1)
-)
+@given(source=SOURCES, words=st.lists(WORDS, max_size=3), size=st.integers(1, 12), after=st.lists(AFTER, max_size=1))
 @settings(
     max_examples=int(os.environ.get("STATE_WALKS", "300")) // 5,
     deadline=None,
