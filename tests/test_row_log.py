@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from test_record_log import QUICK, Disk, full, never, torn_writes
+from test_record_log import QUICK, Disk, FailsAt, full, never, torn_writes
 from unbounded.core.block import Block, Boundary, Offset, join
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import SYSTEM
@@ -449,6 +449,28 @@ def test_rows_are_of_a_known_form_whenever_the_directory_was_removed_and_made_ag
         again.close()
         number += 1
     assert number > 4
+
+
+def test_forms_that_could_not_be_written_again_at_first_are_written_with_the_rows(tmp_path: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        path = tmp_path / f"{number}"
+        log = RowLog(path, disk := Disk())
+        log.append(block(*range(30)))
+        shutil.rmtree(path)
+        disk.fails = fails = FailsAt(number)
+        with suppress(OSError):
+            log.sync()
+        log.sync()
+        shutil.copytree(path, tmp_path / f"{number} killed")
+        log.close()
+        again = RowLog(tmp_path / f"{number} killed", QUICK)
+        assert all_of(again)[0][0] == list(range(30)), number
+        again.close()
+        if fails.calls < number:
+            break
+    assert number > 5
 
 
 def test_a_kill_while_a_removed_directory_is_written_again_leaves_no_rows_of_unknown_form() -> None:
