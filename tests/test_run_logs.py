@@ -172,7 +172,7 @@ def test_a_run_that_was_copied_goes_on_there_and_both_by_themselves(tmp_path: Pa
     for name, source in (("b", other), ("a", meter)):
         with ub.Feed(source.stream()) as feed:
             feed.load(tmp_path / name)
-            found = counted(train(feed, 2000))
+            found = counted(train(feed, had // 4 + 10))
             expected = [*range(12, had)]
             assert found[: len(expected)] == expected
             assert found[len(expected)] == (1000 if name == "b" else had + 1)
