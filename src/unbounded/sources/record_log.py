@@ -116,6 +116,7 @@ class RecordLog:
         self.id = found.log or self.id
         self._generation = found.generation
         self._synced = found.synced
+        self._refused = not found.renewed
         self._new_names = found.log is not None
         self.last: Record | None = found.last
         """The newest record when the log was opened."""
