@@ -1,0 +1,127 @@
+"""ItemStack: single items of a data set as rows, each copied as it comes, since a data set may reuse its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from unbounded.core import trees
+from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.sources.tensors import to_array, to_numpy
+
+
+class _ItemColumn:
+    """One leaf of the items, as a column: an array of the rows; of text a list, since its width is not known."""
+
+    def __init__(self, leaf: Array, path: str) -> None:
+        self.path = path
+        self.dtype, self.shape = leaf.dtype, leaf.shape
+        self._is_text = leaf.dtype.kind == "U"
+
+    def begin(self, rows: int) -> None:
+        self._out: Any = [None] * rows if self._is_text else trees.empty((rows, *self.shape), self.dtype)
+
+    def put(self, at: int, value: Any, number: Any, name: str) -> None:
+        """Copy the leaf of one item, which has the number `number` in the data set."""
+        if type(value) is np.ndarray and value.dtype == self.dtype and value.shape == self.shape:
+            self._out[at] = value
+            return
+        what = f"Item {number:,} of {name}"
+        # A list of numbers is an array.
+        array = to_numpy(value, what, self.path) if isinstance(value, list) else to_array(value, what, self.path)
+        if not isinstance(array, np.ndarray):
+            raise self._differs(what, "a structure")
+        if array.shape != self.shape:
+            raise RowsError(
+                f"{what}: {trees.name(self.path)} has the shape {array.shape}, and item 0 has {self.shape}. Expected "
+                "items of one shape: pad or cut them in the data set, and keep the lengths in a column of their own. "
+                "If each item is a batch of rows, write batched=True."
+            )
+        if self._is_text != (array.dtype.kind == "U") or not (
+            self._is_text or array.dtype == self.dtype or np.can_cast(array.dtype, self.dtype, "safe")
+        ):
+            raise self._differs(what, str(array.dtype))
+        self._out[at] = array
+
+    def _differs(self, what: str, found: str) -> RowsError:
+        return RowsError(
+            f"{what}: {trees.name(self.path)} is {found}, and of item 0 it is {self.dtype}. Expected one dtype in all "
+            "items: convert it in the data set."
+        )
+
+    def taken(self) -> Array:
+        out, self._out = self._out, None
+        return np.array(out, dtype=np.str_) if self._is_text else out
+
+
+class ItemStack:
+    """Makes rows of items that have the form of `first`.
+
+    Args:
+        first: item 0 of the data set.
+        name: the data set's name in errors.
+    """
+
+    def __init__(self, first: Any, name: str) -> None:
+        self._name = name
+        self._first = to_numpy(first, f"Item 0 of {name}")
+        self._columns = [_ItemColumn(np.asarray(leaf), path) for path, leaf in trees.leaves(self._first)]
+        if not self._columns:
+            raise RowsError(f"Item 0 of {name} contains no array. Expected at least one array or number.")
+
+    def rows(self, items: Iterable[Any], numbers: Array) -> Tree:
+        """The items as rows: a tree of arrays of shape [rows, …].
+
+        Args:
+            items: as many as `numbers`.
+            numbers: their numbers in the data set, for errors.
+        """
+        columns = self._columns
+        for column in columns:
+            column.begin(len(numbers))
+        at = -1
+        for at, item in enumerate(items):
+            if at == len(numbers):
+                break
+            for column, value in zip(columns, self._leaves(item, numbers[at]), strict=True):
+                column.put(at, value, numbers[at], self._name)
+        if at + 1 != len(numbers):
+            raise RowsError(f"{self._name} gave {at + 1} items, and was asked for {len(numbers)}.")
+        filled = iter([column.taken() for column in columns])
+        return trees.map_leaves(lambda _: next(filled), self._first)
+
+    def _leaves(self, item: Any, number: Any) -> list[Any]:
+        found: list[Any] = []
+        if not _add_leaves(self._first, item, found):
+            raise RowsError(
+                f"Item {number:,} of {self._name} has another structure than item 0: "
+                f"{_structure(item)} in place of {_structure(self._first)}. Expected the same in each item."
+                + (" Items that a filter left out are None: use an iterable data set for it." if item is None else "")
+            )
+        return found
+
+
+def _add_leaves(form: Tree, item: Any, found: list[Any]) -> bool:
+    """Append the leaves of `item` at the places of the leaves of `form`; False if its structure is another."""
+    if isinstance(form, np.ndarray):
+        found.append(item)
+        return not (item is None or isinstance(item, dict | tuple))
+    if isinstance(form, dict):
+        if not isinstance(item, dict) or len(item) != len(form):
+            return False
+        return all(key in item and _add_leaves(part, item[key], found) for key, part in form.items())
+    if isinstance(form, tuple | list):
+        if not isinstance(item, tuple | list) or len(item) != len(form):
+            return False
+        return all(_add_leaves(part, value, found) for part, value in zip(form, item, strict=True))
+    return form is None and item is None
+
+
+def _structure(item: Any) -> str:
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{key!r}: {_structure(part)}" for key, part in item.items()) + "}"
+    if isinstance(item, tuple | list):
+        return "(" + ", ".join(map(_structure, item)) + ")"
+    return "None" if item is None else "…"
