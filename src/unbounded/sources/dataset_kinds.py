@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from unbounded.core import check
 from unbounded.sources import row_access
 from unbounded.sources.dataset import IndexedDataset
@@ -38,17 +40,18 @@ def random_access(dataset: Any, batched: bool | None) -> RowAccess | None:
         if comes_from(dataset, module, kind):
             refuse_empty(len(dataset), name)
             return opened(dataset, name)
-    if not _has_items(dataset):
+    is_array = all(hasattr(dataset, attribute) for attribute in ("shape", "dtype", "ndim", "__getitem__"))
+    if not is_array and not _has_items(dataset):
         return None
-    count = _length(dataset, name)
+    count = dataset.shape[0] if is_array and dataset.ndim else _length(dataset, name)  # zarr's arrays have no `len`
     refuse_empty(count, name)
     implied = comes_from(dataset, "keras", "PyDataset") or type(dataset).__name__ == "BatchMapDataset"  # Grain's
     if implied if batched is None else batched:
         return Batches(dataset, name, count)
     if type(dataset).__name__ == "TensorDataset" and type(dataset).__module__.startswith("torch."):
         return row_access.tensors(dataset, name)
-    if all(hasattr(dataset, attribute) for attribute in ("shape", "dtype", "ndim")):
-        return row_access.array_like(dataset, name)
+    if is_array:
+        return row_access.array_like(dataset, name, count)
     return Items(dataset, name, count)
 
 
@@ -117,14 +120,13 @@ def refuse_empty(count: int, name: str) -> None:
 
 def refuse_others(dataset: Any) -> None:
     """Raise TypeError, with advice, for an object that is no data set."""
-    name = type(dataset).__name__
-    module = type(dataset).__module__
-    advice = _advice(dataset, name, module)
+    given = f"the class {dataset.__name__}" if inspect.isclass(dataset) else f"a {type(dataset).__name__}"
+    advice = _advice(dataset)
     if advice:
-        raise TypeError(f"from_dataset() was given a {name} in place of a data set. {advice}")
+        raise TypeError(f"from_dataset() was given {given} in place of a data set. {advice}")
 
 
-def _advice(dataset: Any, name: str, module: str) -> str:
+def _advice(dataset: Any) -> str:
     if inspect.isclass(dataset):
         return f"Give an instance: {dataset.__name__}(…)."
     if isinstance(dataset, str | bytes) or hasattr(dataset, "__fspath__"):
@@ -132,7 +134,7 @@ def _advice(dataset: Any, name: str, module: str) -> str:
             "Open the file first, with the library that reads it: datasets.load_dataset, pandas.read_parquet, "
             "polars.read_csv, h5py.File(path)[name]."
         )
-    if module.startswith("unbounded."):
+    if type(dataset).__module__.startswith("unbounded."):
         return (
             "It has its rows already: its methods are the stages, and ub.mix puts several together."
             if hasattr(dataset, "head")
@@ -153,8 +155,9 @@ def _advice(dataset: Any, name: str, module: str) -> str:
         return "It contains data sets: give one of them, such as file['x']."
     if isinstance(dataset, dict | tuple):
         return "Columns of arrays are rows of ub.from_arrays((x, y)), or ub.from_arrays({'x': x, 'y': y})."
-    if comes_from(dataset, "torch", "Tensor") or comes_from(dataset, "jax", "Array") or hasattr(dataset, "_jax_array"):
-        return "An array's rows are ub.from_arrays(x)."
-    if isinstance(dataset, set | frozenset | int | float | complex) or dataset is None:
+    if isinstance(dataset, set | frozenset | int | float | complex | np.generic) or dataset is None:
         return "Expected an object with len and [i], or one that is iterated over, such as a data loader."
+    tensors = (("torch", "Tensor"), ("jaxlib", "ArrayImpl"), ("tensorflow", "Tensor"))
+    if any(comes_from(dataset, package, kind) for package, kind in tensors) or getattr(dataset, "shape", None) == ():
+        return "An array's rows are ub.from_arrays(x)."
     return ""

@@ -72,7 +72,8 @@ def _check(leaf: Any, what: str, path: str) -> None:
             "ub.from_generator(fn), or ub.from_samples(fn) where it yields one at a time."
         )
     is_sequence = hasattr(leaf, "__getitem__") and hasattr(leaf, "__len__")
-    of_library = hasattr(leaf, "__iter__") and type(leaf).__module__.partition(".")[0] in _WITH_DATA_SETS
+    modules = {each.__module__.partition(".")[0] for each in type(leaf).__mro__}
+    of_library = hasattr(leaf, "__iter__") and not modules.isdisjoint(_WITH_DATA_SETS)
     if of_library or (is_sequence and not isinstance(leaf, (memoryview, bytearray, range))):
         raise TypeError(
             f"{what} was given a {name} {_at(path)}in place of an array. The rows of a data set are "

@@ -155,7 +155,7 @@ def _read_item(dataset: Any, at: int, name: str) -> Any:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def array_like(dataset: Any, name: str) -> TableRows:
+def array_like(dataset: Any, name: str, count: int) -> TableRows:
     """An array in memory or in a file: a NumPy array or memmap, an h5py data set, a zarr array."""
 
     def fetch(index: Array) -> Tree:
@@ -172,7 +172,7 @@ def array_like(dataset: Any, name: str) -> TableRows:
         out[order] = rows
         return out
 
-    return TableRows(name, len(dataset), fetch)
+    return TableRows(name, count, fetch)
 
 
 def tensors(dataset: Any, name: str) -> TableRows:
