@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.sources.tensors import to_array, to_numpy
+
+Put: TypeAlias = Callable[[int, Any], bool]
 
 
 class _ItemColumn:
@@ -19,15 +22,42 @@ class _ItemColumn:
         self.path = path
         self.dtype, self.shape = leaf.dtype, leaf.shape
         self._is_text = leaf.dtype.kind == "U"
+        # Numbers of Python whose array has this dtype: they need no array of their own.
+        self._number = next(
+            (kind for kind in (bool, int, float) if not leaf.shape and np.dtype(kind) == leaf.dtype), None
+        )
 
-    def begin(self, rows: int) -> None:
-        self._out: Any = [None] * rows if self._is_text else trees.empty((rows, *self.shape), self.dtype)
+    def begin(self, rows: int) -> Put:
+        """New memory for so many rows; returns a function that copies the leaf of one item to a row, and returns False
+        if it is not plainly of this column's form."""
+        dtype, shape, number = self.dtype, self.shape, self._number
+        self._out: Any = [None] * rows if self._is_text else trees.empty((rows, *shape), dtype)
+        out, array = self._out, np.ndarray
+        torch = sys.modules.get("torch")
+        tensor = None if torch is None else torch.Tensor
 
-    def put(self, at: int, value: Any, number: Any, name: str) -> None:
-        """Copy the leaf of one item, which has the number `number` in the data set."""
-        if type(value) is np.ndarray and value.dtype == self.dtype and value.shape == self.shape:
-            self._out[at] = value
-            return
+        def put(at: int, value: Any) -> bool:
+            # The types come first: this is called for each leaf of each item.
+            kind = type(value)
+            if kind is tensor and not value.requires_grad:
+                try:
+                    value = value.numpy()  # a view
+                except (TypeError, RuntimeError):  # on an accelerator, sparse, or of a dtype that NumPy lacks
+                    return False
+            elif kind is not array:
+                if kind is not number:
+                    return False
+                out[at] = value
+                return True
+            if value.dtype != dtype or value.shape != shape:
+                return False
+            out[at] = value
+            return True
+
+        return put
+
+    def put_other(self, at: int, value: Any, number: Any, name: str) -> None:
+        """The same of any leaf, of the item `number` of a data set; raises RowsError if it does not fit."""
         what = f"Item {number:,} of {name}"
         # A list of numbers is an array.
         array = to_numpy(value, what, self.path) if isinstance(value, list) else to_array(value, what, self.path)
@@ -68,6 +98,12 @@ class ItemStack:
         self._name = name
         self._first = to_numpy(first, f"Item 0 of {name}")
         self._columns = [_ItemColumn(np.asarray(leaf), path) for path, leaf in trees.leaves(self._first)]
+        # The keys of items that are dicts, or tuples, of leaves alone: their leaves need no search.
+        self._keys: list[Any] | None = None
+        if type(self._first) in (dict, tuple) and len(self._columns) == len(self._first):
+            parts = self._first.values() if isinstance(self._first, dict) else self._first
+            if all(isinstance(part, np.ndarray) for part in parts):
+                self._keys = list(self._first)
         if not self._columns:
             raise RowsError(f"Item 0 of {name} contains no array. Expected at least one array or number.")
 
@@ -79,14 +115,27 @@ class ItemStack:
             numbers: their numbers in the data set, for errors.
         """
         columns = self._columns
-        for column in columns:
-            column.begin(len(numbers))
+        puts = [column.begin(len(numbers)) for column in columns]
+        keys, kind, width = self._keys, type(self._first), len(columns)
         at = -1
         for at, item in enumerate(items):
             if at == len(numbers):
                 break
-            for column, value in zip(columns, self._leaves(item, numbers[at]), strict=True):
-                column.put(at, value, numbers[at], self._name)
+            # Without a call for each item where its form is a common one.
+            if keys is None or type(item) is not kind or len(item) != width:
+                values = self._leaves(item, numbers[at])
+            elif kind is dict:
+                try:
+                    values = [item[key] for key in keys]
+                except KeyError:
+                    values = self._leaves(item, numbers[at])
+            else:
+                values = item
+            for column, put, value in zip(columns, puts, values, strict=True):
+                if not put(at, value):
+                    if value is None or isinstance(value, dict | tuple):
+                        self._leaves(item, numbers[at])  # raises
+                    column.put_other(at, value, numbers[at], self._name)
         if at + 1 != len(numbers):
             raise RowsError(f"{self._name} gave {at + 1} items, and was asked for {len(numbers)}.")
         filled = iter([column.taken() for column in columns])

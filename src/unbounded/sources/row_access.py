@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -54,7 +54,7 @@ class Items:
         stack, dataset, name = self._stack(), self._dataset, self.name
         many = getattr(dataset, "__getitems__", None)
         if many is None:
-            return lambda index: stack.rows((_read_item(dataset, at, name) for at in index.tolist()), index)
+            return lambda index: stack.rows(_read_items(dataset, index.tolist(), name), index)
 
         def fetch(index: Array) -> Tree:
             numbers = index.tolist()
@@ -142,6 +142,16 @@ class _ItemErrors:
         if isinstance(error, OSError):
             raise StreamError(f"{self._name} raised {type(error).__name__} for {items}: {error}") from error
         error.add_note(f"raised by {self._name} for {items}")
+
+
+def _read_items(dataset: Any, numbers: list[int], name: str) -> Iterator[Any]:
+    at = numbers[0]
+    try:
+        for at in numbers:
+            yield dataset[at]
+    except Exception as error:
+        with _ItemErrors(name, [at]):
+            raise error
 
 
 def _read_item(dataset: Any, at: int, name: str) -> Any:
