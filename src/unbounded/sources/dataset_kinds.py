@@ -13,8 +13,8 @@ import numpy as np
 
 from unbounded.core import check
 from unbounded.sources import row_access
-from unbounded.sources.dataset import IndexedDataset
-from unbounded.sources.dataset_iterables import comes_from, iterated_dataset_of
+from unbounded.sources.indexed_dataset import IndexedDataset
+from unbounded.sources.iterable_kinds import comes_from, iterated_dataset_of
 from unbounded.sources.iterated_dataset import IteratedDataset
 from unbounded.sources.row_access import Batches, Items, RowAccess
 

@@ -42,7 +42,7 @@ class SourcePart:
     @property
     def name(self) -> str:
         """The source's name in messages, such as `sensor()`."""
-        if hasattr(self.source, "title"):
+        if hasattr(self.source, "word") and hasattr(self.source, "title"):
             return str(self.source.title)
         fn = getattr(self.source, "fn", None)
         if fn is not None:
