@@ -108,6 +108,45 @@ def test_a_complex_tensor_that_is_conjugated_as_a_view_is_copied() -> None:
     assert batch.tolist() == [[1 - 2j], [3 - 1j]]
 
 
+def test_tensors_that_share_their_memory_are_copied_before_the_next_item_is_read() -> None:
+    class Reused(Dataset[Any]):
+        memory = torch.zeros(3)
+        label = torch.tensor(7)
+        read = 0
+
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, i: int) -> Any:
+            self.read += 1
+            self.memory[:] = i
+            return self.memory, self.label, i
+
+    class ReusedMany(Reused):
+        def __getitems__(self, numbers: list[int]) -> list[Any]:
+            return [(torch.full((3,), float(i)), self.label, i) for i in numbers]
+
+    for data in (Reused(), ReusedMany()):
+        for batch in first(ub.from_dataset(data).batch(20), 4):
+            assert (batch[0] == batch[2][:, None]).all()
+            assert batch[1].tolist() == [7] * 20
+    assert data.read == 1  # item 0 alone, where several are read at once
+
+
+def test_tensors_of_another_form_than_those_of_item_0_are_told_by_their_number() -> None:
+    def rows(*items: Any) -> Any:
+        return first(ub.from_dataset([*items], shuffle=False).batch(3), 1)
+
+    with pytest.raises(ub.RowsError, match=r"Item 2 of list: the array has the shape \(3,\), and item 0 has \(2,\)"):
+        rows(torch.zeros(2), torch.ones(2), torch.zeros(3))
+    with pytest.raises(ub.RowsError, match="Item 1 of list: the array is float64, and of item 0 it is float32"):
+        rows(torch.zeros(2), torch.ones(2, dtype=torch.float64), torch.zeros(2))
+    (batch,) = rows(torch.zeros(2), np.ones(2, np.float32), torch.full((2,), 2.0, requires_grad=True))
+    assert batch.tolist() == [[0, 0], [1, 1], [2, 2]]
+    (batch,) = rows(np.zeros(2, np.float32), torch.ones(2), torch.full((2,), 2.0, requires_grad=True))
+    assert batch.tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
 # -- by a state --------------------------------------------------------------------------------------------------------
 
 

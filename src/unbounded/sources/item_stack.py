@@ -15,11 +15,16 @@ from unbounded.sources.tensors import to_array, to_numpy
 Put: TypeAlias = Callable[[int, Any], bool]
 
 
+class _NotHeld(Exception):
+    """Tensors that can't be kept until all are there: the items are read again, and each is copied as it comes."""
+
+
 class _ItemColumn:
     """One leaf of the items, as a column: an array of the rows; of text a list, since its width is not known."""
 
-    def __init__(self, leaf: Array, path: str) -> None:
+    def __init__(self, leaf: Array, path: str, is_tensor: bool) -> None:
         self.path = path
+        self._is_tensor = is_tensor
         self.dtype, self.shape = leaf.dtype, leaf.shape
         self._is_text = leaf.dtype.kind == "U"
         # Numbers of Python whose array has this dtype: they need no array of their own.
@@ -27,14 +32,31 @@ class _ItemColumn:
             (kind for kind in (bool, int, float) if not leaf.shape and np.dtype(kind) == leaf.dtype), None
         )
 
-    def begin(self, rows: int) -> Put:
+    def begin(self, rows: int, holds_tensors: bool) -> Put:
         """New memory for so many rows; returns a function that copies the leaf of one item to a row, and returns False
-        if it is not plainly of this column's form."""
+        if it is not plainly of this column's form.
+
+        Args:
+            rows: the number of rows.
+            holds_tensors: True to keep tensors until all are there, and copy them together: a call for each costs more
+                than its copy.
+        """
         dtype, shape, number = self.dtype, self.shape, self._number
-        self._out: Any = [None] * rows if self._is_text else trees.empty((rows, *shape), dtype)
-        out, array = self._out, np.ndarray
+        self._held: list[Any] = []
         torch = sys.modules.get("torch")
         tensor = None if torch is None else torch.Tensor
+        if holds_tensors and self._is_tensor:
+            held = self._held
+
+            def hold(at: int, value: Any) -> bool:
+                if type(value) is not tensor:
+                    raise _NotHeld
+                held.append(value)
+                return True
+
+            return hold
+        self._out: Any = [None] * rows if self._is_text else trees.empty((rows, *shape), dtype)
+        out, array = self._out, np.ndarray
 
         def put(at: int, value: Any) -> bool:
             # The types come first: this is called for each leaf of each item.
@@ -82,6 +104,22 @@ class _ItemColumn:
         )
 
     def taken(self) -> Array:
+        """The rows.
+
+        Raises:
+            _NotHeld: the tensors that were held are not of one form; or two of them share their memory, so that a later
+                one may have been written over an earlier one.
+        """
+        if self._held:
+            held, self._held = self._held, []
+            try:
+                apart = len({tensor.data_ptr() for tensor in held}) == len(held)
+                rows: Array = sys.modules["torch"].stack(held).detach().numpy()
+            except (TypeError, RuntimeError) as error:
+                raise _NotHeld from error
+            if not apart or rows.dtype != self.dtype or rows.shape[1:] != self.shape:
+                raise _NotHeld
+            return rows
         out, self._out = self._out, None
         return np.array(out, dtype=np.str_) if self._is_text else out
 
@@ -97,25 +135,38 @@ class ItemStack:
     def __init__(self, first: Any, name: str) -> None:
         self._name = name
         self._first = to_numpy(first, f"Item 0 of {name}")
-        self._columns = [_ItemColumn(np.asarray(leaf), path) for path, leaf in trees.leaves(self._first)]
-        # The keys of items that are dicts, or tuples, of leaves alone: their leaves need no search.
+        leaves: list[Any] = []
+        _add_leaves(self._first, first, leaves)
+        self._columns = [
+            _ItemColumn(np.asarray(leaf), path, f"{type(value).__module__}.{type(value).__name__}" == "torch.Tensor")
+            for (path, leaf), value in zip(trees.leaves(self._first), leaves, strict=True)
+        ]
+        self._holds_tensors = True
+        # The keys of items that are dicts, tuples or lists of leaves alone: these need no search.
         self._keys: list[Any] | None = None
-        if type(self._first) in (dict, tuple) and len(self._columns) == len(self._first):
+        if type(self._first) in (dict, tuple, list) and len(self._columns) == len(self._first):
             parts = self._first.values() if isinstance(self._first, dict) else self._first
             if all(isinstance(part, np.ndarray) for part in parts):
                 self._keys = list(self._first)
         if not self._columns:
             raise RowsError(f"Item 0 of {name} contains no array. Expected at least one array or number.")
 
-    def rows(self, items: Iterable[Any], numbers: Array) -> Tree:
+    def rows(self, read: Callable[[], Iterable[Any]], numbers: Array) -> Tree:
         """The items as rows: a tree of arrays of shape [rows, …].
 
         Args:
-            items: as many as `numbers`.
+            read: reads the items, as many as `numbers`. It is called a second time if tensors turn out to share memory.
             numbers: their numbers in the data set, for errors.
         """
+        try:
+            return self._rows(read(), numbers)
+        except _NotHeld:
+            self._holds_tensors = False
+            return self._rows(read(), numbers)
+
+    def _rows(self, items: Iterable[Any], numbers: Array) -> Tree:
         columns = self._columns
-        puts = [column.begin(len(numbers)) for column in columns]
+        puts = [column.begin(len(numbers), self._holds_tensors) for column in columns]
         keys, kind, width = self._keys, type(self._first), len(columns)
         at = -1
         for at, item in enumerate(items):

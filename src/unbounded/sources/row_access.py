@@ -45,7 +45,7 @@ class Items:
         self.repeatable = type(dataset) in (list, range)  # the items of others may be computed
         self._dataset = dataset
         self._item = _read_item(dataset, 0, name)
-        self.first = self._stack().rows([self._item], np.zeros(1, np.int64))
+        self.first = self._stack().rows(lambda: [self._item], np.zeros(1, np.int64))
 
     def _stack(self) -> ItemStack:
         return ItemStack(self._item, self.name)
@@ -54,15 +54,13 @@ class Items:
         stack, dataset, name = self._stack(), self._dataset, self.name
         many = getattr(dataset, "__getitems__", None)
         if many is None:
-            return lambda index: stack.rows(_read_items(dataset, index.tolist(), name), index)
+            return lambda index: stack.rows(lambda: _read_items(dataset, index.tolist(), name), index)
 
-        def fetch(index: Array) -> Tree:
-            numbers = index.tolist()
+        def read(numbers: list[int]) -> Any:
             with _ItemErrors(name, numbers):
-                items = many(numbers)
-            return stack.rows(items, index)
+                return many(numbers)
 
-        return fetch
+        return lambda index: stack.rows(lambda: read(index.tolist()), index)
 
 
 class Batches:
