@@ -14,9 +14,11 @@ from unbounded.sources.tensors import to_array, to_numpy
 
 Put: TypeAlias = Callable[[int, Any], bool]
 
+_HELD = 64  # tensors: so few stay in a core's cache
+
 
 class _NotHeld(Exception):
-    """Tensors that can't be kept until all are there: the items are read again, and each is copied as it comes."""
+    """Tensors that can't be kept to be copied together: the items are read again, and each is copied as it comes."""
 
 
 class _ItemColumn:
@@ -28,9 +30,10 @@ class _ItemColumn:
         self.dtype, self.shape = leaf.dtype, leaf.shape
         self._is_text = leaf.dtype.kind == "U"
         # Numbers of Python whose array has this dtype: they need no array of their own.
-        self._number = next(
-            (kind for kind in (bool, int, float) if not leaf.shape and np.dtype(kind) == leaf.dtype), None
-        )
+        kinds = () if leaf.shape else (bool, int, float)
+        self._number = next((kind for kind in kinds if np.dtype(kind) == leaf.dtype), None)
+        self._out: Any = None
+        self._held: _HeldTensors | None = None
 
     def begin(self, rows: int, holds_tensors: bool) -> Put:
         """New memory for so many rows; returns a function that copies the leaf of one item to a row, and returns False
@@ -38,25 +41,17 @@ class _ItemColumn:
 
         Args:
             rows: the number of rows.
-            holds_tensors: True to keep tensors until all are there, and copy them together: a call for each costs more
-                than its copy.
+            holds_tensors: True to copy some tensors at a time: a call for each costs more than its copy.
         """
         dtype, shape, number = self.dtype, self.shape, self._number
-        self._held: list[Any] = []
+        out: Any = [None] * rows if self._is_text else trees.empty((rows, *shape), dtype)
+        self._out, self._held = out, None
+        array = np.ndarray
         torch = sys.modules.get("torch")
         tensor = None if torch is None else torch.Tensor
         if holds_tensors and self._is_tensor:
-            held = self._held
-
-            def hold(at: int, value: Any) -> bool:
-                if type(value) is not tensor:
-                    raise _NotHeld
-                held.append(value)
-                return True
-
-            return hold
-        self._out: Any = [None] * rows if self._is_text else trees.empty((rows, *shape), dtype)
-        out, array = self._out, np.ndarray
+            self._held = held = _HeldTensors(out, torch)
+            return held.add
 
         def put(at: int, value: Any) -> bool:
             # The types come first: this is called for each leaf of each item.
@@ -104,24 +99,52 @@ class _ItemColumn:
         )
 
     def taken(self) -> Array:
-        """The rows.
+        """The rows; raises _NotHeld where tensors can't be kept."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.copy()
+        out, self._out = self._out, None  # the memory is the rows' alone
+        return np.array(out, dtype=np.str_) if self._is_text else out
+
+
+class _HeldTensors:
+    """Some tensors of PyTorch at a time, which are copied to their rows together."""
+
+    def __init__(self, out: Array, torch: Any) -> None:
+        self._torch = torch
+        self._kind = torch.Tensor
+        self._out = torch.from_numpy(out)
+        self._dtype, self._shape = self._out.dtype, self._out.shape[1:]
+        self._tensors: list[Any] = []
+        self._at = 0
+
+    def add(self, at: int, value: Any) -> bool:
+        if type(value) is not self._kind or value.dtype is not self._dtype:
+            raise _NotHeld
+        self._tensors.append(value)
+        if len(self._tensors) == _HELD:
+            self.copy()
+        return True
+
+    def copy(self) -> None:
+        """Copy the tensors that are held.
 
         Raises:
-            _NotHeld: the tensors that were held are not of one form; or two of them share their memory, so that a later
-                one may have been written over an earlier one.
+            _NotHeld: they are not of one form; or two of them share their memory, so that a later one may have been
+                written over an earlier one.
         """
-        if self._held:
-            held, self._held = self._held, []
-            try:
-                apart = len({tensor.data_ptr() for tensor in held}) == len(held)
-                rows: Array = sys.modules["torch"].stack(held).detach().numpy()
-            except (TypeError, RuntimeError) as error:
-                raise _NotHeld from error
-            if not apart or rows.dtype != self.dtype or rows.shape[1:] != self.shape:
+        tensors, self._tensors = self._tensors, []
+        if not tensors:
+            return
+        end = self._at + len(tensors)
+        try:
+            if tensors[0].shape != self._shape or len({tensor.data_ptr() for tensor in tensors}) < len(tensors):
                 raise _NotHeld
-            return rows
-        out, self._out = self._out, None
-        return np.array(out, dtype=np.str_) if self._is_text else out
+            with self._torch.no_grad():
+                self._torch.stack(tensors, out=self._out[self._at : end])
+        except (TypeError, RuntimeError) as error:
+            raise _NotHeld from error
+        self._at = end
 
 
 class ItemStack:
