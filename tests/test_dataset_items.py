@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import UserDict
 from typing import Any
 
 import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import first, first_ids, table
+from helpers import first, first_ids, installed, table
 from unbounded.testing import assert_reads, assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -193,3 +195,73 @@ def test_a_data_set_with_other_rows_is_not_resumed() -> None:
     assert changed([1, 2, 3]) == changed([1, 2, 3]) != changed([1, 2, 4])
     assert changed(Squares(4)) == changed(Squares(4)) != changed(Squares(5))
     assert changed([1, 2]) != changed([1.0, 2.0])
+
+
+def test_slow_items_are_read_few_at_a_time_and_quick_ones_many() -> None:
+    clock = ub.testing.Clock(0.0)
+
+    class Timed(Many):
+        seconds = 0.0
+
+        def __getitem__(self, i: int) -> Any:
+            clock.advance(self.seconds)
+            return super().__getitem__(i)
+
+    def sizes(seconds: float) -> list[int]:
+        data = Timed(10_000)
+        reader = ub.from_dataset(data).sources[0].source.open(ub.Opening(batch_rows=8, runtime=clock))
+        data.seconds = seconds
+        return [reader.read(0.0).count for _ in range(6)]  # type: ignore[union-attr]
+
+    assert sizes(0.0) == [8, 16, 32, 64, 128, 256]
+    assert sizes(1.0) == [8] * 6
+    assert sizes(0.001) == [8, 8, 8, 8, 8, 8]
+    assert sizes(0.0001) == [8, 16, 32, 64, 64, 64]
+
+
+def test_items_that_are_mappings_of_another_class_are_dicts() -> None:
+    rows = [UserDict({"id": i, "x": [float(i), 1.0]}) for i in range(8)]
+    (batch,) = first(ub.from_dataset(rows, shuffle=False).batch(8), 1)
+    assert type(batch) is dict
+    assert batch["x"].tolist() == [[i, 1.0] for i in range(8)]
+
+
+def test_a_connection_that_fails_for_a_moment_is_tried_again_at_the_same_row() -> None:
+    class Remote(Squares):
+        failed = False
+
+        def __getitem__(self, i: int) -> Any:
+            if i == 9 and not self.failed:
+                self.failed = True
+                raise ConnectionResetError("the peer")
+            return super().__getitem__(i)
+
+    with ub.Feed(ub.from_dataset(Remote(), shuffle=False).batch(8)) as feed:
+        seen = [i for batch in itertools.islice(feed.batches(), 5) for i in batch["id"].tolist()]
+        assert seen == [*range(40)]
+        assert feed.stats.retries == 1
+
+
+def test_it_is_mixed_joined_and_looked_up_as_arrays_are() -> None:
+    mixed = ub.mix({"a": ub.from_dataset(Squares(), seed=1), "b": ub.from_dataset(Many(30), seed=2)}).batch(8)
+    assert_resumes(mixed, 8)
+    step = mixed.step_of(17, source="a", after=50)
+    assert 17 in mixed.rows_at(step, source="a")
+    assert_resumes(ub.from_dataset(Squares()).shuffle(10).windows(3).batch(4), 8)
+
+
+def test_passes_over_which_a_filter_keeps_nothing_are_an_error() -> None:
+    stream = ub.from_dataset(Pairs(), batched=True).filter(lambda rows: rows[0] < 0).batch(2)
+    with pytest.raises(ub.StreamError, match="passes over the rows have ended without a batch"):
+        first(stream, 1)
+
+
+@installed("jax")
+def test_arrays_of_jax_become_numpys() -> None:
+    import jax.numpy as jnp
+
+    rows = [(jnp.array([1.0, i]), jnp.array(i)) for i in range(6)]
+    (batch,) = first(ub.from_dataset(rows, shuffle=False).batch(6), 1)
+    assert (batch[0].dtype, batch[0][:, 1].tolist(), batch[1].tolist()) == (np.float32, [*range(6)], [*range(6)])
+    with pytest.raises(TypeError, match=r"ArrayImpl .*ub\.from_arrays\(x\)"):
+        ub.from_dataset(jnp.zeros(3))

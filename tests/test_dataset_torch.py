@@ -302,6 +302,21 @@ def test_a_pass_without_a_row_is_an_error_and_no_endless_loop() -> None:
             first(ub.from_dataset(data).batch(2), 1)
 
 
+def test_a_broken_file_ends_the_run_and_the_pass_is_not_begun_again() -> None:
+    class Broken(IterableDataset[Any]):
+        begun = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.begun += 1
+            yield 1
+            raise FileNotFoundError("shard-3.tar")
+
+    data = Broken()
+    with pytest.raises(ub.StreamError, match=r"Broken raised FileNotFoundError after 1 items: shard-3\.tar"):
+        first(ub.from_dataset(data).batch(2), 1)
+    assert data.begun == 1
+
+
 def test_from_arrays_given_a_loader_or_a_data_set_names_from_dataset() -> None:
     for data in (DataLoader(pairs()), Squares(), Endless()):
         with pytest.raises(TypeError, match=r"rows of a data set are ub\.from_dataset\(dataset\)"):

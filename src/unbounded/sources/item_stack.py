@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -207,7 +207,7 @@ class ItemStack:
                 values = item
             for column, put, value in zip(columns, puts, values, strict=True):
                 if not put(at, value):
-                    if value is None or isinstance(value, dict | tuple):
+                    if value is None or isinstance(value, Mapping | tuple):
                         self._leaves(item, numbers[at])  # raises
                     column.put_other(at, value, numbers[at], self._name)
         if at + 1 != len(numbers):
@@ -230,9 +230,9 @@ def _add_leaves(form: Tree, item: Any, found: list[Any]) -> bool:
     """Append the leaves of `item` at the places of the leaves of `form`; False if its structure is another."""
     if isinstance(form, np.ndarray):
         found.append(item)
-        return not (item is None or isinstance(item, dict | tuple))
+        return not (item is None or isinstance(item, Mapping | tuple))
     if isinstance(form, dict):
-        if not isinstance(item, dict) or len(item) != len(form):
+        if not isinstance(item, Mapping) or len(item) != len(form):
             return False
         return all(key in item and _add_leaves(part, item[key], found) for key, part in form.items())
     if isinstance(form, tuple | list):
@@ -243,7 +243,7 @@ def _add_leaves(form: Tree, item: Any, found: list[Any]) -> bool:
 
 
 def _structure(item: Any) -> str:
-    if isinstance(item, dict):
+    if isinstance(item, Mapping):
         return "{" + ", ".join(f"{key!r}: {_structure(part)}" for key, part in item.items()) + "}"
     if isinstance(item, tuple | list):
         return "(" + ", ".join(map(_structure, item)) + ")"

@@ -101,9 +101,12 @@ class Iterated:
 
     Args:
         dataset: what is iterated over.
-        begin: returns its iterator.
         what: its name in errors.
+        begin: returns its iterator.
     """
+
+    resumes = False
+    """True if it has a state."""
 
     def __init__(self, dataset: Any, what: str, begin: Callable[[], Iterator[Any]] | None = None) -> None:
         self.dataset = dataset
@@ -111,10 +114,18 @@ class Iterated:
         self._begin = begin or (lambda: iter(dataset))
 
     def __iter__(self) -> Iterator[Tree]:
-        values = self._begin()
+        values, number = None, 0
         try:
-            for number, value in enumerate(values):
+            values = self._begin()
+            for value in values:
                 yield to_numpy(value, f"Item {number:,} of {self._what}")
+                number += 1
+        except OSError as error:
+            # An OSError counts as transient. A missing file would be tried again for ever; and without a state the
+            # rows of the pass would come again from its beginning.
+            if self.resumes and isinstance(error, ConnectionError | TimeoutError):
+                raise
+            raise StreamError(f"{self._what} raised {type(error).__name__} after {number:,} items: {error}") from error
         finally:
             close = getattr(values, "close", None)
             if close is not None and values is not self.dataset:
@@ -124,6 +135,7 @@ class Iterated:
 class IteratedByState(Iterated):
     """The same of a data set with `state_dict` and `load_state_dict`."""
 
+    resumes = True
     _state: Any = None
 
     def __init__(self, dataset: Any, what: str) -> None:
@@ -160,6 +172,8 @@ class IteratedByGrain(Iterated):
         begin: for an iterator, the state to begin with.
         readers: for an iterator, a list of its readers, of which the last one owns it.
     """
+
+    resumes = True
 
     def __init__(self, dataset: Any, what: str, begin: Any, readers: list[Any]) -> None:
         super().__init__(dataset, what, self._restored)

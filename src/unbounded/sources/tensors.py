@@ -5,6 +5,7 @@ The library of a value is known by its class's module, so that no library is imp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def to_numpy(value: Any, what: str, path: str = "") -> Tree:
         RowsError: a ragged or sparse tensor, lists of unequal lengths, or bytes.
         TypeError: an object that has no array.
     """
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):  # also such as the outputs of tokenizers
         return {key: to_numpy(part, what, f"{path}[{key!r}]") for key, part in value.items()}
     if isinstance(value, list) and _is_plain(value):
         return _listed(value, what, path)
