@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import UserDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import unbounded as ub
 from helpers import first, first_ids, installed, table
+from unbounded.core import trees
 from unbounded.testing import assert_reads, assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -219,6 +221,15 @@ def test_slow_items_are_read_few_at_a_time_and_quick_ones_many() -> None:
     assert sizes(0.0001) == [8, 16, 32, 64, 64, 64]
 
 
+def test_text_that_is_longer_than_that_of_item_0_is_read_in_blocks_of_bounded_size() -> None:
+    rows = ["short", *["long" * 12_500] * 300]  # 200 KB a row in an array
+    stream = ub.from_dataset(rows, shuffle=False)
+    reader = stream.sources[0].source.open(ub.Opening(batch_rows=4, runtime=ub.testing.Clock(0.0)))
+    counts = [reader.read(0.0).count for _ in range(8)]  # type: ignore[union-attr]
+    assert max(counts) <= 2 * trees.BLOCK_BYTES // 200_000
+    assert_resumes(stream.batch(8), 3)
+
+
 def test_items_that_are_mappings_of_another_class_are_dicts() -> None:
     rows = [UserDict({"id": i, "x": [float(i), 1.0]}) for i in range(8)]
     (batch,) = first(ub.from_dataset(rows, shuffle=False).batch(8), 1)
@@ -250,10 +261,15 @@ def test_it_is_mixed_joined_and_looked_up_as_arrays_are() -> None:
     assert_resumes(ub.from_dataset(Squares()).shuffle(10).windows(3).batch(4), 8)
 
 
-def test_passes_over_which_a_filter_keeps_nothing_are_an_error() -> None:
-    stream = ub.from_dataset(Pairs(), batched=True).filter(lambda rows: rows[0] < 0).batch(2)
-    with pytest.raises(ub.StreamError, match="passes over the rows have ended without a batch"):
-        first(stream, 1)
+def test_passes_over_which_a_filter_keeps_nothing_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Iterated:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(range(5))
+
+    monkeypatch.setattr("unbounded.waiting.LONG", 1e-6)
+    for data, given in ((Pairs(), {"batched": True}), (Squares(), {}), (Iterated(), {})):
+        with pytest.raises(ub.StreamError, match="passes over the rows have ended without a batch"):
+            first(ub.from_dataset(data, **given).filter(lambda rows: np.zeros(trees.count(rows), bool)).batch(2), 1)
 
 
 @installed("jax")

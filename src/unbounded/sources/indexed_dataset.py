@@ -22,7 +22,7 @@ from unbounded.sources.reader import JSON, Opening, Reader
 from unbounded.sources.row_access import RowAccess
 
 _SOON, _LATE = 0.005, 0.02  # seconds: a read that is shorter, or longer, has the next one take more, or fewer, items
-_UNBATCHED = 256  # the most items of a data set that is read item by item in a block, without `.batch(n)`
+_UNBATCHED = 256  # without `.batch(n)`, the most items in a block that may be slow, or have text of any length
 _SAMPLE = 64  # the rows of which the identity has a checksum
 
 
@@ -119,13 +119,14 @@ class _IndexedReader:
         # A batch stays a block of its own: without `.batch(n)` it is one of the feed's, too.
         self._batch = 1 if dataset.batched else opening.batch_rows
         self._most = 1 if dataset.batched else trees.block_rows(trees.row_bytes(dataset.access.first), self._batch)
+        leaves = trees.arrays(dataset.access.first)
         self._piece = self._most
         self._adapts = False
         if opening.block_rows and not dataset.batched:
             self._piece = opening.block_rows
         elif self._batch > 1:
             self._piece, self._adapts = min(self._batch, self._most), True
-        elif not dataset.access.repeatable:
+        elif not dataset.access.repeatable or any(leaf.dtype.kind == "U" for leaf in leaves):
             # Perhaps without `.batch(n)`, where blocks are batches, whose length must not depend on the clock.
             self._piece = min(self._most, _UNBATCHED)
         self._index = PassIndex(self._order, self._batch)
@@ -138,17 +139,18 @@ class _IndexedReader:
         index = self._index.rows(number, start, stop) if self._order.shuffle else np.arange(start, stop)
         begun = self._monotonic()
         rows = self._fetch(index)
+        block = Block(rows, trees.count(rows), Boundary("pass") if stop == self._order.rows else None)
         if self._adapts:
-            self._adapt(self._monotonic() - begun)
+            self._adapt(self._monotonic() - begun, block.nbytes)
         self._item += stop - start
-        return Block(rows, trees.count(rows), Boundary("pass") if stop == self._order.rows else None)
+        return block
 
-    def _adapt(self, seconds: float) -> None:
-        """Many items at once where they are quick, few where they are slow: the first batch is not to wait for
-        thousands of them. Doubling and halving keeps whole batches."""
-        if seconds < _SOON:
+    def _adapt(self, seconds: float, nbytes: int) -> None:
+        """Many items at once where they are quick and small, few where they are slow: the first batch is not to wait
+        for thousands of them. Text may be longer than that of item 0. Doubling and halving keeps whole batches."""
+        if seconds < _SOON and nbytes <= trees.BLOCK_BYTES:
             self._piece = min(self._piece * 2, self._most)
-        elif seconds > _LATE:
+        elif seconds > _LATE or nbytes > 2 * trees.BLOCK_BYTES:
             self._piece = max(self._piece // 2, min(self._batch, self._most))
 
     def position(self) -> JSON:
