@@ -215,6 +215,14 @@ def test_an_iterable_of_ones_own_with_a_state_resumes_from_it() -> None:
     assert_resumes(batches, 6)
 
 
+def test_what_is_read_of_the_object_afterwards_does_not_move_the_stream() -> None:
+    counter = Counter()
+    next(counter)
+    stream = ub.from_dataset(counter, batched=True).batch(3)
+    next(counter)
+    assert [batch.tolist() for batch in first(stream, 2)] == [[3, 4, 5], [6, 7, 8]]
+
+
 def test_what_can_not_be_copied_is_refused_with_a_function_to_write() -> None:
     class Locked(Counter):
         def __init__(self) -> None:

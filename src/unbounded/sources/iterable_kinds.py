@@ -59,9 +59,9 @@ def _beginning(
     """A function that begins pass `number`, and whether what it returns has a state."""
     if hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict") and isinstance(dataset, Iterable):
         refuse_untrusted(dataset, "from_dataset() was given")
-        copied = _copier(dataset, kind, seed, is_loader)
-        copied(0)  # an error is told at once
-        return lambda number: IteratedByState(copied(number), kind), True
+        # A copy of now: the user may go on to read the object itself.
+        template = _copied(dataset, kind, seed, 0, is_loader)
+        return lambda number: IteratedByState(_copied(template, kind, seed, number, is_loader), kind), True
     is_iterator = isinstance(dataset, Iterator)
     if is_iterator and hasattr(dataset, "get_state") and hasattr(dataset, "set_state"):
         begin: Any = dataset.get_state()
@@ -87,24 +87,20 @@ def _begin_tensorflow(dataset: Any) -> Iterator[Any]:
     return iter(dataset)
 
 
-def _copier(dataset: Any, kind: str, seed: int, is_loader: bool) -> Callable[[int], Any]:
-    """A function that copies the data set for pass `number`, as it is now."""
+def _copied(dataset: Any, kind: str, seed: int, number: int, is_loader: bool) -> Any:
+    """A copy of a data set with a state, for pass `number`."""
     if is_loader and vars(dataset).get("_iterator") is not None:
         raise ValueError(
             f"from_dataset() was given a {kind} that is being read. Give one that was just made: each feed begins at "
             "its beginning, or at its own state."
         )
-
-    def copied(number: int) -> Any:
-        try:
-            if is_loader:
-                return torch_loaders.own_copy(dataset, seed, number)
-            return copy.deepcopy(dataset, {id(part): part for part in torch_loaders.shared_parts(dataset)})
-        except Exception as error:
-            raise TypeError(
-                f"from_dataset() was given a {kind} that can't be copied ({type(error).__name__}: {error}), and each "
-                "feed needs one of its own, since it has one state for all who read it. Give a function that makes "
-                "one: ub.from_samples(lambda: make()), or ub.from_generator where it yields batches."
-            ) from error
-
-    return copied
+    try:
+        if is_loader:
+            return torch_loaders.own_copy(dataset, seed, number)
+        return copy.deepcopy(dataset, {id(part): part for part in torch_loaders.shared_parts(dataset)})
+    except Exception as error:
+        raise TypeError(
+            f"from_dataset() was given a {kind} that can't be copied ({type(error).__name__}: {error}), and each feed "
+            "needs one of its own, since it has one state for all who read it. Give a function that makes one: "
+            "ub.from_samples(lambda: make()), or ub.from_generator where it yields batches."
+        ) from error
