@@ -237,8 +237,13 @@ def test_the_rows_of_a_selection_of_hugging_face_are_its_own() -> None:
 def test_images_of_hugging_face_are_decoded() -> None:
     library, image = _library("datasets"), _library("PIL.Image")
     pictures = [image.fromarray(np.full((4, 5, 3), i, np.uint8)) for i in range(6)]
-    data = library.Dataset.from_dict({"image": pictures}, features=library.Features({"image": library.Image()}))
+    data = library.Dataset.from_dict(
+        {"x": [i / 3 for i in range(6)], "image": pictures},
+        features=library.Features({"x": library.Value("float64"), "image": library.Image()}),
+    )
     (batch,) = first(ub.from_dataset(data, shuffle=False).batch(6), 1)
+    assert list(batch) == ["x", "image"]
+    assert batch["x"].tolist() == [i / 3 for i in range(6)]
     assert batch["image"].shape == (6, 4, 5, 3)
     assert batch["image"][:, 0, 0, 0].tolist() == [*range(6)]
 

@@ -216,22 +216,29 @@ def hugging_face(dataset: Any, name: str) -> TableRows:
     """A Dataset of Hugging Face, in the format that it has, else with the dtypes of its columns."""
     form = dataset.format
     what = f"Rows of {name}"
-    if form["type"] in (None, "python", "arrow", "pandas", "polars"):
-        # Not its NumPy format, which makes every float float32; but that decodes images and audio.
-        decoded = any(_is_decoded(feature) for feature in dataset.features.values())
-        data = dataset.with_format("numpy" if decoded else "arrow", columns=form["columns"])
-        if not decoded:
-            return TableRows(name, len(dataset), lambda index: arrow_columns(data[index], what))
-    else:
-        data = dataset
 
-    def fetch(index: Array) -> Tree:
+    def formatted(data: Any, index: Array) -> dict[str, Any]:
         return {
             key: stacked(value, what, f"[{key!r}]") if isinstance(value, list) else to_array(value, what, f"[{key!r}]")
             for key, value in data[index.tolist()].items()
         }
 
-    return TableRows(name, len(dataset), fetch, repeatable=form["type"] != "custom")
+    if form["type"] not in (None, "python", "arrow", "pandas", "polars"):
+        exact = form["type"] != "custom"
+        return TableRows(name, len(dataset), lambda index: formatted(dataset, index), repeatable=exact)
+    # Its NumPy format decodes images and audio, and makes every float float32: Arrow has the other columns.
+    columns = form["columns"]
+    decoded = [column for column in columns if _is_decoded(dataset.features[column])]
+    plain = [column for column in columns if column not in decoded]
+    in_arrow, in_numpy = dataset.with_format("arrow", columns=plain), dataset.with_format("numpy", columns=decoded)
+
+    def fetch(index: Array) -> Tree:
+        rows = arrow_columns(in_arrow[index], what) if plain else {}
+        if decoded:
+            rows = {**rows, **formatted(in_numpy, index)}
+        return {column: rows[column] for column in columns}
+
+    return TableRows(name, len(dataset), fetch)
 
 
 def _is_decoded(feature: Any) -> bool:
