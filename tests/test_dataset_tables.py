@@ -15,7 +15,7 @@ import pytest
 
 import unbounded as ub
 from helpers import first, first_ids, installed, table
-from unbounded.testing import assert_reads, assert_resumes
+from unbounded.testing import assert_reads, assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -173,6 +173,15 @@ def test_columns_of_polars_types_become_numpys() -> None:
     with pytest.raises(ub.RowsError, match=r"\['d'\] is of type Decimal.*convert the column"):
         ub.from_dataset(frame.select(d=pl.lit("1.5").cast(pl.Decimal(10, 2))))
     assert_resumes(ub.from_dataset(pl.Series("s", ["a", "bb"] * 5)).batch(3), 4)
+
+
+@installed("pyarrow")
+def test_text_that_is_too_much_to_be_joined_is_taken_from_each_record_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = first(ub.from_dataset(_chunks(), seed=1).batch(11), 6)
+    monkeypatch.setattr("unbounded.sources.chunked_rows._JOINED", 0)
+    for batch, other in zip(first(ub.from_dataset(_chunks(), seed=1).batch(11), 6), expected, strict=True):
+        assert_same_rows(batch, other)
+    assert_resumes(ub.from_dataset(_chunks()).batch(7), 9)
 
 
 @installed("pyarrow")

@@ -21,7 +21,9 @@ from unbounded.sources.pass_order import PassIndex, PassOrder
 from unbounded.sources.reader import JSON, Opening, Reader
 from unbounded.sources.row_access import RowAccess
 
-_SOON, _LATE = 0.005, 0.02  # seconds: a read that is shorter, or longer, has the next one take more, or fewer, items
+# Seconds: after a read that is shorter than the first the next one takes more items, after one that is longer than the
+# second fewer. Of a table each read has a cost of its own, however few the rows are.
+_SINGLY, _AT_ONCE = (0.005, 0.02), (0.05, 0.2)
 _UNBATCHED = 256  # without `.batch(n)`, the most items in a block that may be slow, or have text of any length
 _SAMPLE = 64  # the rows of which the identity has a checksum
 
@@ -122,6 +124,7 @@ class _IndexedReader:
         leaves = trees.arrays(dataset.access.first)
         self._piece = self._most
         self._adapts = False
+        self._limits = _AT_ONCE if dataset.access.at_once else _SINGLY
         if opening.block_rows and not dataset.batched:
             self._piece = opening.block_rows
         elif self._batch > 1:
@@ -148,9 +151,10 @@ class _IndexedReader:
     def _adapt(self, seconds: float, nbytes: int) -> None:
         """Many items at once where they are quick and small, few where they are slow: the first batch is not to wait
         for thousands of them. Text may be longer than that of item 0. Doubling and halving keeps whole batches."""
-        if seconds < _SOON and nbytes <= trees.BLOCK_BYTES:
+        soon, late = self._limits
+        if seconds < soon and nbytes <= trees.BLOCK_BYTES:
             self._piece = min(self._piece * 2, self._most)
-        elif seconds > _LATE or nbytes > 2 * trees.BLOCK_BYTES:
+        elif seconds > late or nbytes > 2 * trees.BLOCK_BYTES:
             self._piece = max(self._piece // 2, min(self._batch, self._most))
 
     def position(self) -> JSON:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -10,9 +11,13 @@ import numpy as np
 from unbounded.core import row_spec, trees
 from unbounded.core.node import StreamError
 from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.sources.chunked_rows import ChunkedRows
 from unbounded.sources.item_stack import ItemStack
 from unbounded.sources.table_columns import arrow_columns, pandas_columns, polars_columns
 from unbounded.sources.tensors import stacked, to_array, to_numpy
+
+_DENSE = 16  # a range of an array in a file is read whole where at least one row in so many is wanted
+_MOST_BYTES = 1 << 26  # and where it is no larger
 
 Fetch: TypeAlias = Callable[[Array], Tree]
 """Takes an array of numbers, and returns these rows, in this order, in memory that nobody else writes to."""
@@ -22,7 +27,8 @@ class RowAccess(Protocol):
     """Random access to a data set.
 
     `name` is its name in errors. `count` is the number of its items, each of which is a row, or a batch of rows.
-    `first` are the rows of item 0. `repeatable` is True if an item has the same values each time that it is read.
+    `first` are the rows of item 0. `repeatable` is True if an item has the same values each time that it is read, and
+    `at_once` if many items are read by one call of a library.
     """
 
     @property
@@ -33,12 +39,16 @@ class RowAccess(Protocol):
     def first(self) -> Tree: ...
     @property
     def repeatable(self) -> bool: ...
+    @property
+    def at_once(self) -> bool: ...
     def open(self) -> Fetch:
         """What one reader fetches rows with."""
 
 
 class Items:
     """A data set whose items are rows, read by `__getitems__` where it has that, else by `[i]`."""
+
+    at_once = False
 
     def __init__(self, dataset: Any, name: str, count: int) -> None:
         self.name, self.count = name, count
@@ -66,7 +76,7 @@ class Items:
 class Batches:
     """A data set whose items are batches: trees of rows."""
 
-    repeatable = False
+    repeatable = at_once = False
 
     def __init__(self, dataset: Any, name: str, count: int) -> None:
         self.name, self.count = name, count
@@ -99,6 +109,8 @@ class TableRows:
         fetch: takes an array of numbers and returns these rows.
         repeatable: False if what it gives is computed by a function of the user.
     """
+
+    at_once = True
 
     def __init__(self, name: str, count: int, fetch: Fetch, *, repeatable: bool = True) -> None:
         self.name, self.count, self.repeatable = name, count, repeatable
@@ -165,6 +177,7 @@ def _read_item(dataset: Any, at: int, name: str) -> Any:
 
 def array_like(dataset: Any, name: str, count: int) -> TableRows:
     """An array in memory or in a file: a NumPy array or memmap, an h5py data set, a zarr array."""
+    row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
 
     def fetch(index: Array) -> Tree:
         first, last = int(index[0]), int(index[-1])
@@ -173,6 +186,10 @@ def array_like(dataset: Any, name: str, count: int) -> TableRows:
             return trees.copied(rows) if isinstance(dataset, np.ndarray) else rows
         if isinstance(dataset, np.ndarray):
             return to_array(trees.gather(dataset, index), f"Rows of {name}")
+        first, last = int(index.min()), int(index.max())
+        if last - first < _DENSE * len(index) and (last - first) * row_bytes <= _MOST_BYTES:
+            # A range is read much faster than single rows are, of which h5py looks up each.
+            return trees.gather(to_array(dataset[first : last + 1], f"Rows of {name}"), index - first)
         # Rows in ascending order: h5py takes no other, and zarr reads each chunk once.
         order = np.argsort(index)
         rows = to_array(dataset[index[order]], f"Rows of {name}")
@@ -209,7 +226,7 @@ def polars_frame(frame: Any, name: str) -> TableRows:
 def arrow_table(table: Any, name: str) -> TableRows:
     """A pyarrow Table."""
     _refuse_doubles(table.column_names, name)
-    return TableRows(name, len(table), lambda index: arrow_columns(table.take(index), f"Rows of {name}"))
+    return TableRows(name, len(table), ChunkedRows(table, f"Rows of {name}").columns)
 
 
 def hugging_face(dataset: Any, name: str) -> TableRows:
@@ -230,15 +247,32 @@ def hugging_face(dataset: Any, name: str) -> TableRows:
     columns = form["columns"]
     decoded = [column for column in columns if _is_decoded(dataset.features[column])]
     plain = [column for column in columns if column not in decoded]
-    in_arrow, in_numpy = dataset.with_format("arrow", columns=plain), dataset.with_format("numpy", columns=decoded)
+    in_arrow = _in_arrow(dataset, plain, what)
+    in_numpy = dataset.with_format("numpy", columns=decoded)
 
     def fetch(index: Array) -> Tree:
-        rows = arrow_columns(in_arrow[index], what) if plain else {}
+        rows = in_arrow(index) if plain else {}
         if decoded:
             rows = {**rows, **formatted(in_numpy, index)}
         return {column: rows[column] for column in columns}
 
     return TableRows(name, len(dataset), fetch)
+
+
+def _in_arrow(dataset: Any, columns: list[str], what: str) -> Fetch:
+    """Columns of a Dataset of Hugging Face, taken from its Arrow table: by `dataset[index]`, each row becomes a table
+    of its own first."""
+    table, mapped = dataset.data.table, vars(dataset).get("_indices")
+    if not columns or "_indices" not in vars(dataset):
+        in_arrow = dataset.with_format("arrow", columns=columns)
+        return lambda index: arrow_columns(in_arrow[index], what)
+    chunked = ChunkedRows(table.select(columns), what)
+    if mapped is None:
+        return chunked.columns
+    # After shuffle() or select(), the rows are those of the table at these places.
+    places = ChunkedRows(mapped.table, what)
+    place = mapped.table.column_names[0]
+    return lambda index: chunked.columns(places.columns(index)[place].astype(np.int64))
 
 
 def _is_decoded(feature: Any) -> bool:
