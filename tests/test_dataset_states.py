@@ -215,6 +215,24 @@ def test_an_iterable_of_ones_own_with_a_state_resumes_from_it() -> None:
     assert_resumes(batches, 6)
 
 
+def test_a_connection_that_fails_for_a_moment_is_tried_again_from_the_state_and_a_missing_file_is_not() -> None:
+    errors: list[OSError] = [ConnectionResetError("the peer"), FileNotFoundError("shard-3")]
+
+    class Remote(Counter):
+        def __next__(self) -> Any:
+            if self.i in (6, 12) and len(errors) > (self.i == 6):
+                raise errors.pop(0)
+            return super().__next__()
+
+    stream = ub.from_dataset(Remote(), batched=True).batch(3)
+    with ub.Feed(stream) as feed:
+        batches = feed.batches()
+        assert [next(batches).tolist() for _ in range(4)] == [[i, i + 1, i + 2] for i in range(0, 12, 3)]
+        with pytest.raises(ub.StreamError, match="Remote raised FileNotFoundError: shard-3"):
+            next(batches)
+        assert feed.stats.retries == 1
+
+
 def test_what_is_read_of_the_object_afterwards_does_not_move_the_stream() -> None:
     counter = Counter()
     next(counter)

@@ -114,22 +114,36 @@ class Iterated:
         self._begin = begin or (lambda: iter(dataset))
 
     def __iter__(self) -> Iterator[Tree]:
-        values, number = None, 0
+        # Begun at once: what the iterator consists of tells whether its state can be trusted.
         try:
             values = self._begin()
-            for value in values:
-                yield to_numpy(value, f"Item {number:,} of {self._what}")
-                number += 1
         except OSError as error:
-            # An OSError counts as transient. A missing file would be tried again for ever; and without a state the
-            # rows of the pass would come again from its beginning.
-            if self.resumes and isinstance(error, ConnectionError | TimeoutError):
+            if self._may_pass(error):
                 raise
-            raise StreamError(f"{self._what} raised {type(error).__name__} after {number:,} items: {error}") from error
+            raise self._lasting(error) from error
+        return self._converted(values)
+
+    def _converted(self, values: Iterator[Any]) -> Iterator[Tree]:
+        what = f"An item of {self._what}"  # without its number, which is not known after a resume
+        try:
+            for value in values:
+                yield to_numpy(value, what)
+        except OSError as error:
+            if self._may_pass(error):
+                raise
+            raise self._lasting(error) from error
         finally:
             close = getattr(values, "close", None)
             if close is not None and values is not self.dataset:
                 close()
+
+    def _may_pass(self, error: OSError) -> bool:
+        """True if the rows after an OSError, which counts as transient, can be read again. A missing file would be
+        tried again for ever, and without a state the rows of the pass would come again from its beginning."""
+        return self.resumes and isinstance(error, ConnectionError | TimeoutError)
+
+    def _lasting(self, error: OSError) -> StreamError:
+        return StreamError(f"{self._what} raised {type(error).__name__}: {error}")
 
 
 class IteratedByState(Iterated):
