@@ -258,8 +258,12 @@ def test_images_of_hugging_face_are_decoded() -> None:
 
 
 @installed("h5py")
-def test_an_array_in_a_file_is_read_by_lists_of_rows_in_ascending_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dense", [16, 0])  # where few rows of a range are wanted, they are read one by one
+def test_an_array_in_a_file_is_read_by_ranges_or_by_lists_of_rows_in_ascending_order(
+    dense: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     h5py = _library("h5py")
+    monkeypatch.setattr("unbounded.sources.row_access._DENSE", dense)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x"] = np.arange(N * 3).reshape(N, 3)
         file["t"] = [f"row {i}" for i in range(N)]
@@ -272,6 +276,16 @@ def test_an_array_in_a_file_is_read_by_lists_of_rows_in_ascending_order(tmp_path
         assert batch.tolist() == ["row 0", "row 1"]
         with pytest.raises(TypeError, match=r"File .*give one of them, such as file\['x'\]"):
             ub.from_dataset(file)
+
+
+@installed("zarr")
+def test_an_array_of_zarr_has_a_shape_and_no_length(tmp_path: Path) -> None:
+    array = _library("zarr").create_array(tmp_path / "x.zarr", shape=(N, 2), dtype="f4", chunks=(7, 2))
+    array[:] = np.arange(N * 2).reshape(N, 2)
+    stream = ub.from_dataset(array, seed=2).batch(7)
+    seen = np.concatenate(first(stream, 8))[:, 0] // 2
+    assert seen.tolist() == first_ids(table(N, seed=2).batch(7), 8)
+    assert_resumes(stream, 10)
 
 
 def test_a_memmap_is_read_where_it_lies(tmp_path: Path) -> None:
