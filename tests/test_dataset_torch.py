@@ -109,6 +109,16 @@ def test_tensors_without_an_array_are_errors_that_name_the_way(item: Any, messag
         ub.from_dataset([item()])
 
 
+def test_tensors_of_a_subclass_and_parameters_become_arrays() -> None:
+    class Image(torch.Tensor):  # as those of torchvision
+        pass
+
+    for make in (lambda x: x.as_subclass(Image), torch.nn.Parameter):
+        rows = [make(torch.full((2,), float(i))) for i in range(4)]
+        (batch,) = first(ub.from_dataset(rows, shuffle=False).batch(4), 1)
+        assert batch.tolist() == [[i, i] for i in range(4)]
+
+
 def test_a_complex_tensor_that_is_conjugated_as_a_view_is_copied() -> None:
     rows = [torch.tensor([1 + 2j]).conj(), torch.tensor([3 - 1j])]
     (batch,) = first(ub.from_dataset(rows, shuffle=False).batch(2), 1)

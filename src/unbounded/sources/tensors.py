@@ -37,9 +37,9 @@ def to_numpy(value: Any, what: str, path: str = "") -> Tree:
         return _listed(value, what, path)
     if isinstance(value, tuple | list):
         parts = [to_numpy(part, what, f"{path}[{i}]") for i, part in enumerate(value)]
-        return (
-            type(value)(*parts) if hasattr(value, "_fields") else (tuple if isinstance(value, tuple) else list)(parts)
-        )
+        if hasattr(value, "_fields"):
+            return type(value)(*parts)
+        return tuple(parts) if isinstance(value, tuple) else parts
     return None if value is None else to_array(value, what, path)
 
 
@@ -50,7 +50,8 @@ def to_array(value: Any, what: str, path: str = "") -> Array:
     if isinstance(value, _PLAIN) and not isinstance(value, np.bytes_):
         return np.asarray(value)
     library = type(value).__module__.partition(".")[0]
-    if library == "torch":
+    # Also subclasses of tensors, such as the images of torchvision.
+    if any(each.__name__ == "Tensor" and each.__module__ == "torch" for each in type(value).__mro__):
         return _from_torch(value, what, path)
     if library == "tensorflow":
         return _from_tensorflow(value, what, path)
@@ -157,11 +158,10 @@ def _from_torch(value: Any, what: str, path: str) -> Array:
             f"{what}: {trees.name(path)} is a nested tensor, which is ragged. Pad it: "
             "torch.nested.to_padded_tensor(x, 0.0)."
         )
-    layout = getattr(value, "layout", None)
-    if layout is None:
-        raise TypeError(f"{what}: {trees.name(path)} is a {type(value).__name__}. Expected a torch.Tensor.")
-    if str(layout) != "torch.strided":
-        raise RowsError(f"{what}: {trees.name(path)} is a sparse tensor ({layout}). Write .to_dense() in the data set.")
+    if str(value.layout) != "torch.strided":
+        raise RowsError(
+            f"{what}: {trees.name(path)} is a sparse tensor ({value.layout}). Write .to_dense() in the data set."
+        )
     tensor = value.detach()
     if tensor.device.type != "cpu":
         tensor = tensor.cpu()  # NumPy has no memory of accelerators: a copy
