@@ -206,15 +206,21 @@ class IteratedByGrain(Iterated):
         is_given = values is self.dataset
         try:
             for value in values:
+                if is_given:
+                    self._check_owner()  # it may have been moved while it was asked
                 yield value
-                if is_given and self._readers != [self]:
-                    raise StreamError(
-                        "from_dataset() was given an iterator, and another feed, or a look at the stream, has moved "
-                        "it: it has one state for all who read it. Give the data set that it was made of."
-                    )
+                if is_given:
+                    self._check_owner()
         finally:
             if not is_given and hasattr(values, "close"):
                 values.close()
+
+    def _check_owner(self) -> None:
+        if self._readers != [self]:
+            raise StreamError(
+                "from_dataset() was given an iterator, and another feed, or a look at the stream, has moved it: it has "
+                "one state for all who read it. Give the data set that it was made of."
+            )
 
     def state_dict(self) -> Any:
         state = self._iterator.get_state()
