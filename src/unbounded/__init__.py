@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unbounded import keras as keras
     from unbounded import testing as testing
-    from unbounded.constructors import from_arrays, from_generator, from_machine, from_samples, from_source, mix
+    from unbounded.constructors import (
+        from_arrays,
+        from_files,
+        from_generator,
+        from_machine,
+        from_samples,
+        from_source,
+        mix,
+    )
     from unbounded.core.block import Boundary
     from unbounded.core.node import CannotTell, DataLoss, EndOfStream, StreamError
     from unbounded.core.trees import RowsError
@@ -35,6 +43,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "from_arrays",
     "from_generator",
     "from_samples",
+    "from_files",
     "from_machine",
     "from_source",
     "mix",
@@ -65,7 +74,15 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
 ]
 
 _HOME = {
-    "constructors": ("from_arrays", "from_generator", "from_samples", "from_machine", "from_source", "mix"),
+    "constructors": (
+        "from_arrays",
+        "from_generator",
+        "from_samples",
+        "from_files",
+        "from_machine",
+        "from_source",
+        "mix",
+    ),
     "stream": ("Stream",),
     "feed.epoch": ("Epoch",),
     "feed.feed": ("Feed",),

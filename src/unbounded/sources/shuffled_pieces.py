@@ -1,0 +1,225 @@
+"""ShuffledPieces: the reader that takes pieces in a new order in each pass, and permutes the rows of a few at a time.
+
+The order of a pass is a permutation of the pieces of all files. Consecutive pieces of it are a window, whose rows are
+permuted. Both permutations are functions of the seed, the pass and the window, so a position is a window and a row in
+it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbounded.core import trees
+from unbounded.core.block import Block, Boundary
+from unbounded.core.node import EndOfStream
+from unbounded.core.permutation import Permutation
+from unbounded.core.trees import Array, RowsError
+from unbounded.sources.file_paths import FilePaths
+from unbounded.sources.file_pieces import FileFormat, Piece, PieceAt
+from unbounded.sources.files_reader import FilesReader
+from unbounded.sources.opened_files import changed_piece
+from unbounded.sources.reader import JSON, Opening
+
+WINDOW_BYTES = 1 << 25
+"""A window has at least so many bytes of rows, in two pieces or more, and at most `WINDOW_PIECES` pieces."""
+WINDOW_PIECES = 256
+
+
+class _Window:
+    """The rows of some pieces, permuted. Each piece's rows are put in their final places as it is read.
+
+    Args:
+        entries: the number of the file of each piece, and its index entry.
+        key: the permutation's key.
+    """
+
+    def __init__(self, entries: list[tuple[int, PieceAt]], key: tuple[int, ...]) -> None:
+        self._entries = entries
+        self._most = sum(entry.count for _, entry in entries)
+        self._order = Permutation(max(1, self._most), key)
+        self._start = 0  # of the next piece's rows, before the permutation
+        self._missing: list[NDArray[np.int64]] = []  # the places of rows that turned out not to be rows
+        self.checks: list[str] = []
+        """The checksums of the pieces that were added."""
+        self.rows: dict[str, Array] = {}
+        self.count = 0
+        """The number of rows that were added."""
+
+    @property
+    def next(self) -> tuple[int, PieceAt] | None:
+        """The next piece to add; None if all were added."""
+        return self._entries[len(self.checks)] if len(self.checks) < len(self._entries) else None
+
+    @property
+    def added(self) -> float:
+        """The share of the pieces that were added."""
+        return len(self.checks) / len(self._entries)
+
+    def add(self, piece: Piece, name: str) -> None:
+        """Add the next piece; `name` is its file, for messages."""
+        _, entry = self._entries[len(self.checks)]
+        if piece.count > entry.count:
+            raise RowsError(f"{name!r} has {piece.count:,} rows at {entry.place!r}. Expected at most {entry.count:,}.")
+        begin, end, stop = self._start, self._start + piece.count, self._start + entry.count
+        if piece.count:
+            places = self._order.span(begin, end)
+            for column, values in piece.rows.items():
+                self._room(column, values, name)[places] = values
+        if end < stop:
+            self._missing.append(self._order.span(end, stop).copy())
+        self._start = stop
+        self.count += piece.count
+        self.checks.append(piece.check)
+        if self.next is None and self._missing:
+            there = np.ones(self._most, bool)
+            there[np.concatenate(self._missing)] = False
+            self.rows = {column: values[there] for column, values in self.rows.items()}
+
+    def _room(self, column: str, values: Array, name: str) -> Array:
+        """The array of a column, for values of this dtype and shape."""
+        room = self.rows.get(column)
+        if room is None:
+            room = trees.empty((self._most, *values.shape[1:]), values.dtype)
+        elif room.shape[1:] != values.shape[1:]:
+            raise RowsError(
+                f"Column {column!r} has rows of shape {values.shape[1:]} in {name!r}, and of {room.shape[1:]} before. "
+                "Rows have one shape: pad the lists where the files are written."
+            )
+        elif room.dtype != values.dtype and room.dtype.kind in "US":  # text is as wide as the longest one
+            room = room.astype(np.result_type(room.dtype, values.dtype), copy=False)
+        self.rows[column] = room
+        return room
+
+
+class ShuffledPieces(FilesReader):
+    """Arguments as for `FilesReader`, and the seed.
+
+    A position is the number of the pass, that of the window's first piece in the pass's order, and the row in the
+    window. Within a window it has the checksums of the window's pieces.
+    """
+
+    def __init__(
+        self, paths: FilePaths, format: FileFormat, passes: int | None, on_bad: str, opening: Opening, seed: int
+    ) -> None:
+        super().__init__(paths, format, passes, on_bad, opening)
+        self._seed = seed
+        self._first = 0
+        self._row = 0
+        self._checks: list[str] | None = None  # of the window's pieces, if rows of it were returned before
+        self._entries: list[tuple[int, PieceAt]] | None = None  # all pieces of the pass, in its order
+        self._window: _Window | None = None
+        self._ahead: _Window | None = None  # the next window, while it is read
+
+    def position(self) -> JSON:
+        return {
+            "pass": self._pass,
+            "piece": self._first,
+            "row": self._row,
+            "checks": self._checks if self._row else None,
+            "files": self._files.plain,
+        }
+
+    def seek(self, position: JSON) -> None:
+        is_same = self._go_to_pass(position, 0)
+        if not is_same:
+            self._entries = None
+        if not (is_same and position["piece"] == self._first):
+            self._window = self._ahead = None
+        self._first, self._row, self._checks = position["piece"], position["row"], position["checks"]
+
+    def read(self, timeout: float) -> Block:
+        if self._pass == self._passes:
+            raise EndOfStream
+        while True:
+            window = self._whole_window()
+            stop = min(self._row + self._rows_at_once(window.rows), window.count) if window.count else 0
+            count = stop - self._row
+            rows = trees.cut(window.rows, self._row, stop) if count else None
+            if stop < window.count:
+                self._read_ahead(stop / window.count)
+                self._row = stop
+                self._count_returned(count)
+                return Block(rows, count)
+            boundary = self._after(count)
+            if count or boundary:
+                return Block(rows, count, boundary)
+
+    def _whole_window(self) -> _Window:
+        """The window at hand, with all its pieces."""
+        window = self._window
+        if window is None:
+            window = self._window = self._window_at(self._first)
+        while window.next is not None:
+            self._add(window)
+        if self._checks is not None and window.checks != self._checks:
+            self._refuse_change(window.checks, self._checks)
+        self._checks = window.checks
+        return window
+
+    def _refuse_change(self, now: list[str], before: list[str]) -> None:
+        for (file, entry), one, other in zip(self._pieces()[self._first :], now, before, strict=False):
+            if one != other:
+                raise changed_piece(self._name(file), entry.place)
+
+    def _pieces(self) -> list[tuple[int, PieceAt]]:
+        """All pieces of the pass, in its order."""
+        if self._entries is None:
+            files = range(len(self._files.plain))
+            entries = [(file, entry) for file in files for entry in self._opened.index(file) if entry.count]
+            if entries:
+                order = Permutation(len(entries), (self._seed, 0, self._pass)).span(0, len(entries))
+                entries = [entries[place] for place in order]
+            self._entries = entries
+        return self._entries
+
+    def _window_at(self, first: int) -> _Window:
+        """The window that begins with piece `first` of the pass's order."""
+        entries, stop, size = self._pieces(), first, 0
+        while stop < len(entries) and (stop < first + 2 or (size < WINDOW_BYTES and stop < first + WINDOW_PIECES)):
+            size += entries[stop][1].nbytes
+            stop += 1
+        return _Window(entries[first:stop], (self._seed, 1, self._pass, first))
+
+    def _add(self, window: _Window) -> None:
+        assert window.next is not None
+        file, entry = window.next
+        window.add(self._opened.get(file).read(entry.place), self._name(file))
+        self.pieces_read += 1
+
+    def _read_ahead(self, share: float) -> None:
+        """Read this share of the next window: reading is spread over the time in which a window is used, so that
+        training and reading overlap."""
+        window = self._window
+        assert window is not None
+        first = self._first + len(window.checks)
+        if first >= len(self._pieces()):
+            return
+        if self._ahead is None:
+            self._ahead = self._window_at(first)
+        try:
+            while self._ahead.next is not None and self._ahead.added < share:
+                self._add(self._ahead)
+        except Exception:
+            # It is raised when the window is at hand: the rows before it are whole.
+            self._ahead = None
+
+    def _after(self, count: int) -> Boundary | None:
+        """Go to the next window, of this pass or the next one; return the boundary between them."""
+        window = self._window
+        assert window is not None
+        first = self._first + len(window.checks)
+        self._count_returned(count)
+        boundary = None
+        if first >= len(self._pieces()):
+            try:
+                self._next_pass()
+            except Exception:
+                self._count_returned(-count)
+                raise
+            first, boundary = 0, Boundary("pass")
+            self._entries = None
+            self._ahead = None
+        self._first, self._row, self._checks = first, 0, None
+        self._window, self._ahead = self._ahead, None
+        return boundary
