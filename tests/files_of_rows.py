@@ -24,7 +24,7 @@ GROUP = 7
 def small_pieces(monkeypatch: pytest.MonkeyPatch, size: int = PIECE) -> None:
     """Pieces of a few rows in the formats that have no groups."""
     monkeypatch.setattr(text_blocks, "BLOCK_BYTES", size)
-    monkeypatch.setattr(tar_shards, "PIECE_BYTES", 8 * size)
+    monkeypatch.setattr(tar_shards, "PIECE_BYTES", 32 * size)
     monkeypatch.setattr(tfrecord_files, "PIECE_BYTES", size)
 
 

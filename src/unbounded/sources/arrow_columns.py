@@ -97,6 +97,21 @@ class ArrowColumns:
         return rows
 
 
+def inferred_schema(tables: list[Any]) -> Any:
+    """The types of tables whose types were inferred from text: the wider one where two can be merged, the first where
+    they can't; float64 for a column without any value."""
+    import pyarrow as pa
+
+    types: dict[str, Any] = {}
+    for field in (field for table in tables for field in table.schema):
+        try:
+            both = [pa.schema([(field.name, kind)]) for kind in (types.get(field.name, pa.null()), field.type)]
+            types[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0).type
+        except pa.ArrowException:
+            continue
+    return pa.schema([(name, pa.float64() if pa.types.is_null(kind) else kind) for name, kind in types.items()])
+
+
 def arrow_type(name: str, dtype: Any) -> Any:
     """The Arrow type of a NumPy dtype."""
     import pyarrow as pa

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unbounded.core.trees import RowsError
-from unbounded.sources.arrow_columns import ArrowColumns, Wanted
+from unbounded.sources.arrow_columns import ArrowColumns, Wanted, inferred_schema
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FoundFile
 from unbounded.sources.line_pieces import LinePieces
@@ -24,6 +24,8 @@ class CsvFormat:
     """
 
     def __init__(self, first: FoundFile, source: Any, wanted: Wanted) -> None:
+        import pyarrow as pa
+
         blocks = TextBlocks(first, source)
         names, offset = _header(first, blocks)
         block = blocks.read(offset, 2)
@@ -32,7 +34,10 @@ class CsvFormat:
             return _table(data, first, names, None, None)
 
         tables, _ = rows_of(block.data, block.line, parse, first_bad=False)
-        self._columns = ArrowColumns(_schema(tables, names), first, wanted)
+        if len(set(names)) < len(names):
+            raise RowsError(f"The header of {first.name!r} has a name twice: {', '.join(names)}. Expected each once.")
+        empty = pa.table({name: pa.nulls(0) for name in names})
+        self._columns = ArrowColumns(inferred_schema([empty, *tables]), first, wanted)
 
     def may_grow(self, file: FoundFile) -> bool:
         return codec_of(file.name) is None
@@ -97,15 +102,3 @@ def _table(
         convert_options=pc.ConvertOptions(include_columns=wanted, column_types=types),
     )
     return table, left_out
-
-
-def _schema(tables: list[Any], names: list[str]) -> Any:
-    """The types of the first block; of a column without any value there, float64."""
-    import pyarrow as pa
-
-    if tables:
-        schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
-    else:
-        schema = pa.schema([(name, pa.null()) for name in names])
-    types = {field.name: pa.float64() if pa.types.is_null(field.type) else field.type for field in schema}
-    return pa.schema(list(types.items())) if len(types) == len(schema) else schema

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from unbounded.core import trees
-from unbounded.core.node import StreamError
 from unbounded.core.trees import Array, RowsError
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FilePaths
@@ -58,10 +57,7 @@ class FilesReader:
                 f"{self._name(0)!r} on. Expected at least one row: there is nothing to repeat."
             )
         if self._pass + 1 != self._passes:
-            try:
-                files = self._opened.list_files()
-            except FileNotFoundError as error:  # not retried as an error of the system: files were removed
-                raise StreamError(str(error)) from None
+            files = self._opened.list_files()
             self._say_changes(files)
             self._opened.begin(files)
         self._pass += 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unbounded.core.trees import RowsError
-from unbounded.sources.arrow_columns import ArrowColumns, Wanted
+from unbounded.sources.arrow_columns import ArrowColumns, Wanted, inferred_schema
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FoundFile
 from unbounded.sources.line_pieces import LinePieces
@@ -24,8 +24,6 @@ class JsonLinesFormat:
     """
 
     def __init__(self, first: FoundFile, source: Any, wanted: Wanted) -> None:
-        import pyarrow as pa
-
         block = TextBlocks(first, source).read(0, 1)
         tables, bad = rows_of(block.data, block.line, lambda data: _table(data, None, "infer"), first_bad=False)
         if not tables:
@@ -34,9 +32,7 @@ class JsonLinesFormat:
                 f"The first block of {first.name!r} has no row{why}. Expected one JSON object in each line, such as "
                 '{"x": 1.5}.'
             )
-        schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
-        types = {field.name: pa.float64() if pa.types.is_null(field.type) else field.type for field in schema}
-        self._columns = ArrowColumns(pa.schema(list(types.items())), first, wanted)
+        self._columns = ArrowColumns(inferred_schema(tables), first, wanted)
         self._others = "error" if wanted is None else "ignore"
 
     def may_grow(self, file: FoundFile) -> bool:

@@ -63,8 +63,15 @@ class OpenedFiles:
         """The files of the current pass."""
 
     def list_files(self) -> PassFiles:
-        """The files that exist now."""
-        found = self._paths.found()
+        """The files that exist now.
+
+        Raises:
+            StreamError: a path or glob names no file any more. As an OSError it would be retried for ever.
+        """
+        try:
+            found = self._paths.found()
+        except FileNotFoundError as error:
+            raise StreamError(str(error)) from None
         self._found = {file.name: file for file in found}
         return PassFiles.of(found)
 

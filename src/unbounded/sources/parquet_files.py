@@ -83,7 +83,7 @@ class _ParquetPieces:
             chunks = (group.column(i) for i in range(group.num_columns))
             size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in wanted)
             # Repeated values are short in the file, and not in memory.
-            entries.append(PieceAt(place, group.num_rows, max(size, 4 * group.num_rows * len(wanted))))
+            entries.append(PieceAt(place, group.num_rows, max(size, 8 * group.num_rows * len(wanted))))
         return entries
 
     def close(self) -> None:
