@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from unbounded.core import trees
-from unbounded.core.trees import Array, RowsError
+from unbounded.core.trees import RowsError
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FilePaths
 from unbounded.sources.file_pieces import FileFormat
@@ -87,9 +87,9 @@ class FilesReader:
         self._returned = None
         return is_same
 
-    def _rows_at_once(self, rows: dict[str, Array]) -> int:
+    def _rows_at_once(self, row_bytes: int) -> int:
         opening = self._opening
-        return opening.block_rows or trees.block_rows(trees.row_bytes(rows), opening.batch_rows)
+        return opening.block_rows or trees.block_rows(row_bytes, opening.batch_rows)
 
     def _count_returned(self, rows: int) -> None:
         if self._returned is not None:

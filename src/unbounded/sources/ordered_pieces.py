@@ -53,7 +53,7 @@ class OrderedPieces(FilesReader):
             raise EndOfStream
         while True:
             piece = self._load()
-            stop = min(self._row + self._rows_at_once(piece.rows), piece.count) if piece.count else 0
+            stop = min(self._row + self._rows_at_once(trees.row_bytes(piece.rows)), piece.count)
             count = stop - self._row
             rows = trees.cut(piece.rows, self._row, stop) if count else None
             if stop < piece.count:

@@ -7,9 +7,6 @@ it.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from unbounded.core import trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import EndOfStream
@@ -18,6 +15,7 @@ from unbounded.core.trees import Array, RowsError
 from unbounded.sources.file_paths import FilePaths
 from unbounded.sources.file_pieces import FileFormat, Piece, PieceAt
 from unbounded.sources.files_reader import FilesReader
+from unbounded.sources.gathered import gathered
 from unbounded.sources.opened_files import changed_piece
 from unbounded.sources.reader import JSON, Opening
 
@@ -27,7 +25,7 @@ WINDOW_PIECES = 256
 
 
 class _Window:
-    """The rows of some pieces, permuted. Each piece's rows are put in their final places as it is read.
+    """The rows of some pieces, and their permutation.
 
     Args:
         entries: the number of the file of each piece, and its index entry.
@@ -35,16 +33,14 @@ class _Window:
     """
 
     def __init__(self, entries: list[tuple[int, PieceAt]], key: tuple[int, ...]) -> None:
-        self._entries = entries
-        self._most = sum(entry.count for _, entry in entries)
-        self._order = Permutation(max(1, self._most), key)
-        self._start = 0  # of the next piece's rows, before the permutation
-        self._missing: list[NDArray[np.int64]] = []  # the places of rows that turned out not to be rows
+        self._entries, self._key = entries, key
+        self._pieces: list[tuple[dict[str, Array], str]] = []  # the rows that were added, and the names of their files
         self.checks: list[str] = []
         """The checksums of the pieces that were added."""
-        self.rows: dict[str, Array] = {}
         self.count = 0
         """The number of rows that were added."""
+        self.rows: dict[str, Array] = {}
+        """The permuted rows, once `finish` was called."""
 
     @property
     def next(self) -> tuple[int, PieceAt] | None:
@@ -58,38 +54,30 @@ class _Window:
 
     def add(self, piece: Piece, name: str) -> None:
         """Add the next piece; `name` is its file, for messages."""
-        _, entry = self._entries[len(self.checks)]
-        if piece.count > entry.count:
-            raise RowsError(f"{name!r} has {piece.count:,} rows at {entry.place!r}. Expected at most {entry.count:,}.")
-        begin, end, stop = self._start, self._start + piece.count, self._start + entry.count
         if piece.count:
-            places = self._order.span(begin, end)
-            for column, values in piece.rows.items():
-                self._room(column, values, name)[places] = values
-        if end < stop:
-            self._missing.append(self._order.span(end, stop).copy())
-        self._start = stop
+            self._pieces.append((piece.rows, name))
         self.count += piece.count
         self.checks.append(piece.check)
-        if self.next is None and self._missing:
-            there = np.ones(self._most, bool)
-            there[np.concatenate(self._missing)] = False
-            self.rows = {column: values[there] for column, values in self.rows.items()}
 
-    def _room(self, column: str, values: Array, name: str) -> Array:
-        """The array of a column, for values of this dtype and shape."""
-        room = self.rows.get(column)
-        if room is None:
-            room = trees.empty((self._most, *values.shape[1:]), values.dtype)
-        elif room.shape[1:] != values.shape[1:]:
-            raise RowsError(
-                f"Column {column!r} has rows of shape {values.shape[1:]} in {name!r}, and of {room.shape[1:]} before. "
-                "Rows have one shape: pad the lists where the files are written."
-            )
-        elif room.dtype != values.dtype and room.dtype.kind in "US":  # text is as wide as the longest one
-            room = room.astype(np.result_type(room.dtype, values.dtype), copy=False)
-        self.rows[column] = room
-        return room
+    def finish(self) -> None:
+        """Permute the rows, once all pieces were added.
+
+        Raises:
+            RowsError: rows of two pieces differ in shape.
+        """
+        if not self.count or self.rows:
+            return
+        first, _ = self._pieces[0]
+        for each, file in self._pieces:
+            for name, values in each.items():
+                if values.shape[1:] != first[name].shape[1:]:
+                    raise RowsError(
+                        f"Column {name!r} has rows of shape {values.shape[1:]} in {file!r}, and of "
+                        f"{first[name].shape[1:]} before. Rows have one shape: pad the lists where files are written."
+                    )
+        order = Permutation(self.count, self._key).span(0, self.count)
+        parts = {name: [each[name] for each, _ in self._pieces] for name in first}
+        self.rows, self._pieces = gathered(parts, order), []
 
 
 class ShuffledPieces(FilesReader):
@@ -133,7 +121,7 @@ class ShuffledPieces(FilesReader):
             raise EndOfStream
         while True:
             window = self._whole_window()
-            stop = min(self._row + self._rows_at_once(window.rows), window.count) if window.count else 0
+            stop = min(self._row + self._rows_at_once(trees.row_bytes(window.rows)), window.count)
             count = stop - self._row
             rows = trees.cut(window.rows, self._row, stop) if count else None
             if stop < window.count:
@@ -152,6 +140,7 @@ class ShuffledPieces(FilesReader):
             window = self._window = self._window_at(self._first)
         while window.next is not None:
             self._add(window)
+        window.finish()
         if self._checks is not None and window.checks != self._checks:
             self._refuse_change(window.checks, self._checks)
         self._checks = window.checks
