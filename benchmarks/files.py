@@ -1,8 +1,9 @@
 """Files: Parquet shuffled and in order beside a bare scan by pyarrow, and CSV beside pyarrow's reader.
 
-The Parquet file has 2 M rows of 11 float32 in row groups of 131,072, the CSV file 200,000 rows of the same. Both are
-in the system's cache. A side gives batches of 256, except for the scans, which only make NumPy columns of each row group or
-block. pyarrow has no threads of its own on any side; ours reads in a thread beside the loop.
+The Parquet file has 2 M rows of 11 float32 in groups of 131,072, the CSV file 200,000 of these rows. Both are in the
+system's cache. A side gives batches of 256, except for the scans, which only make NumPy columns of each row group or
+block. pyarrow has no threads of its own on any side; ours reads in a thread beside the loop, and another one while it
+shuffles.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ def scan(name: str, parts: Iterator[dict[str, Any]]) -> Side:
     return Side(name, timed(run), least=4 * GROUP // SIZE)
 
 
-def side(name: str, batches: Iterator[Any]) -> Side:
-    """The making of n batches, each dropped at once."""
-    return Side(name, timed(lambda n: deque(islice(batches, n), maxlen=0)), least=4 * GROUP // SIZE)
+def side(name: str, batches: Iterator[Any], least: int = 4 * GROUP // SIZE) -> Side:
+    """The making of n batches, each dropped at once; `least` is more than what is read ahead."""
+    return Side(name, timed(lambda n: deque(islice(batches, n), maxlen=0)), least=least)
 
 
 def torch_batches(path: Path) -> Iterator[Any]:
@@ -98,11 +99,14 @@ def tf_batches(path: Path) -> Iterator[Any]:
 
 def peers(path: Path) -> list[Side]:
     """Those that are installed."""
-    makers: list[tuple[str, Callable[[Path], Iterator[Any]]]] = [(TORCH, torch_batches), (TF_DATA, tf_batches)]
+    makers: list[tuple[str, Callable[[Path], Iterator[Any]], int]] = [
+        (TORCH, torch_batches, 4 * GROUP // SIZE),
+        (TF_DATA, tf_batches, 200),
+    ]
     found = []
-    for name, make in makers:
+    for name, make, least in makers:
         try:
-            found.append(side(name, make(path)))
+            found.append(side(name, make(path), least))
         except ImportError:
             continue
     return found

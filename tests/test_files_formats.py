@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_positions_of_any_blocks_lead_to_the_same_rows_by_two_resumes_in_a_row(
     suffix = FORMATS[seed % len(FORMATS)]
     small_pieces(monkeypatch, int(rng.integers(40, 600)))
     monkeypatch.setattr(shuffled_pieces, "WINDOW_BYTES", int(rng.integers(1, 2000)))
+    monkeypatch.setattr(shuffled_pieces, "LARGE", int(rng.choice([0, 100, 10**6])))  # read in a thread of their own
     n = write(tmp_path, suffix, (*rng.integers(0, 40, 3).tolist(), 5))
     for shuffle in (False, True):
         source = ub.from_files(tmp_path, shuffle=shuffle, passes=3).sources[0].source
@@ -197,19 +199,16 @@ def test_compressed_lines_are_read_in_order(tmp_path: Path, suffix: str) -> None
         ub.from_files(tmp_path / "*.gz", shuffle=True)
 
 
-def test_memory_of_fsspec_is_a_url_like_others() -> None:
-    import fsspec
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    memory = fsspec.filesystem("memory")
-    for number in range(2):
-        with memory.open(f"/some/part-{number}.parquet", "wb") as file:
-            pq.write_table(pa.table({"id": np.arange(10) + 10 * number}), file, row_group_size=3)
-    stream = ub.from_files("memory://some/*.parquet")
-    assert all_ids(stream, 20) == list(range(20))
-    assert_resumes(stream.batch(4), 6)
-    memory.rm("/some", recursive=True)
+def test_a_url_that_fsspec_knows_is_read(tmp_path: Path) -> None:
+    write(tmp_path, "parquet")
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        for path in tmp_path.glob("*.parquet"):
+            archive.write(path, f"part/{path.name}")
+    stream = ub.from_files(f"zip://part/*.parquet::{tmp_path}/rows.zip")
+    assert all_ids(stream, 76) == list(range(76))
+    assert_resumes(stream.batch(9), 6)
+    position = stream.sources[0].source.open(Opening()).position()
+    assert [entry[0] for entry in position["files"]] == [f"{number}.parquet" for number in range(4)]
 
 
 def test_tfrecords_that_tensorflow_wrote_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

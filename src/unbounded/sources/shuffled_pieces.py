@@ -17,11 +17,14 @@ from unbounded.sources.file_pieces import FileFormat, Piece, PieceAt
 from unbounded.sources.files_reader import FilesReader
 from unbounded.sources.gathered import gathered
 from unbounded.sources.opened_files import changed_piece
+from unbounded.sources.piece_ahead import PieceAhead
 from unbounded.sources.reader import JSON, Opening
 
 WINDOW_BYTES = 1 << 25
 """A window has at least so many bytes of rows, in two pieces or more, and at most `WINDOW_PIECES` pieces."""
 WINDOW_PIECES = 256
+LARGE = 1 << 18
+"""Pieces of at least so many bytes are read in a thread of their own, one at a time."""
 
 
 class _Window:
@@ -29,10 +32,12 @@ class _Window:
 
     Args:
         entries: the number of the file of each piece, and its index entry.
+        first: the number of the first piece in the pass's order.
         key: the permutation's key.
     """
 
-    def __init__(self, entries: list[tuple[int, PieceAt]], key: tuple[int, ...]) -> None:
+    def __init__(self, entries: list[tuple[int, PieceAt]], first: int, key: tuple[int, ...]) -> None:
+        self.first = first
         self._entries, self._key = entries, key
         self._pieces: list[tuple[dict[str, Array], str]] = []  # the rows that were added, and the names of their files
         self.checks: list[str] = []
@@ -98,6 +103,7 @@ class ShuffledPieces(FilesReader):
         self._entries: list[tuple[int, PieceAt]] | None = None  # all pieces of the pass, in its order
         self._window: _Window | None = None
         self._ahead: _Window | None = None  # the next window, while it is read
+        self._begun: tuple[int, PieceAhead] | None = None  # a piece's number in the order, and its reading
 
     def position(self) -> JSON:
         return {
@@ -109,6 +115,7 @@ class ShuffledPieces(FilesReader):
         }
 
     def seek(self, position: JSON) -> None:
+        self._await_begun()
         is_same = self._go_to_pass(position, 0)
         if not is_same:
             self._entries = None
@@ -168,13 +175,46 @@ class ShuffledPieces(FilesReader):
         while stop < len(entries) and (stop < first + 2 or (size < WINDOW_BYTES and stop < first + WINDOW_PIECES)):
             size += entries[stop][1].nbytes
             stop += 1
-        return _Window(entries[first:stop], (self._seed, 1, self._pass, first))
+        return _Window(entries[first:stop], first, (self._seed, 1, self._pass, first))
 
     def _add(self, window: _Window) -> None:
+        """Add the next piece to a window, and begin to read the one after it."""
         assert window.next is not None
-        file, entry = window.next
-        window.add(self._opened.get(file).read(entry.place), self._name(file))
+        at = window.first + len(window.checks)
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == at:
+            piece = begun[1].result()
+        else:
+            if begun is not None:
+                begun[1].await_end()
+            file, entry = window.next
+            piece = self._opened.get(file).read(entry.place)
+        window.add(piece, self._name(window.next[0]))
         self.pieces_read += 1
+        self._begin(at + 1)
+
+    def _begin(self, at: int) -> None:
+        """Begin to read piece `at` of the pass's order."""
+        entries = self._pieces()
+        if at >= len(entries) or entries[at][1].nbytes < LARGE:
+            return
+        file, entry = entries[at]
+        try:
+            # Files are opened and closed by this thread alone; this one stays open until the next piece is asked for.
+            opened = self._opened.get(file)
+        except Exception:
+            return  # it is raised when the piece is asked for: the rows before it are whole
+        self._begun = at, PieceAhead(lambda: opened.read(entry.place), self._opening.runtime)
+
+    def _await_begun(self) -> None:
+        """Wait until no file is used."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun[1].await_end()
+
+    def close(self) -> None:
+        self._await_begun()
+        super().close()
 
     def _read_ahead(self, share: float) -> None:
         """Read this share of the next window: reading is spread over the time in which a window is used, so that
@@ -201,6 +241,7 @@ class ShuffledPieces(FilesReader):
         self._count_returned(count)
         boundary = None
         if first >= len(self._pieces()):
+            self._await_begun()
             try:
                 self._next_pass()
             except Exception:
