@@ -168,6 +168,30 @@ def test_files_and_passes_end_with_a_boundary(tmp_path: Path, suffix: str) -> No
     assert [b.boundary.kind for b in blocks(shuffled) if b.boundary] == ["pass", "pass"]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "tfrecord"])
+def test_a_file_of_no_bytes_has_no_rows(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path, suffix, (3, 4))
+    (tmp_path / f"00.{suffix}").touch()
+    (tmp_path / f"2.{suffix}").touch()
+    for shuffle in (False, True):
+        assert sorted(all_ids(stream_of(tmp_path, suffix, shuffle=shuffle, passes=1), 7)) == list(range(7))
+
+
+def test_windows_do_not_span_files_and_epochs_count_passes_not_files(tmp_path: Path) -> None:
+    write(tmp_path, "parquet", (5, 4))
+    with ub.Feed(ub.from_files(tmp_path).columns(x="id", y="id").batch(3), epoch=ub.Epoch(passes=1)) as feed:
+        assert sum(len(x) for x, _ in feed) == 9
+    (batch,) = first(ub.from_files(tmp_path, passes=1, columns=["id"]).windows(3).batch(99), 1)
+    assert batch["id"].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_first_file_without_rows_tells_no_types(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path, suffix, (0, 7, 5))
+    assert sorted(all_ids(stream_of(tmp_path, suffix, shuffle=True), 12)) == list(range(12))
+    assert all_ids(stream_of(tmp_path, suffix), 12) == list(range(12))
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_columns_are_chosen_and_converted(tmp_path: Path, suffix: str) -> None:
     write(tmp_path, suffix)

@@ -132,7 +132,7 @@ class Chain:
     def has_passes(self) -> bool:
         """True if rows come in passes. A mix counts those of its inputs, and has none of its own."""
         head = self._head
-        return not isinstance(head, Combined) and (head.rows_per_pass() is not None or head.passes is not None)
+        return not isinstance(head, Combined) and head.has_passes
 
     @property
     def has_end(self) -> bool:

@@ -9,6 +9,7 @@ from unbounded.core.trees import RowsError
 from unbounded.sources.arrow_columns import ArrowColumns, Wanted, inferred_schema
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FoundFile
+from unbounded.sources.file_pieces import NoRows
 from unbounded.sources.line_pieces import LinePieces
 from unbounded.sources.line_rows import rows_of
 from unbounded.sources.text_blocks import TextBlocks, codec_of
@@ -34,6 +35,8 @@ class CsvFormat:
             return _table(data, first, names, None, None)
 
         tables, _ = rows_of(block.data, block.line, parse, first_bad=False)
+        if not sum(table.num_rows for table in tables):
+            raise NoRows(f"{first.name!r} has a header and no row. Expected rows, which tell the types of columns.")
         if len(set(names)) < len(names):
             raise RowsError(f"The header of {first.name!r} has a name twice: {', '.join(names)}. Expected each once.")
         empty = pa.table({name: pa.nulls(0) for name in names})
@@ -47,7 +50,8 @@ class CsvFormat:
 
     def open(self, file: FoundFile, source: Any, bad: BadRows) -> LinePieces:
         blocks = TextBlocks(file, source)
-        names, offset = _header(file, blocks)
+        # A file that was only created, by a writer that has not begun, has no header yet.
+        names, offset = _header(file, blocks) if file.size else (self._columns.names, 0)
         self._columns.check_names(names, file)
         types = {name: self._columns.read_type(name) for name in self._columns.names}
 
@@ -63,6 +67,8 @@ def _header(file: FoundFile, blocks: TextBlocks) -> tuple[list[str], int]:
     import pyarrow.csv as pc
 
     line, end, _ = blocks.read(0, 1).data.partition(b"\n")
+    if not line.strip() and not end:
+        raise NoRows(f"{file.name!r} is empty. Expected a header, and rows.")
     try:
         table = pc.read_csv(
             pa.BufferReader(line + b"\n"),

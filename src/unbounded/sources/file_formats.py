@@ -8,7 +8,7 @@ from typing import Any
 from unbounded.sources.arrow_columns import Wanted
 from unbounded.sources.csv_files import CsvFormat
 from unbounded.sources.file_paths import FilePaths, FoundFile
-from unbounded.sources.file_pieces import FileFormat
+from unbounded.sources.file_pieces import FileFormat, NoRows
 from unbounded.sources.ipc_files import IpcFormat
 from unbounded.sources.json_lines import JsonLinesFormat
 from unbounded.sources.parquet_files import ParquetFormat
@@ -70,7 +70,11 @@ def format_of(files: list[FoundFile]) -> str:
 
 
 def first_format(name: str, files: list[FoundFile], paths: FilePaths, wanted: Wanted, shuffle: bool) -> FileFormat:
-    """The format, with the columns of the first file that is not empty."""
+    """The format, with the columns of the first file that has rows.
+
+    Raises:
+        RowsError: none has; or a column that is wanted is missing.
+    """
     compressed = next((file for file in files if codec_of(file.name) is not None), None)
     if compressed is not None and (shuffle or name not in ("csv", "jsonl")):
         raise ValueError(
@@ -78,10 +82,15 @@ def first_format(name: str, files: list[FoundFile], paths: FilePaths, wanted: Wa
             f"beginning on. Expected {'shuffle=False, and .shuffle(rows) after it' if shuffle else 'it without that'}; "
             "or write the rows as Parquet, which is compressed inside."
         )
-    first = next((file for file in files if file.size), files[0])
-    source = paths.open(first)
-    try:
-        made: FileFormat = FORMATS[name](first, source, wanted)
-    finally:
-        source.close()
-    return made
+    refused: NoRows | None = None
+    for file in files:
+        source = paths.open(file)
+        try:
+            made: FileFormat = FORMATS[name](file, source, wanted)
+            return made
+        except NoRows as error:
+            refused = refused or error
+        finally:
+            source.close()
+    assert refused is not None
+    raise refused

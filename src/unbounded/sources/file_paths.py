@@ -129,6 +129,11 @@ class FilePaths:
                     "or a glob that matches some, such as 'data/*.parquet'."
                 )
             for info in infos:
+                if info["size"] is None:
+                    raise ValueError(
+                        f"from_files(): the server of {info['name']!r} does not tell its size, so it can only be read "
+                        "as a whole. Copy it to a disk or a store first."
+                    )
                 name = posixpath.relpath(info["name"], self._root)
                 files[name] = FoundFile(name, info["name"], info["size"])
         return [files[name] for name in sorted(files)]

@@ -68,6 +68,10 @@ class PiecesFile(Protocol):
         """Close the file."""
 
 
+class NoRows(RowsError):
+    """A file has no row that would tell the types of columns."""
+
+
 class FileFormat(Protocol):
     """A kind of file."""
 

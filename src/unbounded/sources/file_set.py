@@ -33,6 +33,7 @@ class FileSet:
     on_bad: str | os.PathLike[str] = "raise"
     word = "from_files"
     replayable = True
+    has_passes = True  # how many rows one has is not known beforehand: files may become more
 
     def __post_init__(self) -> None:
         check.yes_or_no(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unbounded.core.trees import RowsError
 from unbounded.sources.arrow_columns import ArrowColumns, Wanted, inferred_schema
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FoundFile
+from unbounded.sources.file_pieces import NoRows
 from unbounded.sources.line_pieces import LinePieces
 from unbounded.sources.line_rows import rows_of
 from unbounded.sources.text_blocks import TextBlocks, codec_of
@@ -28,7 +28,7 @@ class JsonLinesFormat:
         tables, bad = rows_of(block.data, block.line, lambda data: _table(data, None, "infer"), first_bad=False)
         if not tables:
             why = f": {bad[0].why}" if bad else ""
-            raise RowsError(
+            raise NoRows(
                 f"The first block of {first.name!r} has no row{why}. Expected one JSON object in each line, such as "
                 '{"x": 1.5}.'
             )

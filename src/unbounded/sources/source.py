@@ -92,6 +92,12 @@ class SourcePart:
         return None if count is None else count()
 
     @property
+    def has_passes(self) -> bool:
+        """True if rows come in passes, each of which ends with a boundary."""
+        known = self.rows_per_pass() is not None or self.passes is not None
+        return known or getattr(self.source, "has_passes", False)
+
+    @property
     def repeats(self) -> bool:
         """True if each pass has the same rows: a pass without a batch then means that there will never be one."""
         return self.rows_per_pass() is not None

@@ -19,7 +19,7 @@ from unbounded.core.trees import RowsError
 from unbounded.sources.arrow_columns import Wanted
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import Piece, PieceAt, broken
+from unbounded.sources.file_pieces import NoRows, Piece, PieceAt, broken
 from unbounded.sources.reader import JSON
 from unbounded.sources.record_columns import RecordColumns
 
@@ -45,7 +45,7 @@ class TarFormat:
         sample = next(samples, None)
         samples.close()
         if sample is None:
-            raise RowsError(f"{first.name!r} has no sample. Expected members such as 'a/0001.jpg' and 'a/0001.cls'.")
+            raise NoRows(f"{first.name!r} has no sample. Expected members such as 'a/0001.jpg' and 'a/0001.cls'.")
         self._columns = RecordColumns(sample.record(first, source, None), first, wanted)
 
     def may_grow(self, file: FoundFile) -> bool:

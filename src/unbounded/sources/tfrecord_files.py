@@ -18,7 +18,7 @@ from unbounded.core.trees import RowsError
 from unbounded.sources.arrow_columns import Wanted
 from unbounded.sources.bad_rows import BadRows
 from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import Piece, PieceAt, broken
+from unbounded.sources.file_pieces import NoRows, Piece, PieceAt, broken
 from unbounded.sources.reader import JSON
 from unbounded.sources.record_columns import RecordColumns
 
@@ -33,7 +33,7 @@ class TFRecordFormat:
     def __init__(self, first: FoundFile, source: Any, wanted: Wanted) -> None:
         records, _ = _frames(first, source, 0)
         if not records:
-            raise RowsError(f"{first.name!r} has no record. Expected records of tf.train.Example.")
+            raise NoRows(f"{first.name!r} has no record. Expected records of tf.train.Example.")
         self._columns = RecordColumns(_record(records[0], f"Record 0 of {first.name!r}", None), first, wanted)
 
     def may_grow(self, file: FoundFile) -> bool:
