@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -30,6 +31,7 @@ SHUFFLED = "from_files, shuffled"
 ORDERED = "from_files, in order"
 TORCH = "torch DataLoader over a loop with pyarrow, rows shuffled in each group"
 TF_DATA = "tf.data over a loop with pyarrow, shuffle(10k)"
+HF = "datasets, streaming, shuffle(10k)"
 LIMIT = 1 / 0.8
 
 
@@ -97,19 +99,25 @@ def tf_batches(path: Path) -> Iterator[Any]:
     return data.unbatch().shuffle(10_000).batch(SIZE).prefetch(2).as_numpy_iterator()
 
 
-def peers(path: Path) -> list[Side]:
-    """Those that are installed."""
+def hf_batches(path: Path) -> Iterator[Any]:
+    """What one writes with Hugging Face's datasets."""
+    from datasets import load_dataset
+
+    while True:
+        data = load_dataset("parquet", data_files=str(path), streaming=True, split="train")
+        yield from data.shuffle(seed=0, buffer_size=10_000).with_format("numpy").iter(SIZE)
+
+
+def peers(path: Path) -> list[tuple[Side, Iterator[Any]]]:
+    """Those that are installed, each with its batches."""
     makers: list[tuple[str, Callable[[Path], Iterator[Any]], int]] = [
         (TORCH, torch_batches, 4 * GROUP // SIZE),
         (TF_DATA, tf_batches, 200),
+        (HF, hf_batches, 200),
     ]
-    found = []
-    for name, make, least in makers:
-        try:
-            found.append(side(name, make(path), least))
-        except ImportError:
-            continue
-    return found
+    packages = {TORCH: "torch", TF_DATA: "tensorflow", HF: "datasets"}
+    found = [(name, make(path), least) for name, make, least in makers if find_spec(packages[name]) is not None]
+    return [(side(name, batches, least), batches) for name, batches, least in found]
 
 
 def report(*, quick: bool = False) -> Report:
@@ -131,14 +139,19 @@ def report(*, quick: bool = False) -> Report:
             for path, shuffle in ((parquet, True), (parquet, False), (csv, False))
         ]
         shuffled, ordered, lines = (feed.batches() for feed in feeds)
-        sides = [scan(SCAN, groups(parquet)), side(SHUFFLED, shuffled), side(ORDERED, ordered), *peers(parquet)]
+        others = peers(parquet)
+        sides = [scan(SCAN, groups(parquet)), side(SHUFFLED, shuffled), side(ORDERED, ordered)]
+        sides += [peer for peer, _ in others]
         timings = measure("Parquet of 11 float32, µs a batch of 256", sides, rounds=rounds, slice_seconds=seconds)
         found.tables.append((timings, SCAN))
         found.checks.append(Check.of(f"Parquet: {SHUFFLED} / {SCAN}", timings.ratio(SHUFFLED, SCAN), LIMIT))
         found.checks.append(Check.of(f"Parquet: {ORDERED} / {SCAN}", timings.ratio(ORDERED, SCAN), LIMIT))
-        for peer in sides[3:]:
+        for peer, batches in others:
+            # Threads of Arrow's scanner, which datasets uses, must have ended before the process does.
+            getattr(batches, "close", lambda: None)()
             what = f"Parquet: {peer.name} / {SHUFFLED}"
             found.checks.append(Check.of(what, timings.ratio(peer.name, SHUFFLED), 1.0, at_least=True))
+        others.clear()
         sides = [scan(CSV_SCAN, blocks(csv)), side(ORDERED, lines)]
         timings = measure("CSV of 11 float32, µs a batch of 256", sides, rounds=rounds, slice_seconds=seconds)
         found.tables.append((timings, CSV_SCAN))

@@ -56,7 +56,10 @@ class LinePieces:
         entries = []
         for place, block in self._blocks.all(*self._first):
             # Blank lines are among them: they are no rows, which shows when the piece is read.
-            count = block.data.count(b"\n") + (block.data[-1:] not in (b"\n", b""))
+            if block.after is None:
+                count = block.data.count(b"\n") + (block.data[-1:] not in (b"\n", b""))
+            else:
+                count = block.after[1] - block.line
             entries.append(PieceAt(place, count, 8 * count * len(self._columns.names)))
         return entries
 
