@@ -215,6 +215,39 @@ def test_a_damaged_file_is_an_error_at_once_and_not_retried(tmp_path: Path, suff
         first_ids(stream_of(tmp_path, suffix).batch(80), 1)
 
 
+@pytest.mark.parametrize("large", [0, 1 << 30])
+def test_rows_before_a_damaged_piece_are_whole(tmp_path: Path, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is read in a thread of its own, which has its error when nobody waits for it."""
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(shuffled_pieces, "LARGE", large)
+    write(tmp_path, "parquet", (700,))
+    path = tmp_path / "0.parquet"
+    source = ub.from_files(path, shuffle=True).sources[0].source
+    whole = read_pass(source, None)[0]
+    group = whole[400] // 7
+    data = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(group).column(0)
+    at = column.dictionary_page_offset or column.data_page_offset
+    data[at : at + 20] = b"\xff" * 20
+    path.write_bytes(data)
+    reader = source.open(Opening(block_rows=7))
+    seen: list[int] = []
+
+    def read_all() -> None:
+        while True:
+            seen.extend(reader.read(0.0).rows["id"].tolist())
+
+    with pytest.raises(ub.StreamError, match=rf"can't read row group {group} of '0.parquet'"):
+        read_all()
+    for _ in range(2):  # it stays where it is
+        with pytest.raises(ub.StreamError, match=r"can't read row group"):
+            reader.read(0.0)
+    reader.close()
+    assert seen == whole[: len(seen)]
+    assert seen
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_files_without_rows_are_an_error_and_no_endless_search(tmp_path: Path, shuffle: bool) -> None:
     write(tmp_path, "parquet", (0, 0))

@@ -190,6 +190,16 @@ def test_broken_lines_are_kept_apart_once_each_over_passes_and_processes(
     assert entries == [{"file": f"a.{suffix}", "line": line, "text": words} for line, words in bad]
 
 
+def test_broken_lines_that_are_kept_in_the_same_folder_are_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(BROKEN["jsonl"][0])
+    stream = ub.from_files("*.jsonl", columns=TYPES, on_bad="bad.jsonl")
+    assert first_ids(stream.batch(4), 3) == 3 * [0, 1, 3, 5]
+    assert (tmp_path / "bad.jsonl").exists()
+
+
 def test_a_field_that_the_first_lines_lack_is_a_broken_line_unless_columns_are_chosen(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 0}\n')
     (tmp_path / "b.jsonl").write_text('{"id": 1, "new": 1}\n')

@@ -61,9 +61,11 @@ class FilePaths:
 
     Args:
         given: paths of files or directories, globs and URLs.
+        without: the path of a file of this machine that is not one of them, wherever it is; None for none.
     """
 
     given: tuple[str, ...]
+    without: str | None = None
 
     @cached_property
     def _resolved(self) -> tuple[Any, list[str]]:
@@ -129,6 +131,8 @@ class FilePaths:
                     "or a glob that matches some, such as 'data/*.parquet'."
                 )
             for info in infos:
+                if self.is_local and info["name"] == self.without:
+                    continue
                 if info["size"] is None:
                     raise ValueError(
                         f"from_files(): the server of {info['name']!r} does not tell its size, so it can only be read "

@@ -53,7 +53,9 @@ class FileSet:
 
     @cached_property
     def _paths(self) -> FilePaths:
-        return FilePaths(as_paths(self.paths))
+        # Broken lines may be kept beside the files that they are from.
+        kept = None if self.on_bad in ("raise", "skip") else os.path.abspath(self.on_bad)
+        return FilePaths(as_paths(self.paths), kept)
 
     @cached_property
     def _reading(self) -> FileFormat:
