@@ -28,18 +28,30 @@ def parquet(path: Path, **columns: Any) -> Path:
     return path
 
 
+def arrow(path: Path, **columns: Any) -> Path:
+    """The same in Arrow's own format."""
+    import pyarrow as pa
+
+    table = pa.table(columns)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=2):
+            writer.write_batch(batch)
+    return path
+
+
 def rows(stream: ub.Stream, count: int) -> dict[str, Any]:
     """The first rows of a stream, which may have objects."""
     parts = [block.rows for block in blocks(stream, count) if block.count]
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def test_columns_have_the_types_of_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_columns_have_the_types_of_the_file(tmp_path: Path, suffix: str) -> None:
     import pyarrow as pa
 
     when = [datetime.datetime(2026, 1, day) for day in (1, 2, 3)]
-    path = parquet(
-        tmp_path / "a.parquet",
+    path = (parquet if suffix == "parquet" else arrow)(
+        tmp_path / f"a.{suffix}",
         small=pa.array([1, 2, 3], pa.uint8()),
         whole=pa.array([1, 2, 3]),
         half=pa.array([1.5, None, 3.0], pa.float32()),
@@ -52,6 +64,8 @@ def test_columns_have_the_types_of_the_file(tmp_path: Path) -> None:
         vector=pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float32(), 2)),
         list=pa.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
         bytes=pa.array([b"\0a\0", b"", b"c"]),
+        zone=pa.array(when, pa.timestamp("ns", "Europe/Berlin")),
+        gaps=pa.array([[1.0, None], [3.0, 4.0], [5.0, 6.0]]),
     )
     for shuffle in (False, True):
         found = rows(ub.from_files(path, shuffle=shuffle), 3)
@@ -73,6 +87,8 @@ def test_columns_have_the_types_of_the_file(tmp_path: Path) -> None:
         assert found["vector"].tolist() == [[1, 2], [3, 4], [5, 6]]
         assert found["vector"].dtype == np.float32
         assert found["list"].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+        assert found["zone"].dtype == np.dtype("datetime64[ns]")
+        assert np.isnan(found["gaps"]).tolist() == [[False, True], [False, False], [False, False]]
         assert found["bytes"].tolist() == [b"\0a\0", b"", b"c"]
 
 

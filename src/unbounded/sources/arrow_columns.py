@@ -139,7 +139,7 @@ def as_array(column: Any, name: str, where: str) -> Array:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _matrix(column, name, where)
     if types.is_floating(kind) or (types.is_temporal(kind) and not types.is_time(kind)):
-        return np.asarray(column.to_numpy())  # nulls become NaN and NaT
+        return _values(column)  # nulls become NaN and NaT
     is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
     if not (is_text or is_bytes or types.is_integer(kind) or types.is_boolean(kind)):
@@ -150,8 +150,15 @@ def as_array(column: Any, name: str, where: str) -> Array:
     if column.null_count:
         _refuse_nulls(column, name, where)
     if is_text:
-        texts = np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
+        texts = _values(column)
         return texts.astype("U") if len(texts) else np.empty(0, "U1")
+    return _values(column)
+
+
+def _values(column: Any) -> Array:
+    """The values of a column of a table, or of a record batch, whose method has another default."""
+    import pyarrow as pa
+
     values = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
     return np.asarray(values)
 
