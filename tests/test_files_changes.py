@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,17 @@ def test_paths_that_name_no_file_or_no_format_are_refused_with_what_to_write(tmp
         ub.from_files([])
     with pytest.raises(TypeError, match=r"columns='x'"):
         ub.from_files(tmp_path / "0.csv", columns="x")
+
+
+@pytest.mark.parametrize(("package", "suffix"), [("pyarrow", "csv"), ("fsspec", "csv"), ("google_crc32c", "tfrecord")])
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    tmp_path: Path, package: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, suffix, (3,))
+    for module in (package, "fsspec.core" if package == "fsspec" else package):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{package}.* not installed: pip install 'unbounded\[files\]'"):
+        ub.from_files(tmp_path)
 
 
 def test_the_identity_has_no_path_and_stays_as_the_folder_grows(tmp_path: Path) -> None:

@@ -71,10 +71,12 @@ class FilePaths:
     def _resolved(self) -> tuple[Any, list[str]]:
         """The file system, and the paths as it takes them."""
         try:
+            import pyarrow  # noqa: F401 - formats import it where they use it
             from fsspec.core import url_to_fs
-        except ImportError:
+        except ImportError as error:
             raise ImportError(
-                "from_files() needs pyarrow and fsspec, which are not installed: pip install 'unbounded[files]'."
+                f"from_files() needs pyarrow and fsspec, and {error.name} is not installed: "
+                "pip install 'unbounded[files]'."
             ) from None
         systems, paths = [], []
         for given in self.given:

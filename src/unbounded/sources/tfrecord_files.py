@@ -31,6 +31,14 @@ class TFRecordFormat:
     """TFRecord files; arguments as for `TarFormat`."""
 
     def __init__(self, first: FoundFile, source: Any, wanted: Wanted) -> None:
+        try:
+            import google.protobuf  # noqa: F401
+            import google_crc32c  # noqa: F401 - both are imported where they are used
+        except ImportError as error:
+            raise ImportError(
+                f"from_files() needs {error.name} for TFRecord files, which is not installed: "
+                "pip install 'unbounded[files]'."
+            ) from None
         records, _ = _frames(first, source, 0)
         if not records:
             raise NoRows(f"{first.name!r} has no record. Expected records of tf.train.Example.")
