@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "mixes", "files", "windows", "fit", "tested", "saves", "logs", "costs")
+PARTS = ("batches", "items", "mixes", "files", "windows", "fit", "tested", "saves", "logs", "costs")
 ON_EACH_BACKEND = ("fit", "tested", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -62,6 +62,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import batches
 
         return batches.report(quick=quick, ours=ours)
+    if name == "items":
+        from benchmarks import items
+
+        return items.report(quick=quick)
     if name == "mixes":
         from benchmarks import mixes
 

@@ -373,7 +373,7 @@ NO_ARRAYS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: ub.from_arrays(_TensorDataset()),
         r"_TensorDataset in place.*ub\.from_arrays\(dataset\.tensors\)",
     ),
-    "a data set": (lambda: ub.from_arrays(_DataSet()), r"read one by one.*parameter start.*ub\.from_samples"),
+    "a data set": (lambda: ub.from_arrays(_DataSet()), r"rows of a data set are ub\.from_dataset\(dataset\)"),
     "a data set in a tuple": (lambda: ub.from_arrays((_DataSet(), np.zeros(3))), r"at \[0\] in place of an array"),
     "a path": (lambda: ub.from_arrays("x.npy"), r"'x\.npy'.*np\.load\(path, mmap_mode='r'\)"),
     "a generator": (lambda: ub.from_arrays(i for i in range(3)), r"generator.*ub\.from_generator\(fn\)"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import unbounded as ub
@@ -100,6 +100,24 @@ MIXED: st.SearchStrategy[ub.Stream] = st.builds(
 SOURCES: st.SearchStrategy[ub.Stream] = st.one_of(SIMPLE, MIXED, st.builds(_twice, MIXED, SIMPLE, seeds))
 
 
+def _chain(source: ub.Stream, words: list[Word], size: int, after: list[Word]) -> ub.Stream:
+    stream = source
+    for word in words:
+        try:
+            stream = word(stream)
+        except ValueError as error:
+            if "stands after ub.mix()" not in str(error):
+                raise
+    try:
+        stream = stream.batch(size)
+    except ValueError as error:
+        assume("before the declared end" not in str(error))
+        raise
+    for word in after:
+        stream = word(stream)
+    return stream
+
+
 @given(
     source=SOURCES,
     words=st.lists(WORDS, max_size=4),
@@ -116,22 +134,36 @@ SOURCES: st.SearchStrategy[ub.Stream] = st.one_of(SIMPLE, MIXED, st.builds(_twic
 def test_any_chain_goes_on_exactly_from_wherever_it_stood(
     source: ub.Stream, words: list[Word], size: int, after: list[Word], seed: int
 ) -> None:
-    stream = source
-    for word in words:
-        try:
-            stream = word(stream)
-        except ValueError as error:
-            if "stands after ub.mix()" not in str(error):
-                raise
-    stream = stream.batch(size)
-    for word in after:
-        stream = word(stream)
+    stream = _chain(source, words, size, after)
     try:
         ub.testing.assert_resumes(stream, steps=6, seed=seed, ahead=4)
     except AssertionError as error:
         # A chain that filters and slides everything away has nothing to go on with.
         if "no batch at all" not in str(error):
             raise
+
+
+@given(source=SOURCES, words=st.lists(WORDS, max_size=3), size=st.integers(1, 12), after=st.lists(AFTER, max_size=1))
+@settings(
+    max_examples=int(os.environ.get("STATE_WALKS", "300")) // 5,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+def test_what_is_looked_up_of_any_chain_is_what_comes_there(
+    source: ub.Stream, words: list[Word], size: int, after: list[Word]
+) -> None:
+    stream = _chain(source, words, size, after)
+    try:
+        stream.batch_at(0)
+    except LookupError:
+        return  # what comes depends on values, or on all rows before
+    with ub.Feed(stream) as feed:
+        for step, batch in enumerate(itertools.islice(feed.batches(), 90)):
+            if step % 7 in (0, 3) and len(batch["id"]) == size:
+                assert_same_rows(stream.batch_at(step), batch)
+                for name in stream.leaves if len(stream.leaves) == 1 else ():
+                    assert np.array_equal(stream.rows_at(step, source=name), batch["id"])
 
 
 def test_a_long_chain_of_every_word_goes_on_exactly() -> None:

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 
 import unbounded as ub
+from lines import Lines, places
+from unbounded.core.block import Run
+from unbounded.core.runtime import SYSTEM
+from unbounded.feed.excluded import ExcludedNewRows, Weights
+from unbounded.stages.exclude import Exclude
 
 N = 60
 X = np.arange(N)
@@ -56,6 +61,23 @@ def test_rows_that_depend_on_values_cannot_be_looked_up():
         ub.from_arrays(X).filter(lambda r: r > 3).batch(4).rows_at(0)
     with pytest.raises(ValueError, match=r"exclude\(\) needs to know which rows"):
         ub.Feed(ub.from_arrays(X).filter(lambda r: r > 3).batch(4).exclude([1]))
+
+
+@pytest.mark.parametrize("reuse", [0.5, 1, 1.5, 2])
+def test_where_the_passes_of_replayed_rows_end_is_not_known_beforehand(reuse):
+    replayed = ub.from_arrays(X, seed=3).replay(20, reuse=reuse)
+    for stream in (replayed.shuffle(7), replayed.windows(3), replayed.random_map(lambda rows, rng: rows)):
+        stream = stream.batch(4)
+        with pytest.raises(LookupError, match=r"how many rows of a pass come out of replay\(\)"):
+            stream.batch_at(0)
+    with pytest.raises(ValueError, match=r"exclude\(\) needs to know .* come out of replay\(\) is not known"):
+        ub.Feed(replayed.windows(3).batch(4).exclude([1]))
+    plain = replayed.batch(4)
+    endless = ub.from_generator(numbers).replay(20, reuse=reuse).shuffle(7).batch(4)
+    for stream in (plain, endless):
+        with ub.Feed(stream) as feed:
+            for step, batch in zip(range(60), feed.batches(), strict=False):
+                assert np.array_equal(stream.batch_at(step) if stream is plain else stream.rows_at(step), batch)
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -136,3 +158,58 @@ def test_rows_that_make_no_sense_are_refused():
     for rows, words in (([], "no row"), ([range(0, 9, 2)], "without a step"), ([-1], "at least 0")):
         with pytest.raises(ValueError, match=words):
             stream.exclude(rows)
+
+
+def test_a_signal_at_any_line_leaves_the_weights_of_no_other_step():
+    stream = ub.from_arrays((X, X), seed=3).windows(2).batch(4).exclude([5, 17, range(30, 40)])
+    excluded = [stage for stage in stream.stages if isinstance(stage, Exclude)]
+
+    def read(weights, step):
+        run = Run([(np.zeros(4), np.zeros(4))], 4, 4)
+        return weights.weigh(run, step).items[0][2].tolist()
+
+    def attempt(lines, first=3):
+        weights = Weights(stream, excluded, SYSTEM)
+        try:
+            before = [read(weights, step) for step in range(3)]
+            with lines:
+                for step in (3, 9):
+                    before.append(read(weights, step))
+        except KeyboardInterrupt:
+            pass
+        found = {step: read(weights, step) for step in (first, 9, 10, 0, 3, 4)}
+        weights.close()
+        return found
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    every = Lines()
+    expected = attempt(every)
+    assert len({tuple(weight) for weight in expected.values()}) > 2
+    for at in places(every.times):
+        for first in (3, 4):
+            assert attempt(Lines(interrupt, at), first) == expected, at
+
+
+def test_a_signal_at_any_line_leaves_new_rows_excluded_as_they_were():
+    stream = ub.from_generator(numbers).windows(3).batch(4).exclude([5, 17, range(30, 40), range(200_000, 300_000)])
+    excluded = [stage for stage in stream.stages if isinstance(stage, Exclude)]
+
+    def attempt(lines):
+        new = ExcludedNewRows(stream, excluded, SYSTEM)
+        new.mask(np.arange(2, 10))
+        try:
+            with lines:
+                new.mask(np.array([10, 200_000]))
+        except KeyboardInterrupt:
+            pass
+        return [new.mask(np.array([first, stop])).tolist() for first, stop in [(10, 200_000), (20, 28), (2, 199_999)]]
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    every = Lines()
+    expected = attempt(every)
+    for at in places(every.times):
+        assert attempt(Lines(interrupt, at)) == expected, at

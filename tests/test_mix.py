@@ -12,8 +12,10 @@ import pytest
 
 import unbounded as ub
 from helpers import Counter, Steps, first, from_start, once
+from unbounded.core.block import Block
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import EndOfStream
+from unbounded.stages.mix_rows import scattered
 from unbounded.testing import Clock, assert_resumes
 
 
@@ -340,3 +342,15 @@ def test_rows_of_two_structures_are_refused_in_a_sentence() -> None:
 def test_text_of_two_widths_is_of_one_structure() -> None:
     stream = ub.mix([ub.from_arrays(np.array(["a"])), ub.from_arrays(np.array(["long"]))]).batch(16)
     assert set(first(stream, 1)[0].tolist()) == {"a", "long"}
+
+
+def test_rows_of_text_are_put_into_memory_that_holds_no_text_yet() -> None:
+    memory = np.full(100, 0x110000, np.uint32).view("<U1")  # what uninitialised memory may hold: no character
+    with pytest.raises(SystemError):
+        memory[0]
+    texts = np.array([str(i % 10) for i in range(50)])
+    parts = [(np.arange(at, 100, 2), Block({"t": texts}, 50)) for at in (0, 1)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("unbounded.core.trees.empty", lambda shape, dtype: memory)
+        rows = scattered(100, parts, np.zeros(100, np.int64), timed=False).rows
+    assert rows["t"].tolist() == np.repeat(texts, 2).tolist()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import train, wait_until
+from helpers import CountingReader, train, wait_until
 from unbounded.testing import assert_reads, assert_resumes
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -458,3 +458,19 @@ def test_a_reader_that_fails_in_passing_is_opened_again_where_it_stood(table: Pa
 def test_training_by_a_table_and_a_feed_helper_agree(table: Path) -> None:
     with ub.Feed(ub.from_source(Table(table)).map(lambda rows: rows["id"]).batch(3)) as feed:
         assert train(feed, 2) == [[3, 6, 9], [12, 15, 18]]
+
+
+def test_a_source_that_can_go_to_any_row_at_once_is_looked_up() -> None:
+    class Numbers:
+        replayable = True
+
+        def identity(self) -> Any:
+            return "numbers"
+
+        def open(self) -> ub.Reader:
+            return CountingReader(0, rows=5)
+
+        def position_at(self, row: int) -> Any:
+            return row
+
+    assert ub.from_source(Numbers()).batch(3).batch_at(1000).tolist() == [3000, 3001, 3002]

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unbounded.core.files import Files
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import SYSTEM, Runtime
 from unbounded.sources.record_log import Full, RecordLog
+from unbounded.testing import Faults, Simulation
 
 
 class Quick(Files):
@@ -318,6 +320,51 @@ def test_no_file_of_what_was_released_stays_open(tmp_path: Path) -> None:
     assert open_files() - before <= 3
     log.close()
     assert open_files() == before
+
+
+def test_a_log_does_not_trust_the_syncs_of_a_process_that_may_have_been_killed_when_one_had_failed() -> None:
+    # The kernel drops what it could not write, reads it from memory as before, and says nothing at the next sync.
+    path = Path("/simulated/log")
+    found: list[list[int]] = []
+
+    def killed() -> None:
+        log = RecordLog(path, simulation)
+        add(log, 1, 2, 3)
+        with suppress(OSError, DataLoss):
+            log.sync()
+
+    def opened(sync: bool) -> None:
+        log = RecordLog(path, simulation)
+        found.append(held(log))
+        if sync:
+            log.sync()
+        log.close()
+
+    for seed in range(60):
+        simulation = Simulation(seed, Faults(kills=40, power_cuts=0.0, lost_syncs=0.7))
+        simulation.run(killed)
+        simulation.faults = Faults()
+        simulation.run(lambda: opened(sync=True))
+        simulation.cut_power()
+        simulation.run(lambda: opened(sync=False))
+        assert found[-1] == found[-2], seed
+    assert [1, 2, 3] in found
+
+
+def test_what_could_not_be_written_again_when_a_log_was_opened_is_written_to_a_new_segment(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path, SYSTEM)
+    add(log, 1, 2, 3)
+    log.close()
+
+    def refused(function: Any, *args: Any) -> None:
+        if function is os.pwrite and len(args[1]) > 20:  # not the lock's
+            raise OSError(errno.EIO, "Input/output error")
+
+    log = RecordLog(tmp_path, Disk(refused))
+    log.sync()
+    assert held(log) == [1, 2, 3]
+    assert [path.name for path in tmp_path.glob("*.log")] == ["000000000000-1.log"]
+    log.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux tells them")

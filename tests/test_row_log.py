@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from test_record_log import QUICK, Disk, full, never, torn_writes
+from test_record_log import QUICK, Disk, FailsAt, full, never, torn_writes
 from unbounded.core.block import Block, Boundary, Offset, join
 from unbounded.core.node import DataLoss
 from unbounded.core.runtime import SYSTEM
@@ -416,6 +417,60 @@ def test_rows_in_a_segment_that_was_begun_after_the_directory_was_removed_are_of
     again = RowLog(tmp_path / "killed", QUICK)
     assert all_of(again)[-1][0] == list(range(30, 60))
     again.close()
+
+
+@pytest.mark.parametrize("what", ["append", "sync"])
+def test_rows_are_of_a_known_form_whenever_the_directory_was_removed_and_made_again(what: str, tmp_path: Path) -> None:
+    calls = number = 0
+    while calls >= number:
+        path = tmp_path / f"{number}"
+        calls = 0
+
+        def removes(*_: Any, path: Path = path, number: int = number) -> None:
+            nonlocal calls
+            if calls == number:
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+            calls += 1
+
+        disk = Disk()
+        log = RowLog(path, disk, segment_bytes=100)
+        log.append(block(*range(30)))
+        if what == "sync":
+            shutil.rmtree(path)
+        disk.fails = removes
+        with suppress(OSError):  # such as a file that can't be renamed any more
+            log.append(block(*range(30, 60))) if what == "append" else log.sync()
+        disk.fails = None
+        shutil.copytree(path, tmp_path / f"{number} killed")
+        log.close()
+        again = RowLog(tmp_path / f"{number} killed", QUICK)
+        all_of(again)
+        again.close()
+        number += 1
+    assert number > 4
+
+
+def test_forms_that_could_not_be_written_again_at_first_are_written_with_the_rows(tmp_path: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        path = tmp_path / f"{number}"
+        log = RowLog(path, disk := Disk())
+        log.append(block(*range(30)))
+        shutil.rmtree(path)
+        disk.fails = fails = FailsAt(number)
+        with suppress(OSError):
+            log.sync()
+        log.sync()
+        shutil.copytree(path, tmp_path / f"{number} killed")
+        log.close()
+        again = RowLog(tmp_path / f"{number} killed", QUICK)
+        assert all_of(again)[0][0] == list(range(30)), number
+        again.close()
+        if fails.calls < number:
+            break
+    assert number > 5
 
 
 def test_a_kill_while_a_removed_directory_is_written_again_leaves_no_rows_of_unknown_form() -> None:

@@ -172,7 +172,7 @@ def test_a_run_that_was_copied_goes_on_there_and_both_by_themselves(tmp_path: Pa
     for name, source in (("b", other), ("a", meter)):
         with ub.Feed(source.stream()) as feed:
             feed.load(tmp_path / name)
-            found = counted(train(feed, 2000))
+            found = counted(train(feed, had // 4 + 10))
             expected = [*range(12, had)]
             assert found[: len(expected)] == expected
             assert found[len(expected)] == (1000 if name == "b" else had + 1)
@@ -554,6 +554,27 @@ def test_a_state_has_the_rows_wherever_they_lie(tmp_path: Path) -> None:
             assert old == [*range(8, 8 + len(old))]
             assert len(old) >= 900 or state is in_memory
             assert found[len(old) :] == [*range(10**6, 10**6 + len(found) - len(old))]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_directory_that_is_removed_during_an_append_is_made_again(times: int, tmp_path: Path) -> None:
+    left = [times]
+
+    def removed(function: Any, *args: Any) -> None:
+        name = Path(args[0]).name if function is os.replace else ""
+        if left[0] and name.endswith(".log.new") and not name.startswith("000000000000"):
+            left[0] -= 1
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(args[0]))
+
+    found: list[int] = []
+    with ub.Feed(of_small_segments(), runtime=Disk(removed)) as feed:
+        feed.load(tmp_path)
+        if times == 3:  # it can't be made: that is an error, and the next attempt goes on
+            with pytest.raises(ub.StreamError, match="No such file or directory"):
+                train_all(feed, found)
+        found += counted(train(feed, 20))
+        assert found == [*range(len(found))]
+        assert left == [0]
 
 
 # ---- a disk that refuses ----

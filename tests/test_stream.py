@@ -37,6 +37,7 @@ TELLING = {
     "random_map": table(100).random_map(noise, group=16).batch(7).random_map(noise),
     "take": table(100).take(250).batch(7),
     "buffer": table(100).buffer(20).batch(7),
+    "data set": ub.from_dataset([{"id": i, "k": i % 3, "x": i / 10} for i in range(100)]).shuffle(30).batch(7),
     "start": ub.from_generator(from_some).shuffle(50).windows(2).batch(7),
     "all": table(100)
     .random_map(noise, group=10)

@@ -290,3 +290,13 @@ def test_a_pending_one_keeps_nothing_of_what_it_wrote() -> None:
     assert pending.wait() == 1
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all threads of a process have one priority")
+def test_training_comes_before_the_writer_on_a_busy_machine() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    assert Writer(SYSTEM).begin(priority).wait() == min(19, before + 10)
+    assert priority() == before

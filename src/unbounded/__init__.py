@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unbounded import testing as testing
     from unbounded.constructors import (
         from_arrays,
+        from_dataset,
         from_files,
         from_generator,
         from_machine,
@@ -43,6 +44,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "from_arrays",
     "from_generator",
     "from_samples",
+    "from_dataset",
     "from_files",
     "from_machine",
     "from_source",
@@ -78,6 +80,7 @@ _HOME = {
         "from_arrays",
         "from_generator",
         "from_samples",
+        "from_dataset",
         "from_files",
         "from_machine",
         "from_source",

@@ -131,8 +131,7 @@ class Chain:
     @property
     def has_passes(self) -> bool:
         """True if rows come in passes. A mix counts those of its inputs, and has none of its own."""
-        head = self._head
-        return not isinstance(head, Combined) and head.has_passes
+        return isinstance(self._head, SourcePart) and self._head.has_passes
 
     @property
     def has_end(self) -> bool:

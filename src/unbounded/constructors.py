@@ -1,5 +1,5 @@
-"""The constructors of streams: from_arrays, from_generator, from_samples, from_files, from_machine, from_source and
-mix."""
+"""The constructors of streams: from_arrays, from_generator, from_samples, from_dataset, from_files, from_machine,
+from_source and mix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
-from unbounded.sources import given
+from unbounded.sources import dataset_kinds, given
 from unbounded.sources.arrays import Arrays
 from unbounded.sources.file_set import FileSet
 from unbounded.sources.generator import Generator
@@ -100,6 +100,59 @@ def from_samples(
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
     return Stream(SourcePart(Generator(fn, passes, single=True), log))
+
+
+@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None)")
+def from_dataset(
+    dataset: Any,
+    *,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    passes: int | None = None,
+    batched: bool | None = None,
+) -> Stream:
+    """The rows of a data set of another library, repeated forever.
+
+    How it resumes depends on the data set:
+
+    - With random access it comes in a new order in each pass, as arrays do, and any position is reached in constant
+      time. This holds for anything with `len` and `[i]`: data sets of PyTorch (by `__getitems__` where they have that),
+      of Hugging Face and of Grain (`MapDataset`), frames of pandas and polars, Tables of pyarrow, data sets of h5py and
+      zarr, lists, and Keras's `PyDataset`, of which whole batches are shuffled. The order is exact. So are the values,
+      unless the items are computed at random, as by an augmentation: `.random_map` is exact.
+    - With a state, the state is part of the checkpoint: an `IterableDataset` of Hugging Face, torchdata's
+      `StatefulDataLoader`, data sets and iterators of Grain, and iterables with `state_dict` and `load_state_dict`. The
+      object itself is not read, but a copy of it in each pass.
+    - With neither, its rows go to the row log, as those of a generator that can't seek: tf.data, PyTorch's `DataLoader`
+      and `IterableDataset`. After a restart the pass begins again, after the rows in the log.
+
+    It is read in a thread of its own. A loader of PyTorch draws its order from a generator of its own.
+
+    Args:
+        dataset: the data set. Its items are arrays, tensors, numbers or text, or tuples, lists and dicts of them, each
+            time with the same structure, dtypes and shapes. A list of numbers is an array. Columns of tables keep their
+            dtypes; missing values are NaN among floats, and an error elsewhere. Text becomes an array of `U`.
+        shuffle: True for a new random order in each pass, False for the data set's own. None: True with random access,
+            else False. True is an error without random access: write `.shuffle(rows)`.
+        seed: of the orders, together with the number of the pass; also that of the generators of a PyTorch loader that
+            has none.
+        passes: the number of passes before the declared end; None for no end.
+        batched: True if an item is a batch, a tree of rows, False if it is one row. None: what the data set implies. A
+            loader with a batch size, a `PyDataset`, and a data set of tf.data or Grain whose last step is `batch` give
+            batches, all others rows.
+
+    Raises:
+        TypeError: for an object that is no data set, or a state that is known to be incomplete; the message has advice.
+        ValueError: for an empty data set, one of tf.data that reshuffles, or a loader that forks workers.
+        RowsError: for items that are ragged, sparse, bytes, or of another form than item 0. With random access item 0
+            is read at once.
+
+    >>> import unbounded as ub
+    >>> squares = [{"x": i, "y": i**2} for i in range(10)]
+    >>> ub.from_dataset(squares, shuffle=False).columns(x="x", y="y").batch(3).batch_at(1)
+    (array([3, 4, 5]), array([ 9, 16, 25]))
+    """
+    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched)))
 
 
 @checked("ub.from_files(paths, format=None, columns=None, shuffle=False, seed=0, passes=None, on_bad='raise')")

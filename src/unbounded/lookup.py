@@ -83,6 +83,9 @@ class Lookup(Chain):
             if level == 0:
                 return at_head
             stage, place = self._stages[level - 1], places.stages[level - 1]
+            if stage.ends_with_pass and rows[level - 1] is None and any(rows[:level]):
+                unknown = self._stages[rows.index(None) - 1].word
+                raise CannotTell(f"how many rows of a pass come out of {unknown}() is not known beforehand")
             return lambda ordinal: stage.cursor_at(ordinal, before(level - 1), rows[level - 1], place)
 
         return before(len(self._stages))

@@ -431,7 +431,7 @@ class Stream(Lookup):
         return trees.map_leaves(lambda leaf: LeafShape(leaf.shape, leaf.dtype), self.peek())
 
     def describe(self) -> str:
-        """A table with a line for each source and stage: the rows of a pass, and a guarantee weaker than exact.
+        """A table with a line for each source and stage: the rows of a pass, and a guarantee that is not exact.
 
         "known by type alone" names objects that a function reads and the fingerprint can't compare, such as a model.
 
@@ -445,7 +445,7 @@ class Stream(Lookup):
         lines = []
         for text, part, rows in self.lines():
             notes = [] if rows is None else [f"{rows:,} rows a pass"]
-            if part.guarantee != "exact":
+            if part.promise != "exact":
                 notes.append(part.promise)
             if (fn := getattr(part, "fn", None)) is not None and (unread := not_compared(fn)):
                 notes.append(f"known by type alone: {', '.join(unread)}")

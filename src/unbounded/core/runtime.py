@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from unbounded.core.files import Files
+
+_LOWER = 10  # steps of nice: a tenth of the time of a thread of the usual priority
 
 
 class Event(Protocol):
@@ -91,6 +95,14 @@ class Runtime:
     def ident(self) -> int:
         """The id of the calling thread."""
         return threading.get_ident()
+
+    def give_way(self) -> None:
+        """Lower the priority of the calling thread for as long as it lives, where the system has one for each thread:
+        it gets what other threads leave of the processors."""
+        if sys.platform == "linux":
+            thread = threading.get_native_id()
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _LOWER)
 
     def process(self) -> int:
         """The id of this process; it differs after a fork."""

@@ -16,7 +16,10 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SOURCES = "A stream begins with its source: ub.from_arrays((x, y)), ub.from_generator(fn) or ub.from_samples(fn)."
+_SOURCES = (
+    "A stream begins with its source: ub.from_arrays((x, y)), ub.from_dataset(dataset), ub.from_generator(fn) or "
+    "ub.from_samples(fn)."
+)
 _FEED = "That belongs to a feed, a stream at work: feed = ub.Feed(stream, epoch=ub.Epoch(steps=1000))"
 
 STREAM = {
@@ -92,6 +95,7 @@ PACKAGE = {
     "samples": "Write ub.from_samples(fn).",
     "machine": "Write ub.from_machine().",
     "from_tensor_slices": "Write ub.from_arrays((x, y)).",
+    "dataset": "Write ub.from_dataset(dataset).",
     "from_parquet": "Write ub.from_files('data/*.parquet').",
     "from_csv": "Write ub.from_files('data/*.csv').",
     "read_csv": "Write ub.from_files('data/*.csv').",

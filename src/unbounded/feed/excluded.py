@@ -47,7 +47,7 @@ class Weights:
                 ".map()."
             ) from error
         self._top = self._numbers.open(runtime).top
-        self._step: int | None = None  # the number of the next batch
+        self._step: int | None = None  # the number of the next batch; None if it is not known
         self._run: Run | None = None
 
     def weigh(self, run: Run, step: int) -> Run:
@@ -57,14 +57,17 @@ class Weights:
 
     def _without(self, step: int) -> Any:
         """The mask of rows of a batch with weight 0; a window has weight 0 if one of its rows has."""
-        if step != self._step:
+        # A signal may end this at any line: until it is done, it is not known where the row numbers stand.
+        at, run = self._step, self._run
+        self._step = None
+        if step != at:
             self._top.restore(self._numbers.cursor_at(step))
-            self._run = None
-        while self._run is None or not self._run.count:
+            run = None
+        while run is None or not run.count:
             pulled = self._top.pull(None)
             assert pulled is None or isinstance(pulled, Run)
-            self._run = pulled
-        numbers, leaf = self._run.items[0], self._run.provenance
+            run = pulled
+        numbers, leaf = run.items[0], run.provenance
         rows = len(numbers)
         out = np.zeros(numbers.shape, bool)
         for stage in self._excluded:
@@ -73,7 +76,8 @@ class Weights:
                 index = self._names.index(str(stage.source))
                 named &= (leaf[:rows] & 0xFF == index).reshape(-1, *[1] * (numbers.ndim - 1))
             out |= named
-        self._step, self._run = step + 1, self._run.part(1, self._run.count)
+        self._run = run.part(1, run.count)
+        self._step = step + 1
         return out.reshape(rows, -1).any(1)
 
     def close(self) -> None:
@@ -94,7 +98,7 @@ class ExcludedNewRows:
         self._excluded = excluded
         self._numbers = Lookup(leaf.head).numbers()
         self._top = self._numbers.open(runtime).top
-        self._first = 0  # the ordinal of the first of the numbers at hand
+        self._first: int | None = None  # the ordinal of the first of the numbers at hand; None if it is not known
         self._known: NDArray[np.int64] = np.empty(0, np.int64)
         # A window is known by its last row: how many rows before that one each of its rows came.
         before, step = np.zeros(1, np.int64), 1
@@ -121,19 +125,23 @@ class ExcludedNewRows:
 
     def _read(self, low: int, stop: int) -> NDArray[np.int64]:
         """The numbers of the rows that came from place `low` up to `stop`."""
-        end = self._first + len(self._known)
-        if not self._first <= low <= end:
+        # As in `Weights`: a signal may end this at any line.
+        first, known = self._first, self._known
+        self._first = None
+        if first is None or not first <= low <= first + len(known):
             self._top.restore(self._numbers.cursor_at(low))
-            self._first, self._known, end = low, self._known[:0], low
-        parts = [self._known[low - self._first :]]
+            first, known = low, known[:0]
+        end = first + len(known)
+        parts = [known[low - first :]]
         while end < stop:
             block = self._top.pull(None)
             if block is not None and block.count:
                 assert not isinstance(block, Run)
                 parts.append(block.rows)
                 end += block.count
-        self._first, self._known = low, np.concatenate(parts)
-        return self._known[: stop - low]
+        self._known = known = np.concatenate(parts)
+        self._first = low
+        return known[: stop - low]
 
 
 def plain(excluded: Sequence[Exclude]) -> list[Any]:

@@ -113,7 +113,7 @@ class Feed(Loops):
         stream.check_gives_rows()
         torch.register(Feed)
         super().__init__(stream, epoch, confirm, on_nan, runtime)
-        if stream.batch_size is None and stream.repeats:
+        if stream.batch_size is None and stream.repeats and stream.sources[0].rows_per_pass() is not None:
             _log.warning(
                 "%r has no .batch(): each batch is a block of rows as the source hands them out, some thousand rows. "
                 ".batch(n) makes batches of one size.",

@@ -213,6 +213,9 @@ class Simulation(Runtime):
         if self._running:
             self.thread(target, "detached").start()
 
+    def give_way(self) -> None:
+        """No-op: the seed decides which thread runs."""
+
     def ident(self) -> int:
         task = self._scheduler.task()
         return 0 if task is None else task.number + 1

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Boundary
-from unbounded.core.node import CannotTell, EndOfStream
+from unbounded.core.node import EndOfStream
 from unbounded.core.permutation import Permutation
 from unbounded.core.trees import RowsError, Tree
+from unbounded.sources.pass_order import PassIndex, PassOrder
 from unbounded.sources.reader import JSON, Opening, Reader
-
-_AHEAD = 1 << 16  # positions of the order that are computed at once
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ class Arrays:
             shapes[path] = [str(leaf.dtype), list(leaf.shape[1:])]
             if leaf.dtype.kind != "O":
                 digest.update(np.ascontiguousarray(leaf[probe]).tobytes())
-        order = {"shuffle": self.shuffle, "seed": self.seed if self.shuffle else 0}
-        return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **order, "passes": self.passes}
+        return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **self.pass_order.identity()}
 
     def open(self, opening: Opening) -> Reader:
         return _ArraysReader(self, opening)
@@ -76,25 +74,20 @@ class Arrays:
 
     def position_at(self, row: int) -> JSON:
         """The position before row number `row`, counted over all passes."""
-        if self.passes is not None and row >= self.passes * self.rows_per_pass():
-            raise CannotTell(f"from_arrays(passes={self.passes}) ends before row {row:,}")
-        return row
+        return self.pass_order.position_at(row)
 
     def row_after(self, row: int, after: int) -> int:
         """The first ordinal, at least `after`, at which row `row` of the arrays comes."""
-        n = self.rows_per_pass()
-        if not 0 <= row < n:
-            raise ValueError(f"step_of(row={row}): the arrays have the rows 0 to {n - 1:,}.")
-        first, start = divmod(after, n)
-        for number in (first, first + 1):
-            place = self.order(number).find_one(row) if self.shuffle else row
-            if number > first or place >= start:
-                return number * n + place
-        raise AssertionError("a row comes in each pass")
+        return self.pass_order.row_after(row, after, "the arrays have")
+
+    @cached_property
+    def pass_order(self) -> PassOrder:
+        """The order of the rows in each pass."""
+        return PassOrder(self.rows_per_pass(), self.shuffle, self.seed, self.passes, self.word)
 
     def order(self, number: int) -> Permutation:
         """The order of the rows in pass `number`, counted from 0."""
-        return Permutation(self.rows_per_pass(), (self.seed, 0, number))
+        return self.pass_order.of_pass(number)
 
 
 class _ArraysReader:
@@ -102,45 +95,22 @@ class _ArraysReader:
 
     def __init__(self, arrays: Arrays, opening: Opening) -> None:
         self._arrays = arrays
-        self._n = arrays.rows_per_pass()
+        self._order = arrays.pass_order
         handy = trees.block_rows(trees.row_bytes(arrays.rows), opening.batch_rows)
         self._piece = opening.block_rows or max(1, int(handy * opening.share))
-        self._batch = opening.batch_rows
-        self._end = None if arrays.passes is None else arrays.passes * self._n
+        self._index = PassIndex(self._order, opening.batch_rows)
         self._row = 0
-        self._order: tuple[int, Permutation] | None = None  # (pass, its order)
-        # (position in the pass, the rows from there on): computed ahead.
-        self._ahead = (0, np.empty(0, np.int64))
 
     def read(self, timeout: float) -> Block:
-        if self._row == self._end:
+        if self._row == self._order.end:
             raise EndOfStream
-        number, start = divmod(self._row, self._n)
-        stop = min(start + (self._until_batch() or self._piece), self._n)
-        if self._arrays.shuffle:
-            rows = trees.gather(self._arrays.rows, self._index(number, start, stop))
+        number, start, stop = self._index.following(self._row, self._piece)
+        if self._order.shuffle:
+            rows = trees.gather(self._arrays.rows, self._index.rows(number, start, stop))
         else:
             rows = trees.read_only(trees.cut(self._arrays.rows, start, stop))
         self._row += stop - start
-        return Block(rows, stop - start, Boundary("pass") if stop == self._n else None)
-
-    def _until_batch(self) -> int:
-        """The rows up to the next edge of a batch, which are returned alone: all later blocks then begin with a batch,
-        in aligned memory."""
-        return 0 if self._piece % self._batch else -self._row % self._batch
-
-    def _index(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
-        """The rows at the positions from `start` up to `stop` of pass `number`."""
-        if self._order is None or self._order[0] != number:
-            self._order = (number, self._arrays.order(number))
-            self._ahead = (0, np.empty(0, np.int64))
-        first, ahead = self._ahead
-        end = first + len(ahead)
-        if not first <= start <= stop <= end:
-            # A sequential read computes several blocks' positions at once: each call of `Permutation.span` has a cost.
-            length = max(1, _AHEAD // (stop - start)) * (stop - start) if start == end else stop - start
-            self._ahead = first, ahead = start, self._order[1].span(start, min(start + length, self._n))
-        return ahead[start - first : stop - first]
+        return Block(rows, stop - start, Boundary("pass") if stop == self._order.rows else None)
 
     def position(self) -> JSON:
         return self._row

@@ -41,13 +41,14 @@ class Calls:
         """Call the function with the arguments `given`; its first row has the number `row`."""
         return Iteration(self._made(**given), self._form, row)
 
-    def put_back(self, row: int, state: Any) -> Iteration:
-        """Call the function, and put what it returns back to `state`; None leaves it at its beginning.
+    def put_back(self, row: int, state: Any, **given: Any) -> Iteration:
+        """Call the function with the arguments `given`, and put what it returns back to `state`; None leaves it at its
+        beginning.
 
         Raises:
             StreamError: it returned an object that was read before, and can't be begun again.
         """
-        made = self._made()
+        made = self._made(**given)
         shared_state.take(made.value, self, state, self.source.returned)
         return Iteration(made, self._form, row, state=state)
 
@@ -78,6 +79,7 @@ class GeneratedOnce:
         self._source = calls.source
         self._row = opening.rows
         self._passed = opening.passes
+        self._begun = opening.rows  # the row with which the pass began, in this process
         self._past = Past(opening.rows, opening.last)
         self._iteration: Iteration | None = None
         self.offer: Offer | None = None
@@ -95,7 +97,9 @@ class GeneratedOnce:
         if source.passes is not None and self._passed >= source.passes:
             raise EndOfStream
         if self._iteration is None:
-            self._iteration = self._calls.one_by_one(self._row, **({"past": self._past} if source.takes_past else {}))
+            given: dict[str, Any] = {"past": self._past} if source.takes_past else {}
+            given |= {"number": self._passed} if source.starts_over else {}
+            self._iteration, self._begun = self._calls.one_by_one(self._row, **given), self._row
         block = self._iteration.next(self.offer)
         self._row = self._iteration.row
         if block is not None:
@@ -103,8 +107,7 @@ class GeneratedOnce:
         self._iteration.close()
         self._iteration = None
         self._passed += 1
-        if source.passes is None:
-            raise source.undeclared_end(self._row)
+        source.check_end(self._row, self._row - self._begun)
         return Block(None, 0, Boundary("pass"))
 
     def close(self) -> None:
@@ -174,7 +177,8 @@ class Generated:
         place, (state, given) = self._place, self._taken
         if self._by_state:
             self._todo = place.in_pass - given
-            self._iteration = iteration = self._calls.put_back(place.row - self._todo, state)
+            of_pass = {"number": place.passed} if self._source.starts_over else {}
+            self._iteration = iteration = self._calls.put_back(place.row - self._todo, state, **of_pass)
             self._source.refuse_untrusted(iteration.made)  # what it is made of may be there once it is iterated over
         else:
             self._todo = 0
@@ -184,8 +188,7 @@ class Generated:
     def _end_of_pass(self) -> Block:
         self._close_iteration()
         place = self._place
-        if self._source.passes is None:
-            raise self._source.undeclared_end(place.row)
+        self._source.check_end(place.row, place.in_pass)
         self._go({"row": place.row, "passed": place.passed + 1, "in_pass": 0, "state": None, "skip": 0})
         return Block(None, 0, Boundary("pass"))
 

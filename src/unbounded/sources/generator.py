@@ -34,6 +34,8 @@ class Generator:
     fn: Callable[..., Iterator[Tree]]
     passes: int | None = None
     single: bool = False
+    starts_over = False
+    """True if the end of what the function returns is the end of a pass, and the next one is begun by its number."""
 
     def __post_init__(self) -> None:
         if inspect.isgenerator(self.fn) or (hasattr(self.fn, "__next__") and not callable(self.fn)):
@@ -176,9 +178,12 @@ class Generator:
             raise CannotTell(f"{self.word}() does not know its rows beforehand")
         return row
 
-    def undeclared_end(self, rows: int) -> StreamError:
-        """The error for an iterator that ended without a declared end."""
-        return StreamError(
+    def check_end(self, rows: int, in_pass: int) -> None:
+        """Raise StreamError for an iterator that ended without a declared end, after `rows` rows, or `in_pass` in this
+        pass."""
+        if self.passes is not None:
+            return
+        raise StreamError(
             f"{self._name}() ended after {rows:,} rows, and {self.word}() expects it to go on for ever. If the "
             "end is meant, "
             f"declare it: ub.{self.word}({self._name}, passes=1); if it is to start over, passes=n repeats it n "

@@ -8,6 +8,7 @@ import numpy as np
 
 from unbounded.core.trees import RowsError, Tree
 
+_WITH_DATA_SETS = ("datasets", "grain", "keras", "tensorflow", "torch", "torchdata")
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic)
 
 
@@ -70,15 +71,13 @@ def _check(leaf: Any, what: str, path: str) -> None:
             f"{what} was given a {name} {_at(path)}in place of an array. Rows that a function makes are "
             "ub.from_generator(fn), or ub.from_samples(fn) where it yields one at a time."
         )
-    if (
-        hasattr(leaf, "__getitem__")
-        and hasattr(leaf, "__len__")
-        and not isinstance(leaf, (memoryview, bytearray, range))
-    ):
+    is_sequence = hasattr(leaf, "__getitem__") and hasattr(leaf, "__len__")
+    modules = {each.__module__.partition(".")[0] for each in type(leaf).__mro__}
+    of_library = hasattr(leaf, "__iter__") and not modules.isdisjoint(_WITH_DATA_SETS)
+    if of_library or (is_sequence and not isinstance(leaf, (memoryview, bytearray, range))):
         raise TypeError(
-            f"{what} was given a {name} {_at(path)}in place of an array. Rows of a data set that is read one by one "
-            "come from a generator with a parameter start, that yields dataset[start % len(dataset)] and counts start "
-            "up: ub.from_samples(rows)."
+            f"{what} was given a {name} {_at(path)}in place of an array. The rows of a data set are "
+            "ub.from_dataset(dataset); its items may have several columns."
         )
     if hasattr(leaf, "_stages") or hasattr(leaf, "counters"):
         raise TypeError(f"{what} was given a {name} {_at(path)}in place of an array. It has its rows already.")

@@ -34,7 +34,7 @@ class Form:
 
     Args:
         word: the constructor that the user called, `from_generator` or `from_samples`.
-        name: the function's name.
+        name: the function's name, or the call of a constructor.
         single: True if it yields single samples.
         runtime: its clock gives the arrival times.
     """
@@ -44,7 +44,9 @@ class Form:
         self.name = name
         self.single = single
         self.runtime = runtime
-        self._as_block = AsBlock(f"{name}()", runtime, what="Sample" if single else "Row")
+        self._as_block = AsBlock(
+            name if name.endswith(")") else f"{name}()", runtime, what="Sample" if single else "Row"
+        )
 
     def block(self, rows: Tree, number: int) -> Block:
         """Rows as a block; raises RowsError if their form differs from earlier rows."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +36,14 @@ class Recovered(NamedTuple):
         generation: of its newest segment.
         synced: the place up to which it is known to be on the disk.
         last: the newest record.
+        renewed: True if what may not be on the disk was written again in its place.
     """
 
     log: str | None = None
     generation: int = 0
     synced: RecordEdge = BEGIN
     last: Record | None = None
+    renewed: bool = True
 
 
 def recover(files: Files, directory: Path, chain: LogChain) -> Recovered:
@@ -90,7 +93,21 @@ def recover(files: Files, directory: Path, chain: LogChain) -> Recovered:
     synced, last_record = _read_unsynced(files, chain)
     for gap_record in gaps.values():
         last_record = _newer(last_record, gap_record)
-    return Recovered(segments[0].log, generation, synced, last_record)
+    return Recovered(segments[0].log, generation, synced, last_record, _renew(files, [*chain.unsynced, segments[-1]]))
+
+
+def _renew(files: Files, segments: Sequence[LogSegment]) -> bool:
+    """Write what is in the files again, in its place; False if that fails.
+
+    The process before may have been killed when a sync had failed: what the kernel could not write then is read from
+    memory as before, and the next sync would neither write it nor say so.
+    """
+    try:
+        for segment in segments:
+            segment.renew(files)
+    except OSError:
+        return False
+    return True
 
 
 def _gap(files: Files, segment: LogSegment) -> tuple[Record, RecordEdge] | None:

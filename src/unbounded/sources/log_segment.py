@@ -148,6 +148,19 @@ class LogSegment:
         if fd is not None:
             files.close(fd)
 
+    def renew(self, files: Files) -> None:
+        """Write the bytes of the file again, each in its place, so that the next sync writes them to the disk."""
+        fd = files.open_write(self.path)  # with a file that is open for appending, a write at an offset appends
+        try:
+            at = 0
+            while data := files.pread(fd, min(_PIECE, self.size - at), at):
+                done = 0
+                while done < len(data):
+                    done += files.pwrite(fd, data[done:], at + done)
+                at += done
+        finally:
+            files.close(fd)
+
     def records(
         self, files: Files, fd: int, place: RecordEdge, stop: int | None = None
     ) -> Iterator[tuple[Record, RecordEdge]]:

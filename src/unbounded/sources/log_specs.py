@@ -32,6 +32,7 @@ class LogSpecs:
         self._numbers: dict[bytes, int] = {}  # by their lines
         self._last: tuple[Tree, bool, int] | None = None
         self._is_on_disk = True
+        self._is_partial = False  # the file was made anew, and not all lines could be written
         try:
             with self._files.open_read(path) as file:
                 text = file.read()
@@ -90,7 +91,7 @@ class LogSpecs:
     def sync(self) -> None:
         """Write the file again if it was removed."""
         with self._lock:
-            if self._lines and not self._files.exists(self._path):
+            if self._lines and (self._is_partial or not self._files.exists(self._path)):
                 self._write([])
 
     def _sync(self) -> None:
@@ -111,8 +112,9 @@ class LogSpecs:
 
     def _write(self, more: list[bytes]) -> None:
         """Append lines; write all lines if the file was removed."""
-        made = not self._files.exists(self._path)
+        made = self._is_partial or not self._files.exists(self._path)
         if made:
+            self._is_partial = True
             self._files.make_directory(self._path.parent)
         at = 0 if made else sum(map(len, self._lines))
         text = b"".join([*self._lines, *more] if made else more)
@@ -125,6 +127,7 @@ class LogSpecs:
             self._files.close(fd)
         if made:
             self._files.sync_directory(self._path.parent)
+        self._is_partial = False
 
     def _write_at(self, fd: int, text: bytes, at: int) -> None:
         done = 0

@@ -101,7 +101,7 @@ class RecordLog:
         self._let_go = Offset(0)  # nothing before it is needed again
         self._is_closed = False
         self.before_segment: Callable[[], None] | None = None
-        """Called before a segment is begun: writes again what records need, if the directory was removed."""
+        """Called before a segment gets its name: writes again what records need, if the directory was removed."""
         files.make_directory(directory)
         self._held: Lock | None = Lock.of(directory, self, runtime)
         key = str(files.resolve(directory))
@@ -116,6 +116,7 @@ class RecordLog:
         self.id = found.log or self.id
         self._generation = found.generation
         self._synced = found.synced
+        self._refused = not found.renewed
         self._new_names = found.log is not None
         self.last: Record | None = found.last
         """The newest record when the log was opened."""
@@ -303,8 +304,6 @@ class RecordLog:
 
     def _new_segment(self) -> None:
         self._files.make_directory(self.directory)
-        if self.before_segment is not None:
-            self.before_segment()
         tail = self._chain.tail
         path = segment_path(self.directory, tail.number, self._generation)
         segment = self._make(path, tail, self._synced.number)
@@ -323,6 +322,9 @@ class RecordLog:
                         write(self._files, fd, [record])
                         segment.size += len(record)
                     self._files.fsync(fd)
+                # Now: should the directory be removed from here on, the file is gone with it, and can't be renamed.
+                if self.before_segment is not None:
+                    self.before_segment()
                 self._files.rename(unfinished, path)
             except BaseException:
                 segment.close(self._files)

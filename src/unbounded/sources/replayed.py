@@ -130,7 +130,9 @@ class Replayed(ReaderThread):
             self._order = self._log.decisions
         self._queue.clear()
         self._bound.clear()
-        self._position, self._row, self._missed = cursor["position"], cursor["row"], cursor["missed"]
+        # A cursor that was computed has the row alone, where that is the position, and counts no gaps.
+        self._position, self._row = cursor.get("position", cursor["row"]), cursor["row"]
+        self._missed = cursor.get("missed", 0)
         self._time = cursor.get("time")
         if self._watch is not None:
             self._watch.restored(self._row, self._time)

@@ -42,6 +42,8 @@ class SourcePart:
     @property
     def name(self) -> str:
         """The source's name in messages, such as `sensor()`."""
+        if hasattr(self.source, "word") and hasattr(self.source, "title"):
+            return str(self.source.title)
         fn = getattr(self.source, "fn", None)
         if fn is not None:
             return f"{name_of(fn)}()"
@@ -65,7 +67,9 @@ class SourcePart:
     def promise(self) -> str:
         """The guarantee in words: at the source, and from the row log on."""
         words = self.guarantee.replace("_", " ")
-        return f"{words} at the source, exact from the row log on" if self.is_logged else words
+        words = f"{words} at the source, exact from the row log on" if self.is_logged else words
+        caveat = "" if self.is_logged else getattr(self.source, "caveat", "")
+        return f"{words} {caveat}" if caveat else words
 
     @property
     def passes(self) -> int | None:
@@ -92,15 +96,14 @@ class SourcePart:
         return None if count is None else count()
 
     @property
-    def has_passes(self) -> bool:
-        """True if rows come in passes, each of which ends with a boundary."""
-        known = self.rows_per_pass() is not None or self.passes is not None
-        return known or getattr(self.source, "has_passes", False)
-
-    @property
     def repeats(self) -> bool:
         """True if each pass has the same rows: a pass without a batch then means that there will never be one."""
-        return self.rows_per_pass() is not None
+        return self.rows_per_pass() is not None or getattr(self.source, "has_passes", False)
+
+    @property
+    def has_passes(self) -> bool:
+        """True if rows come in passes, of a known number of rows or not."""
+        return self.repeats or self.passes is not None
 
     def numbered(self) -> SourcePart:
         """The same source with the rows' numbers in place of the rows."""

@@ -79,7 +79,7 @@ TABLE = (
         "an IterableDataset with .shuffle()",
         "its state does not hold the rows in its shuffle buffer, which come again or never after a resume "
         "(datasets 5.2)",
-        "Leave out its .shuffle(), and shuffle in the stream: ub.from_samples(lambda: data).shuffle(10_000).",
+        "Leave out its .shuffle(), and shuffle in the stream: ub.from_dataset(data).shuffle(10_000).",
     ),
     Untrusted("torchdata.stateful_dataloader", "StatefulDataLoader", _begins_anew, *_SKIPS),
     Untrusted(

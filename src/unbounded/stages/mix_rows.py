@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,8 @@ def _scatter(count: int, parts: Sequence[tuple[NDArray[Any], Block]], leaves: tu
 def _as_items(leaf: Array) -> Array | None:
     """The array with each row as one item of a void dtype, which NumPy copies twice as fast as a row of several items;
     None if that is impossible."""
-    size = leaf.dtype.itemsize * (leaf[0].size if len(leaf) else 0)
+    # Not `leaf[0].size`: the memory may be uninitialised, and NumPy raises SystemError for such text.
+    size = leaf.dtype.itemsize * math.prod(leaf.shape[1:]) if len(leaf) else 0
     if leaf.ndim < 2 or not size or leaf.dtype.hasobject or not leaf.flags.c_contiguous or type(leaf) is not np.ndarray:
         return None
     return leaf.reshape(len(leaf), -1).view(np.dtype((np.void, size))).ravel()

@@ -41,6 +41,11 @@ class RandomMap(Stage):
         check.positive(self.group, "random_map(group=n)")
         object.__setattr__(self, "seed", check.seed(self.seed, "random_map(seed=n)"))
 
+    @property
+    def ends_with_pass(self) -> bool:  # type: ignore[override]
+        """True if rows are changed in groups."""
+        return not self.batched
+
     def arguments(self) -> dict[str, Any]:
         return {k: v for k, v in super().arguments().items() if k != "batched"}
 

@@ -28,6 +28,7 @@ class Shuffle(Stage):
     rows: int
     seed: int = 0
     word = "shuffle"
+    ends_with_pass = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", check.positive(self.rows, "shuffle(rows)"))

@@ -34,6 +34,8 @@ class Stage(ABC):
     """True if the stage changes the order or number of rows; such stages are part of the fingerprint."""
     after_batch: ClassVar[bool] = False
     """True if it may follow `batch`."""
+    ends_with_pass: ClassVar[bool] = False
+    """True if the end of a pass closes what it holds, so that rows are counted from the beginning of their pass."""
     has_place: ClassVar[bool] = True
     """True if it counts in the numbering of stages, which keys the random choices of later stages."""
 

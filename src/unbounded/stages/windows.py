@@ -30,6 +30,7 @@ class Windows(Stage):
     by: str | None = None
     expire: int | None = EXPIRE
     word = "windows"
+    ends_with_pass = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", check.positive(self.length, "windows(length)"))

@@ -72,6 +72,8 @@ class Pending(Generic[T]):
     def _run(self) -> None:
         work, self._work = self._work, None  # its data is freed when it is done, not with this object
         assert work is not None
+        # Where all cores are at work, a step of training would wait for what is written.
+        self._runtime.give_way()
         try:
             self._result = work()
         except BaseException as error:
