@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "items", "mixes", "windows", "fit", "tested", "saves", "logs", "costs")
+PARTS = ("batches", "items", "mixes", "files", "windows", "fit", "tested", "saves", "logs", "costs")
 ON_EACH_BACKEND = ("fit", "tested", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -70,6 +70,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import mixes
 
         return mixes.report(quick=quick)
+    if name == "files":
+        from benchmarks import files
+
+        return files.report(quick=quick)
     if name == "windows":
         from benchmarks import windows
 

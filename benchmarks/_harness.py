@@ -259,7 +259,7 @@ def _ratio(values: Mapping[str, Sequence[float]], side: str, over: str) -> Sprea
 def machine() -> dict[str, object]:
     """What the figures were measured on, for the reader who compares them with others."""
     versions = {}
-    for name in ("numpy", "keras", "jax", "torch", "tensorflow-cpu", "tensorflow", "grain"):
+    for name in ("numpy", "keras", "jax", "torch", "tensorflow-cpu", "tensorflow", "grain", "pyarrow"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -21,8 +21,9 @@ import pytest
 
 fsspec = pytest.importorskip("fsspec")
 
+import files_of_rows  # noqa: E402
 import unbounded as ub  # noqa: E402
-from helpers import Steps, table, train  # noqa: E402
+from helpers import Steps, first, installed, table, train  # noqa: E402
 from unbounded.core.runtime import SYSTEM  # noqa: E402
 from unbounded.store import log_copies, paths, remote  # noqa: E402
 from unbounded.store.checkpoints import CheckpointError, Checkpoints, DamagedCheckpoint, DamagedError  # noqa: E402
@@ -635,3 +636,19 @@ def test_a_store_that_is_slow_holds_up_no_step_and_rows_that_come_meanwhile_are_
         assert feed.steps == 8
         assert train(feed, 4) == [[8], [9], [10], [11]]
     second.end()
+
+
+@installed("pyarrow")
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
+def test_files_of_an_object_store_are_rows(url: str, tmp_path: Path) -> None:
+    store, base = system(url)
+    for suffix in ("parquet", "csv"):
+        files_of_rows.write(tmp_path, suffix, (30, 20))
+        for number in range(2):
+            store.put(str(tmp_path / f"{number}.{suffix}"), f"{base}/rows/{number}.{suffix}")
+        stream = ub.from_files(f"{url}/rows/*.{suffix}", columns=["id"], shuffle=True).batch(25)
+        ids = np.concatenate([batch["id"] for batch in first(stream, 2)])
+        assert np.sort(ids).tolist() == list(range(50))
+        ub.testing.assert_resumes(stream, 3)
+    with pytest.raises(FileNotFoundError, match=r"no file for 's3://.*\.arrow'"):
+        ub.from_files(f"{url}/rows/*.arrow")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unbounded.constructors import (
         from_arrays,
         from_dataset,
+        from_files,
         from_generator,
         from_machine,
         from_samples,
@@ -44,6 +45,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "from_generator",
     "from_samples",
     "from_dataset",
+    "from_files",
     "from_machine",
     "from_source",
     "mix",
@@ -79,6 +81,7 @@ _HOME = {
         "from_generator",
         "from_samples",
         "from_dataset",
+        "from_files",
         "from_machine",
         "from_source",
         "mix",

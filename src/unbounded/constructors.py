@@ -1,8 +1,9 @@
-"""The constructors of streams: from_arrays, from_generator, from_samples, from_dataset, from_machine, from_source
-and mix."""
+"""The constructors of streams: from_arrays, from_generator, from_samples, from_dataset, from_files, from_machine,
+from_source and mix."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.sources import dataset_kinds, given
 from unbounded.sources.arrays import Arrays
+from unbounded.sources.file_set import FileSet
 from unbounded.sources.generator import Generator
 from unbounded.sources.log_options import LogOptions
 from unbounded.sources.machine import Machine
@@ -151,6 +153,81 @@ def from_dataset(
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
     return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched)))
+
+
+@checked("ub.from_files(paths, format=None, columns=None, shuffle=False, seed=0, passes=None, on_bad='raise')")
+def from_files(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    format: str | None = None,
+    *,
+    columns: Sequence[str] | Mapping[str, Any] | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    passes: int | None = None,
+    on_bad: str | os.PathLike[str] = "raise",
+) -> Stream:
+    """Rows of files, repeated forever. Needs pyarrow and fsspec: `pip install 'unbounded[files]'`.
+
+    A file is read in pieces, and a few pieces are in memory at a time: files may be larger than memory. A resume reads
+    the piece that it continues in, or the window that the piece belongs to, wherever it is in the file.
+
+    | format | suffixes | a piece |
+    |---|---|---|
+    | "parquet" | .parquet, .pq | a row group |
+    | "arrow", Arrow IPC | .arrow, .feather, .ipc | a record batch |
+    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted line end is not supported |
+    | "jsonl", a JSON object in each line | .jsonl, .ndjson | lines of 4 MiB |
+    | "tar", shards in WebDataset's layout | .tar | samples of 4 MiB |
+    | "tfrecord", of `tf.train.Example` | .tfrecord, .tfrecords | records of 4 MiB |
+
+    CSV and JSON lines may be compressed (.csv.gz, .bz2, .zst, .lz4, .br); such files can't be shuffled, and a resume
+    decompresses them from the beginning.
+
+    Rows are dicts of columns, each an array of shape (rows,):
+
+    - numbers and bools have the dtypes of the file. A missing value is NaN in float columns, NaT in columns of times,
+      and an error in others: `columns={"n": "float64"}` reads integers as floats with NaN;
+    - text has the dtype 'U', times 'datetime64' or 'timedelta64', bytes 'O'; dictionary-encoded columns are decoded;
+    - lists of one length k have the shape (rows, k); lists of several lengths are an error;
+    - types of CSV and JSON lines are those of the first file's first 4 MiB, where `columns` does not name others. A
+      line with a value of another type is a broken one;
+    - a sample of a tar shard has "__key__", and a column for each suffix: text of .txt and .json, int64 of .cls, .id
+      and .index, the array of .npy, the bytes of any other;
+    - a feature of a TFRecord is float32, int64 or bytes.
+
+    Args:
+        paths: a path, a glob, a directory, a URL that fsspec knows, or a list of these. Files are read in the order of
+            their names.
+        format: one of the table above; None: by the files' suffix.
+        columns: the names of the columns to read; None for all. Or a dict of names and dtypes, to which the columns are
+            converted.
+        shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
+            least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
+            their footers; other formats are scanned for it, by each process anew.
+        seed: of the orders, together with the number of the pass.
+        passes: the number of passes before the declared end; None for no end.
+        on_bad: what to do with a broken line of CSV or JSON lines: "raise" an error with its file and line; "skip" it,
+            with a warning in the log for each file; or the path of a file to which such lines are written, too, as JSON
+            lines with file, line and text.
+
+    The end of a pass is a boundary, and without `shuffle` so is the end of each file. Files that are new when a pass
+    begins are read in it, which is logged. A position has the names, sizes and checksums of the files of its pass, and
+    of the piece at hand: a resume raises `StreamError` if a file that it needs is gone or has changed.
+
+    Raises:
+        FileNotFoundError: a path or glob names no file.
+        ValueError: a format is unknown or files have several.
+        RowsError: a column is missing.
+
+    >>> import numpy as np, pyarrow as pa, pyarrow.parquet as pq, tempfile, unbounded as ub
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pq.write_table(pa.table({"x": np.arange(100.0), "y": np.arange(100) % 2}), f"{folder}/a.parquet")
+    ...     stream = ub.from_files(f"{folder}/*.parquet").batch(4)
+    ...     with ub.Feed(stream, epoch=ub.Epoch(steps=2)) as feed:
+    ...         print([batch["x"].tolist() for batch in feed])
+    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
+    """
+    return Stream(SourcePart(FileSet(paths, format, columns, shuffle, seed, passes, on_bad)))
 
 
 @checked("ub.from_machine(rate=10.0)")

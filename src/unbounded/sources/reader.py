@@ -115,6 +115,7 @@ class Source(Protocol):
     - `partitions` (False): whether blocks are of partitions, which `Rows.partition` names;
     - `retention` (none): a `Retention`, how long it keeps rows: a run warns if a checkpoint needs rows older than half
       of it;
+    - `has_passes` (False): True if rows come in passes that end with `Boundary("pass")`, however many rows each has;
     - `rows_per_pass()`, `position_at(row)`, `row_after(row, after)`: of a source that repeats, or that can go to any
       row at once; see `ub.from_arrays`.
     """

@@ -1,0 +1,119 @@
+"""FileSet: files of one format as a source, in order or shuffled, for as many passes as are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from unbounded.core import check
+from unbounded.sources.arrow_columns import Wanted
+from unbounded.sources.file_formats import FORMATS, first_format, format_of
+from unbounded.sources.file_paths import FilePaths, as_paths
+from unbounded.sources.file_pieces import FileFormat
+from unbounded.sources.ordered_pieces import OrderedPieces
+from unbounded.sources.reader import JSON, Opening, Reader
+from unbounded.sources.shuffled_pieces import ShuffledPieces
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """See `unbounded.from_files`."""
+
+    paths: Any
+    format: str | None = None
+    columns: Any = field(default=None, repr=False)
+    shuffle: bool = False
+    seed: int = 0
+    passes: int | None = None
+    on_bad: str | os.PathLike[str] = "raise"
+    word = "from_files"
+    replayable = True
+    has_passes = True  # how many rows one has is not known beforehand: files may become more
+
+    def __post_init__(self) -> None:
+        check.yes_or_no(
+            self.shuffle,
+            f"from_files(shuffle={self.shuffle!r})",
+            "The size of its windows is fixed; a buffer of another size is .shuffle(rows).",
+        )
+        object.__setattr__(self, "seed", check.seed(self.seed, "from_files(seed=n)"))
+        if self.passes is not None:
+            check.positive(self.passes, "from_files(passes=n)")
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"from_files(format={self.format!r}): expected one of {', '.join(map(repr, FORMATS))}.")
+        if not isinstance(self.on_bad, (str, os.PathLike)):
+            raise TypeError(f"from_files(on_bad={self.on_bad!r}): expected 'raise', 'skip', or the path of a file.")
+        object.__setattr__(self, "columns", _as_wanted(self.columns))
+        _ = self._reading  # errors of the paths, the format and the columns come now
+
+    @cached_property
+    def _paths(self) -> FilePaths:
+        # Broken lines may be kept beside the files that they are from.
+        kept = None if self.on_bad in ("raise", "skip") else os.path.abspath(self.on_bad)
+        return FilePaths(as_paths(self.paths), kept)
+
+    @cached_property
+    def _reading(self) -> FileFormat:
+        """The format, with the columns and types of the first file."""
+        found = self._paths.found()
+        name = self.format or format_of(found)
+        return first_format(name, found, self._paths, self.columns, self.shuffle)
+
+    def identity(self) -> JSON:
+        """Columns, types, and order. The files themselves, which may become more, are in positions."""
+        order = {"shuffle": self.shuffle, "seed": self.seed if self.shuffle else 0}
+        columns = [list(item) for item in self._reading.columns().items()]
+        return {"columns": columns, **order, "passes": self.passes, "on_bad": self.on_bad != "raise"}
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments, for the stream's repr."""
+        given = {
+            "format": (self.format, None),
+            "shuffle": (self.shuffle, False),
+            "seed": (self.seed, 0),
+            "passes": (self.passes, None),
+        }
+        shown = repr(self._paths.given[0]) + (", …" if len(self._paths.given) > 1 else "")
+        return {"": shown, **{name: value for name, (value, default) in given.items() if value != default}}
+
+    def open(self, opening: Opening) -> Reader:
+        shared = (self._paths, self._reading, self.passes, os.fspath(self.on_bad), opening)
+        return ShuffledPieces(*shared, self.seed) if self.shuffle else OrderedPieces(*shared)
+
+
+def _as_wanted(columns: Any) -> Wanted:
+    """The argument `columns` as a tuple of names, or a dict of names and dtypes."""
+    if columns is None:
+        return None
+    if isinstance(columns, Mapping):
+        names: Iterable[Any] = columns
+        wanted: Wanted = {name: _dtype(name, dtype) for name, dtype in columns.items()}
+    elif isinstance(columns, (str, bytes)) or not isinstance(columns, Iterable):
+        raise TypeError(
+            f"from_files(columns={columns!r}): expected a list of names, such as ['x', 'y'], or a dict of names and "
+            "dtypes, such as {'x': 'float64'}."
+        )
+    else:
+        names = wanted = tuple(columns)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"from_files(columns=…) has {name!r}. Expected names of columns, which are texts.")
+    if not wanted:
+        raise ValueError("from_files(columns=…) is empty. Expected at least one name; None reads all columns.")
+    return wanted
+
+
+def _dtype(name: str, dtype: Any) -> str:
+    """The name of a dtype."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(
+            f"from_files(columns={{{name!r}: {dtype!r}}}): expected a dtype, such as 'float64', 'int64' or 'str'."
+        ) from None
+    return "str" if found.kind == "U" else str(found)

@@ -1,0 +1,153 @@
+"""OpenedFiles: the files of a pass, each compared with what was noted of it, and the few of them that are open."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from unbounded.core.node import StreamError
+from unbounded.sources.bad_rows import BadRows
+from unbounded.sources.file_paths import FilePaths, FoundFile
+from unbounded.sources.file_pieces import FileFormat, PieceAt, PiecesFile, ends_checksum
+from unbounded.sources.reader import JSON
+
+_MOST_OPEN = 8
+_REMEDY = (
+    "Rows of another content can't take the place of those that the run began with: restore the file, or begin a new "
+    "run, which reads the files as they are now."
+)
+
+
+class PassFiles:
+    """The files of one pass, in order, with the checksums of those that were opened.
+
+    Args:
+        plain: for each file its name, its size in bytes, and the checksum of its ends, or None if it was not opened
+            yet. It is a part of positions, so it is replaced and never changed.
+    """
+
+    def __init__(self, plain: list[list[Any]]) -> None:
+        self.plain = plain
+
+    @classmethod
+    def of(cls, found: list[FoundFile]) -> PassFiles:
+        """Files that were found just now."""
+        return cls([[file.name, file.size, None] for file in found])
+
+    def same_files(self, other: PassFiles) -> bool:
+        """True if both have the same names and sizes."""
+        return [entry[:2] for entry in self.plain] == [entry[:2] for entry in other.plain]
+
+    def note(self, number: int, check: str) -> None:
+        """Note a file's checksum."""
+        if self.plain[number][2] != check:
+            self.plain = [*self.plain]
+            self.plain[number] = [*self.plain[number][:2], check]
+
+
+class OpenedFiles:
+    """Opens the files of the current pass.
+
+    Args:
+        paths: where they are.
+        format: how they are read.
+        bad: receives broken lines.
+    """
+
+    def __init__(self, paths: FilePaths, format: FileFormat, bad: BadRows) -> None:
+        self._paths, self._format, self._bad = paths, format, bad
+        self._found: dict[str, FoundFile] = {}
+        self._open: OrderedDict[tuple[str, int], PiecesFile] = OrderedDict()
+        self._indexes: dict[tuple[str, int, str], list[PieceAt]] = {}
+        self.files = PassFiles([])
+        """The files of the current pass."""
+
+    def list_files(self) -> PassFiles:
+        """The files that exist now.
+
+        Raises:
+            StreamError: a path or glob names no file any more. As an OSError it would be retried for ever.
+        """
+        try:
+            found = self._paths.found()
+        except FileNotFoundError as error:
+            raise StreamError(str(error)) from None
+        self._found = {file.name: file for file in found}
+        return PassFiles.of(found)
+
+    def begin(self, files: PassFiles) -> None:
+        """Continue with a pass over `files`."""
+        if not files.same_files(self.files):
+            self.close()
+        self.files = files
+
+    def check(self, files: PassFiles, first: int) -> None:
+        """Raise StreamError if one of the files from number `first` on is gone, or has another size than noted."""
+        if not files.same_files(self.files):
+            self.list_files()
+        for number in range(first, len(files.plain)):
+            self._as_noted(files, number)
+
+    def _as_noted(self, files: PassFiles, number: int) -> FoundFile:
+        """The file, which has the noted size; more only if its format reads what was there before."""
+        name, size, _ = files.plain[number]
+        now = self._found.get(name)
+        if now is None:
+            raise StreamError(f"{name!r} is not there any more, and the position needs it. {_REMEDY}")
+        if now.size != size and not (now.size > size and self._format.may_grow(now)):
+            raise StreamError(f"{name!r} has {now.size:,} bytes now, and had {size:,}. {_REMEDY}")
+        return FoundFile(name, now.path, size)
+
+    def get(self, number: int) -> PiecesFile:
+        """Open file `number`, or return it if it is open.
+
+        Raises:
+            StreamError: it is not the file that was noted.
+        """
+        name, size, noted = self.files.plain[number]
+        if (name, size) in self._open:
+            self._open.move_to_end((name, size))
+            return self._open[name, size]
+        file = self._as_noted(self.files, number)
+        try:
+            source = self._paths.open(file)
+        except FileNotFoundError:
+            raise StreamError(f"{name!r} is not there any more, and the pass needs it. {_REMEDY}") from None
+        try:
+            now = source.size()
+            if now < size or (now > size and not self._format.may_grow(file)):
+                raise StreamError(f"{name!r} has {now:,} bytes now, and had {size:,}. {_REMEDY}")
+            check = ends_checksum(source, size)
+            if noted is not None and check != noted:
+                raise StreamError(
+                    f"{name!r} has other bytes at its beginning or end than when it was read before, and the same "
+                    f"size. {_REMEDY}"
+                )
+            source.seek(0)
+            opened = self._format.open(file, source, self._bad)
+        except BaseException:
+            source.close()
+            raise
+        self.files.note(number, check)
+        self._open[name, size] = opened
+        while len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)[1].close()
+        return opened
+
+    def index(self, number: int) -> list[PieceAt]:
+        """The pieces of file `number`; known from an earlier pass if the file is the same."""
+        opened = self.get(number)
+        name, size, check = self.files.plain[number]
+        if (name, size, check) not in self._indexes:
+            self._indexes[name, size, check] = opened.index()
+        return self._indexes[name, size, check]
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def changed_piece(name: str, place: JSON) -> StreamError:
+    """The error for a piece whose content is not as it was when a position in it was saved."""
+    return StreamError(f"{name!r} has other content at {place!r} than when the position was saved. {_REMEDY}")
