@@ -9,7 +9,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "src" / "unbounded"
 DESIGN = ROOT.parent.parent / "docs" / "design.md"
 # From below: a room imports from itself and from those before it. See test_imports.py.
-ROOMS = ("core", "store", "sources", "stages", "feed", "simulation", "keras", "detect", "cli")
+ROOMS = (
+    "core",
+    "store",
+    "sources",
+    "sources/datasets",
+    "sources/files",
+    "stages",
+    "feed",
+    "simulation",
+    "keras",
+    "detect",
+    "cli",
+)
 MAP = re.compile(r"(?<=^```\nsrc/unbounded/\n).*?(?=^tests/ )", re.S | re.M)
 
 

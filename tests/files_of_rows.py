@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from unbounded.sources import tar_shards, text_blocks, tfrecord_files
+from unbounded.sources.files import tar_shards, text_blocks, tfrecord_files
 
 PIECE = 512
 """Bytes of a block of lines, of records and of members; see `small_pieces`."""
@@ -79,7 +79,7 @@ def write_tar(path: Path, ids: range) -> None:
 def write_tfrecord(path: Path, ids: range) -> None:
     import google_crc32c
 
-    from unbounded.sources.tfrecord_files import example_class
+    from unbounded.sources.files.tfrecord_files import example_class
 
     def summed(data: bytes) -> bytes:
         crc = google_crc32c.value(data)

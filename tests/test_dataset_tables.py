@@ -178,7 +178,7 @@ def test_columns_of_polars_types_become_numpys() -> None:
 @installed("pyarrow")
 def test_text_that_is_too_much_to_be_joined_is_taken_from_each_record_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = first(ub.from_dataset(_chunks(), seed=1).batch(11), 6)
-    monkeypatch.setattr("unbounded.sources.chunked_rows._JOINED", 0)
+    monkeypatch.setattr("unbounded.sources.datasets.chunked_rows._JOINED", 0)
     for batch, other in zip(first(ub.from_dataset(_chunks(), seed=1).batch(11), 6), expected, strict=True):
         assert_same_rows(batch, other)
     assert_resumes(ub.from_dataset(_chunks()).batch(7), 9)
@@ -263,7 +263,7 @@ def test_an_array_in_a_file_is_read_by_ranges_or_by_lists_of_rows_in_ascending_o
     dense: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     h5py = _library("h5py")
-    monkeypatch.setattr("unbounded.sources.row_access._DENSE", dense)
+    monkeypatch.setattr("unbounded.sources.datasets.row_access._DENSE", dense)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x"] = np.arange(N * 3).reshape(N, 3)
         file["t"] = [f"row {i}" for i in range(N)]

@@ -13,7 +13,7 @@ import pytest
 import unbounded as ub
 from files_of_rows import WRITE, small_pieces, stream_of, write
 from helpers import first_ids, ids, installed
-from unbounded.sources import shuffled_pieces
+from unbounded.sources.files import shuffled_pieces
 from unbounded.sources.reader import Opening
 
 pytestmark = [

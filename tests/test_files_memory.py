@@ -22,7 +22,7 @@ CODE = """
 import resource, sys
 import numpy as np
 import unbounded as ub
-from unbounded.sources import shuffled_pieces
+from unbounded.sources.files import shuffled_pieces
 import pyarrow.parquet as pq
 
 paths, limit, shuffle = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "shuffle"

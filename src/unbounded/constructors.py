@@ -9,9 +9,10 @@ from typing import Any
 
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
-from unbounded.sources import dataset_kinds, given
+from unbounded.sources import given
 from unbounded.sources.arrays import Arrays
-from unbounded.sources.file_set import FileSet
+from unbounded.sources.datasets import dataset_kinds
+from unbounded.sources.files.file_set import FileSet
 from unbounded.sources.generator import Generator
 from unbounded.sources.log_options import LogOptions
 from unbounded.sources.machine import Machine

@@ -10,7 +10,7 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.sources.tensors import to_array, to_numpy
+from unbounded.sources.datasets.tensors import to_array, to_numpy
 
 Put: TypeAlias = Callable[[int, Any], bool]
 

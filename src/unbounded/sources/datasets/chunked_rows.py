@@ -13,7 +13,7 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, Tree
-from unbounded.sources.table_columns import arrow_columns
+from unbounded.sources.datasets.table_columns import arrow_columns
 
 _JOINED = 1 << 27  # bytes: so much may be joined for each block of rows
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
-from unbounded.sources.arrow_columns import Wanted
-from unbounded.sources.csv_files import CsvFormat
-from unbounded.sources.file_paths import FilePaths, FoundFile
-from unbounded.sources.file_pieces import FileFormat, NoRows
-from unbounded.sources.ipc_files import IpcFormat
-from unbounded.sources.json_lines import JsonLinesFormat
-from unbounded.sources.parquet_files import ParquetFormat
-from unbounded.sources.tar_shards import TarFormat
-from unbounded.sources.text_blocks import codec_of
-from unbounded.sources.tfrecord_files import TFRecordFormat
+from unbounded.sources.files.arrow_columns import Wanted
+from unbounded.sources.files.csv_files import CsvFormat
+from unbounded.sources.files.file_paths import FilePaths, FoundFile
+from unbounded.sources.files.file_pieces import FileFormat, NoRows
+from unbounded.sources.files.ipc_files import IpcFormat
+from unbounded.sources.files.json_lines import JsonLinesFormat
+from unbounded.sources.files.parquet_files import ParquetFormat
+from unbounded.sources.files.tar_shards import TarFormat
+from unbounded.sources.files.text_blocks import codec_of
+from unbounded.sources.files.tfrecord_files import TFRecordFormat
 
 FORMATS: dict[str, Any] = {
     "parquet": ParquetFormat,

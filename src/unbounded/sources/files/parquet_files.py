@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from unbounded.sources.arrow_columns import ArrowColumns, Wanted
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import Piece, PieceAt, broken, is_broken
+from unbounded.sources.files.arrow_columns import ArrowColumns, Wanted
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import Piece, PieceAt, broken, is_broken
 from unbounded.sources.reader import JSON
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from unbounded.core import trees
 from unbounded.core.trees import RowsError
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FilePaths
-from unbounded.sources.file_pieces import FileFormat
-from unbounded.sources.opened_files import OpenedFiles, PassFiles
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FilePaths
+from unbounded.sources.files.file_pieces import FileFormat
+from unbounded.sources.files.opened_files import OpenedFiles, PassFiles
 from unbounded.sources.reader import JSON, Opening
 
 _log = logging.getLogger("unbounded")

@@ -17,9 +17,9 @@ from unbounded.core import trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import CannotTell, EndOfStream
 from unbounded.sources.arrays import Arrays
+from unbounded.sources.datasets.row_access import RowAccess
 from unbounded.sources.pass_order import PassIndex, PassOrder
 from unbounded.sources.reader import JSON, Opening, Reader
-from unbounded.sources.row_access import RowAccess
 
 # Seconds: after a read that is shorter than the first the next one takes more items, after one that is longer than the
 # second fewer. Of a table each read has a cost of its own, however few the rows are.

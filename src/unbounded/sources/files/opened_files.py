@@ -6,9 +6,9 @@ from collections import OrderedDict
 from typing import Any
 
 from unbounded.core.node import StreamError
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FilePaths, FoundFile
-from unbounded.sources.file_pieces import FileFormat, PieceAt, PiecesFile, ends_checksum
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FilePaths, FoundFile
+from unbounded.sources.files.file_pieces import FileFormat, PieceAt, PiecesFile, ends_checksum
 from unbounded.sources.reader import JSON
 
 _MOST_OPEN = 8

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unbounded.sources.arrow_columns import ArrowColumns, Wanted, inferred_schema
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import NoRows
-from unbounded.sources.line_pieces import LinePieces
-from unbounded.sources.line_rows import rows_of
-from unbounded.sources.text_blocks import TextBlocks, codec_of
+from unbounded.sources.files.arrow_columns import ArrowColumns, Wanted, inferred_schema
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import NoRows
+from unbounded.sources.files.line_pieces import LinePieces
+from unbounded.sources.files.line_rows import rows_of
+from unbounded.sources.files.text_blocks import TextBlocks, codec_of
 
 
 class JsonLinesFormat:

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unbounded.core.trees import Array, RowsError
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import check_wanted
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import check_wanted
 
 Wanted: TypeAlias = tuple[str, ...] | Mapping[str, str] | None
 """The columns that a user asked for: names, or names with dtypes to which they are converted; None for all."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from unbounded.core.node import StreamError
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import broken, is_broken
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import broken, is_broken
 
 BLOCK_BYTES = 1 << 22
 """A block has at most so many bytes; more only if a line has more."""

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from unbounded.core.node import StreamError
 from unbounded.core.trees import Array, RowsError
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FoundFile
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.reader import JSON
 
 ENDS = 1 << 12

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from unbounded.core.trees import Array, RowsError
-from unbounded.sources.arrow_columns import Wanted
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import check_wanted
+from unbounded.sources.files.arrow_columns import Wanted
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import check_wanted
 
 
 class RecordColumns:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from unbounded.core import check
-from unbounded.sources import row_access
-from unbounded.sources.indexed_dataset import IndexedDataset
-from unbounded.sources.iterable_kinds import comes_from, iterated_dataset_of
-from unbounded.sources.iterated_dataset import IteratedDataset
-from unbounded.sources.row_access import Batches, Items, RowAccess
+from unbounded.sources.datasets import row_access
+from unbounded.sources.datasets.indexed_dataset import IndexedDataset
+from unbounded.sources.datasets.iterable_kinds import comes_from, iterated_dataset_of
+from unbounded.sources.datasets.iterated_dataset import IteratedDataset
+from unbounded.sources.datasets.row_access import Batches, Items, RowAccess
 
 _TABLES: tuple[tuple[str, str, Callable[[Any, str], RowAccess]], ...] = (
     ("datasets.arrow_dataset", "Dataset", row_access.hugging_face),

@@ -10,8 +10,8 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from unbounded.sources import tf_datasets, torch_loaders
-from unbounded.sources.iterated_dataset import Iterated, IteratedByGrain, IteratedByState, IteratedDataset
+from unbounded.sources.datasets import tf_datasets, torch_loaders
+from unbounded.sources.datasets.iterated_dataset import Iterated, IteratedByGrain, IteratedByState, IteratedDataset
 from unbounded.sources.untrusted_states import refuse_untrusted
 
 _BATCHES_OF_GRAIN = ("BatchIterDataset", "BatchMapDataset")

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from unbounded.core.trees import RowsError
-from unbounded.sources.arrow_columns import Wanted
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import NoRows, Piece, PieceAt, broken
+from unbounded.sources.files.arrow_columns import Wanted
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import NoRows, Piece, PieceAt, broken
+from unbounded.sources.files.record_columns import RecordColumns
 from unbounded.sources.reader import JSON
-from unbounded.sources.record_columns import RecordColumns
 
 PIECE_BYTES = 1 << 22
 """A piece has at most so many bytes; more only if it is one record."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import RowsError
-from unbounded.sources.file_paths import FoundFile
+from unbounded.sources.files.file_paths import FoundFile
 
 _log = logging.getLogger("unbounded")
 

@@ -11,10 +11,10 @@ import numpy as np
 from unbounded.core import row_spec, trees
 from unbounded.core.node import StreamError
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.sources.chunked_rows import ChunkedRows
-from unbounded.sources.item_stack import ItemStack
-from unbounded.sources.table_columns import arrow_columns, pandas_columns, polars_columns
-from unbounded.sources.tensors import stacked, to_array, to_numpy
+from unbounded.sources.datasets.chunked_rows import ChunkedRows
+from unbounded.sources.datasets.item_stack import ItemStack
+from unbounded.sources.datasets.table_columns import arrow_columns, pandas_columns, polars_columns
+from unbounded.sources.datasets.tensors import stacked, to_array, to_numpy
 
 _DENSE = 16  # a range of an array in a file is read whole where at least one row in so many is wanted
 _MOST_BYTES = 1 << 26  # and where it is no larger

@@ -12,12 +12,12 @@ from unbounded.core.block import Block, Boundary
 from unbounded.core.node import EndOfStream
 from unbounded.core.permutation import Permutation
 from unbounded.core.trees import Array, RowsError
-from unbounded.sources.file_paths import FilePaths
-from unbounded.sources.file_pieces import FileFormat, Piece, PieceAt
-from unbounded.sources.files_reader import FilesReader
-from unbounded.sources.gathered import gathered
-from unbounded.sources.opened_files import changed_piece
-from unbounded.sources.piece_ahead import PieceAhead
+from unbounded.sources.files.file_paths import FilePaths
+from unbounded.sources.files.file_pieces import FileFormat, Piece, PieceAt
+from unbounded.sources.files.files_reader import FilesReader
+from unbounded.sources.files.gathered import gathered
+from unbounded.sources.files.opened_files import changed_piece
+from unbounded.sources.files.piece_ahead import PieceAhead
 from unbounded.sources.reader import JSON, Opening
 
 WINDOW_BYTES = 1 << 25

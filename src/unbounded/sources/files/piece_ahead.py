@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from unbounded.core.runtime import Runtime
-from unbounded.sources.file_pieces import Piece
+from unbounded.sources.files.file_pieces import Piece
 
 
 class PieceAhead:

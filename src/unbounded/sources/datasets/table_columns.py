@@ -12,7 +12,7 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.sources.tensors import missing, ragged, to_array
+from unbounded.sources.datasets.tensors import missing, ragged, to_array
 
 
 def pandas_columns(frame: Any, what: str) -> Tree:

@@ -14,10 +14,10 @@ from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.node import CannotTell, StreamError
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Tree
+from unbounded.sources.datasets.tensors import to_numpy
 from unbounded.sources.generator import Generator, Grade
 from unbounded.sources.iteration import Form, Made
 from unbounded.sources.reader import JSON
-from unbounded.sources.tensors import to_numpy
 from unbounded.sources.untrusted_states import refuse_untrusted
 
 

@@ -8,10 +8,10 @@ from unbounded.core import trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import EndOfStream
 from unbounded.core.trees import Array
-from unbounded.sources.file_paths import FilePaths
-from unbounded.sources.file_pieces import FileFormat, Piece
-from unbounded.sources.files_reader import FilesReader
-from unbounded.sources.opened_files import changed_piece
+from unbounded.sources.files.file_paths import FilePaths
+from unbounded.sources.files.file_pieces import FileFormat, Piece
+from unbounded.sources.files.files_reader import FilesReader
+from unbounded.sources.files.opened_files import changed_piece
 from unbounded.sources.reader import JSON, Opening
 
 

@@ -6,13 +6,13 @@ import zlib
 
 from unbounded.core import trees
 from unbounded.core.trees import Array
-from unbounded.sources.arrow_columns import ArrowColumns
-from unbounded.sources.bad_rows import BadRows
-from unbounded.sources.file_paths import FoundFile
-from unbounded.sources.file_pieces import Piece, PieceAt
-from unbounded.sources.line_rows import Parse, rows_of
+from unbounded.sources.files.arrow_columns import ArrowColumns
+from unbounded.sources.files.bad_rows import BadRows
+from unbounded.sources.files.file_paths import FoundFile
+from unbounded.sources.files.file_pieces import Piece, PieceAt
+from unbounded.sources.files.line_rows import Parse, rows_of
+from unbounded.sources.files.text_blocks import TextBlocks
 from unbounded.sources.reader import JSON
-from unbounded.sources.text_blocks import TextBlocks
 
 
 class LinePieces:

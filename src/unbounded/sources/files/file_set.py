@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from unbounded.core import check
-from unbounded.sources.arrow_columns import Wanted
-from unbounded.sources.file_formats import FORMATS, first_format, format_of
-from unbounded.sources.file_paths import FilePaths, as_paths
-from unbounded.sources.file_pieces import FileFormat
-from unbounded.sources.ordered_pieces import OrderedPieces
+from unbounded.sources.files.arrow_columns import Wanted
+from unbounded.sources.files.file_formats import FORMATS, first_format, format_of
+from unbounded.sources.files.file_paths import FilePaths, as_paths
+from unbounded.sources.files.file_pieces import FileFormat
+from unbounded.sources.files.ordered_pieces import OrderedPieces
+from unbounded.sources.files.shuffled_pieces import ShuffledPieces
 from unbounded.sources.reader import JSON, Opening, Reader
-from unbounded.sources.shuffled_pieces import ShuffledPieces
 
 
 @dataclass(frozen=True)

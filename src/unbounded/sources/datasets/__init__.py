@@ -1,0 +1,1 @@
+"""Data sets: reads rows from data sets of other libraries."""
