@@ -12,7 +12,7 @@ import pytest
 
 import unbounded as ub
 from helpers import first, installed
-from unbounded.sources import tf_datasets
+from unbounded.sources.datasets import tf_datasets
 from unbounded.testing import assert_reads, assert_resumes
 
 pytestmark = [pytest.mark.usefixtures("no_threads_left"), installed("tensorflow", "keras")]

@@ -15,7 +15,7 @@ import pytest
 import unbounded as ub
 from files_of_rows import WRITE, columns, small_pieces, stream_of, write
 from helpers import blocks, first, ids, installed
-from unbounded.sources import shuffled_pieces
+from unbounded.sources.files import shuffled_pieces
 from unbounded.sources.reader import Opening
 from unbounded.testing import assert_reads, assert_resumes
 

@@ -225,7 +225,7 @@ def test_a_field_that_the_first_lines_lack_is_a_broken_line_unless_columns_are_c
 
 
 def test_one_broken_line_among_many_costs_few_parses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unbounded.sources import csv_files
+    from unbounded.sources.files import csv_files
 
     lines = [f"{i},{i / 2}" for i in range(3000)]
     lines[1234] = "1234,no"
