@@ -19,8 +19,8 @@ class Squares:
 
 
 NO_DATA_SETS: dict[str, tuple[Any, str]] = {
-    "a path": ("data.csv", r"was given a str .*Open the file first, .*datasets\.load_dataset"),
-    "a path object": (Path("x.h5"), "Open the file first"),
+    "a path": ("data.csv", r"was given a str .*Rows of files are ub\.from_files\(path\)"),
+    "a path object": (Path("x.h5"), r"Open another file first, .* h5py\.File\(path\)"),
     "a generator": ((i for i in range(3)), r"was given a generator .*ub\.from_samples\(fn\)"),
     "a function": (lambda: 3, r"was given a function .*ub\.from_generator\(fn\)"),
     "an iterator": (iter([1]), r"was given a list_iterator.*iterated over again and again.*ub\.from_samples"),

@@ -65,6 +65,19 @@ TABLES = [
 Make = Callable[..., Any]
 
 
+@installed("pandas")
+def test_a_frame_in_place_of_arrays_or_paths_is_told_what_to_write() -> None:
+    pd = _library("pandas")
+    frame = pd.DataFrame({"x": [1.0, 2.0], "name": ["a", "b"]})
+    for given in (frame, (frame, np.zeros(2))):
+        with pytest.raises(TypeError, match=r"DataFrame .*several dtypes.*ub\.from_dataset\(frame\)"):
+            ub.from_arrays(given)
+    with pytest.raises(TypeError, match=r"from_files\(\) was given a DataFrame.*ub\.from_dataset\(table\)"):
+        ub.from_files(frame)
+    numbers = ub.from_arrays((frame[["x"]], frame["x"]), shuffle=False).batch(2).batch_at(0)
+    assert [leaf.tolist() for leaf in numbers] == [[[1.0], [2.0]], [1.0, 2.0]]
+
+
 @pytest.mark.parametrize("make", TABLES)
 def test_rows_come_once_a_pass_in_the_order_of_from_arrays_with_their_columns_together(make: Make) -> None:
     stream = ub.from_dataset(make(), seed=2).batch(10)

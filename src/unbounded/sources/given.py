@@ -58,6 +58,11 @@ def _check(leaf: Any, what: str, path: str) -> None:
             f"{what} was given {leaf!r} {_at(path)}in place of an array. A file's arrays have to be opened first: "
             "np.load(path, mmap_mode='r') reads them where they lie."
         )
+    if hasattr(leaf, "columns") and hasattr(leaf, "dtypes") and np.asarray(leaf).dtype.hasobject:
+        raise TypeError(
+            f"{what} was given a {name} {_at(path)}whose columns have several dtypes, and as one array it would be of "
+            "Python objects. Its rows, with a dtype for each column, are ub.from_dataset(frame)."
+        )
     ours = type(leaf).__module__.startswith("unbounded.")  # a stream or a feed: say only that it is not an array
     if not ours and any(hasattr(leaf, attribute) for attribute in ("__array__", "__array_interface__", "__dlpack__")):
         return

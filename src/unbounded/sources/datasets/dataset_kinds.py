@@ -131,8 +131,8 @@ def _advice(dataset: Any) -> str:
         return f"Give an instance: {dataset.__name__}(…)."
     if isinstance(dataset, str | bytes) or hasattr(dataset, "__fspath__"):
         return (
-            "Open the file first, with the library that reads it: datasets.load_dataset, pandas.read_parquet, "
-            "polars.read_csv, h5py.File(path)[name]."
+            "Rows of files are ub.from_files(path): Parquet, CSV, JSON lines, Arrow IPC, tar shards and TFRecord. Open "
+            "another file first, with the library that reads it, such as h5py.File(path)[name]."
         )
     if type(dataset).__module__.startswith("unbounded."):
         return (

@@ -39,10 +39,11 @@ def as_paths(paths: Any) -> tuple[str, ...]:
         ValueError: the list is empty.
     """
     several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    if isinstance(several, (bytes, dict, np.ndarray)) or not isinstance(several, Iterable):
+    is_table = hasattr(several, "columns")
+    if is_table or isinstance(several, (bytes, dict, np.ndarray)) or not isinstance(several, Iterable):
         raise TypeError(
             f"from_files() was given a {type(paths).__name__}. Expected a path, a glob such as 'data/*.parquet', a "
-            "URL, or a list of these."
+            "URL, or a list of these." + (" Rows of a table are ub.from_dataset(table)." if is_table else "")
         )
     given = list(several)
     for path in given:
