@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import unbounded as ub
 from intercepted_files import InterceptedFiles
 from unbounded.core.block import Offset
 from unbounded.core.files import Files
@@ -320,6 +322,42 @@ def test_no_file_of_what_was_released_stays_open(tmp_path: Path) -> None:
     assert open_files() - before <= 3
     log.close()
     assert open_files() == before
+
+
+class Unsure(Quick):
+    """Files of a disk that does not say whether a lock is there."""
+
+    fails = False
+
+    def stat(self, path: Path) -> os.stat_result:
+        if self.fails and path.name == ".lock":
+            raise OSError(errno.EIO, "Input/output error")
+        return super().stat(path)
+
+
+def test_a_disk_that_does_not_answer_is_no_directory_that_was_removed(tmp_path: Path) -> None:
+    class Machine(Runtime):
+        files = Unsure()
+
+    log = RecordLog(tmp_path / "log", Machine(), segment_bytes=200)
+    add(log, *range(100))
+    log.sync()  # what it has of full segments is in closed files from now on
+    add(log, 100)
+    Machine.files.fails = True
+    with pytest.raises(OSError, match="Input/output error"):
+        log.sync()
+    Machine.files.fails = False
+    log.sync()
+    assert held(log) == [*range(101)]
+    log.close()
+    with ub.Feed(ub.from_arrays(np.arange(10)).batch(2), runtime=Machine()) as feed:
+        feed.save(tmp_path / "run")
+        Machine.files.fails = True
+        with pytest.raises(ub.CheckpointError, match="Input/output error"):
+            feed.save(tmp_path / "run")
+        Machine.files.fails = False
+        feed.save(tmp_path / "run")
+    assert ub.saved_steps(tmp_path / "run") == [0]
 
 
 def test_a_log_does_not_trust_the_syncs_of_a_process_that_may_have_been_killed_when_one_had_failed() -> None:

@@ -73,12 +73,16 @@ class Lock:
                 self._closed()
 
     def holds(self) -> bool:
-        """True if this process still holds the lock: not in a forked child, nor after the directory was removed."""
+        """True if this process still holds the lock: not in a forked child, nor after the directory was removed.
+
+        Raises:
+            OSError: the disk does not say whether the file is there, which is no sign that it was removed.
+        """
         try:
             return (
                 self._closed.alive
                 and self._process == self._runtime.process()
                 and self._runtime.files.stat(self.file).st_ino == self._inode
             )
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
