@@ -186,6 +186,12 @@ def test_rows_of_another_form_than_those_of_the_process_before_are_refused(resum
         while True:
             yield np.zeros((2, width))
 
+    def resume(feed: ub.Feed) -> None:
+        if resumed_from == "state":
+            feed.load_state_dict(state)
+        else:
+            feed.load(tmp_path)
+
     stream = ub.from_generator(sensor).batch(4)
     with ub.Feed(stream) as feed:
         if resumed_from != "state":
@@ -196,19 +202,13 @@ def test_rows_of_another_form_than_those_of_the_process_before_are_refused(resum
             feed.save(tmp_path)
     width = 4
     with ub.Feed(stream) as feed:
-        if resumed_from == "state":
-            feed.load_state_dict(state)
-        else:
-            feed.load(tmp_path)
+        resume(feed)
         told = r"Row [\d,]+ of sensor\(\): .* shape \(4,\) and they had \(3,\) before.* in another directory"
         with pytest.raises(ub.RowsError, match=told):
             train(feed, 10_000)
     width = 3
     with ub.Feed(stream) as feed:
-        if resumed_from == "state":
-            feed.load_state_dict(state)
-        else:
-            feed.load(tmp_path)
+        resume(feed)
         assert len(train(feed, 10_000)) == 10_000
 
 

@@ -111,27 +111,31 @@ def join(blocks: Sequence[Block]) -> Block:
 
 
 def join_from(
-    blocks: Iterable[tuple[Offset, Offset, Block]], at: Offset, rows: int, nbytes: int | None = None
+    blocks: Iterable[tuple[Offset, Offset, Block, bool]], at: Offset, rows: int, nbytes: int | None = None
 ) -> tuple[Block, Offset] | None:
     """The rows after `at`, and their end; None if there are none.
 
     Whole blocks, until they have `rows` rows, up to a boundary, and at most `nbytes` bytes if they are several.
 
     Args:
-        blocks: blocks that follow each other, each with its beginning and its end. The first one begins at `at` or
-            before it.
+        blocks: blocks that follow each other, each with its beginning and its end, and whether it may be cut: then no
+            more than `rows` of its rows are taken. The first one begins at `at` or before it.
     """
     parts: list[Block] = []
     count, total, end = 0, 0, at
-    for first, after, block in blocks:
+    for first, after, block, may_be_cut in blocks:
         if after <= at:
             continue
+        skipped = max(0, at.rows - first.rows)
+        if may_be_cut and 0 < rows < block.count - skipped:
+            after = Offset(first.rows + skipped + rows)
+            block = block.part(0, skipped + rows)
         if nbytes is not None:
             total += block.nbytes
             if parts and total > nbytes:
                 break
         end = after
-        part = block.part(max(0, at.rows - first.rows), block.count)
+        part = block.part(skipped, block.count)
         parts.append(part)
         count += part.count
         if count >= rows or part.boundary is not None:

@@ -135,18 +135,15 @@ class MemoryLog:
             return Block(None, 0, Boundary("gap", first.rows - at.rows)), Offset(first.rows, 0)
         if block is None:
             return Block(None, 0, Boundary("gap", end.rows - at.rows)), end
-        return join_from(self._up_to_gap(i, at, rows), at, rows, nbytes)
+        return join_from(self._up_to_gap(i), at, rows, nbytes)
 
-    def _up_to_gap(self, i: int, at: Offset, rows: int) -> Iterator[tuple[Offset, Offset, Block]]:
-        """The blocks from number `i` on, up to rows that were dropped; `rows` of a block at most, if it may be cut."""
-        while i < len(self._blocks) and (block := self._blocks[i].block) is not None:
-            first, end, _, _, may_be_cut = self._blocks[i]
-            skipped = max(0, at.rows - first.rows)
-            if may_be_cut and 0 < rows < block.count - skipped:
-                first = Offset(first.rows + skipped)
-                end = Offset(first.rows + rows)
-                block = block.part(skipped, skipped + rows)
-            yield first, end, block
+    def _up_to_gap(self, i: int) -> Iterator[tuple[Offset, Offset, Block, bool]]:
+        """The blocks from number `i` on, up to rows that were dropped."""
+        while i < len(self._blocks):
+            first, end, block, _, may_be_cut = self._blocks[i]
+            if block is None:
+                return
+            yield first, end, block, may_be_cut
             i += 1
 
     @locked

@@ -61,17 +61,14 @@ class _ReadBlock(NamedTuple):
     held: Block | RowStage
     begin: int = 0
 
-    def after(self, at: Offset, rows: int) -> tuple[Offset, Offset, Block]:
-        """The block, with its beginning and its end; of rows of a stage, which may be cut anywhere, only `rows` from
-        `at` on."""
+    def block(self) -> Block:
         held = self.held
-        if isinstance(held, Block):
-            return self.first, self.end, held
-        skipped = max(0, at.rows - self.first.rows)
-        count = min(rows, self.rows - skipped)
-        begin = self.begin + skipped
-        first = Offset(self.first.rows + skipped)
-        return first, Offset(first.rows + count), held.block(begin, begin + count)
+        return held if isinstance(held, Block) else held.block(self.begin, self.begin + self.rows)
+
+    @property
+    def may_be_cut(self) -> bool:
+        """True for rows of a stage, which came one by one, or a few at a time."""
+        return not isinstance(self.held, Block)
 
 
 class ReadAhead:
@@ -113,8 +110,8 @@ class ReadAhead:
         """The rows after `at`, and their end; None if they are not here. See `RowLog.read`."""
         if not self._blocks or at < self._blocks[0].first:
             return None
-        following = (each.after(at, rows) for each in self._blocks if each.end > at)
-        return join_from(following, at, rows, nbytes)
+        blocks = ((each.first, each.end, each.block(), each.may_be_cut) for each in self._blocks)
+        return join_from(blocks, at, rows, nbytes)
 
     def drop_before(self, at: Offset) -> None:
         """Remove the blocks that end before `at`: they were pulled."""

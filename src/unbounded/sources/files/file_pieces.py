@@ -6,7 +6,8 @@ A piece is a Parquet row group, an Arrow record batch, a block of lines, or some
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,12 +105,20 @@ def ends_checksum(source: Any, size: int) -> str:
     return f"{crc:08x}"
 
 
-def is_broken(error: BaseException) -> bool:
-    """True for an error of pyarrow about a file's content. Errors of the operating system, which may pass, have a
-    number; pyarrow raises OSError without one for damaged data."""
+@contextmanager
+def reading(file: FoundFile, what: str) -> Iterator[None]:
+    """While `what` is read of a file: errors of pyarrow about its content become the error of `broken`.
+
+    Errors of the operating system, which may pass, have a number; pyarrow raises OSError without one for damaged data.
+    """
     import pyarrow as pa
 
-    return isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None)
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise broken(file, what, error) from error
 
 
 def broken(file: FoundFile, what: str, error: BaseException) -> StreamError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 from unbounded.core import trees
-from unbounded.core.trees import RowsError
+from unbounded.core.block import Block, Boundary
+from unbounded.core.node import EndOfStream
+from unbounded.core.trees import Array, RowsError
 from unbounded.sources.files.bad_rows import BadRows
 from unbounded.sources.files.file_paths import FilePaths
 from unbounded.sources.files.file_pieces import FileFormat
@@ -14,6 +16,18 @@ from unbounded.sources.files.opened_files import OpenedFiles, PassFiles
 from unbounded.sources.reader import JSON, Opening
 
 _log = logging.getLogger("unbounded")
+
+
+class Held(Protocol):
+    """Rows in memory: of a piece, or of a window."""
+
+    @property
+    def rows(self) -> dict[str, Array]:
+        """The columns."""
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
 
 
 class FilesReader:
@@ -36,6 +50,7 @@ class FilesReader:
         self._opened = OpenedFiles(paths, format, self._bad)
         self._opened.begin(self._opened.list_files())
         self._pass = 0
+        self._row = 0
         self._returned: int | None = 0  # rows of this pass; None if it was not read from its beginning
         self.pieces_read = 0
         """The number of pieces that were read."""
@@ -87,9 +102,39 @@ class FilesReader:
         self._returned = None
         return is_same
 
-    def _rows_at_once(self, row_bytes: int) -> int:
+    def read(self, timeout: float) -> Block:
+        if self._pass == self._passes:
+            raise EndOfStream
         opening = self._opening
-        return opening.block_rows or trees.block_rows(row_bytes, opening.batch_rows)
+        while True:
+            held = self._load()
+            piece = opening.block_rows or trees.block_rows(trees.row_bytes(held.rows), opening.batch_rows)
+            stop = min(self._row + piece, held.count)
+            count = stop - self._row
+            rows = trees.cut(held.rows, self._row, stop) if count else None
+            if stop < held.count:
+                self._before_rest(stop / held.count)
+                self._row = stop
+                self._count_returned(count)
+                return Block(rows, count)
+            boundary = self._after(count)
+            if count or boundary:
+                return Block(rows, count, boundary)
+
+    # -- overridden by subclasses --------------------------------------------------------------------------------------
+
+    def _load(self) -> Held:
+        """The rows at hand, of which row number `_row` is the next; if it raises, the position is unchanged."""
+        raise NotImplementedError
+
+    def _after(self, count: int) -> Boundary | None:
+        """Go on after the rows at hand, the last `count` of which are returned; return the boundary after them."""
+        raise NotImplementedError
+
+    def _before_rest(self, share: float) -> None:
+        """Called when a share of the rows at hand is about to be returned, and more of them are left."""
+
+    # -- for subclasses ------------------------------------------------------------------------------------------------
 
     def _count_returned(self, rows: int) -> None:
         if self._returned is not None:

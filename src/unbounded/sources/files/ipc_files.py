@@ -9,7 +9,7 @@ from typing import Any
 from unbounded.sources.files.arrow_columns import ArrowColumns, Wanted
 from unbounded.sources.files.bad_rows import BadRows
 from unbounded.sources.files.file_paths import FoundFile
-from unbounded.sources.files.file_pieces import Piece, PieceAt, broken, is_broken
+from unbounded.sources.files.file_pieces import Piece, PieceAt, reading
 from unbounded.sources.reader import JSON
 
 
@@ -32,13 +32,9 @@ class IpcFormat:
 def _ipc(file: FoundFile, source: Any, fields: list[int] | None) -> Any:
     import pyarrow as pa
 
-    try:
-        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=fields)
+    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=fields)
+    with reading(file, "the footer"):
         return pa.ipc.open_file(source, options=options)
-    except Exception as error:
-        if is_broken(error):
-            raise broken(file, "the footer", error) from error
-        raise
 
 
 class _IpcPieces:
@@ -65,12 +61,8 @@ class _IpcPieces:
         return Piece(rows, batch.num_rows, after, f"{crc:08x}")
 
     def _batch(self, file: Any, place: int) -> Any:
-        try:
+        with reading(self._name, f"record batch {place}"):
             return file.get_batch(place)
-        except Exception as error:
-            if is_broken(error):
-                raise broken(self._name, f"record batch {place}", error) from error
-            raise
 
     def index(self) -> list[PieceAt]:
         # The footer has no row counts: one column of each batch is read for them.

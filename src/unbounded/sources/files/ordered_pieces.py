@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unbounded.core import trees
-from unbounded.core.block import Block, Boundary
-from unbounded.core.node import EndOfStream
+from unbounded.core.block import Boundary
 from unbounded.core.trees import Array
 from unbounded.sources.files.file_paths import FilePaths
 from unbounded.sources.files.file_pieces import FileFormat, Piece
@@ -26,7 +25,6 @@ class OrderedPieces(FilesReader):
         super().__init__(paths, format, passes, on_bad, opening)
         self._file = 0
         self._place: JSON | None = None
-        self._row = 0
         self._check: str | None = None  # of the piece, if rows of it were returned before
         self._piece: Piece | None = None
 
@@ -48,22 +46,6 @@ class OrderedPieces(FilesReader):
         self._file, self._place = there
         self._row, self._check = position["row"], position["check"]
 
-    def read(self, timeout: float) -> Block:
-        if self._pass == self._passes:
-            raise EndOfStream
-        while True:
-            piece = self._load()
-            stop = min(self._row + self._rows_at_once(trees.row_bytes(piece.rows)), piece.count)
-            count = stop - self._row
-            rows = trees.cut(piece.rows, self._row, stop) if count else None
-            if stop < piece.count:
-                self._row = stop
-                self._count_returned(count)
-                return Block(rows, count)
-            boundary = self._after(piece, count)
-            if count or boundary:
-                return Block(rows, count, boundary)
-
     def _load(self) -> Piece:
         if self._piece is None:
             file = self._opened.get(self._file)
@@ -76,11 +58,12 @@ class OrderedPieces(FilesReader):
             self.pieces_read += 1
         return self._piece
 
-    def _after(self, piece: Piece, count: int) -> Boundary | None:
+    def _after(self, count: int) -> Boundary | None:
         """Go to the next piece, of this file or the next one; return the boundary between them."""
+        assert self._piece is not None
         self._count_returned(count)
         boundary = None
-        file, place = self._file, piece.after
+        file, place = self._file, self._piece.after
         if place is None:
             file += 1
             boundary = Boundary("file")

@@ -9,7 +9,7 @@ from typing import Any
 from unbounded.sources.files.arrow_columns import ArrowColumns, Wanted
 from unbounded.sources.files.bad_rows import BadRows
 from unbounded.sources.files.file_paths import FoundFile
-from unbounded.sources.files.file_pieces import Piece, PieceAt, broken, is_broken
+from unbounded.sources.files.file_pieces import Piece, PieceAt, reading
 from unbounded.sources.reader import JSON
 
 
@@ -38,12 +38,8 @@ class ParquetFormat:
 def _parquet(file: FoundFile, source: Any) -> Any:
     import pyarrow.parquet as pq
 
-    try:
+    with reading(file, "the footer"):
         return pq.ParquetFile(source)
-    except Exception as error:
-        if is_broken(error):
-            raise broken(file, "the footer", error) from error
-        raise
 
 
 class _ParquetPieces:
@@ -59,13 +55,9 @@ class _ParquetPieces:
         return 0 if self._meta.num_row_groups else None
 
     def read(self, place: JSON) -> Piece:
-        try:
+        with reading(self._name, f"row group {place}"):
             # Without threads of its own: the machine's cores belong to the training.
             table = self._file.read_row_group(place, columns=self._columns.names, use_threads=False)
-        except Exception as error:
-            if is_broken(error):
-                raise broken(self._name, f"row group {place}", error) from error
-            raise
         group = self._meta.row_group(place)
         rows = self._columns.rows(table, self._name, 0 if not place else self._rows_before(place))
         # The group's statistics and sizes: they differ if its values do, and its bytes are not read twice.

@@ -7,9 +7,7 @@ it.
 
 from __future__ import annotations
 
-from unbounded.core import trees
-from unbounded.core.block import Block, Boundary
-from unbounded.core.node import EndOfStream
+from unbounded.core.block import Boundary
 from unbounded.core.permutation import Permutation
 from unbounded.core.trees import Array, RowsError
 from unbounded.sources.files.file_paths import FilePaths
@@ -98,7 +96,6 @@ class ShuffledPieces(FilesReader):
         super().__init__(paths, format, passes, on_bad, opening)
         self._seed = seed
         self._first = 0
-        self._row = 0
         self._checks: list[str] | None = None  # of the window's pieces, if rows of it were returned before
         self._entries: list[tuple[int, PieceAt]] | None = None  # all pieces of the pass, in its order
         self._window: _Window | None = None
@@ -123,24 +120,7 @@ class ShuffledPieces(FilesReader):
             self._window = self._ahead = None
         self._first, self._row, self._checks = position["piece"], position["row"], position["checks"]
 
-    def read(self, timeout: float) -> Block:
-        if self._pass == self._passes:
-            raise EndOfStream
-        while True:
-            window = self._whole_window()
-            stop = min(self._row + self._rows_at_once(trees.row_bytes(window.rows)), window.count)
-            count = stop - self._row
-            rows = trees.cut(window.rows, self._row, stop) if count else None
-            if stop < window.count:
-                self._read_ahead(stop / window.count)
-                self._row = stop
-                self._count_returned(count)
-                return Block(rows, count)
-            boundary = self._after(count)
-            if count or boundary:
-                return Block(rows, count, boundary)
-
-    def _whole_window(self) -> _Window:
+    def _load(self) -> _Window:
         """The window at hand, with all its pieces."""
         window = self._window
         if window is None:
@@ -216,7 +196,7 @@ class ShuffledPieces(FilesReader):
         self._await_begun()
         super().close()
 
-    def _read_ahead(self, share: float) -> None:
+    def _before_rest(self, share: float) -> None:
         """Read this share of the next window: reading is spread over the time in which a window is used, so that
         training and reading overlap."""
         window = self._window

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from unbounded.core.node import StreamError
 from unbounded.sources.files.file_paths import FoundFile
-from unbounded.sources.files.file_pieces import broken, is_broken
+from unbounded.sources.files.file_pieces import reading
 
 BLOCK_BYTES = 1 << 22
 """A block has at most so many bytes; more only if a line has more."""
@@ -130,12 +130,8 @@ class _Compressed:
         self._last = b""  # the last bytes of the stream before it
 
     def read(self, offset: int, most: int) -> bytes:
-        try:
+        with reading(self._file, f"the {self._codec} data"):
             return self._read(offset, most)
-        except Exception as error:
-            if is_broken(error):
-                raise broken(self._file, f"the {self._codec} data", error) from error
-            raise
 
     def _read(self, offset: int, most: int) -> bytes:
         import pyarrow as pa
