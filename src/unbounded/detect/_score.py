@@ -1,10 +1,9 @@
 """Scorer: how surprising a reading is, and when to raise an alarm.
 
-Two sizes are computed for each column: the distance of the reading from the model's prediction, and the distance of the
-median of the last twenty readings from that of the last hundred, which detects a lasting change once the model has
-adapted to it. Each is compared with its usual size, so one threshold, the accepted rate of false alarms, serves all
-columns. A third rule needs no model: a reading beyond all earlier ones. Input and output are NumPy arrays; the state is
-small plain data.
+Each column has several looks (`_looks.py`); the tail probability of each size is that of its own recent sizes
+(`_tail.py`), so one threshold, the accepted rate of false alarms, serves all looks and columns. `_guard.py` raises it
+where there are more surprises than that, and `_events.py` chooses one alarm for an event. A rule beside it needs no
+model: a reading beyond all earlier ones. Input and output are NumPy arrays; the state is plain data of bounded size.
 """
 
 from __future__ import annotations
@@ -15,22 +14,40 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.detect._columns import Column, scaled
-from unbounded.detect._usual import Usual
+from unbounded.detect._columns import Column
+from unbounded.detect._events import Events
+from unbounded.detect._guard import Guard
+from unbounded.detect._looks import CAUSES, LASTING, LOOKS, OPPOSITE, Cause, Looks
+from unbounded.detect._scales import Scales
+from unbounded.detect._tail import Tail
 
-LOOKS = 2
 CHUNK = 16
-LATELY = 19
 RECENT = 100
 MANY = 1_000
+FIRST = 208  # readings from which the scales are set, at most half of the warm-up
+WEEK = 7 * 86_400.0
+OFTENEST = 5e-3  # the highest rate of false alarms that follows from `weekly`
+SLOWLY = 0.1  # the weight of a surprising reading after the one with which its event began: an event counts once
+EXPONENT = 0.7  # of the readings for which a slow look stays as it is: its surprises are rarer by that
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """One alarm.
 
-    ``row`` counts the scored readings, from 0; ``change`` is relative to the median of the last hundred readings, in
-    the column's unit; ``record`` is True if the reading was beyond all before it, and not surprising otherwise.
+    ``row`` counts the scored readings, from 0; ``change`` is in the column's unit: relative to the median of the last
+    hundred readings, or to what is usual at that time of the week; ``record`` is True if the cause is "extreme".
+
+    ``cause`` is one of:
+
+    - "sudden": one reading is far from the model's prediction, or from the readings just before it;
+    - "lasting": the mean of the last 4, 16 or 64 readings is far from the mean before;
+    - "season": one reading is far from what is usual at that time of the day or of the week;
+    - "variation": the readings vary much more than before, or much less, as those of a stuck sensor;
+    - "extreme": the reading is beyond all before it, and not surprising otherwise.
+
+    ``tail`` is the tail probability: how often a reading is as surprising, for any look and column. ``contributions``
+    are the names of the columns that were surprising at that reading, the most surprising one, ``column``, first.
     """
 
     row: int
@@ -40,6 +57,9 @@ class Alarm:
     score: float
     record: bool
     words: str
+    cause: Cause = "sudden"
+    tail: float = 1.0
+    contributions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +71,21 @@ class Scored:
 
 
 class Scorer:
-    """Turns the errors of a model into scores and alarms, reading by reading, in bounded memory.
+    """Turns readings and the predictions of a model into scores and alarms, reading by reading, in bounded memory.
 
     A score of 3 means that one reading in 10**3 is as surprising. An alarm is raised if the score exceeds that of the
-    accepted false alarms, and the change is at least the column's ``least``.
+    accepted false alarms, and the change is at least the column's ``least``. Of readings that come seldom more may be
+    false: where ``weekly`` allows more than ``false_alarms``, all scores are higher by the ratio's logarithm.
 
     Args:
         columns: the columns, in order.
         false_alarms: the probability of a false alarm for each reading.
+        weekly: the false alarms in a week of the readings' times, if they are more than ``false_alarms`` allows; at
+            most one in 200 readings.
         warm_up: readings before the first alarm.
-        refractory: readings for which a column stays silent after an alarm; a lasting change is told sooner if only a
-            single reading was told before.
-        memory: readings over which the usual size of an error is learned.
+        refractory: readings for which a column stays silent after an alarm, and for which it must not have been
+            surprising before one; a lasting change is told sooner if only a single reading was told before.
+        memory: readings over which the usual size of a look is learned.
         record: how far beyond all readings so far a reading raises an alarm by itself, as a fraction of their range;
             from the thousandth reading on.
 
@@ -85,9 +108,10 @@ class Scorer:
         columns: Sequence[Column],
         *,
         false_alarms: float = 1e-4,
+        weekly: float = 1.0,
         warm_up: int = 300,
         refractory: int = 100,
-        memory: int = 3_000,
+        memory: int = 10_000,
         record: float = 0.05,
     ) -> None:
         if not columns:
@@ -96,6 +120,11 @@ class Scorer:
             raise ValueError(
                 f"Scorer(false_alarms={false_alarms}) is no rate of false alarms for each reading: it lies "
                 "between 0 and 0.1, such as 1e-4 for one in 10,000 readings."
+            )
+        if not 0 <= weekly < np.inf:
+            raise ValueError(
+                f"Scorer(weekly={weekly}) is no number of false alarms in a week: it is 0 or more, such as 1.0, or 0 "
+                "to accept only those of false_alarms."
             )
         if warm_up < CHUNK or refractory < 0 or memory < RECENT or record < 0:
             raise ValueError(
@@ -109,15 +138,30 @@ class Scorer:
         self.rows = 0
         self.last = -1
         self.alarms = 0
-        self._usual = Usual((LOOKS, width), memory)
-        self._values = np.zeros((0, width))
-        self._normal = np.zeros((0, width))
+        self._false_alarms, self._weekly, self._memory = false_alarms, weekly, memory
+        self._first = min(FIRST, max(CHUNK, warm_up // 2 // CHUNK * CHUNK))
+        self._least = np.array([column.least for column in self.columns])
+        self._history = np.zeros((0, width))  # the last hundred readings
+        # Times, values and errors: the readings from which scales are set, kept while a column is idle.
+        self._kept = np.zeros((0, 1 + 2 * width))
+        self._scales = Scales(self.columns)
+        self._looks: Looks | None = None
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
-        self._silent_until = np.zeros((LOOKS, width), dtype=np.int64)
-        self._told = np.full(width, -RECENT)
+        self._events = Events(np.append(LASTING, 1.0), width, refractory)
         self._pass_over_until = 0
-        # Sizes and weights of the readings since the last ordinal at which usual sizes were learned.
-        self._pending = np.zeros((2, LOOKS, 0, width))
+        self._use(1.0)
+        # Sizes, excesses and weights of the readings since the last ordinal at which they were learned.
+        self._pending = np.zeros((3, 0, LOOKS, width))
+
+    def _use(self, every: float) -> None:
+        """Set what follows from the time between readings, in seconds."""
+        rate = max(self._false_alarms, min(self._weekly * every / WEEK, OFTENEST))
+        self._rate = -float(np.log10(rate))
+        # More comparisons for each reading find more that is rare: correct for their number (Bonferroni).
+        number = LOOKS * len(self.columns)
+        self._limits = (self._rate + np.log10(number) - EXPONENT * np.log10(LASTING))[:, None]
+        self._tail = Tail(LASTING, OPPOSITE, len(self.columns), self._memory)
+        self._guard = Guard(rate)
 
     def score(
         self, row: np.ndarray, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray
@@ -149,16 +193,17 @@ class Scorer:
             )
         score = np.full(len(time), np.nan)
         alarms: list[Alarm] = []
+        error = np.clip(np.where(np.isfinite(values), np.nan_to_num(normal - expected), 0.0), -1e6, 1e6)
         rows = np.flatnonzero(row > np.maximum.accumulate(np.concatenate([[self.last], row]))[:-1])
         at = 0
         while at < len(rows):
-            # Usual sizes are learned at fixed ordinals, for any cut into blocks.
+            # What is usual is learned at fixed ordinals, for any cut into blocks.
             count = CHUNK - self.rows % CHUNK
             passed_over = self.rows < self._pass_over_until
             part = rows[at : at + (min(count, self._pass_over_until - self.rows) if passed_over else count)]
             at += len(part)
             if not passed_over:
-                score[part] = self._chunk(time[part], values[part], normal[part], expected[part], alarms)
+                score[part] = self._chunk(time[part], values[part], error[part], alarms)
             self._count(len(part), int(row[part[-1]]))
         return Scored(score, tuple(alarms))
 
@@ -171,80 +216,166 @@ class Scorer:
             readings: the number to skip.
         """
         self._pass_over_until = self.rows + readings
-        self._values, self._normal = self._values[:0], self._normal[:0]
+        self._history = self._history[:0]
+        if self._looks is not None:
+            self._looks.begin_anew()
 
     def _count(self, readings: int, last: int) -> None:
         """Count readings, the last of which has number `last`."""
         self.rows += readings
         self.last = last
-        if self.rows % CHUNK == 0 and self._pending.shape[2]:
-            size, weight = self._pending
-            self._usual.learn(size, weight, seen=self.rows)
-            self._pending = self._pending[:, :, :0]
+        if self.rows % CHUNK:
+            return
+        if self._looks is not None:
+            self._learn()
+        if len(self._kept) >= self._first and self._scales.idle.any():
+            self._scale()
 
-    def _chunk(
-        self,
-        time: np.ndarray,
-        values: np.ndarray,
-        normal: np.ndarray,
-        expected: np.ndarray,
-        alarms: list[Alarm],
-    ) -> np.ndarray:
-        values, history = _joined(self._values, values)
-        normal, level = _joined(self._normal, normal)
-        size = np.stack([np.abs(np.nan_to_num(normal - expected)), np.abs(_moves(level, len(time))[1])])
-        change = _moves(history, len(time))
-        worth = np.abs(change[:LOOKS]) >= np.array([column.least for column in self.columns])
-        # More comparisons for each reading find more that is rare: correct for their number.
-        rarity = self._usual.rarity(size) - np.log10(LOOKS * len(self.columns))
-        surprise = np.where(worth, np.maximum(rarity, 0.0), 0.0)
-        record = self._records(values) & worth[0]
-        score: np.ndarray = surprise.max(axis=(0, 2))
-        for row in np.flatnonzero((score > self.threshold) | record.any(axis=1)):
-            self._raise(int(row), float(time[row]), surprise[:, row], record[row], change[:, row], alarms)
-        # A surprising reading is learned slowly: it becomes usual only if it lasts.
-        seen = np.stack([size, np.where(surprise > self.threshold, 0.1, 1.0)])
-        self._pending = np.concatenate([self._pending, seen], axis=2)
-        self._values, self._normal = history[-RECENT:], level[-RECENT:]
+    def _learn(self) -> None:
+        """Learn the sizes since the last time."""
+        assert self._looks is not None
+        size, excess, weight = self._pending
+        if len(size):
+            self._tail.learn(size, weight, self._looks.seen)
+            self._guard.learn(excess.max(axis=(1, 2)))
+            self._pending = self._pending[:, :0]
+
+    def _scale(self) -> None:
+        """Set the scales of columns that were idle, and let the looks see the last readings on them."""
+        width = len(self.columns)
+        time, values, error = self._kept[:, 0], self._kept[:, 1 : 1 + width], self._kept[:, 1 + width :]
+        begins = self._looks is None
+        woken = [i for i in np.flatnonzero(self._scales.idle).tolist() if self._scales.fit(values[:, i], i)]
+        if not begins and not woken:
+            return
+        if begins:
+            steps = np.diff(time)
+            self._every = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+            self._use(self._every)
+        before = self._looks, self._tail, self._guard
+        looks = self._looks = Looks(width, self._every)
+        tail = self._tail = Tail(LASTING, OPPOSITE, width, self._memory)
+        y = self._scales.to(values)
+        for start in range(0, len(y), CHUNK):
+            part = slice(start, start + CHUNK)
+            self._look(time[part], y[part], error[part])
+            self._learn()
+        if before[0] is not None:
+            self._looks, self._tail, self._guard = before
+            for index in woken:
+                before[0].take_column(index, looks)
+                before[1].weights[:, index] = tail.weights[:, index]
+            before[1].fit()
+
+    def _look(self, time: np.ndarray, y: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The excesses over the thresholds without the guard's shift, and the changes, [rows, looks, columns] each."""
+        assert self._looks is not None
+        both = np.array([self._looks.step(float(t), *row) for t, *row in zip(time, y, error, strict=True)])
+        excess = self._tail.rarity(both[:, 0]) - self._limits
+        weight = np.where(excess > self._guard.shift, SLOWLY, 1.0)
+        self._pending = np.concatenate([self._pending, np.stack([both[:, 0], excess, weight])], axis=1)
+        return excess, both[:, 1]
+
+    def _chunk(self, time: np.ndarray, values: np.ndarray, error: np.ndarray, alarms: list[Alarm]) -> np.ndarray:
+        values, history = _joined(self._history, values)
+        if self._scales.idle.any():
+            kept = np.concatenate([time[:, None], values, error], axis=1)
+            self._kept = np.concatenate([self._kept, kept])[-self._first :]
+        elif len(self._kept):
+            self._kept = self._kept[:0]
+        score = np.zeros(len(time))
+        if self._looks is not None:
+            held = self._pending.shape[1]
+            y = self._scales.to(values)
+            excess, changes = self._look(time, y, error)
+            record = self._records(values)
+            for row in np.flatnonzero((excess.max(axis=(1, 2)) > self._guard.shift) | record.any(axis=1)).tolist():
+                recent = history[: len(history) - len(values) + row + 1][-RECENT:]
+                by = self._changes(y[row], changes[row], recent)
+                excess[row][np.abs(by[:-1]) < self._least] = -self._rate
+                record[row] &= np.abs(by[-1]) >= self._least
+                begins = self._raise(row, float(time[row]), excess[row], record[row], changes[row], by, alarms)
+                self._pending[2, held + row][begins] = 1.0
+            self._pending[1, held:] = excess
+            self._pending[2, held:][excess <= self._guard.shift] = 1.0
+            score = self._scores(excess - self._guard.shift).max(axis=(1, 2))
+        self._history = history[-RECENT:]
         self._low = np.minimum(self._low, values.min(axis=0))
         self._high = np.maximum(self._high, values.max(axis=0))
         return score
+
+    def _scores(self, excess: np.ndarray) -> np.ndarray:
+        """Excesses over the thresholds, as scores that are at the threshold where the excess is 0."""
+        # A slow look has a lower threshold, and below it the score of a fast one, stretched.
+        lower = EXPONENT * np.log10(LASTING)[:, None]
+        reach = np.maximum(self.threshold - lower, 0.5)
+        below = np.maximum(excess + reach, 0.0) * self.threshold / reach
+        scores: np.ndarray = np.where(excess > 0, excess + self.threshold, np.minimum(below, self.threshold))
+        return scores
+
+    def _changes(self, y: np.ndarray, changes: np.ndarray, recent: np.ndarray) -> np.ndarray:
+        """The changes in the columns' units, of each look and of an extreme, [looks + 1, columns]."""
+        middle = np.median(recent, axis=0)
+        by = np.empty((LOOKS + 1, len(self.columns)))
+        by[-1] = recent[-1] - middle
+        now = np.array([self._scales.back(one, i) for i, one in enumerate(y.tolist())])
+        for look, cause in enumerate(CAUSES):
+            if cause == "sudden":
+                by[look] = by[-1]
+                continue
+            before = [self._scales.back(one, i) for i, one in enumerate((y - changes[look]).tolist())]
+            by[look] = now - before
+            if cause == "lasting":
+                seen = np.median(recent[-5:], axis=0) - middle
+                by[look] = np.where(np.abs(seen) > np.abs(by[look]), seen, by[look])
+        return by
 
     def _raise(
         self,
         row: int,
         time: float,
-        surprise: np.ndarray,
+        excess: np.ndarray,
         record: np.ndarray,
-        change: np.ndarray,
+        changes: np.ndarray,
+        by: np.ndarray,
         alarms: list[Alarm],
-    ) -> None:
-        """Raise the alarms of one row, the most surprising column first."""
+    ) -> np.ndarray:
+        """Raise the alarm of one row, if it is due; return the mask of looks with which an event begins."""
         ordinal = self.rows + row
-        for index in np.argsort(-surprise.max(axis=0), kind="stable"):
-            over = surprise[:, index] > self.threshold
-            sudden, lasting = (over | [record[index], False]) & (ordinal >= self._silent_until[:, index])
-            if ordinal < self.warm_up or not (sudden or lasting):
-                continue
-            self._silent_until[1, index] = ordinal + self.refractory if lasting else 0
-            if lasting and not sudden and ordinal - self._told[index] <= LATELY:
-                # A lasting change was told by its first reading. An older burst does not suppress it.
-                continue
-            self._silent_until[0, index] = ordinal + self.refractory
-            self._told[index] = ordinal
-            self.alarms += 1
-            by = float(change[0 if sudden else 2, index])
-            alarms.append(
-                Alarm(
-                    row=ordinal,
-                    time=time,
-                    column=self.columns[index].name,
-                    change=by,
-                    score=float(surprise[:, index].max()),
-                    record=not over.any(),
-                    words=self.columns[index].change(by),
-                )
+        excess = excess - self._guard.shift
+        index, begins = self._events.step(
+            ordinal, np.concatenate([excess, np.where(record, 1e-9, -1.0)[None]]), ordinal >= self.warm_up
+        )
+        if index is None:
+            return begins[:-1]
+        look = int(np.argmax(excess[:, index]))
+        extreme = excess[look, index] <= 0
+        assert self._looks is not None
+        cause: Cause = "extreme" if extreme else CAUSES[look]
+        if cause == "season" and not self._looks.season.used[index]:
+            cause = "sudden"
+        column, change = self.columns[index], float(by[-1 if extreme else look, index])
+        words = column.change(change)
+        if cause == "variation":
+            words = f"{column.name} varies {'more' if changes[look, index] > 0 else 'less'} than before"
+        worst = excess.max(axis=0)
+        order = sorted(np.flatnonzero((worst > 0) | record).tolist(), key=lambda i: (i != index, -worst[i]))
+        self.alarms += 1
+        alarms.append(
+            Alarm(
+                row=ordinal,
+                time=time,
+                column=column.name,
+                change=change,
+                score=max(0.0, float(worst[index]) + self.threshold),
+                record=bool(extreme),
+                words=words,
+                cause=cause,
+                tail=float(min(1.0, 10.0 ** -(worst[index] + self._rate))),
+                contributions=tuple(self.columns[i].name for i in order),
             )
+        )
+        return begins[:-1]
 
     def _records(self, values: np.ndarray) -> np.ndarray:
         """The mask of readings beyond all before them, by the fraction of their range, [rows, columns]."""
@@ -253,7 +384,7 @@ class Scorer:
             return np.zeros(values.shape, dtype=bool)
         low = np.minimum.accumulate(np.concatenate([self._low[None], values]))[:-1]
         high = np.maximum.accumulate(np.concatenate([self._high[None], values]))[:-1]
-        now, low, high = (scaled(self.columns, v) for v in (values, low, high))
+        now, low, high = (self._scales.to(v) for v in (values, low, high))
         margin = self.record * (high - low)
         beyond: np.ndarray = ((now < low - margin) | (now > high + margin)) & (margin > 0)
         return beyond
@@ -269,13 +400,16 @@ class Scorer:
             "rows": self.rows,
             "last": self.last,
             "alarms": self.alarms,
-            "usual": self._usual.weights.copy(),
-            "values": self._values.copy(),
-            "normal": self._normal.copy(),
+            "every": self._every if self._looks is not None else None,
+            "looks": self._looks.state_dict() if self._looks is not None else None,
+            "scales": self._scales.numbers.copy(),
+            "tail": self._tail.weights.copy(),
+            "guard": self._guard.state_dict(),
+            "events": self._events.state_dict(),
+            "history": self._history.copy(),
+            "kept": self._kept.copy(),
             "low": self._low.copy(),
             "high": self._high.copy(),
-            "silent_until": self._silent_until.copy(),
-            "told": self._told.copy(),
             "pass_over_until": self._pass_over_until,
             "pending": self._pending.copy(),
         }
@@ -287,24 +421,36 @@ class Scorer:
             state: from ``state_dict``.
 
         Raises:
-            ValueError: it is the state of other columns.
+            ValueError: it is the state of other columns, or of an earlier version's scorer.
         """
-        names = [column.name for column in self.columns]
+        names, width = [column.name for column in self.columns], len(self.columns)
         if list(state["columns"]) != names:
             raise ValueError(
                 f"The scorer's state is of the columns {list(state['columns'])}, but the readings have "
                 f"{names}: go on with the same columns, or start a new run in another directory."
             )
+        if "looks" not in state:
+            raise ValueError(
+                "The scorer's state was saved by an earlier version of unbounded, whose detector judged readings "
+                "otherwise: start a new run in another directory."
+            )
         self.rows, self.last, self.alarms = (int(state[key]) for key in ("rows", "last", "alarms"))
-        self._usual.weights = np.array(state["usual"], dtype=np.float64)
-        self._values, self._normal = (
-            np.array(state[key], dtype=np.float64).reshape(-1, len(names)) for key in ("values", "normal")
-        )
+        self._looks = None
+        if state["looks"] is not None:
+            self._every = float(state["every"])
+            self._use(self._every)
+            self._looks = Looks(width, self._every)
+            self._looks.load_state_dict(state["looks"])
+        self._scales.numbers = np.array(state["scales"], dtype=np.float64)
+        self._tail.weights = np.array(state["tail"], dtype=np.float32)
+        self._tail.fit()
+        self._guard.load_state_dict(state["guard"])
+        self._events.load_state_dict(state["events"])
+        self._history = np.array(state["history"], dtype=np.float64).reshape(-1, width)
+        self._kept = np.array(state["kept"], dtype=np.float64).reshape(-1, 1 + 2 * width)
         self._low, self._high = (np.array(state[key], dtype=np.float64) for key in ("low", "high"))
-        self._silent_until = np.array(state["silent_until"], dtype=np.int64)
-        self._told = np.array(state["told"], dtype=np.int64)
         self._pass_over_until = int(state["pass_over_until"])
-        self._pending = np.array(state["pending"], dtype=np.float64).reshape(2, LOOKS, -1, len(names))
+        self._pending = np.array(state["pending"], dtype=np.float64).reshape(3, -1, LOOKS, width)
 
 
 def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -313,15 +459,3 @@ def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     for row, index in np.argwhere(~np.isfinite(history)):
         history[row, index] = history[row - 1, index] if row else 0.0
     return history[len(before) :], history
-
-
-def _moves(history: np.ndarray, rows: int) -> np.ndarray:
-    """For each of the last rows, the distances of the row, of the median of twenty and of the median of five from the
-    median of the hundred: [3, rows, columns], signed.
-    """
-    # Before the first reading there is more of the first reading: nothing has moved yet.
-    ahead = np.repeat(history[:1], max(0, RECENT + rows - 1 - len(history)), axis=0)
-    spans = np.lib.stride_tricks.sliding_window_view(np.concatenate([ahead, history]), RECENT, axis=0)[-rows:]
-    latest = np.stack([spans[..., -1], *(np.median(spans[..., -n:], axis=-1) for n in (LATELY, 5))])
-    moves: np.ndarray = latest - np.median(spans, axis=-1)
-    return moves

@@ -1,0 +1,141 @@
+"""Looks: sizes by which a reading is judged, each for a cause of alarms and for one direction.
+
+Moving means over several spans are compared with slower ones, so that a change that lasts is as visible as a single
+reading; the model's error and the deviation from the season are compared with their usual size; so is the mean
+absolute difference of readings in succession, which detects noise and stuck sensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from unbounded.detect._season import Season
+
+Cause = Literal["sudden", "lasting", "season", "variation", "extreme"]
+"""The causes of alarms; see `Alarm`."""
+
+SPANS = np.array([1.0, 4.0, 16.0, 64.0])[:, None]  # readings of the moving means
+SLOWER = 8.0  # how much longer a mean is that they are compared with
+VARIATION = 16.0  # readings of the mean absolute difference
+CLIP = 8.0  # deviations beyond which a reading does not move a mean further
+FLOOR = 0.05  # added to them: the scale of the readings is about one
+SMALL = 0.02  # a difference between readings that is taken for none
+ERROR_SCALE = 10.0  # the model's errors are a fraction of its scale
+
+_UP = [(float(span), "lasting" if span > 1 else "sudden") for span in SPANS.ravel()]
+_ONCE = [(1.0, "sudden"), (1.0, "sudden"), (1.0, "season"), (1.0, "season")]
+_ALL = [*_UP, *_UP, (VARIATION, "variation"), (VARIATION, "variation"), *_ONCE]
+LOOKS = len(_ALL)
+LASTING = np.array([span for span, _ in _ALL])
+"""The readings over which the size of a look hardly changes, [looks]."""
+OPPOSITE = np.array([4, 5, 6, 7, 0, 1, 2, 3, 9, 8, 11, 10, 13, 12])
+"""For each look, that of the other direction, [looks]."""
+CAUSES: tuple[Cause, ...] = tuple(cause for _, cause in _ALL)  # type: ignore[misc]
+"""The cause of each look."""
+
+_FAST = np.minimum(1.0, 2.0 / (SPANS + 1.0))
+_SLOW = 1.0 / (SPANS * SLOWER)
+_STATE = ("_fast", "_slow", "_usual", "_steps", "_usual_steps", "_before", "seen")
+
+
+class Looks:
+    """The looks of several columns, reading by reading.
+
+    Args:
+        columns: the number of columns.
+        every: seconds between two readings, about.
+    """
+
+    def __init__(self, columns: int, every: float) -> None:
+        self.season = Season(2 * columns, every)
+        self.seen = np.zeros(columns)
+        self._columns = columns
+        self._fast, self._slow = np.zeros((4, columns)), np.zeros((4, columns))
+        self._usual = np.ones((4, columns))
+        self._steps, self._usual_steps, self._before = np.full(columns, 0.5), np.full(columns, 0.5), np.zeros(columns)
+        self._anew = True
+
+    def step(self, time: float, y: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sizes of one reading, after which it is learned.
+
+        Args:
+            time: in seconds.
+            y: the reading, on a scale on which noise is about one, [columns].
+            error: that of the model, [columns].
+
+        Returns:
+            The sizes, not negative, [looks, columns]; and the changes that they are of, on the scale of `y`.
+        """
+        columns = self._columns
+        part, away, standard = self.season.step(time, np.concatenate([y, error * ERROR_SCALE]))
+        now = y - part[:columns]
+        if self._anew:
+            self._anew = False
+            self._before = now
+            self._fast[:], self._slow[:] = now, now
+        self.seen += 1
+        first = 1.0 / self.seen
+        limit = CLIP * self._usual + FLOOR
+        off = np.minimum(np.maximum(now - self._slow, -limit), limit)
+        self._fast += _FAST * (self._slow + off - self._fast)
+        self._fast[0] = now
+        moved = self._fast - self._slow
+        rate = np.maximum(_SLOW, first)
+        limit *= 0.5
+        self._slow += rate * np.minimum(np.maximum(off, -limit), limit)
+        self._usual += rate * (np.abs(off) - self._usual)
+
+        step = np.minimum(np.abs(now - self._before), CLIP * self._usual_steps + FLOOR)
+        self._before = now
+        self._steps += np.maximum(2.0 / (VARIATION + 1), first) * (step - self._steps)
+        varied = np.log((self._steps + SMALL) / (self._usual_steps + SMALL))
+        variation = self._steps - self._usual_steps
+        self._usual_steps += np.maximum(1.0 / (VARIATION * SLOWER), first) * (step - self._usual_steps)
+
+        sizes = np.empty((LOOKS, columns))
+        sizes[0:4], sizes[4:8] = moved, -moved
+        sizes[8], sizes[9] = varied, -varied
+        sizes[10], sizes[11] = standard[columns:], -standard[columns:]
+        sizes[12], sizes[13] = standard[:columns], -standard[:columns]
+        changes = np.empty((LOOKS, columns))
+        changes[0:4], changes[4:8], changes[8:10] = moved, moved, variation
+        changes[10:12], changes[12:] = moved[0], away[:columns]
+        return np.maximum(sizes, 0.0), changes
+
+    def begin_anew(self) -> None:
+        """Take the next reading for the first after a gap: what is usual stays, the means begin at it."""
+        self._anew = True
+
+    def take_column(self, index: int, other: Looks) -> None:
+        """Replace a column by that of another object, which saw the last readings on another scale.
+
+        Args:
+            index: the column.
+            other: the other.
+        """
+        for name in _STATE:
+            getattr(self, name)[..., index] = getattr(other, name)[..., index]
+        self.season.take_column(index, other.season)
+        self.season.take_column(self._columns + index, other.season)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as plain data and arrays."""
+        return {
+            "means": [getattr(self, name).copy() for name in _STATE],
+            "anew": self._anew,
+            "season": self.season.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state.
+
+        Args:
+            state: from `state_dict` of an object with the same columns.
+        """
+        for name, value in zip(_STATE, state["means"], strict=True):
+            setattr(self, name, np.array(value, dtype=np.float64))
+        self._anew = bool(state["anew"])
+        self.season.load_state_dict(state["season"])
