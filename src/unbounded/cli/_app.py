@@ -1,4 +1,4 @@
-"""The subcommands `train`, `report` and `demo`, and their options; their code is in the files beside this one."""
+"""The subcommands `train`, `report`, `demo` and `simulate`, and their options; their code is in the files beside this one."""
 
 from __future__ import annotations
 
@@ -148,3 +148,22 @@ def demo(
     from unbounded.cli._demo import Demo
 
     raise typer.Exit(Demo(directory, warm_up=warm_up, after=after, show=show).run())
+
+
+@app.command()
+def simulate(
+    path: Annotated[Path, typer.Argument(callback=_local, help="The CSV file to write, such as plant.csv.")],
+    sensors: Annotated[int, typer.Option(help="The number of sensors.")] = 8,
+    days: Annotated[float, typer.Option(help="The length, in days.")] = 30.0,
+    every: Annotated[str, typer.Option(help="The time between readings: 60s, 5min, 1h.")] = "60s",
+    seed: Annotated[int, typer.Option(help="Decides the readings: the same seed, the same file.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Write readings of a simulated plant, and its faults' times in plant.faults.csv beside them.
+
+    Sensors have a daily and a weekly cycle, noise and bursts; the faults are spikes, bursts, shifts, drifts and stuck
+    sensors. Exit codes: 0, the files are written; 2, a sentence says what to change.
+    """
+    from unbounded.cli._simulate import simulate as write_plant
+
+    raise typer.Exit(write_plant(path, sensors=sensors, days=days, every=every, seed=seed, force=force))
