@@ -197,11 +197,11 @@ def slow_season(rng: np.random.Generator) -> Made:
         what = rng.choice(["shift", "shift", "drop", "noise", "stuck"])
         part = slice(at, at + length)
         if what == "shift":
-            value[part] += rng.choice([-1, 1]) * rng.uniform(4, 6)
+            value[part] += rng.choice([-1, 1]) * rng.uniform(2, 5)
         elif what == "drop":
-            value[at : at + int(day / 3)] -= rng.uniform(7, 12)
+            value[at : at + int(day / 3)] -= rng.uniform(4, 9)
         elif what == "noise":
-            value[part] += rng.uniform(2, 3) * rng.normal(size=len(value[part]))
+            value[part] += rng.uniform(1, 2.5) * rng.normal(size=len(value[part]))
         else:
             value[part] = value[at]
     return time, 70 + 2 * value, faults

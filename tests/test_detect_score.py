@@ -86,8 +86,8 @@ def test_nothing_is_said_during_the_warm_up():
 def test_an_event_raises_one_alarm_and_the_next_one_another():
     cpu = np.random.default_rng(0).normal(20, 3, (1_600, 1))
     cpu[800:1_000:40] = 100
-    cpu[1_300] = 100
-    alarms = scored(Scorer(CPU, refractory=100), cpu).alarms
+    cpu[1_300] = -60
+    alarms = scored(Scorer([Column("a")], refractory=100), cpu).alarms
     assert [alarm.row for alarm in alarms] == [800, 1_300]
 
 
@@ -123,7 +123,7 @@ def test_a_burst_some_time_before_does_not_hide_what_stays():
     cpu = np.random.default_rng(0).normal(20, 3, (800, 1))
     cpu[620] = 90
     cpu[650:690] = 70
-    rows = [a.row for a in scored(Scorer(CPU, refractory=100), cpu).alarms if a.row >= 600]
+    rows = [a.row for a in scored(Scorer([Column("a")], refractory=100), cpu).alarms if a.row >= 600]
     assert len(rows) == 2
     assert rows[0] == 620
     assert 650 <= rows[1] < 680

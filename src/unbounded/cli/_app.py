@@ -1,4 +1,4 @@
-"""The subcommands `train`, `report`, `demo` and `simulate`, and their options; their code is in the files beside this one."""
+"""The subcommands `train`, `report`, `demo` and `simulate`, and their options; their code is in files beside this."""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def _simulate(path: Path, sensors: int, days: float, every: str, seed: int, forc
     made = plant(sensors, days, _seconds(every), seed)
     _write(path, made.lines())
     _write(beside, made.fault_lines())
-    print(f"{len(made.values):,} readings of {sensors} sensors are in {path}, and {len(made.faults)} faults in {beside}")
+    print(
+        f"{len(made.values):,} readings of {sensors} sensors are in {path}, and {len(made.faults)} faults in {beside}"
+    )
 
 
 def _seconds(text: str) -> float:

@@ -58,7 +58,7 @@ class Events:
         later = ordinal >= self._begun + SOON
         worse = later & (worst > self._peak + FAR_WORSE)
         lasts = later & self._brief & edge[self._slow].any(axis=0)
-        due = edge.any(axis=0) & (~silent | worse | lasts)
+        due = (edge.any(axis=0) & (~silent | lasts)) | (silent & worse)
         self._peak = np.where(over.any(axis=0), np.maximum(self._peak, worst), self._peak)
         if not tells or not due.any():
             return None, edge

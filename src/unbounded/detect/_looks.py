@@ -19,6 +19,7 @@ Cause = Literal["sudden", "lasting", "season", "variation", "extreme"]
 
 SPANS = np.array([1.0, 4.0, 16.0, 64.0])[:, None]  # readings of the moving means
 SLOWER = 8.0  # how much longer a mean is that they are compared with
+MEDIAN = 0.003  # mean absolute deviations by which the running median follows a reading
 VARIATION = 16.0  # readings of the mean absolute difference
 CLIP = 8.0  # deviations beyond which a reading does not move a mean further
 FLOOR = 0.05  # added to them: the scale of the readings is about one
@@ -31,14 +32,16 @@ _ALL = [*_UP, *_UP, (VARIATION, "variation"), (VARIATION, "variation"), *_ONCE]
 LOOKS = len(_ALL)
 LASTING = np.array([span for span, _ in _ALL])
 """The readings over which the size of a look hardly changes, [looks]."""
-OPPOSITE = np.array([4, 5, 6, 7, 0, 1, 2, 3, 9, 8, 11, 10, 13, 12])
+OPPOSITE = np.concatenate(
+    [np.roll(np.arange(2 * len(SPANS)), len(SPANS)), 2 * len(SPANS) + np.array([1, 0, 3, 2, 5, 4])]
+)
 """For each look, that of the other direction, [looks]."""
 CAUSES: tuple[Cause, ...] = tuple(cause for _, cause in _ALL)  # type: ignore[misc]
 """The cause of each look."""
 
 _FAST = np.minimum(1.0, 2.0 / (SPANS + 1.0))
 _SLOW = 1.0 / (SPANS * SLOWER)
-_STATE = ("_fast", "_slow", "_usual", "_steps", "_usual_steps", "_before", "seen")
+_STATE = ("_fast", "_slow", "_usual", "_steps", "_usual_steps", "_before", "_median", "seen")
 
 
 class Looks:
@@ -53,9 +56,10 @@ class Looks:
         self.season = Season(2 * columns, every)
         self.seen = np.zeros(columns)
         self._columns = columns
-        self._fast, self._slow = np.zeros((4, columns)), np.zeros((4, columns))
-        self._usual = np.ones((4, columns))
+        self._fast, self._slow = (np.zeros((len(SPANS), columns)) for _ in range(2))
+        self._usual = np.ones((len(SPANS), columns))
         self._steps, self._usual_steps, self._before = np.full(columns, 0.5), np.full(columns, 0.5), np.zeros(columns)
+        self._median = np.zeros(columns)
         self._anew = True
 
     def step(self, time: float, y: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +71,8 @@ class Looks:
             error: that of the model, [columns].
 
         Returns:
-            The sizes, not negative, [looks, columns]; and the changes that they are of, on the scale of `y`.
+            The sizes, not negative, [looks, columns]; and the changes that they are of, on the scale of `y`: 0 where
+            a mean returns to what is usual.
         """
         columns = self._columns
         part, away, standard = self.season.step(time, np.concatenate([y, error * ERROR_SCALE]))
@@ -76,6 +81,7 @@ class Looks:
             self._anew = False
             self._before = now
             self._fast[:], self._slow[:] = now, now
+            self._median = np.where(self.seen > 0, self._median, now)
         self.seen += 1
         first = 1.0 / self.seen
         limit = CLIP * self._usual + FLOOR
@@ -95,14 +101,16 @@ class Looks:
         variation = self._steps - self._usual_steps
         self._usual_steps += np.maximum(1.0 / (VARIATION * SLOWER), first) * (step - self._usual_steps)
 
-        sizes = np.empty((LOOKS, columns))
-        sizes[0:4], sizes[4:8] = moved, -moved
-        sizes[8], sizes[9] = varied, -varied
-        sizes[10], sizes[11] = standard[columns:], -standard[columns:]
-        sizes[12], sizes[13] = standard[:columns], -standard[:columns]
-        changes = np.empty((LOOKS, columns))
-        changes[0:4], changes[4:8], changes[8:10] = moved, moved, variation
-        changes[10:12], changes[12:] = moved[0], away[:columns]
+        # A return to what is usual is no change that lasts.
+        self._median += np.maximum(MEDIAN, first) * self._usual[-1] * np.sign(now - self._median)
+        away_from_it = np.sign(moved) * (self._fast - self._median) > 0.5 * np.abs(moved)
+        away_from_it[0] = True
+        lasting = np.where(away_from_it, moved, 0.0)
+
+        errors, seasonal = standard[columns:], standard[:columns]
+        sizes = np.concatenate([moved, -moved, [varied, -varied, errors, -errors, seasonal, -seasonal]])
+        off_season = away[:columns]
+        changes = np.concatenate([lasting, lasting, [variation, variation, moved[0], moved[0], off_season, off_season]])
         return np.maximum(sizes, 0.0), changes
 
     def begin_anew(self) -> None:

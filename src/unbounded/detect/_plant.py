@@ -7,6 +7,7 @@ the usual ones, a level shift, a drift, or a stuck sensor. All of it is decided 
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -133,7 +134,7 @@ def _sensor(rng: np.random.Generator, rows: int, every: float, sensor: int) -> t
     faults = []
     count = max(1, round((1 - QUIET) * rows * every / DAY / APART))
     slots = np.linspace(QUIET * rows, rows, count + 1)
-    for begin, end in zip(slots[:-1], slots[1:], strict=True):
+    for begin, end in itertools.pairwise(slots):
         kind = KINDS[int(rng.integers(len(KINDS)))]
         first = int(rng.uniform(begin, begin + 0.6 * (end - begin)))
         longest = max(1, int(end) - first - 1)

@@ -28,7 +28,8 @@ class Scales:
     @property
     def idle(self) -> np.ndarray:
         """True for the columns of which nothing is known but one value, [columns]."""
-        return self.numbers[3] > 0
+        idle: np.ndarray = self.numbers[3] > 0
+        return idle
 
     def fit(self, values: np.ndarray, index: int) -> bool:
         """Set the scale of a column.

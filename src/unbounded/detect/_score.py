@@ -292,7 +292,7 @@ class Scorer:
             for row in np.flatnonzero((excess.max(axis=(1, 2)) > self._guard.shift) | record.any(axis=1)).tolist():
                 recent = history[: len(history) - len(values) + row + 1][-RECENT:]
                 by = self._changes(y[row], changes[row], recent)
-                excess[row][np.abs(by[:-1]) < self._least] = -self._rate
+                excess[row][(np.abs(by[:-1]) < self._least) | (by[:-1] == 0)] = -self._rate
                 record[row] &= np.abs(by[-1]) >= self._least
                 begins = self._raise(row, float(time[row]), excess[row], record[row], changes[row], by, alarms)
                 self._pending[2, held + row][begins] = 1.0
@@ -327,7 +327,7 @@ class Scorer:
             by[look] = now - before
             if cause == "lasting":
                 seen = np.median(recent[-5:], axis=0) - middle
-                by[look] = np.where(np.abs(seen) > np.abs(by[look]), seen, by[look])
+                by[look] = np.where((np.abs(seen) > np.abs(by[look])) & (changes[look] != 0), seen, by[look])
         return by
 
     def _raise(

@@ -150,7 +150,7 @@ class Season:
         return {
             "every": self.every,
             "arrays": [getattr(self, name).copy() for name in _ARRAYS],
-            "profiles": [np.copy(one) for one in (*self._mean, *self._spread, *self._visits)],
+            "profiles": [np.array(one) for one in (*self._mean, *self._spread, *self._visits)],
             "open": list(self._open),
             "count": list(self._count),
             "last": float(self._last),

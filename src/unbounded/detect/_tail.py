@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-HIGHEST = 12.0
+HIGHEST = 20.0
 # Four bins for each doubling, from 2**-10 to 2**10.
 _EDGES = 2.0 ** (np.arange(-40, 41) / 4.0)
 _BINS = len(_EDGES) + 1
@@ -48,7 +48,7 @@ class Tail:
         self.fit()
 
     def rarity(self, size: np.ndarray) -> np.ndarray:
-        """-log10 of the fraction of readings that are as large; at most 12.
+        """-log10 of the fraction of readings that are as large; at most 20.
 
         Args:
             size: not negative, [rows, looks, columns].
@@ -62,7 +62,7 @@ class Tail:
         high = _EDGES[np.minimum(at, len(_EDGES) - 1)]
         share = np.clip((size - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
         below, upper = self._above[looks, columns, at], self._above[looks, columns, at + 1]
-        inside = -np.log10(np.maximum(below + share * (upper - below), 1e-12))
+        inside = -np.log10(np.maximum(below + share * (upper - below), 1e-20))
         excess = np.maximum(size - self._cut, 0.0) / self._scale
         beyond = np.log1p(self._shape * excess) / (self._shape * np.log(10.0)) - np.log10(self._share)
         out: np.ndarray = np.minimum(np.where(size > self._cut, beyond, inside), HIGHEST)
