@@ -33,7 +33,7 @@ class JsonLinesFormat:
                 '{"x": 1.5}.'
             )
         self._columns = ArrowColumns(inferred_schema(tables), first, wanted)
-        self._others = "error" if wanted is None else "ignore"
+        self._others = "error" if wanted.names is None else "ignore"
 
     def may_grow(self, file: FoundFile) -> bool:
         return codec_of(file.name) is None

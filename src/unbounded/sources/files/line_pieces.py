@@ -47,7 +47,7 @@ class LinePieces:
         tables, bad = rows_of(block.data, block.line, self._parse, first_bad=self._bad.is_error)
         for line in bad:
             self._bad.add(self._file, *line)
-        parts = [self._columns.rows(table, self._file, block.line, "from line") for table in tables]
+        parts = [self._columns.rows(table, self._file, block.line, "line") for table in tables]
         rows: dict[str, Array] = trees.join(parts) if parts else {}
         count = sum(table.num_rows for table in tables)
         return Piece(rows if count else {}, count, block.after, f"{zlib.crc32(block.data):08x}")
