@@ -78,14 +78,19 @@ class ArrowColumns:
                 f"the same columns in all files: columns={self.names!r} reads those of the first file."
             )
 
-    def read_type(self, name: str) -> Any:
-        """The type as which a parser of text reads a column."""
+    def read_type(self, name: str, *, reads_text: bool) -> Any:
+        """The type as which a parser reads a column; `reads_text` is True if it reads numbers as text, too."""
         import pyarrow as pa
 
         cast, found = self.casts.get(name), self.types[name]
-        # A parser of JSON reads no numbers as text; they are converted afterwards.
-        is_number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)
-        return found if cast is None or (pa.types.is_string(cast) and is_number) else cast
+        if cast is None:
+            return found
+        if pa.types.is_string(cast):
+            # Else numbers lose what is no part of their value: the zeros before "0815".
+            is_number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)
+            return found if is_number and not reads_text else cast
+        # Of the other types, parsers read no number from "true".
+        return found if pa.types.is_boolean(found) else cast
 
     def rows(self, table: Any, file: FoundFile, first: int, unit: str = "row") -> dict[str, Array]:
         """The columns as arrays of shape (rows,), or (rows, k) for lists of k.

@@ -44,7 +44,7 @@ class JsonLinesFormat:
     def open(self, file: FoundFile, source: Any, bad: BadRows) -> LinePieces:
         import pyarrow as pa
 
-        schema = pa.schema([(name, self._columns.read_type(name)) for name in self._columns.names])
+        schema = pa.schema([(name, self._columns.read_type(name, reads_text=False)) for name in self._columns.names])
 
         def parse(data: bytes) -> Any:
             return _table(data, schema, self._others)
