@@ -293,10 +293,10 @@ class Stream(TableWords, Lookup):
             time: the name of a column that both have and are sorted by: seconds, or datetime64. A row precedes a label
                 of the same time. A time earlier than the one before it, infinite or missing counts as equal to it.
             unmatched: what to do with a row without a label: "drop" leaves it out, since nothing can be learnt from it;
-                "keep" returns it when its time is over, with NaN in the labels' columns; a function receives such rows,
-                a dict of arrays, and may receive them again after a restart. They are counted in `stats.unmatched` in
-                any case, and labels without a row in `stats.unmatched_labels`. With "drop", the stream ends when the
-                labels have ended and none of them waits; later rows are not read.
+                "keep" returns it when its time is over, with missing values (NaN, NaT, "") in the labels' columns; a
+                function receives such rows, a dict of arrays, and may receive them again after a restart. They are
+                counted in `stats.unmatched` in any case, and labels without a row in `stats.unmatched_labels`. With
+                "drop", the stream ends when the labels have ended and none of them waits; later rows are not read.
 
         >>> import numpy as np, unbounded as ub
         >>> rows = ub.from_arrays({"id": np.arange(6), "x": np.arange(6) * 10.0}, shuffle=False)
