@@ -205,7 +205,7 @@ def from_files(
             converted.
         shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
             least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
-            their footers; other formats are scanned for it, by each process anew.
+            their footers; other formats are scanned for it, once: it is stored in the run's directory.
         seed: of the orders, together with the number of the pass.
         passes: the number of passes before the declared end; None for no end.
         on_bad: what to do with a broken line of CSV or JSON lines: "raise" an error with its file and line; "skip" it,

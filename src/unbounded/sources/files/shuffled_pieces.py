@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from pathlib import Path
 
 from unbounded.core.block import Boundary
 from unbounded.core.permutation import Permutation
@@ -19,6 +20,7 @@ from unbounded.sources.files.files_reader import FilesReader
 from unbounded.sources.files.gathered import Gathering
 from unbounded.sources.files.opened_files import changed_piece
 from unbounded.sources.files.piece_ahead import PieceAhead
+from unbounded.sources.files.stored_indexes import StoredIndexes
 from unbounded.sources.reader import JSON, Opening
 
 WINDOW_BYTES = 1 << 25
@@ -114,7 +116,7 @@ class ShuffledPieces(FilesReader):
         self, paths: FilePaths, format: FileFormat, passes: int | None, on_bad: str, opening: Opening, seed: int
     ) -> None:
         super().__init__(paths, format, passes, on_bad, opening)
-        self._seed = seed
+        self._seed, self._columns = seed, format.columns()
         self._first = 0
         self._checks: list[str] | None = None  # of the window's pieces, if rows of it were returned before
         self._entries: list[tuple[int, PieceAt]] | None = None  # all pieces of the pass, in its order
@@ -218,6 +220,11 @@ class ShuffledPieces(FilesReader):
         """Wait until no file is used."""
         while self._begun:
             self._begun.popleft()[1].await_end()
+
+    def keep_in(self, directory: Path) -> None:
+        """Store the indexes of the files in a directory of the run."""
+        what = [list(item) for item in self._columns.items()]
+        self._opened.keep_in(StoredIndexes(directory / "indexes", what, self._opening.runtime))
 
     def close(self) -> None:
         self._await_begun()
