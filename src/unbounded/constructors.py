@@ -177,7 +177,7 @@ def from_files(
     |---|---|---|
     | "parquet" | .parquet, .pq | a row group |
     | "arrow", Arrow IPC | .arrow, .feather, .ipc | a record batch |
-    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted line end is not supported |
+    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted value may have line ends |
     | "jsonl", a JSON object in each line | .jsonl, .ndjson | lines of 4 MiB |
     | "tar", shards in WebDataset's layout | .tar | samples of 4 MiB |
     | "tfrecord", of `tf.train.Example` | .tfrecord, .tfrecords | records of 4 MiB |

@@ -106,17 +106,24 @@ class _Window:
 
 
 class ShuffledPieces(FilesReader):
-    """Arguments as for `FilesReader`, and the seed.
+    """Arguments as for `FilesReader`, the seed, and the source's identity, on which the indexes of files depend.
 
     A position is the number of the pass, that of the window's first piece in the pass's order, and the row in the
     window. Within a window it has the checksums of the window's pieces.
     """
 
     def __init__(
-        self, paths: FilePaths, format: FileFormat, passes: int | None, on_bad: str, opening: Opening, seed: int
+        self,
+        paths: FilePaths,
+        format: FileFormat,
+        passes: int | None,
+        on_bad: str,
+        opening: Opening,
+        seed: int,
+        identity: JSON,
     ) -> None:
         super().__init__(paths, format, passes, on_bad, opening)
-        self._seed, self._columns = seed, format.columns()
+        self._seed, self._identity = seed, identity
         self._first = 0
         self._checks: list[str] | None = None  # of the window's pieces, if rows of it were returned before
         self._entries: list[tuple[int, PieceAt]] | None = None  # all pieces of the pass, in its order
@@ -223,8 +230,7 @@ class ShuffledPieces(FilesReader):
 
     def keep_in(self, directory: Path) -> None:
         """Store the indexes of the files in a directory of the run."""
-        what = [list(item) for item in self._columns.items()]
-        self._opened.keep_in(StoredIndexes(directory / "indexes", what, self._opening.runtime))
+        self._opened.keep_in(StoredIndexes(directory / "indexes", self._identity, self._opening.runtime))
 
     def close(self) -> None:
         self._await_begun()

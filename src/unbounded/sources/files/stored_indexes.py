@@ -24,12 +24,12 @@ class StoredIndexes:
 
     Args:
         directory: where they are; it is created with the first one.
-        what: the columns that are read and their types, on which the sizes in an index depend.
+        identity: that of the source: the sizes in an index depend on its columns.
         runtime: for files.
     """
 
-    def __init__(self, directory: Path, what: JSON, runtime: Runtime) -> None:
-        self._directory, self._what, self._runtime = directory, what, runtime
+    def __init__(self, directory: Path, identity: JSON, runtime: Runtime) -> None:
+        self._directory, self._identity, self._runtime = directory, identity, runtime
         self._refused = False
 
     def read(self, file: tuple[str, int, str]) -> list[PieceAt] | None:
@@ -37,7 +37,7 @@ class StoredIndexes:
         try:
             with self._runtime.files.open_read(self._path(file)) as stored:
                 data = json.loads(stored.read())
-            if data["file"] == list(file) and data["columns"] == self._what:
+            if data["file"] == list(file) and data["source"] == self._identity:
                 return [PieceAt(*entry) for entry in data["pieces"]]
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -47,7 +47,7 @@ class StoredIndexes:
         """Store an index, in place of an older one of the same name. If that fails, it is said once."""
         data = {
             "file": list(file),
-            "columns": self._what,
+            "source": self._identity,
             "pieces": [[piece.place, piece.count, piece.nbytes] for piece in pieces],
         }
         files, path = self._runtime.files, self._path(file)
