@@ -55,7 +55,7 @@ class CsvFormat:
         # A file that was only created, by a writer that has not begun, has no header yet.
         names, place = _header(file, blocks) if file.size else (self._columns.names, [0, 2])
         self._columns.check_names(names, file)
-        types = {name: self._columns.read_type(name) for name in self._columns.names}
+        types = {name: self._columns.read_type(name, reads_text=True) for name in self._columns.names}
 
         def parse(data: bytes) -> Any:
             return _table(data, file, names, self._columns.names, types)

@@ -36,7 +36,7 @@ class JsonLinesFormat:
                 '{"x": 1.5}.'
             )
         self._columns = ArrowColumns(inferred_schema(tables), first, wanted)
-        self._others = "error" if wanted is None else "ignore"
+        self._others = "error" if wanted.names is None else "ignore"
 
     def may_grow(self, file: FoundFile) -> bool:
         return codec_of(file.name) is None
@@ -47,7 +47,7 @@ class JsonLinesFormat:
     def open(self, file: FoundFile, source: Any, bad: BadRows) -> LinePieces:
         import pyarrow as pa
 
-        schema = pa.schema([(name, self._columns.read_type(name)) for name in self._columns.names])
+        schema = pa.schema([(name, self._columns.read_type(name, reads_text=False)) for name in self._columns.names])
 
         def parse(data: bytes) -> Any:
             return _table(data, schema, self._others)

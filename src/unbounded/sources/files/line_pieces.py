@@ -49,7 +49,7 @@ class LinePieces:
         )
         for line in bad:
             self._bad.add(self._file, *line)
-        parts = [self._columns.rows(table, self._file, block.line, "from line") for table in tables]
+        parts = [self._columns.rows(table, self._file, block.line, "line") for table in tables]
         rows: dict[str, Array] = trees.join(parts) if parts else {}
         count = sum(table.num_rows for table in tables)
         return Piece(rows if count else {}, count, block.after, f"{zlib.crc32(block.data):08x}")
