@@ -26,7 +26,7 @@ class Records(Protocol):
         """The number of records that are whole."""
 
 
-class Lines:
+class LineRecords:
     """Records that are lines."""
 
     def ends(self, data: bytes) -> Offsets:
