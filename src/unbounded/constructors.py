@@ -184,7 +184,7 @@ def from_files(
     |---|---|---|
     | "parquet" | .parquet, .pq | a row group |
     | "arrow", Arrow IPC | .arrow, .feather, .ipc | a record batch |
-    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted line end is not supported |
+    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted value may have line ends |
     | "jsonl", a JSON object in each line | .jsonl, .ndjson | lines of 4 MiB |
     | "tar", shards in WebDataset's layout | .tar | samples of 4 MiB |
     | "tfrecord", of `tf.train.Example` | .tfrecord, .tfrecords | records of 4 MiB |
@@ -214,7 +214,7 @@ def from_files(
         dtypes: a dict of names of columns and the dtypes to which they are converted.
         shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
             least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
-            their footers; other formats are scanned for it, by each process anew.
+            their footers; other formats are scanned for it, once: it is stored in the run's directory.
         seed: of the orders, together with the number of the pass.
         passes: the number of passes before the declared end; None for no end.
         on_bad: what to do with a broken line of CSV or JSON lines: "raise" an error with its file and line; "skip" it,

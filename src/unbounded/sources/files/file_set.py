@@ -83,7 +83,7 @@ class FileSet:
 
     def open(self, opening: Opening) -> Reader:
         shared = (self._paths, self._reading, self.passes, os.fspath(self.on_bad), opening)
-        return ShuffledPieces(*shared, self.seed) if self.shuffle else OrderedPieces(*shared)
+        return ShuffledPieces(*shared, self.seed, self.identity()) if self.shuffle else OrderedPieces(*shared)
 
 
 def _as_wanted(columns: Any, dtypes: dict[str, str]) -> Wanted:
