@@ -18,6 +18,7 @@ from unbounded.core.node import EndOfStream, empty_stream
 from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown
+from unbounded.item_words import ItemWords
 from unbounded.lookup import Lookup
 from unbounded.stages.batch import Batch
 from unbounded.stages.exclude import Exclude, ranges_of
@@ -47,7 +48,7 @@ class LeafShape(NamedTuple):
         return f"{self.dtype}{list(self.shape)}"
 
 
-class Stream(Lookup):
+class Stream(ItemWords, Lookup):
     """A source and the stages after it: `source.stage().stage()`, in the order in which rows pass them.
 
     A stream is an immutable description: each method returns a new one, and nothing runs before a `Feed` is made of it.

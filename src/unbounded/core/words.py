@@ -45,6 +45,9 @@ STREAM = {
     "to_iter_dataset": "Batches come from a feed: for batch in ub.Feed(stream).batches().",
     "flat_map": "A generator may yield any number of rows for what it reads: ub.from_generator(fn).",
     "flatmap": "A generator may yield any number of rows for what it reads: ub.from_generator(fn).",
+    "train_test_split": "Write training, validation = stream.split(0.9).",
+    "random_split": "Write training, validation = stream.split(0.9).",
+    "partition": "Write training, validation = stream.split(0.9).",
     "apply": "Call the function with the stream: fn(stream).",
     "take_while": "Write .filter(fn) for rows, or .take(rows) for an end.",
     "window": "Write .windows(length, stride=1).",
@@ -106,6 +109,7 @@ PACKAGE = {
     "Checkpoint": "Write ub.keras.Checkpoint(feed, directory) for Keras, or feed.save(directory, state=…).",
     "normalize": "Write stream.normalize('column').",
     "batch": "Write stream.batch(32).",
+    "split": "Write stream.split(0.9), which gives two streams.",
     "shuffle": "Write stream.shuffle(10_000).",
 }
 

@@ -1,0 +1,97 @@
+"""ItemWords: the methods of a stream for rows that are items: texts of several lengths, images, records of many rows.
+
+Most of this file is docstrings: an example and the arguments of each method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unbounded.chain import Chain
+from unbounded.core import check
+from unbounded.core.words import checked
+from unbounded.stages.normalize import Normalize
+from unbounded.stages.random_map import RandomMap
+from unbounded.stages.split import Split
+from unbounded.stages.stage import Stage
+from unbounded.stages.windows import Windows
+
+if TYPE_CHECKING:
+    from unbounded.stream import Stream
+
+
+class ItemWords(Chain):
+    """A part of `Stream`, which has `_then`."""
+
+    def _then(self, stage: Stage) -> Stream:
+        raise NotImplementedError
+
+    @checked(".split(share, by=None, seed=0)")
+    def split(self, share: float, *, by: str | Sequence[str] | None = None, seed: int = 0) -> tuple[Stream, Stream]:
+        """Two streams, such as one for training and one for validation: each row is in exactly one of them, for ever.
+
+        A row's part follows from a hash of its values, not from its place: it is the same in each pass and order, after
+        each resume and on each machine. Rows that are equal are in the same part; so are keys that are equal with `by`.
+        Equal numbers have one hash whatever their dtype is, and so has equal text. All missing values are equal.
+
+        Each of the two streams reads the source for itself, and leaves out the rows of the other part. A function that
+        can't seek is therefore called by each, which is logged: neither stream has a row that belongs to the other, but
+        a row that a device sends once is lost if it comes to the wrong one. For such a source, test each row before it
+        is trained on: `keras.Prequential`.
+
+        Args:
+            share: the share of all different rows, or of all keys, in the first stream: between 0 and 1.
+            by: the name of a column, or several names: rows with equal values there are in one part, as those of one
+                user or machine should be. None: all columns count.
+            seed: other seeds give other splits. The parts of a split can be split again.
+
+        Returns:
+            The stream with `share` of the rows, and the stream with the rest.
+
+        Raises:
+            ValueError: the share is not between 0 and 1; or, without `by`, the stream has a stage that gives a row
+                other values each time, or `windows`, which share rows.
+
+        >>> import numpy as np, unbounded as ub
+        >>> stream = ub.from_arrays({"user": np.arange(1000) % 50, "x": np.arange(1000.0)})
+        >>> parts = stream.split(0.8, by="user")
+        >>> training, validation = (set(part.batch(1000).peek()["user"].tolist()) for part in parts)
+        >>> len(training), len(validation), training & validation
+        (43, 7, set())
+        """
+        expected = f"a number between 0 and 1, such as 0.9. It was given {share!r}"
+        check.above_zero(share, "split(share)", expected)
+        if share >= 1:
+            raise ValueError(f"split(share): expected {expected}.")
+        names = None if by is None else (by,) if isinstance(by, str) else _names(by)
+        if names is None:
+            _refuse_changing(self.all_parts)
+        number = sum(isinstance(part, Split) for part in self.all_parts)
+        seed = check.seed(seed, "split(seed=n)")
+        return (
+            self._then(Split(float(share), "first", names, seed, number)),
+            self._then(Split(float(share), "rest", names, seed, number)),
+        )
+
+
+def _names(by: Any) -> tuple[str, ...]:
+    names = tuple(by) if isinstance(by, (list, tuple)) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"split(by={by!r}): expected the name of a column, or a list of names.")
+    return names
+
+
+def _refuse_changing(parts: Sequence[Any]) -> None:
+    """Raise ValueError if rows have other values each time, or share values with other rows."""
+    for part in parts:
+        if isinstance(part, RandomMap | Normalize):
+            raise ValueError(
+                f".split() stands after .{part.word}(), which gives a row other values each time, and its part follows "
+                f"from its values. Put .{part.word}() after .split(), or name a column that stays as it is: by='id'."
+            )
+        if isinstance(part, Windows):
+            raise ValueError(
+                ".split() stands after .windows(), which share rows: the validation would have rows that are trained "
+                "on. Write .split(0.9, by='machine') before .windows(length, by='machine')."
+            )
