@@ -5,12 +5,14 @@ Most of this file is docstrings: an example and the arguments of each method.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unbounded.chain import Chain
 from unbounded.core import check
+from unbounded.core.trees import Tree
 from unbounded.core.words import checked
+from unbounded.stages.flat_map import FlatMap
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.split import Split
@@ -26,6 +28,35 @@ class ItemWords(Chain):
 
     def _then(self, stage: Stage) -> Stream:
         raise NotImplementedError
+
+    @checked(".flat_map(fn)")
+    def flat_map(self, fn: Callable[[Tree], Any]) -> Stream:
+        """Make any number of rows of each record: the windows of a recording, the sentences of a text.
+
+        A resume calls the function again for the record at which it continues, and for no other one.
+
+        Args:
+            fn: receives one record, a tree of arrays of shape (…) without the first dimension. A generator function
+                yields single rows, each such a tree; a list contains single rows, too. An array, or a dict or tuple of
+                arrays that share their first dimension, are all rows of the record together. Each record may have
+                another number of rows, and none at all: []. All rows have the same structure, dtypes and shapes. It
+                must be pure: it is called again for a record after a resume.
+
+        A generator is asked for some hundred rows at a time, so that a record of a million rows needs no memory for
+        them. The end of a pass comes after the rows of its last record.
+
+        Raises:
+            RowsError: in training, if rows are not of the form of the first ones.
+
+        >>> import numpy as np, unbounded as ub
+        >>> def words(record):
+        ...     for word in str(record["text"]).split():
+        ...         yield {"id": record["id"], "letters": len(word)}
+        >>> records = {"id": np.arange(3), "text": np.array(["to be or", "", "not to be"])}
+        >>> ub.from_arrays(records, shuffle=False).flat_map(words).batch(5).peek()
+        {'id': array([0, 0, 0, 2, 2]), 'letters': array([2, 2, 2, 3, 2])}
+        """
+        return self._then(FlatMap(fn))
 
     @checked(".split(share, by=None, seed=0)")
     def split(self, share: float, *, by: str | Sequence[str] | None = None, seed: int = 0) -> tuple[Stream, Stream]:
