@@ -98,7 +98,7 @@ def test_columns_have_the_types_of_the_file(tmp_path: Path, suffix: str) -> None
         ([1, None, 3], r"Column 'v' of 'a.parquet', from row 0 on: 1 values are missing, and int64 .* 'float64'"),
         (["a", None], r"1 values are missing, and string has no value for that.*fill them"),
         ([True, None], r"1 values are missing, and bool"),
-        ([[1], [2, 3]], r"its lists have 1 to 2 values.*Pad"),
+        ([[1], [2, 3]], r"its lists have 1 to 2 values.*'ragged'"),
         ([{"a": 1}], r"it is struct<a: int64>.*leave it out"),
         ([datetime.time(1, 2)], r"it is time64\[us\]"),
     ],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
     from unbounded.feed.stats import Stats
     from unbounded.sources.log_options import LogOptions
+    from unbounded.sources.ragged_columns import ragged
     from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.sources.retention import Retention
     from unbounded.stages.skip_non_finite import NonFiniteRows
@@ -49,6 +50,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "from_machine",
     "from_source",
     "mix",
+    "ragged",
     "Stream",
     "Epoch",
     "Feed",
@@ -94,6 +96,7 @@ _HOME = {
     "core.trees": ("RowsError",),
     "core.block": ("Boundary",),
     "core.node": ("EndOfStream", "StreamError", "DataLoss", "CannotTell"),
+    "sources.ragged_columns": ("ragged",),
     "sources.reader": ("Source", "Reader", "Rows", "Opening"),
     "sources.retention": ("Retention",),
     "sources.log_options": ("LogOptions",),

@@ -14,6 +14,7 @@ from unbounded.sources.arrays import Arrays
 from unbounded.sources.generator import Generator
 from unbounded.sources.log_options import LogOptions
 from unbounded.sources.machine import Machine
+from unbounded.sources.ragged_columns import as_names
 from unbounded.sources.reader import Source, check_source
 from unbounded.sources.source import SourcePart
 from unbounded.stages.mix import Ends, Silence, Weights, described
@@ -81,14 +82,25 @@ def from_generator(
     return Stream(SourcePart(Generator(fn, passes), log))
 
 
-@checked("ub.from_samples(fn, passes=None)")
+@checked("ub.from_samples(fn, passes=None, ragged=None)")
 def from_samples(
-    fn: Callable[..., Iterator[Any]], *, passes: int | None = None, log: LogOptions | None = None
+    fn: Callable[..., Iterator[Any]],
+    *,
+    passes: int | None = None,
+    ragged: str | int | Sequence[str | int] | None = None,
+    log: LogOptions | None = None,
 ) -> Stream:
     """Rows that a generator function yields one at a time, without an end.
 
     Like `from_generator`, but each value is a single sample: a tree of arrays or numbers without a first dimension
     for the row.
+
+    Args:
+        fn: see `from_generator`.
+        passes: see `from_generator`.
+        ragged: the name of a column, or a list of names, whose samples have several lengths: arrays of shape
+            (length, …), lists, or bytes. See `ragged`.
+        log: see `from_generator`.
 
     >>> import unbounded as ub
     >>> def squares(start=0):
@@ -98,10 +110,10 @@ def from_samples(
     >>> ub.from_samples(squares).columns(x="x", y="y").batch(3).batch_at(1)
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
-    return Stream(SourcePart(Generator(fn, passes, single=True), log))
+    return Stream(SourcePart(Generator(fn, passes, True, as_names(ragged, "from_samples")), log))
 
 
-@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None)")
+@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None, ragged=None)")
 def from_dataset(
     dataset: Any,
     *,
@@ -109,6 +121,7 @@ def from_dataset(
     seed: int = 0,
     passes: int | None = None,
     batched: bool | None = None,
+    ragged: str | int | Sequence[str | int] | None = None,
 ) -> Stream:
     """The rows of a data set of another library, repeated forever.
 
@@ -139,6 +152,7 @@ def from_dataset(
         batched: True if an item is a batch, a tree of rows, False if it is one row. None: what the data set implies. A
             loader with a batch size, a `PyDataset`, and a data set of tf.data or Grain whose last step is `batch` give
             batches, all others rows.
+        ragged: the name of a column, or a list of names, whose rows have several lengths, or are bytes. See `ragged`.
 
     Raises:
         TypeError: for an object that is no data set, or a state that is known to be incomplete; the message has advice.
@@ -154,7 +168,7 @@ def from_dataset(
     # Imported here and not above, as files are: both are an eighth of what the package takes to import.
     from unbounded.sources.datasets import dataset_kinds
 
-    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched)))
+    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched, ragged)))
 
 
 @checked("ub.from_files(paths, format=None, columns=None, shuffle=False, seed=0, passes=None, on_bad='raise')")
@@ -190,7 +204,8 @@ def from_files(
     - numbers and bools have the dtypes of the file. A missing value is NaN in float columns, NaT in columns of times,
       and an error in others: `columns={"n": "float64"}` reads integers as floats with NaN;
     - text has the dtype 'U', times 'datetime64' or 'timedelta64', bytes 'O'; dictionary-encoded columns are decoded;
-    - lists of one length k have the shape (rows, k); lists of several lengths are an error;
+    - lists of one length k have the shape (rows, k); lists of several lengths are an error, unless the column is
+      'ragged': `columns={"id": None, "tokens": "ragged"}`, see `ragged`;
     - types of CSV and JSON lines are those of the first file's first 4 MiB, where `columns` does not name others. A
       line with a value of another type is a broken one;
     - a sample of a tar shard has "__key__", and a column for each suffix: text of .txt and .json, int64 of .cls, .id
@@ -202,7 +217,7 @@ def from_files(
             their names.
         format: one of the table above; None: by the files' suffix.
         columns: the names of the columns to read; None for all. Or a dict of names and dtypes, to which the columns are
-            converted.
+            converted: None for a column as it is, 'ragged' for one whose rows have several lengths.
         shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
             least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
             their footers; other formats are scanned for it, by each process anew.

@@ -14,6 +14,7 @@ from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.stages.flat_map import FlatMap
 from unbounded.stages.normalize import Normalize
+from unbounded.stages.pad import Pad
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.split import Split
 from unbounded.stages.stage import Stage
@@ -57,6 +58,39 @@ class ItemWords(Chain):
         {'id': array([0, 0, 0, 2, 2]), 'letters': array([2, 2, 2, 3, 2])}
         """
         return self._then(FlatMap(fn))
+
+    @checked(".pad(length, columns=None, value=0, lengths=None, truncate=False)")
+    def pad(
+        self,
+        length: int,
+        columns: str | int | Sequence[str | int] | None = None,
+        *,
+        value: Any = 0,
+        lengths: str | None = None,
+        truncate: bool = False,
+    ) -> Stream:
+        """Make rows of several lengths one length: a ragged column becomes an array of shape (rows, length, …).
+
+        Args:
+            length: of each row from here on.
+            columns: the name of a column, or several names; positions in a tuple. None: all ragged columns of arrays.
+            value: what stands behind shorter rows; behind text it is "".
+            lengths: the name of a new column: the length that each row had, at most `length`, int64 of shape (rows,).
+                A mask for the loss is `np.arange(length) < rows["length"][:, None]`, in a `map`.
+            truncate: True cuts rows that are longer, and counts them in `stats.cut`; False raises an error for them.
+
+        Raises:
+            RowsError: in training, for a row that is longer, or if there is no such column.
+
+        >>> import numpy as np, unbounded as ub
+        >>> tokens = ub.ragged([[5, 3], [7, 8, 9, 10], [1]])
+        >>> stream = ub.from_arrays({"tokens": tokens}, shuffle=False).pad(3, lengths="length", truncate=True)
+        >>> stream.batch(3).peek()
+        {'tokens': array([[5, 3, 0],
+               [7, 8, 9],
+               [1, 0, 0]]), 'length': array([2, 3, 1])}
+        """
+        return self._then(Pad(length, columns, value, lengths, truncate))
 
     @checked(".split(share, by=None, seed=0)")
     def split(self, share: float, *, by: str | Sequence[str] | None = None, seed: int = 0) -> tuple[Stream, Stream]:

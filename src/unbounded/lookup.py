@@ -23,6 +23,7 @@ from unbounded.stages.combined import Combined
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
+from unbounded.stages.pad import Pad
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
@@ -214,7 +215,7 @@ class Lookup(Chain):
         if any(isinstance(stage, Filter | Finite | Normalize) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # The replacement keeps the stage's place, which keys the random choices of later stages.
-        changes = (Map, MapRows, RandomMap, Columns)
+        changes = (Map, MapRows, RandomMap, Columns, Pad)
         return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
 
 

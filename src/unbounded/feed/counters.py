@@ -106,6 +106,7 @@ class Counters:
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
             retries=counts.get("retries", 0),
+            cut=counts.get("cut", 0),
             expired=counts.get("expired", 0),
             unmatched=counts.get("unmatched", 0),
             unmatched_labels=counts.get("unmatched_labels", 0),

@@ -33,6 +33,7 @@ class Stats:
         out. dropped: rows that a full buffer dropped.
         missed: rows missing in the gaps that the source noticed.
         retries: how often a source was opened again after a transient error.
+        cut: rows that `pad` or `batch(bucket=)` has cut to a length.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence.
         unmatched: rows for which no label came in time in `join`.
         unmatched_labels: labels for which no row came in time.
@@ -59,6 +60,7 @@ class Stats:
     dropped: int = 0
     missed: int = 0
     retries: int = 0
+    cut: int = 0
     expired: int = 0
     unmatched: int = 0
     unmatched_labels: int = 0
@@ -90,7 +92,7 @@ class Stats:
         inputs = {
             name: InputStats(*map(_minus, each, earlier.inputs.get(name, none))) for name, each in self.inputs.items()
         }
-        ahead = {name: max(0, more[name]) for name in ("fetched", "expired", "unmatched", "unmatched_labels")}
+        ahead = {name: max(0, more[name]) for name in ("fetched", "cut", "expired", "unmatched", "unmatched_labels")}
         return Stats(**{**more, **ahead}, inputs=inputs)
 
     def logs(self) -> dict[str, float]:
@@ -104,7 +106,7 @@ class Stats:
         for name, each in self.inputs.items():
             shown |= {f"rows/{name}": each.rows, f"passes/{name}": each.passes}
         shown["waiting"] = self.waiting
-        rare = ("bad", "dropped", "missed", "retries", "expired", "unmatched", "unmatched_labels", "in_doubt")
+        rare = ("bad", "dropped", "missed", "retries", "cut", "expired", "unmatched", "unmatched_labels", "in_doubt")
         shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
         return {name: float(value) for name, value in shown.items() if value is not None}
 

@@ -24,12 +24,13 @@ class ChunkedRows:
     Args:
         table: the table.
         what: its rows in words, for errors.
+        ragged: the columns that have rows of several lengths.
     """
 
-    def __init__(self, table: Any, what: str) -> None:
+    def __init__(self, table: Any, what: str, ragged: tuple[Any, ...] = ()) -> None:
         import pyarrow as pa
 
-        self._what = what
+        self._what, self._ragged = what, ragged
         self._names: list[str] = table.column_names
         long = [name for name in self._names if not pa.types.is_primitive(table.schema.field(name).type)]
         if table.num_columns and table.select(long).nbytes <= _JOINED:
@@ -40,7 +41,7 @@ class ChunkedRows:
 
     def columns(self, index: Array) -> Tree:
         """A dict of the columns of the rows `index`, in this order."""
-        rows = arrow_columns(self._at_once.take(index), self._what) if self._at_once.num_columns else {}
+        rows = arrow_columns(self._at_once.take(index), self._what, self._ragged) if self._at_once.num_columns else {}
         if self._batches:
             rows = {**rows, **self._by_batch(index)}
         return {name: rows[name] for name in self._names}
@@ -58,4 +59,4 @@ class ChunkedRows:
         ]
         inverse = np.empty_like(order)
         inverse[order] = np.arange(len(order))
-        return trees.gather(arrow_columns(pa.Table.from_batches(taken), self._what), inverse)
+        return trees.gather(arrow_columns(pa.Table.from_batches(taken), self._what, self._ragged), inverse)

@@ -6,18 +6,37 @@ values are NaN in columns of floats, and an error in any other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.sources.datasets.tensors import missing, ragged, to_array
+from unbounded.sources.datasets.tensors import missing, to_array
+from unbounded.sources.datasets.tensors import ragged as is_ragged_error
+from unbounded.sources.ragged_columns import as_column, as_row, of_arrow
 
 
-def pandas_columns(frame: Any, what: str) -> Tree:
-    """A dict of the columns of a pandas DataFrame."""
-    return {str(name): _pandas(frame.iloc[:, at], what, f"[{str(name)!r}]") for at, name in enumerate(frame.columns)}
+def first_value(column: Any, what: str) -> Any:
+    """An empty row of the dtype of the rows of a ragged column."""
+    for value in column:
+        if len(row := as_row(value, what)):
+            return row[:0]
+    return None
+
+
+def pandas_columns(frame: Any, what: str, ragged: Mapping[Any, Any] | None = None) -> Tree:
+    """A dict of the columns of a pandas DataFrame; `ragged` have rows of several lengths, each with an empty row."""
+    columns = {}
+    for at, name in enumerate(map(str, frame.columns)):
+        column, path = frame.iloc[:, at], f"[{name!r}]"
+        if ragged and name in ragged:
+            rows = [row if len(row) else ragged[name] for row in column]
+            columns[name] = as_column(rows, f"{what}: column {name!r}")
+        else:
+            columns[name] = _pandas(column, what, path)
+    return columns
 
 
 def _pandas(column: Any, what: str, path: str) -> Array:
@@ -38,9 +57,20 @@ def _pandas(column: Any, what: str, path: str) -> Array:
     return to_array(column.to_numpy(dtype=object), what, path)
 
 
-def polars_columns(frame: Any, what: str) -> Tree:
-    """A dict of the columns of a polars DataFrame."""
-    return {column.name: _polars(column, what, f"[{column.name!r}]") for column in frame.get_columns()}
+def polars_columns(frame: Any, what: str, ragged: tuple[Any, ...] = ()) -> Tree:
+    """A dict of the columns of a polars DataFrame; `ragged` have rows of several lengths."""
+    return {
+        column.name: _polars_ragged(column, what)
+        if column.name in ragged
+        else _polars(column, what, f"[{column.name!r}]")
+        for column in frame.get_columns()
+    }
+
+
+def _polars_ragged(column: Any, what: str) -> Array:
+    if column.null_count():
+        raise missing(what, f"[{column.name!r}]")
+    return _arrow_ragged(column.to_arrow(), what, f"[{column.name!r}]")
 
 
 def _polars(column: Any, what: str, path: str) -> Array | Tree:
@@ -52,7 +82,7 @@ def _polars(column: Any, what: str, path: str) -> Array | Tree:
     if dtype.startswith("List"):
         lengths = column.list.len().unique()
         if len(lengths) != 1:
-            raise ragged(what, path)
+            raise is_ragged_error(what, path)
         inner = _polars(column.explode(), what, path)
         return inner.reshape(len(column), lengths[0], *inner.shape[1:])
     if dtype.startswith("Array"):
@@ -65,12 +95,23 @@ def _polars(column: Any, what: str, path: str) -> Array | Tree:
     return to_array(column.to_numpy(), what, path)
 
 
-def arrow_columns(table: Any, what: str) -> Tree:
-    """A dict of the columns of a pyarrow Table."""
+def arrow_columns(table: Any, what: str, ragged: tuple[Any, ...] = ()) -> Tree:
+    """A dict of the columns of a pyarrow Table; `ragged` have rows of several lengths."""
     return {
-        name: _arrow(column.combine_chunks(), what, f"[{name!r}]")
+        name: (_arrow_ragged if name in ragged else _arrow)(column.combine_chunks(), what, f"[{name!r}]")
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
+
+
+def _arrow_ragged(column: Any, what: str, path: str) -> Array:
+    """A column of lists of several lengths, or of bytes."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks)
+    if column.null_count:
+        raise missing(what, path)
+    return of_arrow(column, lambda values: _arrow(values, what, path))
 
 
 def _arrow(column: Any, what: str, path: str) -> Array | Tree:
@@ -92,7 +133,7 @@ def _arrow(column: Any, what: str, path: str) -> Array | Tree:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         lengths = set(column.value_lengths().to_pylist())
         if len(lengths) != 1:
-            raise ragged(what, path)
+            raise is_ragged_error(what, path)
         inner = _arrow(column.flatten(), what, path)
         if isinstance(inner, dict):
             raise _unknown(str(kind), what, path)

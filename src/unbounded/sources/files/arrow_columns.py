@@ -10,9 +10,14 @@ import numpy as np
 from unbounded.core.trees import Array, RowsError
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import check_wanted
+from unbounded.sources.ragged_columns import of_arrow
 
 Wanted: TypeAlias = tuple[str, ...] | Mapping[str, str] | None
 """The columns that a user asked for: names, or names with dtypes to which they are converted; None for all."""
+
+
+RAGGED, AS_IT_IS = "ragged", "as it is"
+"""In place of a dtype: a column of rows of several lengths; a column that is not converted."""
 
 
 class ArrowColumns:
@@ -36,14 +41,17 @@ class ArrowColumns:
                 "names of their own."
             )
         with_dtypes = wanted if isinstance(wanted, Mapping) else {}
-        self.casts = {name: arrow_type(name, dtype) for name, dtype in with_dtypes.items()}
+        self._ragged = {name for name, dtype in with_dtypes.items() if dtype == RAGGED}
+        plain = {name: dtype for name, dtype in with_dtypes.items() if dtype not in (RAGGED, AS_IT_IS)}
+        self.casts = {name: arrow_type(name, dtype) for name, dtype in plain.items()}
         """The types to which columns are converted."""
         self.types = {name: schema.field(name).type for name in self.names}
         """The types in the first file."""
 
     def described(self) -> dict[str, str]:
         """The types in words, after conversion."""
-        return {name: str(self.casts.get(name, self.types[name])) for name in self.names}
+        words = {name: str(self.casts.get(name, self.types[name])) for name in self.names}
+        return {name: f"{RAGGED} {kind}" if name in self._ragged else kind for name, kind in words.items()}
 
     def check(self, schema: Any, file: FoundFile) -> None:
         """Raise RowsError if a file's columns are not of the first file's types; one without any value fits."""
@@ -93,7 +101,7 @@ class ArrowColumns:
             cast = self.casts.get(name, self.types[name])
             if column.type != cast:
                 column = _converted(column, cast, where)
-            rows[name] = as_array(column, name, where)
+            rows[name] = (_ragged if name in self._ragged else as_array)(column, name, where)
         return rows
 
 
@@ -175,22 +183,49 @@ def _refuse_nulls(column: Any, name: str, where: str) -> None:
     )
 
 
+def _ragged(column: Any, name: str, where: str) -> Array:
+    """Lists of several lengths, or bytes, as a ragged column."""
+    import pyarrow as pa
+
+    kind = column.type
+    if isinstance(column, pa.ChunkedArray):
+        column = _joined(column)
+    lists, binary = (pa.types.is_list(kind) or pa.types.is_large_list(kind)), "binary" in str(kind)
+    if not lists and not binary:
+        raise RowsError(
+            f"{where}: it is {kind}, and was asked for as 'ragged'. Expected lists or bytes: columns={{{name!r}: None}}"
+            " reads it as it is."
+        )
+    if column.null_count:
+        raise RowsError(f"{where}: {column.null_count:,} rows are missing. Fill them where the file is written.")
+    return of_arrow(column, lambda values: as_array(values, name, where))
+
+
+def _joined(column: Any) -> Any:
+    """A column of a table as one array."""
+    import pyarrow as pa
+
+    column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # of no rows
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return column
+
+
 def _matrix(column: Any, name: str, where: str) -> Array:
     """Lists of one length as an array of two dimensions."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # of no rows
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        column = _joined(column)
     if column.null_count:
         raise RowsError(f"{where}: {column.null_count:,} lists are missing. Fill them where the file is written.")
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     if len(lengths) and lengths.min() != lengths.max():
         raise RowsError(
             f"{where}: its lists have {lengths.min():,} to {lengths.max():,} values. Rows of a batch have one shape. "
-            "Pad the lists where the file is written, or leave the column out by columns=[…]."
+            f"Write columns={{{name!r}: 'ragged', …}}, for .pad(length) or .batch(n, bucket=[…]) in the stream; None in"
+            " place of 'ragged' reads a column as it is."
         )
     if len(lengths):
         width = int(lengths[0])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unbounded.core import check
-from unbounded.sources.files.arrow_columns import Wanted
+from unbounded.sources.files.arrow_columns import AS_IT_IS, RAGGED, Wanted
 from unbounded.sources.files.file_formats import FORMATS, first_format, format_of
 from unbounded.sources.files.file_paths import FilePaths, as_paths
 from unbounded.sources.files.file_pieces import FileFormat
@@ -110,10 +110,15 @@ def _as_wanted(columns: Any) -> Wanted:
 
 def _dtype(name: str, dtype: Any) -> str:
     """The name of a dtype."""
+    if dtype is None:
+        return AS_IT_IS
+    if isinstance(dtype, str) and dtype == RAGGED:
+        return dtype
     try:
         found = np.dtype(dtype)
     except TypeError:
         raise ValueError(
-            f"from_files(columns={{{name!r}: {dtype!r}}}): expected a dtype, such as 'float64', 'int64' or 'str'."
+            f"from_files(columns={{{name!r}: {dtype!r}}}): expected a dtype, such as 'float64', 'int64' or 'str'; "
+            "'ragged' for rows of several lengths; or None for the column as it is."
         ) from None
     return "str" if found.kind == "U" else str(found)
