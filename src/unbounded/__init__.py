@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from unbounded.sources.ragged_columns import ragged
     from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.sources.retention import Retention
+    from unbounded.stages.bucket_batch import Buckets
     from unbounded.stages.skip_non_finite import NonFiniteRows
     from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint, saved_steps
     from unbounded.store.json_log import Log
@@ -58,6 +59,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "Position",
     "Stats",
     "Log",
+    "Buckets",
     "LogOptions",
     "saved_steps",
     "Source",
@@ -103,6 +105,7 @@ _HOME = {
     "store.checkpoints": ("CheckpointError", "DamagedCheckpoint", "saved_steps"),
     "store.json_log": ("Log",),
     "feed.describe": ("Position", "RunFinished"),
+    "stages.bucket_batch": ("Buckets",),
     "stages.skip_non_finite": ("NonFiniteRows",),
 }
 
