@@ -195,6 +195,7 @@ def from_files(
     | "jsonl", a JSON object in each line | .jsonl, .ndjson | lines of 4 MiB |
     | "tar", shards in WebDataset's layout | .tar | samples of 4 MiB |
     | "tfrecord", of `tf.train.Example` | .tfrecord, .tfrecords | records of 4 MiB |
+    | "images", files on this machine | .jpg, .png, .webp, … | paths alone |
 
     CSV and JSON lines may be compressed (.csv.gz, .bz2, .zst, .lz4, .br); such files can't be shuffled, and a resume
     decompresses them from the beginning.
@@ -210,7 +211,9 @@ def from_files(
       line with a value of another type is a broken one;
     - a sample of a tar shard has "__key__", and a column for each suffix: text of .txt and .json, int64 of .cls, .id
       and .index, the array of .npy, the bytes of any other;
-    - a feature of a TFRecord is float32, int64 or bytes.
+    - a feature of a TFRecord is float32, int64 or bytes;
+    - an image has its "path" and its "folder", the name of the directory that contains it, as text. `.images("path",
+      size)` decodes it. All paths are in memory; they are listed once, when the stream is made.
 
     Args:
         paths: a path, a glob, a directory, a URL that fsspec knows, or a list of these. Files are read in the order of
@@ -245,7 +248,12 @@ def from_files(
     [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
     """
     from unbounded.sources.files.file_set import FileSet
+    from unbounded.sources.files.image_files import are_images, image_files
 
+    if are_images(paths, format):
+        given: dict[str, Any] = {} if columns is None else {"columns": columns}
+        given |= {} if on_bad == "raise" else {"on_bad": on_bad}
+        return Stream(SourcePart(image_files(paths, shuffle, seed, passes, given)))
     return Stream(SourcePart(FileSet(paths, format, columns, shuffle, seed, passes, on_bad)))
 
 

@@ -13,6 +13,8 @@ from unbounded.core import check
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.stages.flat_map import FlatMap
+from unbounded.stages.image_decoder import Fit
+from unbounded.stages.images import Images, OnBad
 from unbounded.stages.normalize import Normalize
 from unbounded.stages.pad import Pad
 from unbounded.stages.random_map import RandomMap
@@ -58,6 +60,52 @@ class ItemWords(Chain):
         {'id': array([0, 0, 0, 2, 2]), 'letters': array([2, 2, 2, 3, 2])}
         """
         return self._then(FlatMap(fn))
+
+    @checked(".images(column, size, channels=3, workers=2, fit='crop', on_bad='raise')")
+    def images(
+        self,
+        column: str | int,
+        size: int | tuple[int, int],
+        *,
+        channels: int = 3,
+        workers: int = 2,
+        fit: Fit = "crop",
+        on_bad: OnBad = "raise",
+    ) -> Stream:
+        """Decode images in threads: a column of encoded images, or of paths, becomes uint8 of shape (rows, height,
+        width, channels). Needs Pillow: `pip install 'unbounded[images]'`.
+
+        Place it after `shuffle` and `replay`, which then hold encoded images, a tenth of the size. Images are resized
+        by Pillow's bilinear filter, which averages where it makes them smaller, and turned upright as their Exif
+        orientation says. JPEGs much larger than `size` are decoded at 1/2, 1/4 or 1/8, which is several times faster.
+
+        Args:
+            column: the name of a column, or its position in a tuple: bytes (JPEG, PNG, WebP and what else Pillow
+                reads), or the paths of files, as text.
+            size: of the result: pixels, or (height, width).
+            channels: 3 for RGB, 1 for grey, 4 for RGBA.
+            workers: threads that decode, each some images at a time. The order is kept.
+            fit: "crop" keeps the aspect ratio and cuts off what is too wide or too high, on both sides alike; "stretch"
+                keeps all of the image, and changes its aspect ratio.
+            on_bad: what to do with a broken image: "raise" an error that names the row, or "skip" the row, which is
+                counted in `stats.broken`. A file that can't be read is an error in any case.
+
+        Raises:
+            RowsError: in training, for a broken image, or a column of something else.
+            ImportError: when the stream is opened, without Pillow.
+
+        >>> import io, numpy as np, unbounded as ub
+        >>> from PIL import Image
+        >>> def png(grey):
+        ...     file = io.BytesIO()
+        ...     Image.new("L", (40, 30), grey).save(file, "png")
+        ...     return file.getvalue()
+        >>> rows = {"image": ub.ragged([png(10), png(200)]), "label": np.arange(2)}
+        >>> batch = ub.from_arrays(rows, shuffle=False).images("image", size=8).batch(2).peek()
+        >>> batch["image"].shape, batch["image"][:, 0, 0, 0]
+        ((2, 8, 8, 3), array([ 10, 200], dtype=uint8))
+        """
+        return self._then(Images(column, size, channels, workers, fit, on_bad))
 
     @checked(".pad(length, columns=None, value=0, lengths=None, truncate=False)")
     def pad(

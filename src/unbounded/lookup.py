@@ -20,6 +20,7 @@ from unbounded.opened import places_of
 from unbounded.sources.counting import Counting
 from unbounded.sources.source import SourcePart
 from unbounded.stages.combined import Combined
+from unbounded.stages.images import Images
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
@@ -215,7 +216,7 @@ class Lookup(Chain):
         if any(isinstance(stage, Filter | Finite | Normalize) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # The replacement keeps the stage's place, which keys the random choices of later stages.
-        changes = (Map, MapRows, RandomMap, Columns, Pad)
+        changes = (Map, MapRows, RandomMap, Columns, Pad, Images)
         return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
 
 

@@ -107,6 +107,7 @@ class Counters:
             missed=counts.get("missed", 0),
             retries=counts.get("retries", 0),
             cut=counts.get("cut", 0),
+            broken=counts.get("broken", 0),
             expired=counts.get("expired", 0),
             unmatched=counts.get("unmatched", 0),
             unmatched_labels=counts.get("unmatched_labels", 0),

@@ -34,6 +34,7 @@ class Stats:
         missed: rows missing in the gaps that the source noticed.
         retries: how often a source was opened again after a transient error.
         cut: rows that `pad` or `batch(bucket=)` has cut to a length.
+        broken: rows that `images(on_bad="skip")` left out.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence.
         unmatched: rows for which no label came in time in `join`.
         unmatched_labels: labels for which no row came in time.
@@ -61,6 +62,7 @@ class Stats:
     missed: int = 0
     retries: int = 0
     cut: int = 0
+    broken: int = 0
     expired: int = 0
     unmatched: int = 0
     unmatched_labels: int = 0
@@ -92,7 +94,7 @@ class Stats:
         inputs = {
             name: InputStats(*map(_minus, each, earlier.inputs.get(name, none))) for name, each in self.inputs.items()
         }
-        ahead = {name: max(0, more[name]) for name in ("fetched", "cut", "expired", "unmatched", "unmatched_labels")}
+        ahead = {name: max(0, more[name]) for name in _AHEAD}
         return Stats(**{**more, **ahead}, inputs=inputs)
 
     def logs(self) -> dict[str, float]:
@@ -106,8 +108,7 @@ class Stats:
         for name, each in self.inputs.items():
             shown |= {f"rows/{name}": each.rows, f"passes/{name}": each.passes}
         shown["waiting"] = self.waiting
-        rare = ("bad", "dropped", "missed", "retries", "cut", "expired", "unmatched", "unmatched_labels", "in_doubt")
-        shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
+        shown.update({name: getattr(self, name) for name in _RARE if getattr(self, name)})
         return {name: float(value) for name, value in shown.items() if value is not None}
 
     def __str__(self) -> str:
@@ -119,6 +120,11 @@ class Stats:
             passes = f"{self.passes:,.2f}".rstrip("0").rstrip(".")
             text += f", {passes} {'pass' if passes == '1' else 'passes'}"
         return text
+
+
+# Counted by stages when they read rows, which may be before these are trained on.
+_AHEAD = ("fetched", "cut", "broken", "expired", "unmatched", "unmatched_labels")
+_RARE = ("bad", "dropped", "missed", "retries", *_AHEAD[1:], "in_doubt")
 
 
 def _minus(a: Any, b: Any) -> Any:

@@ -119,7 +119,7 @@ class BucketBatch(Batch):
         raise CannotTell("where a row comes out of batch(bucket=…) depends on the lengths of all rows before it")
 
 
-class _Waiting(NamedTuple):
+class _QueuedRows(NamedTuple):
     """Rows that wait in a bucket, with their ordinals in the input."""
 
     ordinals: list[int]
@@ -130,7 +130,7 @@ class _BucketQueue:
     """The rows of one bucket, oldest first: those of earlier blocks, and the numbers of those in the block at hand."""
 
     def __init__(self, other: _BucketQueue | None = None) -> None:
-        self._parts: deque[_Waiting] = deque(() if other is None else other._parts)
+        self._parts: deque[_QueuedRows] = deque(() if other is None else other._parts)
         self.fresh: list[int] = []
         self.count: int = 0 if other is None else other.count
 
@@ -145,21 +145,21 @@ class _BucketQueue:
         self.fresh.append(row)
         self.count += 1
 
-    def take(self, rows: int, first: int, at_hand: Block | None) -> list[_Waiting]:
+    def take(self, rows: int, first: int, at_hand: Block | None) -> list[_QueuedRows]:
         """Remove the oldest rows."""
-        taken: list[_Waiting] = []
+        taken: list[_QueuedRows] = []
         self.count -= rows
         while rows and self._parts:
             ordinals, block = self._parts.popleft()
             if len(ordinals) > rows:
-                self._parts.appendleft(_Waiting(ordinals[rows:], block.part(rows, block.count)))
+                self._parts.appendleft(_QueuedRows(ordinals[rows:], block.part(rows, block.count)))
                 ordinals, block = ordinals[:rows], block.part(0, rows)
-            taken.append(_Waiting(ordinals, block))
+            taken.append(_QueuedRows(ordinals, block))
             rows -= len(ordinals)
         if rows:
             assert at_hand is not None
             index, self.fresh = self.fresh[:rows], self.fresh[rows:]
-            taken.append(_Waiting([first + i for i in index], at_hand.gather(np.array(index))))
+            taken.append(_QueuedRows([first + i for i in index], at_hand.gather(np.array(index))))
         return taken
 
     def hold(self, first: int, at_hand: Block) -> None:
@@ -168,7 +168,7 @@ class _BucketQueue:
         if self.fresh:
             kept = at_hand.gather(np.array(self.fresh))
             kept = kept.with_rows(trees.map_leaves(trees.copied, kept.rows))
-            self._parts.append(_Waiting([first + i for i in self.fresh], kept))
+            self._parts.append(_QueuedRows([first + i for i in self.fresh], kept))
             self.fresh = []
 
 
@@ -253,7 +253,7 @@ class _BucketNode(Holding):
 
     def _run(self, block: Block) -> Run | None:
         """The batches that the rows of a block fill."""
-        before, made = [_BucketQueue(queue) for queue in self._queues], _Batches(self._size)
+        before, made = [_BucketQueue(queue) for queue in self._queues], _MadeBatches(self._size)
         cut = self._cut
         try:
             if block.count:
@@ -265,7 +265,7 @@ class _BucketNode(Holding):
         self._seen += block.count
         return made.run(block.boundary)
 
-    def _fill(self, block: Block, made: _Batches) -> None:
+    def _fill(self, block: Block, made: _MadeBatches) -> None:
         first, size, within = self._at.rows, self._size, self._within
         queues, total, oldest = self._queues, sum(queue.count for queue in self._queues), self._oldest(0)
         for row, bucket in enumerate(self._buckets_of(block)):
@@ -285,11 +285,11 @@ class _BucketNode(Holding):
         for queue in queues:
             queue.hold(first, block)
 
-    def _mixed(self, oldest: int, first: int, block: Block) -> tuple[list[_Waiting], int]:
+    def _mixed(self, oldest: int, first: int, block: Block) -> tuple[list[_QueuedRows], int]:
         """The rows of the bucket whose oldest row has waited too long, and others to make a batch: shorter ones, as
         long as possible, or else longer ones. Also the longest bucket among them."""
         late = next(i for i, queue in enumerate(self._queues) if queue.oldest(first) == oldest)
-        taken: list[_Waiting] = []
+        taken: list[_QueuedRows] = []
         longest, left = late, self._size
         for bucket in (*range(late, -1, -1), *range(late + 1, len(self._queues))):
             rows = min(left, self._queues[bucket].count)
@@ -298,7 +298,7 @@ class _BucketNode(Holding):
                 longest, left = max(longest, bucket), left - rows
         return taken, longest
 
-    def _add(self, made: _Batches, taken: list[_Waiting], bucket: int) -> None:
+    def _add(self, made: _MadeBatches, taken: list[_QueuedRows], bucket: int) -> None:
         ordinals = [ordinal for each in taken for ordinal in each.ordinals]
         whole = join_blocks([each.block for each in taken])
         if any(a > b for a, b in itertools.pairwise(ordinals)):
@@ -311,7 +311,7 @@ class _BucketNode(Holding):
         """The rows of one bucket at a declared end, as a shorter batch."""
         for bucket, queue in enumerate(self._queues):
             if queue.count:
-                made, before = _Batches(self._size), _BucketQueue(queue)
+                made, before = _MadeBatches(self._size), _BucketQueue(queue)
                 try:
                     self._add(made, queue.take(queue.count, 0, None), bucket)
                 except BaseException:
@@ -363,7 +363,7 @@ class _BucketNode(Holding):
         return {**counts, "cut": counts.get("cut", 0) + self._cut}
 
 
-class _Batches:
+class _MadeBatches:
     """Batches that were made, with the metadata of their rows."""
 
     def __init__(self, size: int) -> None:
