@@ -12,6 +12,7 @@ from unbounded.chain import Chain
 from unbounded.core import check
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
+from unbounded.stages.balance import Balance
 from unbounded.stages.flat_map import FlatMap
 from unbounded.stages.image_decoder import Fit
 from unbounded.stages.images import Images, OnBad
@@ -31,6 +32,35 @@ class ItemWords(Chain):
 
     def _then(self, stage: Stage) -> Stream:
         raise NotImplementedError
+
+    @checked(".balance(by, rows=10_000, repeats=20, seed=0)")
+    def balance(self, by: str, *, rows: int = 10_000, repeats: int = 20, seed: int = 0) -> Stream:
+        """Equal shares of the classes of a column, in a random order: for a model that would otherwise learn to ignore
+        rare ones.
+
+        Each `rows` consecutive rows are a group, and as many rows come out of it. All classes in the group have equal
+        shares. A class with fewer rows has each of them, several times, all equally often; of a class with more, a
+        random part is left out, which differs from group to group and from pass to pass. So no row of a rare class is
+        lost, and memory holds one group. A class without rows in a group has no share there. The end of a pass closes a
+        group. A live stream waits until a group is full.
+
+        Place it after `split`, so that validation has the true shares; and note that predicted probabilities are then
+        those of balanced classes.
+
+        Args:
+            by: the name of the column of classes: whole numbers, text, or other values that repeat.
+            rows: in a group: many times the rows between two of the rarest class.
+            repeats: how often a row comes at most. A class that is so rare has a smaller share, since a model would
+                learn its few rows by heart; the others share the rest.
+            seed: of the choices and the order, together with the stage's place in the stream and the group's number.
+
+        >>> import numpy as np, unbounded as ub
+        >>> labels = (np.arange(1000) % 20 == 0).astype(int)
+        >>> batch = ub.from_arrays({"x": np.arange(1000), "label": labels}).balance(by="label").batch(1000).peek()
+        >>> np.bincount(batch["label"]), len(np.unique(batch["x"][batch["label"] == 1]))
+        (array([500, 500]), 50)
+        """
+        return self._then(Balance(by, rows, repeats, seed))
 
     @checked(".flat_map(fn)")
     def flat_map(self, fn: Callable[[Tree], Any]) -> Stream:
