@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Images(Stage):
         work = _Work(self, ImageDecoder(self.size, self.channels, self.fit))
         decoding = _Decoding(_PieceNode(upstream, work.rows), context.runtime, work, self.workers)
         return decoding if self.on_bad == "raise" else _WithoutBroken(decoding)
+
+    def at_once(self) -> Through:
+        """A node whose `apply` decodes the images of a block in the thread that calls it."""
+        return _DecodedAtOnce(_Work(self, ImageDecoder(self.size, self.channels, self.fit)), self.on_bad == "skip")
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         self._refuse_skipping()
@@ -164,6 +168,22 @@ class _Work:
             )
         values: list[Any] = leaf.tolist()
         return values
+
+
+class _DecodedAtOnce(Through):
+    def __init__(self, work: _Work, skips: bool) -> None:
+        super().__init__(cast(Node, None))  # it never pulls
+        self._work = work
+        self._skips = skips
+
+    def apply(self, block: Block | Run) -> Block | None:
+        assert isinstance(block, Block)
+        ordinals = np.arange(block.count) if block.seen is None else block.seen - 1
+        made = self._work(block.with_rows((block.rows, ordinals)))
+        if not self._skips:
+            return made
+        rows, is_whole = made.rows
+        return made.with_rows(rows).only(is_whole)
 
 
 class _WithoutBroken(Through):
