@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,21 @@ import keras
 import unbounded as ub
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (ub.ragged([[1], [2, 3]]), r"the column 'x' has rows of several lengths.*\.pad\(length\).*bucket="),
+        (ub.ragged([b"1", b"23"]), r"the column 'x' has bytes.*\.images\('x', size\)"),
+    ],
+)
+def test_rows_of_several_lengths_are_refused_before_the_first_step(column: Any, message: str) -> None:
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    stream = ub.from_arrays({"x": column, "y": np.zeros(2)}).columns("x", "y").batch(2)
+    with ub.keras.Feed(stream, ub.Epoch(steps=1)) as feed, pytest.raises(ub.RowsError, match=message):
+        model.fit(feed, verbose=0)
 
 
 @pytest.mark.parametrize("steps", [1, 4])

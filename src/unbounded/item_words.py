@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unbounded.chain import Chain
 from unbounded.core import check
 from unbounded.core.trees import Tree
 from unbounded.core.words import checked
 from unbounded.stages.balance import Balance
+from unbounded.stages.fill import Fill
 from unbounded.stages.flat_map import FlatMap
 from unbounded.stages.image_decoder import Fit
 from unbounded.stages.images import Images, OnBad
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from unbounded.stream import Stream
 
 
-class ItemWords(Chain):
-    """A part of `Stream`, which has `_then`."""
+class ItemWords:
+    """A part of `Stream`: methods for rows of several lengths, images, records of many rows, and classes."""
 
-    def _then(self, stage: Stage) -> Stream:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        @property
+        def all_parts(self) -> list[Any]: ...
+
+        def _then(self, stage: Stage) -> Stream: ...
 
     @checked(".balance(by, rows=10_000, repeats=20, seed=0)")
     def balance(self, by: str, *, rows: int = 10_000, repeats: int = 20, seed: int = 0) -> Stream:
@@ -201,7 +205,7 @@ class ItemWords(Chain):
         >>> parts = stream.split(0.8, by="user")
         >>> training, validation = (set(part.batch(1000).peek()["user"].tolist()) for part in parts)
         >>> len(training), len(validation), training & validation
-        (43, 7, set())
+        (45, 5, set())
         """
         expected = f"a number between 0 and 1, such as 0.9. It was given {share!r}"
         check.above_zero(share, "split(share)", expected)
@@ -228,7 +232,7 @@ def _names(by: Any) -> tuple[str, ...]:
 def _refuse_changing(parts: Sequence[Any]) -> None:
     """Raise ValueError if rows have other values each time, or share values with other rows."""
     for part in parts:
-        if isinstance(part, RandomMap | Normalize):
+        if isinstance(part, RandomMap | Normalize) or (isinstance(part, Fill) and part.carries):
             raise ValueError(
                 f".split() stands after .{part.word}(), which gives a row other values each time, and its part follows "
                 f"from its values. Put .{part.word}() after .split(), or name a column that stays as it is: by='id'."

@@ -22,7 +22,11 @@ from unbounded.feed.feed import Feed
 from unbounded.stages.balance import Balance
 from unbounded.stages.batch import Batch
 from unbounded.stages.bucket_batch import BucketBatch
+from unbounded.stages.drop_missing import DropMissing
+from unbounded.stages.encode import Encode
+from unbounded.stages.event_time import Time
 from unbounded.stages.exclude import Exclude
+from unbounded.stages.fill import Fill
 from unbounded.stages.flat_map import FlatMap
 from unbounded.stages.images import Images
 from unbounded.stages.map import Columns, Filter, Map, MapRows
@@ -35,6 +39,8 @@ from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.split import Split
 from unbounded.stages.stage import Stage, Through
 from unbounded.stages.take import Take
+
+_OF_SINGLE_ROWS = (Map, MapRows, Filter, Columns, Encode, Time, DropMissing, Pad, Split)
 
 
 def refuse_flat_map(stages: Sequence[Stage]) -> None:
@@ -79,9 +85,9 @@ class RowChanges:
                 yield True, None
             elif isinstance(stage, Images):
                 yield stage.on_bad == "skip", stage.at_once()
-            elif isinstance(stage, Map | MapRows | Filter | Columns | Pad | Split):
+            elif isinstance(stage, _OF_SINGLE_ROWS) or (isinstance(stage, Fill) and not stage.carries):
                 step = replace(stage, workers=0) if isinstance(stage, Map) else stage
-                yield isinstance(stage, Filter | Split), self._opened(step)
+                yield isinstance(stage, Filter | DropMissing | Split), self._opened(step)
             else:
                 raise ValueError(
                     f".{stage.word}() stands after a .shuffle(), a .replay(), a .join() or a mix, and what it makes of "

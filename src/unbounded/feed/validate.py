@@ -1,13 +1,12 @@
-"""Checks of a feed: epochs that its stream can't count, Python objects in batches, and non-finite values."""
+"""Checks of a feed: epochs that its stream can't count, and non-finite values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from unbounded.core import finite_rows, ragged, trees
+from unbounded.core import finite_rows, trees
 from unbounded.core.node import StreamError, empty_stream
-from unbounded.core.trees import RowsError
 from unbounded.feed import describe
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.in_flight import InFlight
@@ -15,35 +14,12 @@ from unbounded.stream import Stream
 
 
 def bad_rows(flight: InFlight) -> dict[int, int]:
-    """By step, the number of rows with a NaN or an infinity, for batches that have some; raises RowsError for Python
-    objects."""
+    """By step, the number of rows with a NaN or an infinity, for batches that have some."""
     run = flight.run
-    for part in run.parts:
-        for path, leaf in trees.leaves(part):
-            if leaf.dtype.hasobject:
-                if ragged.is_ragged(leaf):
-                    raise RowsError(f"{trees.name(path)} reaches the trainer as {_ragged_way(path, leaf)}")
-                raise RowsError(
-                    f"{trees.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
-                    "Expected a numeric dtype: convert it with .map(), or leave it out with .columns()."
-                )
     if not any(finite_rows.first_non_finite(part) for part in run.parts):
         return {}
     counts = enumerate(map(finite_rows.non_finite_rows, run.items), flight.before.steps)
     return {step: rows for step, rows in counts if rows}
-
-
-def _ragged_way(path: str, leaf: Any) -> str:
-    name = path[1:-1] if path.count("[") == 1 else "'column'"
-    if isinstance(leaf.flat[0], bytes):
-        return (
-            f"bytes, and it needs numbers. Decode them before .batch(n): .images({name}, size) for encoded images, or "
-            ".map(). Or leave them out with .columns()."
-        )
-    return (
-        "rows of several lengths, and it needs rows of one. Write .pad(length) before .batch(n), or .batch(n, "
-        "bucket=[32, 64, 128]), which puts rows of about one length together. Or leave them out with .columns()."
-    )
 
 
 def passes_of(stream: Stream, epoch: Epoch) -> None:

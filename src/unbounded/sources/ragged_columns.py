@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from unbounded.core import trees
-from unbounded.core.ragged import NotRagged, boxed, column_of, cut, form, locked
+from unbounded.core.ragged import NotRagged, boxed, column_of, form, locked
 from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.core.words import checked
+
+RAGGED = "ragged"
+"""In place of a dtype: a column of rows of several lengths."""
 
 _PLAIN = (bool, int, float, complex, str, np.generic)
 
@@ -139,19 +142,3 @@ class RaggedNames:
 def as_names(names: Any, word: str) -> tuple[Any, ...]:
     """The argument `ragged` of a constructor as a tuple."""
     return () if names is None else RaggedNames(names, word).names
-
-
-def of_arrow(column: Any, convert: Any) -> Array:
-    """A column of lists, or of bytes, of a pyarrow Array without missing values.
-
-    Args:
-        column: the Array.
-        convert: makes an array of the Array of all values.
-    """
-    import pyarrow as pa
-
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        return column_of(column.to_pylist())
-    values = convert(column.flatten())
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    return cut(np.ascontiguousarray(values), lengths)

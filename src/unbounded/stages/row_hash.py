@@ -1,24 +1,23 @@
 """Row hashes: 64 bits of the values of a row, the same in every process, on every machine and in every version.
 
 Numbers that are equal have one hash, whatever their dtype: an id that was read as int32, int64 or, beside a missing
-value, as float64. So do texts that are equal, however wide their column is. Numbers are mixed by the finalizer of
-SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), text and bytes are
-hashed by BLAKE2b.
+value, as float64. So do texts that are equal, however wide their column is. Values are hashed as by `stable_hash`, and
+bytes by BLAKE2b.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unbounded.core import trees
+from unbounded.core.stable_hash import Hashes, mixed
+from unbounded.core.stable_hash import hashes as hashes_of
 from unbounded.core.trees import Array, RowsError, Tree
-
-Hashes: TypeAlias = NDArray[np.uint64]
 
 _WIDE = 64
 """Numbers in one row of a leaf, beyond which the bytes of the row are hashed together: images, windows of signals."""
@@ -34,14 +33,14 @@ def row_hashes(rows: Tree, what: str) -> Hashes:
     """
     total = np.zeros(trees.count(rows), np.uint64)
     for path, leaf in trees.leaves(rows):
-        total += _mixed(_of_leaf(leaf, f"{what}: {trees.name(path)}") ^ np.uint64(_of_bytes(path.encode())))
-    return _mixed(total)
+        total += mixed(_of_leaf(leaf, f"{what}: {trees.name(path)}") ^ np.uint64(_of_bytes(path.encode())))
+    return mixed(total)
 
 
 def fractions(hashes: Hashes, seed: int, number: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each hash; different seeds or numbers give unrelated ones."""
     key = np.uint64(_of_bytes(f"{seed} {number}".encode()))
-    return (_mixed(hashes ^ key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (mixed(hashes ^ key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _of_leaf(leaf: Array, what: str) -> Hashes:
@@ -55,7 +54,7 @@ def _of_leaf(leaf: Array, what: str) -> Hashes:
     if leaf.ndim == 1:
         return values
     # Each column has an odd factor of its own, so that the order of the values counts.
-    factors = _mixed(np.arange(1, width + 1, dtype=np.uint64)) | np.uint64(1)
+    factors = mixed(np.arange(1, width + 1, dtype=np.uint64)) | np.uint64(1)
     hashes: Hashes = (values.reshape(count, width) * factors).sum(axis=1, dtype=np.uint64)
     return hashes
 
@@ -63,17 +62,15 @@ def _of_leaf(leaf: Array, what: str) -> Hashes:
 def _of_values(values: Array, what: str) -> Hashes:
     """The hash of each value of an array of one dimension."""
     kind = values.dtype.kind
-    if kind in "biu":
-        return _mixed(values.astype(np.int64).view(np.uint64))
+    if kind in "biuU":
+        return hashes_of(values)
     if kind in "mM":
         unit = "datetime64[us]" if kind == "M" else "timedelta64[us]"
-        return _mixed(values.astype(unit).view(np.uint64))
+        return hashes_of(values.astype(unit).view(np.int64))
     if kind == "c":
         return _of_values(values.real.copy(), what) * np.uint64(3) + _of_values(values.imag.copy(), what)
     if kind == "f" or values.dtype.isbuiltin == 2:
         return _of_floats(values.astype(np.float64))
-    if kind == "U":
-        return _array(_of_bytes(text.encode("utf-8", "surrogatepass")) for text in values.tolist())
     if kind == "S":
         return _array(map(_of_bytes, values.tolist()))
     return _array(_of_object(value, what) for value in values)
@@ -82,18 +79,18 @@ def _of_values(values: Array, what: str) -> Hashes:
 def _of_floats(values: NDArray[np.float64]) -> Hashes:
     whole = (np.trunc(values) == values) & (abs(values) < _EXACT)
     bits = np.where(np.isnan(values), np.nan, values).view(np.int64)  # each NaN has the same bits
-    return _mixed(np.where(whole, np.where(whole, values, 0).astype(np.int64), bits).view(np.uint64))
+    return hashes_of(np.where(whole, np.where(whole, values, 0).astype(np.int64), bits))
 
 
 def _of_object(value: Any, what: str) -> int:
     if isinstance(value, str):
-        return _of_bytes(value.encode("utf-8", "surrogatepass"))
+        return int(hashes_of(np.array([value]))[0])
     if isinstance(value, bytes):
         return _of_bytes(value)
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         # A row of a ragged column: its length counts, and then its values as those of one wide row.
         inner = _of_leaf(value.reshape(1, -1), what)[0] if value.size else np.uint64(0)
-        return int(_mixed(np.array([inner], np.uint64) + np.uint64(len(value)))[0])
+        return int(mixed(np.array([inner], np.uint64) + np.uint64(len(value)))[0])
     raise RowsError(
         f"{what} has Python objects, such as {value!r:.60}, which have no stable hash. Expected numbers, text, bytes "
         "or arrays: convert them with .map(), or name another column, by='id'."
@@ -106,9 +103,3 @@ def _of_bytes(data: bytes) -> int:
 
 def _array(hashes: Any) -> Hashes:
     return np.fromiter(hashes, np.uint64)
-
-
-def _mixed(words: Hashes) -> Hashes:
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))

@@ -6,20 +6,21 @@ A library's classes are known by the names of their modules, so that none is imp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from unbounded.core import check
+from unbounded.sources.arrow_arrays import as_dtypes
 from unbounded.sources.datasets import row_access
 from unbounded.sources.datasets.indexed_dataset import IndexedDataset
 from unbounded.sources.datasets.iterable_kinds import comes_from, iterated_dataset_of
 from unbounded.sources.datasets.iterated_dataset import IteratedDataset
-from unbounded.sources.datasets.row_access import Batches, Items, RowAccess
-from unbounded.sources.ragged_columns import as_names
+from unbounded.sources.datasets.row_access import Batches, Dtypes, Items, RowAccess
+from unbounded.sources.ragged_columns import RAGGED, as_names
 
-_TABLES: tuple[tuple[str, str, Callable[[Any, str, tuple[Any, ...]], RowAccess]], ...] = (
+_TABLES: tuple[tuple[str, str, Callable[[Any, str, Dtypes], RowAccess]], ...] = (
     ("datasets.arrow_dataset", "Dataset", row_access.hugging_face),
     ("pandas", "DataFrame", row_access.pandas_frame),
     ("pandas", "Series", row_access.pandas_frame),
@@ -34,13 +35,18 @@ def name_of_kind(dataset: Any) -> str:
     return type(dataset).__name__
 
 
-def random_access(dataset: Any, batched: bool | None, ragged: tuple[Any, ...] = ()) -> RowAccess | None:
+def random_access(dataset: Any, batched: bool | None, dtypes: Dtypes, ragged: tuple[Any, ...] = ()) -> RowAccess | None:
     """Random access to a data set; None if it has none. `ragged` are its columns with rows of several lengths."""
     name = name_of_kind(dataset)
     for module, kind, opened in _TABLES:
         if comes_from(dataset, module, kind):
             refuse_empty(len(dataset), name)
-            return opened(dataset, name, ragged)
+            return opened(dataset, name, {**dtypes, **dict.fromkeys(ragged, RAGGED)})
+    if dtypes:
+        raise ValueError(
+            f"from_dataset(dtypes=…) was given beside a {name}. It is for tables: frames of pandas and polars, Tables "
+            "of pyarrow, and Datasets of Hugging Face. For any other, .map() converts columns."
+        )
     is_array = all(hasattr(dataset, attribute) for attribute in ("shape", "dtype", "ndim", "__getitem__"))
     if not is_array and not _has_items(dataset):
         return None
@@ -59,7 +65,13 @@ def random_access(dataset: Any, batched: bool | None, ragged: tuple[Any, ...] = 
 
 
 def source_of(
-    dataset: Any, shuffle: bool | None, seed: int, passes: int | None, batched: bool | None, ragged: Any = None
+    dataset: Any,
+    shuffle: bool | None,
+    seed: int,
+    passes: int | None,
+    batched: bool | None,
+    dtypes: Mapping[str, Any] | None = None,
+    ragged: Any = None,
 ) -> IndexedDataset | IteratedDataset:
     """The source that reads a data set; see `unbounded.from_dataset`.
 
@@ -75,7 +87,7 @@ def source_of(
         check.positive(passes, "from_dataset(passes=n)")
     refuse_others(dataset)
     names = as_names(ragged, "from_dataset")
-    access = random_access(dataset, batched, names)
+    access = random_access(dataset, batched, as_dtypes(dtypes, "from_dataset"), names)
     if access is not None:
         if batched and not is_batched(access):
             raise ValueError(f"from_dataset(batched=True): the items of a {access.name} are rows.")

@@ -9,9 +9,11 @@ import numpy as np
 
 from unbounded.core import ragged
 from unbounded.core.trees import Array, RowsError
-from unbounded.sources.files.arrow_columns import AS_IT_IS, RAGGED, Wanted
+from unbounded.sources.arrow_arrays import check_dtypes
+from unbounded.sources.files.arrow_columns import Wanted
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import check_wanted
+from unbounded.sources.ragged_columns import RAGGED
 
 
 class RecordColumns:
@@ -24,13 +26,13 @@ class RecordColumns:
     """
 
     def __init__(self, record: Mapping[str, Any], file: FoundFile, wanted: Wanted) -> None:
-        self.names: list[str] = list(record if wanted is None else wanted)
+        self.names: list[str] = list(record if wanted.names is None else wanted.names)
         """The names, in the order of rows."""
         check_wanted(self.names, list(record), file)
-        self._is_chosen = wanted is not None
-        given = dict(wanted) if isinstance(wanted, Mapping) else {}
-        self._ragged = {name for name, dtype in given.items() if dtype == RAGGED}
-        self._casts = {name: dtype for name, dtype in given.items() if dtype not in (RAGGED, AS_IT_IS)}
+        check_dtypes(wanted.dtypes, self.names, "from_files")
+        self._is_chosen = wanted.names is not None
+        self._ragged = {name for name, dtype in wanted.dtypes.items() if dtype == RAGGED}
+        self._casts = {name: dtype for name, dtype in wanted.dtypes.items() if name not in self._ragged}
         self._forms = {name: self._form(name, record[name]) for name in self.names}
 
     def described(self) -> dict[str, str]:
@@ -52,8 +54,8 @@ class RecordColumns:
             if form != self._forms[name]:
                 raise RowsError(
                     f"{what} has {name!r} as {_words(form)}, and the first one has it as {_words(self._forms[name])}. "
-                    f"Rows have one form. If only their lengths differ, write columns={{{name!r}: 'ragged', …}};"
-                    " None in place of 'ragged' reads a column as it is."
+                    f"Rows have one form. If only their lengths differ, write ragged=[{name!r}]; or leave it out by "
+                    "columns=[…]."
                 )
         if not self._is_chosen and len(record) > len(self.names):
             other = next(name for name in record if name not in self._forms)
