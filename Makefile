@@ -29,7 +29,7 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --edit
 
 OLDEST = .venv-oldest/bin/python
 
-.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench
+.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench docs
 
 demo: .venv/.demo
 	@.venv/bin/unbounded demo
@@ -74,6 +74,10 @@ simulate: .venv/.test
 bench: .venv/.bench
 	.venv/bin/python -m benchmarks
 
+# The site of docs/, in site/: a link that leads nowhere and a name that is not documented are errors.
+docs: .venv/.docs
+	.venv/bin/zensical build --clean --strict
+
 # -- the environment ---------------------------------------------------------------------------------------------------------
 
 .venv/bin/python:
@@ -100,4 +104,8 @@ bench: .venv/.bench
 
 .venv/.bench: pyproject.toml | .venv/bin/python
 	@$(PIP) '.[bench]'
+	@touch $@
+
+.venv/.docs: pyproject.toml | .venv/bin/python
+	@$(PIP) '.[docs]'
 	@touch $@

@@ -1,0 +1,34 @@
+"""DocstringFences: a Griffe extension that lets the site show the docstrings of this package as they are written.
+
+Their examples are plain `>>>` paragraphs, as doctest reads them; in Markdown these would be quotations. Their sections
+follow one another without an empty line, and an error's text continues without an indentation: Griffe expects both.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+# From a line with a prompt up to an empty line, or the end.
+EXAMPLE = re.compile(r"^>>> .*?(?=\n[ \t]*\n|\Z)", re.M | re.S)
+SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Warns|Yields):\n", re.M)
+# The errors of a docstring: each begins with the name of its class.
+ERRORS = re.compile(r"^(?:Raises|Warns):\n((?:    .*\n?)+)", re.M)
+CONTINUED = re.compile(r"^    (?! |[\w.]+(?:, [\w.]+)*: )", re.M)
+
+
+def for_the_site(text: str) -> str:
+    """The docstring with an empty line before each section, indented continuations, and examples in code blocks."""
+    text = ERRORS.sub(lambda found: CONTINUED.sub(" " * 8, found[0]), text)
+    text = SECTION.sub(r"\n\1:\n", text)
+    return EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```", text)
+
+
+class DocstringFences(griffe.Extension):
+    """Changes each docstring that is loaded."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = for_the_site(obj.docstring.value)
