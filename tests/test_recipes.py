@@ -1,0 +1,147 @@
+"""The recipes in examples/ train; one that is killed and run again ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import installed
+from unbounded.feed.loops import Loops
+
+pytestmark = [
+    pytest.mark.usefixtures("no_threads_left"),
+    pytest.mark.filterwarnings("ignore"),  # what these libraries warn of is theirs
+    pytest.mark.slow,
+]
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A program, the libraries that it needs, the steps of its whole run, and the step at which it is killed."""
+
+    name: str
+    needs: tuple[str, ...]
+    steps: int
+    kill: int
+    exact: bool = True
+    """False if the source goes on with other rows than it would have given."""
+
+
+RECIPES = [
+    Recipe("keras_parquet", ("keras", "jax", "pyarrow"), steps=500, kill=230),
+    Recipe("hf_text", ("keras", "jax", "datasets"), steps=250, kill=101),
+    Recipe("tf_data", ("keras", "jax", "tensorflow"), steps=500, kill=230, exact=False),
+    Recipe("old_and_new", ("keras", "jax"), steps=500, kill=230),
+    Recipe("torch_loop", ("torch",), steps=500, kill=230),
+    Recipe("jax_loop", ("jax",), steps=500, kill=230),
+    Recipe("lightning_loop", ("torch", "lightning"), steps=500, kill=230),
+    Recipe("accelerate_loop", ("torch", "accelerate", "torchdata"), steps=500, kill=230),
+    Recipe("hf_trainer", ("torch", "transformers", "datasets"), steps=100, kill=57),
+]
+
+
+class Killed(BaseException):
+    """Ends a program at a step of its training, whatever it catches."""
+
+
+def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Has the program of this process killed when it asks for the batch after so many."""
+    hand_out: Callable[..., Iterator[Any]] = Loops._hand_out
+    handed = 0
+
+    def counted(feed: Loops, loop: Any) -> Iterator[Any]:
+        nonlocal handed
+        for batch in hand_out(feed, loop):
+            if handed == step:
+                raise Killed
+            handed += 1
+            yield batch
+
+    patch.setattr(Loops, "_hand_out", counted)
+    if (keras := sys.modules.get("keras")) is not None:
+        fit = keras.Model.fit
+
+        class Kill(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                self.begun = 0
+
+            def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+                if self.begun == step:
+                    raise Killed
+                self.begun += 1
+
+        def killed_fit(model: Any, *args: Any, callbacks: Any, **given: Any) -> Any:
+            return fit(model, *args, callbacks=[*callbacks, Kill()], **given)
+
+        patch.setattr(keras.Model, "fit", killed_fit)
+
+
+def run(recipe: Recipe, folder: Path, patch: pytest.MonkeyPatch, seed: int) -> dict[str, Any]:
+    """Runs the program in a directory: the data and the runs that it finds there are its own."""
+    folder.mkdir(exist_ok=True)
+    patch.chdir(folder)
+    if "keras" in recipe.needs:
+        import keras
+
+        keras.utils.set_random_seed(seed)
+    if "torch" in recipe.needs:
+        import torch
+
+        torch.manual_seed(seed)
+    return runpy.run_path(str(EXAMPLES / f"{recipe.name}.py"), run_name="__main__")
+
+
+def weights(names: dict[str, Any]) -> list[Any]:
+    """What the program has trained."""
+    if "parameters" in names:
+        return [np.asarray(leaf) for leaf in names["parameters"].values()]
+    model = names["model"]
+    if hasattr(model, "state_dict"):
+        return [tensor.numpy() for tensor in model.state_dict().values()]
+    return list(model.get_weights())
+
+
+def steps(names: dict[str, Any]) -> int:
+    """The steps of the run, also those of an earlier process. A trainer that counts batches does not confirm its last
+    one: no further batch is requested."""
+    trainer = names.get("trainer")
+    if trainer is None:
+        return int(names["feed"].steps)
+    return int(trainer.global_step if hasattr(trainer, "global_step") else trainer.state.global_step)
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(recipe, id=recipe.name, marks=installed(*recipe.needs)) for recipe in RECIPES]
+)
+def test_a_recipe_that_is_killed_and_run_again_ends_as_one_that_is_not(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(recipe, tmp_path / "whole", monkeypatch, seed=0)
+    assert steps(whole) == recipe.steps
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(recipe.kill, patch)
+        with pytest.raises(Killed):
+            run(recipe, tmp_path / "killed", monkeypatch, seed=0)
+    # Weights that are not the first run's: they must come from its checkpoint.
+    again = run(recipe, tmp_path / "killed", monkeypatch, seed=1)
+    assert steps(again) == recipe.steps
+    if recipe.exact:
+        for got, expected in zip(weights(again), weights(whole), strict=True):
+            assert np.asarray(got).tobytes() == np.asarray(expected).tobytes()
+    finished = run(recipe, tmp_path / "killed", monkeypatch, seed=2)
+    assert steps(finished) == recipe.steps
+
+
+def test_each_example_is_run_by_a_test() -> None:
+    numbered = {"1_generator", "2_buffer", "3_preprocess"}  # by test_keras_examples.py
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {recipe.name for recipe in RECIPES} | numbered
