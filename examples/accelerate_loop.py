@@ -1,4 +1,4 @@
-"""Accelerate: a feed is registered for its checkpoints, which then have the position beside the model and the optimizer.
+"""Accelerate: a feed registered with it, whose position is then in its checkpoints, beside the model and the optimizer.
 
 python examples/accelerate_loop.py
 """

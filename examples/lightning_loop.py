@@ -13,6 +13,8 @@ import unbounded as ub
 
 
 class Regression(lightning.LightningModule):
+    """A sum of ten numbers."""
+
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(10, 1)
