@@ -77,6 +77,7 @@ bench: .venv/.bench
 # The site of docs/, in site/: a link that leads nowhere and a name that is not documented are errors.
 docs: .venv/.docs
 	.venv/bin/zensical build --clean --strict
+	@! grep -rl '<blockquote>' site/api || { echo "An example in a docstring is not shown as code: tests/docstring_fences.py"; exit 1; }
 
 # -- the environment ---------------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ follow one another without an empty line, and an error's text continues without 
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 import griffe
 
 # From a line with a prompt up to an empty line, or the end.
 EXAMPLE = re.compile(r"^>>> .*?(?=\n[ \t]*\n|\Z)", re.M | re.S)
+# Some are in a section of their own.
+SECTION_OF_EXAMPLES = re.compile(r"^Examples?:\n((?:    .*\n?|\n)+)", re.M)
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Warns|Yields):\n", re.M)
 # The errors of a docstring: each begins with the name of its class.
 ERRORS = re.compile(r"^(?:Raises|Warns):\n((?:    .*\n?)+)", re.M)
@@ -22,6 +25,7 @@ CONTINUED = re.compile(r"^    (?! |[\w.]+(?:, [\w.]+)*: )", re.M)
 def for_the_site(text: str) -> str:
     """The docstring with an empty line before each section, indented continuations, and examples in code blocks."""
     text = ERRORS.sub(lambda found: CONTINUED.sub(" " * 8, found[0]), text)
+    text = SECTION_OF_EXAMPLES.sub(lambda found: textwrap.dedent(found[1]), text)
     text = SECTION.sub(r"\n\1:\n", text)
     return EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```", text)
 
