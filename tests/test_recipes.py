@@ -1,4 +1,8 @@
-"""The recipes in examples/ train; one that is killed and run again ends with the weights of one that was not."""
+"""The recipes in examples/ train; one that is stopped and run again ends with the weights of one that was not.
+
+An error ends it in the middle of an epoch. Where the program saves by itself this leaves what SIGKILL would leave;
+`Checkpoint` saves first, and what SIGKILL leaves there is tested by test_chaos.py.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +35,15 @@ class Recipe:
     needs: tuple[str, ...]
     steps: int = 100
     """Of the whole run."""
-    kill: int = 46
-    """The step at which it is killed."""
+    stop: int = 46
+    """The step at which it is stopped."""
     exact: bool = True
     """False if the source goes on with other rows than it would have given."""
 
 
 RECIPES = [
     Recipe("keras_parquet", ("keras", "jax", "pyarrow")),
-    Recipe("hf_text", ("keras", "jax", "datasets"), steps=250, kill=101),
+    Recipe("hf_text", ("keras", "jax", "datasets"), steps=250, stop=101),
     Recipe("tf_data", ("keras", "jax", "tensorflow"), exact=False),
     Recipe("images_in_tars", ("keras", "jax", "PIL", "pyarrow")),
     Recipe("class_imbalance", ("keras", "jax")),
@@ -48,16 +52,16 @@ RECIPES = [
     Recipe("jax_loop", ("jax",)),
     Recipe("lightning_loop", ("torch", "lightning")),
     Recipe("accelerate_loop", ("torch", "accelerate", "torchdata")),
-    Recipe("hf_trainer", ("torch", "transformers", "datasets"), steps=100, kill=57),
+    Recipe("hf_trainer", ("torch", "transformers", "datasets"), steps=100, stop=57),
 ]
 
 
-class Killed(BaseException):
+class Stopped(BaseException):
     """Ends a program at a step of its training, whatever it catches."""
 
 
-def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    """Has the program of this process killed when it asks for the batch after so many."""
+def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Has the program of this process stopped when it asks for the batch after so many."""
     hand_out: Callable[..., Iterator[Any]] = Loops._hand_out
     handed = 0
 
@@ -65,7 +69,7 @@ def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
         nonlocal handed
         for batch in hand_out(feed, loop):
             if handed == step:
-                raise Killed
+                raise Stopped
             handed += 1
             yield batch
 
@@ -73,20 +77,20 @@ def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
     if (keras := sys.modules.get("keras")) is not None:
         fit = keras.Model.fit
 
-        class Kill(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        class Stop(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 super().__init__()
                 self.begun = 0
 
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
                 if self.begun == step:
-                    raise Killed
+                    raise Stopped
                 self.begun += 1
 
-        def killed_fit(model: Any, *args: Any, callbacks: Any, **given: Any) -> Any:
-            return fit(model, *args, callbacks=[*callbacks, Kill()], **given)
+        def stopped_fit(model: Any, *args: Any, callbacks: Any, **given: Any) -> Any:
+            return fit(model, *args, callbacks=[*callbacks, Stop()], **given)
 
-        patch.setattr(keras.Model, "fit", killed_fit)
+        patch.setattr(keras.Model, "fit", stopped_fit)
 
 
 def run(recipe: Recipe, folder: Path, patch: pytest.MonkeyPatch, seed: int) -> dict[str, Any]:
@@ -129,22 +133,22 @@ def steps(names: dict[str, Any]) -> int:
 @pytest.mark.parametrize(
     "recipe", [pytest.param(recipe, id=recipe.name, marks=installed(*recipe.needs)) for recipe in RECIPES]
 )
-def test_a_recipe_that_is_killed_and_run_again_ends_as_one_that_is_not(
+def test_a_recipe_that_is_stopped_and_run_again_ends_as_one_that_is_not(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(recipe, tmp_path / "whole", monkeypatch, seed=0)
     assert steps(whole) == recipe.steps
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(recipe.kill, patch)
-        with pytest.raises(Killed):
-            run(recipe, tmp_path / "killed", monkeypatch, seed=0)
+        stop_at(recipe.stop, patch)
+        with pytest.raises(Stopped):
+            run(recipe, tmp_path / "stopped", monkeypatch, seed=0)
     # Weights that are not the first run's: they must come from its checkpoint.
-    again = run(recipe, tmp_path / "killed", monkeypatch, seed=1)
+    again = run(recipe, tmp_path / "stopped", monkeypatch, seed=1)
     assert steps(again) == recipe.steps
     if recipe.exact:
         for got, expected in zip(weights(again), weights(whole), strict=True):
             assert np.asarray(got).tobytes() == np.asarray(expected).tobytes()
-    finished = run(recipe, tmp_path / "killed", monkeypatch, seed=2)
+    finished = run(recipe, tmp_path / "stopped", monkeypatch, seed=2)
     assert steps(finished) == recipe.steps
 
 
