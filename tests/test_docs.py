@@ -36,7 +36,10 @@ def test_every_public_name_is_on_a_page_of_the_api() -> None:
     public = {f"unbounded.{name}" for name in ub.__all__} | {f"unbounded.keras.{name}" for name in keras}
     assert named == public | {f"unbounded.testing.{name}" for name in ub.testing.__all__}
     members = pages.split("::: unbounded.Stream\n", 1)[1].split(":::", 1)[0]
-    assert set(re.findall(r"^ +- (\w+)$", members, re.M)) == STREAM | {"guarantee"}
+    words = [kind for kind in ub.Stream.__mro__ if kind is ub.Stream or kind.__name__.endswith("Words")]
+    methods = {name for kind in words for name in vars(kind) if not name.startswith("_")}
+    looks = {"batch_at", "rows_at", "step_of", "guarantee"}
+    assert set(re.findall(r"^ +- (\w+)$", members, re.M)) == methods | looks
 
 
 def test_what_is_shown_elsewhere_is_on_the_page_of_sources() -> None:

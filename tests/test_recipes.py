@@ -46,6 +46,7 @@ RECIPES = [
     Recipe("hf_text", ("keras", "jax", "datasets"), steps=250, stop=101),
     Recipe("tf_data", ("keras", "jax", "tensorflow"), exact=False),
     Recipe("images_in_tars", ("keras", "jax", "PIL", "pyarrow")),
+    Recipe("sensors_with_gaps", ("keras", "jax", "pyarrow")),
     Recipe("class_imbalance", ("keras", "jax")),
     Recipe("old_and_new", ("keras", "jax")),
     Recipe("torch_loop", ("torch",)),
