@@ -78,7 +78,8 @@ bench: .venv/.bench
 
 # The site of docs/, in site/: a link that leads nowhere and a name that is not documented are errors.
 docs: .venv/.docs
-	.venv/bin/zensical build --clean --strict
+	@log=$$(.venv/bin/zensical build --clean --strict 2>&1); status=$$?; echo "$$log"; \
+		case "$$log" in *griffe:*) echo "A docstring has a form that is not shown as it is meant."; exit 1;; esac; exit $$status
 	@! grep -rl '<blockquote>' site/api || { echo "An example in a docstring is not shown as code: tests/docstring_fences.py"; exit 1; }
 
 # -- the environment ---------------------------------------------------------------------------------------------------------
