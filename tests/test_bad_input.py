@@ -113,7 +113,7 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             "cache": r"ub\.from_arrays",
             "zip": r"ub\.from_arrays\(\(x, y\)\)",
             "interleave": r"ub\.mix\(\{",
-            "padded_batch": r"\.map\(\)",
+            "padded_batch": r"\.pad\(length\)",
             "shard": "x\\[rank::n\\]",
             "unbatch": r"\.batch\(n\)",
             "enumerate": r"enumerate\(feed",
