@@ -1,4 +1,4 @@
-"""A text data set of Hugging Face: sentences into word numbers, and Keras.
+"""A text data set of Hugging Face: sentences of several lengths, in batches of about one length.
 
 KERAS_BACKEND=jax python examples/hf_text.py
 """
@@ -11,36 +11,37 @@ import numpy as np
 
 import unbounded as ub
 
-WORDS, LENGTH = 1000, 12
+WORDS = 1000
 
 # Yours: datasets.load_dataset("imdb", split="train")
 rng = np.random.default_rng(0)
 good, bad, other = ["fine", "great", "lovely"], ["dull", "poor", "awful"], ["the", "film", "was", "a", "plot", "and"]
 label = rng.integers(0, 2, 2000)
-text = [" ".join(rng.permutation([*rng.choice(other, 6), *rng.choice(good if y else bad, 2)])) for y in label]
+text = [" ".join([*rng.choice(other, rng.integers(2, 28)), *rng.choice(good if y else bad, 2)]) for y in label]
 reviews = datasets.Dataset.from_dict({"text": text, "label": label})
 
 
-def word_numbers(rows):
-    """Text of shape (rows,) as numbers of words, of shape (rows, LENGTH), filled up with zeros."""
-    x = np.zeros((len(rows["text"]), LENGTH), "int32")
-    for i, sentence in enumerate(rows["text"]):
-        numbers = [1 + zlib.crc32(word.encode()) % (WORDS - 1) for word in sentence.split()[:LENGTH]]
-        x[i, : len(numbers)] = numbers
-    return x, rows["label"][:, None].astype("float32")
+def tokenized(review):
+    """The numbers of the words, from 1 on. Yours: a tokenizer."""
+    return {"tokens": [1 + zlib.crc32(word.encode()) % (WORDS - 1) for word in review["text"].split()]}
 
 
-stream = ub.from_dataset(reviews).map(word_numbers).batch(32)
+reviews = reviews.map(tokenized, remove_columns="text")
+stream = (
+    ub.from_dataset(reviews, ragged=["tokens"])  # a new order in each pass
+    .columns(x="tokens", y="label")
+    .batch(32, bucket=[8, 16, 32])  # filled up with zeros to 8, 16 or 32 words
+)
 model = keras.Sequential(
     [
-        keras.Input((LENGTH,), dtype="int32"),
-        keras.layers.Embedding(WORDS, 8),
+        keras.Input((None,), dtype="int32"),
+        keras.layers.Embedding(WORDS, 8, mask_zero=True),
         keras.layers.GlobalAveragePooling1D(),
         keras.layers.Dense(1, activation="sigmoid"),
     ]
 )
 model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="binary_crossentropy", metrics=["accuracy"])
 
-with ub.keras.Feed(stream, epoch=ub.Epoch(passes=1)) as feed:
-    model.fit(feed, epochs=4, callbacks=[ub.keras.Checkpoint(feed, "runs/text")])
+with ub.keras.Feed(stream, epoch=ub.Epoch(steps=100)) as feed:
+    model.fit(feed, epochs=5, callbacks=[ub.keras.Checkpoint(feed, "runs/text")])
     print(feed.position)

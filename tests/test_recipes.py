@@ -43,11 +43,12 @@ class Recipe:
 
 RECIPES = [
     Recipe("keras_parquet", ("keras", "jax", "pyarrow")),
-    Recipe("hf_text", ("keras", "jax", "datasets"), steps=250, stop=101),
+    Recipe("hf_text", ("keras", "jax", "datasets")),
     Recipe("tf_data", ("keras", "jax", "tensorflow"), exact=False),
-    Recipe("images_in_tars", ("keras", "jax", "PIL", "pyarrow")),
+    Recipe("folder_of_images", ("keras", "jax", "PIL")),
     Recipe("sensors_with_gaps", ("keras", "jax", "pyarrow")),
     Recipe("class_imbalance", ("keras", "jax")),
+    Recipe("validation_split", ("keras", "jax")),
     Recipe("old_and_new", ("keras", "jax")),
     Recipe("torch_loop", ("torch",)),
     Recipe("jax_loop", ("jax",)),
