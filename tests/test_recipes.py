@@ -6,6 +6,7 @@ An error ends it in the middle of an epoch. Where the program saves by itself th
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import installed
+from helpers import compiled_once, installed
 from unbounded.feed.loops import Loops
 
 pytestmark = [
@@ -58,6 +59,13 @@ RECIPES = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each program is run four times: its steps are compiled once."""
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
 class Stopped(BaseException):
     """Ends a program at a step of its training, whatever it catches."""
 
@@ -95,6 +103,20 @@ def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(keras.Model, "fit", stopped_fit)
 
 
+@contextlib.contextmanager
+def one_thread(seed: int) -> Iterator[None]:
+    """PyTorch with a seed, and one thread: for tiny tensors several would wait for each other on a busy machine."""
+    import torch
+
+    torch.manual_seed(seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run(recipe: Recipe, folder: Path, patch: pytest.MonkeyPatch, seed: int) -> dict[str, Any]:
     """Runs the program in a directory: the data and the runs that it finds there are its own."""
     folder.mkdir(exist_ok=True)
@@ -103,13 +125,10 @@ def run(recipe: Recipe, folder: Path, patch: pytest.MonkeyPatch, seed: int) -> d
         import keras
 
         keras.utils.set_random_seed(seed)
-    if "torch" in recipe.needs:
-        import torch
-
-        torch.manual_seed(seed)
     path = EXAMPLES / f"{recipe.name}.py"
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(path.read_text().replace("ub.Epoch(steps=100)", "ub.Epoch(steps=20)"), path, "exec"), names)
+    with one_thread(seed) if "torch" in recipe.needs else contextlib.nullcontext():
+        exec(compile(path.read_text().replace("ub.Epoch(steps=100)", "ub.Epoch(steps=20)"), path, "exec"), names)
     return names
 
 
