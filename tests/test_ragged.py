@@ -17,6 +17,7 @@ from helpers import Steps, blocks, first, installed, train_all
 from unbounded.core import ragged, trees
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.packing import read_tree, write_tree
+from unbounded.stages.changelog import Changelog
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -190,6 +191,43 @@ def test_a_sample_of_another_length_names_the_way() -> None:
         first(ub.from_samples(samples).batch(2), 2)
     with pytest.raises(ub.RowsError, match="without 'y'"):
         first(ub.from_samples(samples, ragged="y").batch(2), 2)
+
+
+def test_a_join_keeps_them(tmp_path: Path) -> None:
+    rows = ub.from_arrays(_rows(60), shuffle=False, passes=2)
+    labels = ub.from_arrays({"id": np.arange(60)[::-1].copy(), "y": np.arange(60.0)}, shuffle=False, passes=2)
+    assert_resumes(rows.join(labels, on="id", within=50).map(lambda r: {**_plain(r), "y": r["y"]}).pad(5).batch(3), 10)
+
+
+def test_rows_of_a_key_do_not_keep_the_memory_of_others() -> None:
+    values = np.zeros(1 << 20)
+    rows = {"key": np.arange(4), "x": ragged.cut(values, np.array([1, 1, 1, len(values) - 3]))}
+    changelog = Changelog("test")
+    changelog.put(trees.cut(rows, 0, 3), 3)
+    assert all(row.base is None for row in changelog.rows["x"][:3])
+
+
+def test_a_function_can_not_write_to_the_rows_of_a_user() -> None:
+    mine = np.zeros(3)
+
+    def writes(rows: Any) -> Any:
+        rows["x"][0][:] = 1
+        return rows
+
+    with pytest.raises(ValueError, match="read-only"):
+        ub.from_arrays({"x": ragged.column_of([mine, mine[:1]])}).map(writes).pad(3).batch(2).peek()
+    assert (mine == 0).all()
+
+
+def test_rows_with_nan_are_left_out_where_that_is_asked_for() -> None:
+    rows = {"id": np.arange(10), "x": ub.ragged([[1.0, np.nan][: 1 + (i == 7)] for i in range(10)])}
+    stream = ub.from_arrays(rows, passes=1)
+    seen: list[int] = []
+    with ub.Feed(stream.batch(3, bucket=[2]), on_nan="skip") as feed:
+        with pytest.warns(ub.NonFiniteRows):
+            train_all(feed, seen)
+        assert sorted(seen) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+        assert feed.stats.bad == 1
 
 
 # -- pad ---------------------------------------------------------------------------------------------------------------

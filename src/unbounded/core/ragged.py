@@ -56,6 +56,14 @@ def locked(row: Array) -> Array:
     return row
 
 
+def read_only(leaf: Array) -> Array:
+    """The column with rows that can't be written to: views of those that can be."""
+    if not is_ragged(leaf) or not any(isinstance(row, np.ndarray) and row.flags.writeable for row in leaf.flat):
+        return leaf
+    rows = [locked(row.view()) if isinstance(row, np.ndarray) else row for row in leaf.flat]
+    return column_of(rows).reshape(leaf.shape)
+
+
 def nbytes(leaf: Array) -> int:
     """The bytes of a leaf; of a ragged one with those of its rows."""
     if leaf.dtype != object:

@@ -208,6 +208,8 @@ def read_only(rows: Tree) -> Tree:
 
 
 def _read_only(leaf: Array) -> Array:
+    if leaf.dtype == object:
+        leaf = ragged.read_only(leaf)
     if not leaf.flags.writeable:
         return leaf
     view = leaf.view()
