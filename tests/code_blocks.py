@@ -130,5 +130,5 @@ def check_options(words: list[str], files: set[str]) -> None:
     if words[1:] == ["-h"]:
         return
     command.make_context(words[0], words[1:])
-    if words[0] == "train" and ":" in words[1] and words[1] != "machine:":
-        assert words[1].split(":")[0] in files, f"{words[1]}: the page has no such file"
+    if found := re.fullmatch(r"(\w+\.py):\w+", words[1]):
+        assert found[1] in files, f"{words[1]}: the page has no such file"
