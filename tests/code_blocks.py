@@ -1,8 +1,8 @@
 """The code blocks of README.md, CONTRIBUTING.md and docs/, and how each kind of them is run or checked.
 
 - `python`: executed, those of a page from top to bottom with shared names; or the text of a program in examples/.
-- `text`: what the blocks of code before it have printed; in DRAWINGS anything.
-- `sh`: commands whose targets, options and files must exist.
+- `text`: what the blocks of code before it have printed.
+- `sh`, or no language: commands whose targets, options and files must exist.
 
 Pages with Keras are run by test_keras_readme.py, all others by test_code_blocks.py.
 """
@@ -31,7 +31,7 @@ PROGRAM = re.compile(r'--8<-- "examples/(\w+)\.py"\n')
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block, and the line of its page in which its text begins (from 0)."""
+    """One fenced block with its language, and the line of its page in which its text begins (from 0)."""
 
     page: str
     line: int
@@ -42,8 +42,10 @@ class Block:
 def blocks(page: str) -> list[Block]:
     """All fenced blocks of a page."""
     text = PAGES[page]
+    usual = "drawing" if page in DRAWINGS else "sh"
     return [
-        Block(page, text[: found.start(2)].count("\n"), found[1].strip(), found[2]) for found in FENCE.finditer(text)
+        Block(page, text[: found.start(2)].count("\n"), found[1].strip() or usual, found[2])
+        for found in FENCE.finditer(text)
     ]
 
 
@@ -82,7 +84,7 @@ def run_page(
             for old, new in (shorter or {}).items():
                 text = text.replace(old, new)
             exec(compile("\n" * block.line + text, page, "exec"), names)
-        elif block.language == "text" and page not in DRAWINGS:
+        elif block.language == "text":
             printed = capsys.readouterr().out
             assert printed.endswith(block.text), f"{page}, line {block.line}: it prints {printed!r}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import code_blocks
-from code_blocks import DRAWINGS, PAGES, PROGRAM, TOP, blocks, check_command, has_keras, run_page
+from code_blocks import PAGES, PROGRAM, TOP, blocks, check_command, has_keras, run_page
 from test_recipes import EXAMPLES
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -28,8 +28,8 @@ def test_there_is_no_block_of_another_kind() -> None:
         assert text.count("```") == 2 * len(found), f"{page}: a fence that is not at the beginning of its line"
         assert "~~~" not in text, f"{page}: fences are ```"
         for block in found:
-            plain = block.language == "" and page in DRAWINGS
-            assert plain or block.language in ("python", "sh", "text"), f"{page}, line {block.line}: {block.language!r}"
+            known = ("python", "sh", "text", "drawing")
+            assert block.language in known, f"{page}, line {block.line}: {block.language!r}"
 
 
 def test_each_command_in_the_pages_exists() -> None:
