@@ -371,9 +371,7 @@ def test_a_list_whose_length_varies_is_told_with_what_to_write() -> None:
         for i in itertools.count(1):
             yield {"id": i, "tokens": list(range(i))}
 
-    with pytest.raises(
-        ub.RowsError, match=r"\['tokens'\]\[1\] is new.* its length varies, write ragged='tokens'"
-    ):
+    with pytest.raises(ub.RowsError, match=r"\['tokens'\]\[1\] is new.* its length varies, write ragged='tokens'"):
         ub.from_samples(samples).batch(4).peek()
     assert ub.from_samples(samples, ragged="tokens").pad(999).batch(4).peek()["tokens"].shape == (4, 999)
     with pytest.raises(ub.RowsError, match=r"ub\.ragged\(rows\) makes a column of rows of several lengths"):
