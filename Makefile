@@ -14,6 +14,8 @@ LONG = $(patsubst %,tests/test_keras_%.py,examples readme)
 EACH = $(filter-out $(ALIKE) $(LONG),$(wildcard tests/test_keras_*.py))
 # What does not depend on how Keras is made.
 OWN = $(patsubst %,tests/test_keras_%.py,backend states interrupts recorder)
+# What depends on the versions of the libraries that read files.
+FILES = $(patsubst %,tests/test_files_%.py,formats rows)
 PYTEST = .venv/bin/python -m pytest -q
 # A worker that has nothing left takes over tests of the other one.
 BOTH = -n 2 --dist worksteal
@@ -29,7 +31,7 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --edit
 
 OLDEST = .venv-oldest/bin/python
 
-.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench
+.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench docs
 
 demo: .venv/.demo
 	@.venv/bin/unbounded demo
@@ -53,9 +55,9 @@ backends: .venv/.test
 		JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 		KERAS_BACKEND=jax $(PYTEST) $(BOTH) -m 'not any_backend' $(EACH) $(LONG)
 
-# With the oldest supported versions, on JAX only: all that depends on how Keras is made.
+# With the oldest supported versions, on JAX only: all that depends on how Keras is made, and on how Arrow is.
 oldest: .venv-oldest/.test
-	KERAS_BACKEND=jax $(OLDEST) -m pytest -q $(BOTH) -m 'not any_backend or each_keras' $(filter-out $(OWN),$(EACH))
+	KERAS_BACKEND=jax $(OLDEST) -m pytest -q $(BOTH) -m 'not any_backend or each_keras' $(filter-out $(OWN),$(EACH)) $(FILES)
 
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
@@ -73,6 +75,12 @@ simulate: .venv/.test
 # Speed compared with other libraries: some minutes, on a machine without other load.
 bench: .venv/.bench
 	.venv/bin/python -m benchmarks
+
+# The site of docs/, in site/: a link that leads nowhere and a name that is not documented are errors.
+docs: .venv/.docs
+	@log=$$(.venv/bin/zensical build --clean --strict 2>&1); status=$$?; echo "$$log"; \
+		case "$$log" in *griffe:*) echo "A docstring has a form that is not shown as it is meant."; exit 1;; esac; exit $$status
+	@! grep -rl '<blockquote>' site/api || { echo "An example in a docstring is not shown as code: tests/docstring_fences.py"; exit 1; }
 
 # -- the environment ---------------------------------------------------------------------------------------------------------
 
@@ -95,9 +103,13 @@ bench: .venv/.bench
 	@echo "Installing the oldest versions that are supported, into .venv-oldest."
 	@$(PYTHON) -m venv .venv-oldest
 	@$(OLDEST) -m pip install --quiet --disable-pip-version-check --constraint tests/oldest-versions.txt \
-		--editable '.[jax]' pytest pytest-xdist hypothesis
+		--editable '.[jax,files]' pytest pytest-xdist hypothesis
 	@touch $@
 
 .venv/.bench: pyproject.toml | .venv/bin/python
 	@$(PIP) '.[bench]'
+	@touch $@
+
+.venv/.docs: pyproject.toml | .venv/bin/python
+	@$(PIP) '.[docs]'
 	@touch $@

@@ -20,9 +20,15 @@ from unbounded.opened import places_of
 from unbounded.sources.counting import Counting
 from unbounded.sources.source import SourcePart
 from unbounded.stages.combined import Combined
+from unbounded.stages.drop_missing import DropMissing
+from unbounded.stages.encode import Encode
+from unbounded.stages.event_time import Time
+from unbounded.stages.fill import Fill
+from unbounded.stages.images import Images
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
+from unbounded.stages.pad import Pad
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
@@ -211,10 +217,10 @@ class Lookup(Chain):
 
     def _moving(self) -> tuple[Stage, ...]:
         """The stages for row numbers: those that change values only are replaced by the identity."""
-        if any(isinstance(stage, Filter | Finite | Normalize) for stage in self._stages):
+        if any(isinstance(stage, Filter | Finite | Normalize | DropMissing) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # The replacement keeps the stage's place, which keys the random choices of later stages.
-        changes = (Map, MapRows, RandomMap, Columns)
+        changes = (Map, MapRows, RandomMap, Columns, Encode, Fill, Time, Pad, Images)
         return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
 
 

@@ -49,7 +49,8 @@ class Block:
     noticed after its row had been passed on. `boundary` follows the last row. The other fields are None or have one
     entry for each row:
 
-    `times`: when the row arrived, float64, seconds since 1970; NaN for rows of a source without arrival times.
+    `times`: when the row arrived, or happened, if `.time(column)` says so, float64, seconds since 1970; NaN for rows of
+    a source without arrival times.
     `provenance`: the input of a mix that the row came from, and the pass of that input (see `provenance_of`).
     `seen`: how many rows of its source had arrived when this row's place in the output was final. They end with the row
     itself, the end of its shuffle buffer, or the newest row that `replay` could have drawn. It is present only if new
@@ -66,7 +67,7 @@ class Block:
     @property
     def nbytes(self) -> int:
         """The bytes of the rows."""
-        return sum(leaf.nbytes for leaf in trees.arrays(self.rows)) if self.count else 0
+        return trees.nbytes(self.rows) if self.count else 0
 
     def with_rows(self, rows: Tree) -> Block:
         """A block with other values: as many rows, with the same metadata and boundary."""
