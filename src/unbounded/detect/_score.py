@@ -9,65 +9,21 @@ model: a reading beyond all earlier ones. Input and output are NumPy arrays; the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from unbounded.detect._alarm import Alarm, Scored
 from unbounded.detect._columns import Column
 from unbounded.detect._events import Events
-from unbounded.detect._guard import Guard
-from unbounded.detect._looks import CAUSES, LASTING, LOOKS, OPPOSITE, Cause, Looks
-from unbounded.detect._scales import Scales
-from unbounded.detect._tail import Tail
+from unbounded.detect._judge import CHUNK, EXPONENT, Judge
+from unbounded.detect._looks import CAUSES, LASTING, LOOKS, Cause
 
-CHUNK = 16
+__all__ = ["Alarm", "Scored", "Scorer"]
+
 RECENT = 100
 MANY = 1_000
-FIRST = 208  # readings from which the scales are set, at most half of the warm-up
-WEEK = 7 * 86_400.0
-OFTENEST = 5e-3  # the highest rate of false alarms that follows from `weekly`
-SLOWLY = 0.1  # the weight of a surprising reading after the one with which its event began: an event counts once
-EXPONENT = 0.7  # of the readings for which a slow look stays as it is: its surprises are rarer by that
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """One alarm.
-
-    ``row`` counts the scored readings, from 0; ``change`` is in the column's unit: relative to the median of the last
-    hundred readings, or to what is usual at that time of the week; ``record`` is True if the cause is "extreme".
-
-    ``cause`` is one of:
-
-    - "sudden": one reading is far from the model's prediction, or from the readings just before it;
-    - "lasting": the mean of the last 4, 16 or 64 readings is far from the mean before;
-    - "season": one reading is far from what is usual at that time of the day or of the week;
-    - "variation": the readings vary much more than before, or much less, as those of a stuck sensor;
-    - "extreme": the reading is beyond all before it, and not surprising otherwise.
-
-    ``tail`` is the tail probability: how often a reading is as surprising, for any look and column. ``contributions``
-    are the names of the columns that were surprising at that reading, the most surprising one, ``column``, first.
-    """
-
-    row: int
-    time: float
-    column: str
-    change: float
-    score: float
-    record: bool
-    words: str
-    cause: Cause = "sudden"
-    tail: float = 1.0
-    contributions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The result for a block of readings: a score for each, [rows], and the alarms, in order."""
-
-    score: np.ndarray
-    alarms: tuple[Alarm, ...]
+FIRST = 208  # readings from which the scales are set, if the warm-up is long enough
 
 
 class Scorer:
@@ -138,30 +94,14 @@ class Scorer:
         self.rows = 0
         self.last = -1
         self.alarms = 0
-        self._false_alarms, self._weekly, self._memory = false_alarms, weekly, memory
-        self._first = min(FIRST, max(CHUNK, warm_up // 2 // CHUNK * CHUNK))
+        # The scales are set within the first half of the warm-up.
+        first = min(FIRST, max(CHUNK, warm_up // 2 // CHUNK * CHUNK))
+        self._judge = Judge(self.columns, first, false_alarms, weekly, memory)
         self._least = np.array([column.least for column in self.columns])
         self._history = np.zeros((0, width))  # the last hundred readings
-        # Times, values and errors: the readings from which scales are set, kept while a column is idle.
-        self._kept = np.zeros((0, 1 + 2 * width))
-        self._scales = Scales(self.columns)
-        self._looks: Looks | None = None
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
         self._events = Events(np.append(LASTING, 1.0), width, refractory)
         self._pass_over_until = 0
-        self._use(1.0)
-        # Sizes, excesses and weights of the readings since the last ordinal at which they were learned.
-        self._pending = np.zeros((3, 0, LOOKS, width))
-
-    def _use(self, every: float) -> None:
-        """Set what follows from the time between readings, in seconds."""
-        rate = max(self._false_alarms, min(self._weekly * every / WEEK, OFTENEST))
-        self._rate = -float(np.log10(rate))
-        # More comparisons for each reading find more that is rare: correct for their number (Bonferroni).
-        number = LOOKS * len(self.columns)
-        self._limits = (self._rate + np.log10(number) - EXPONENT * np.log10(LASTING))[:, None]
-        self._tail = Tail(LASTING, OPPOSITE, len(self.columns), self._memory)
-        self._guard = Guard(rate)
 
     def score(
         self, row: np.ndarray, time: np.ndarray, values: np.ndarray, normal: np.ndarray, expected: np.ndarray
@@ -217,88 +157,29 @@ class Scorer:
         """
         self._pass_over_until = self.rows + readings
         self._history = self._history[:0]
-        if self._looks is not None:
-            self._looks.begin_anew()
+        self._judge.begin_anew()
 
     def _count(self, readings: int, last: int) -> None:
         """Count readings, the last of which has number `last`."""
         self.rows += readings
         self.last = last
-        if self.rows % CHUNK:
-            return
-        if self._looks is not None:
-            self._learn()
-        if len(self._kept) >= self._first and self._scales.idle.any():
-            self._scale()
-
-    def _learn(self) -> None:
-        """Learn the sizes since the last time."""
-        assert self._looks is not None
-        size, excess, weight = self._pending
-        if len(size):
-            self._tail.learn(size, weight, self._looks.seen)
-            self._guard.learn(excess.max(axis=(1, 2)))
-            self._pending = self._pending[:, :0]
-
-    def _scale(self) -> None:
-        """Set the scales of columns that were idle, and let the looks see the last readings on them."""
-        width = len(self.columns)
-        time, values, error = self._kept[:, 0], self._kept[:, 1 : 1 + width], self._kept[:, 1 + width :]
-        begins = self._looks is None
-        woken = [i for i in np.flatnonzero(self._scales.idle).tolist() if self._scales.fit(values[:, i], i)]
-        if not begins and not woken:
-            return
-        if begins:
-            steps = np.diff(time)
-            self._every = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
-            self._use(self._every)
-        before = self._looks, self._tail, self._guard
-        looks = self._looks = Looks(width, self._every)
-        tail = self._tail = Tail(LASTING, OPPOSITE, width, self._memory)
-        y = self._scales.to(values)
-        for start in range(0, len(y), CHUNK):
-            part = slice(start, start + CHUNK)
-            self._look(time[part], y[part], error[part])
-            self._learn()
-        if before[0] is not None:
-            self._looks, self._tail, self._guard = before
-            for index in woken:
-                before[0].take_column(index, looks)
-                before[1].weights[:, index] = tail.weights[:, index]
-            before[1].fit()
-
-    def _look(self, time: np.ndarray, y: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The excesses over the thresholds without the guard's shift, and the changes, [rows, looks, columns] each."""
-        assert self._looks is not None
-        both = np.array([self._looks.step(float(t), *row) for t, *row in zip(time, y, error, strict=True)])
-        excess = self._tail.rarity(both[:, 0]) - self._limits
-        weight = np.where(excess > self._guard.shift, SLOWLY, 1.0)
-        self._pending = np.concatenate([self._pending, np.stack([both[:, 0], excess, weight])], axis=1)
-        return excess, both[:, 1]
+        if self.rows % CHUNK == 0:
+            self._judge.learn()
 
     def _chunk(self, time: np.ndarray, values: np.ndarray, error: np.ndarray, alarms: list[Alarm]) -> np.ndarray:
         values, history = _joined(self._history, values)
-        if self._scales.idle.any():
-            kept = np.concatenate([time[:, None], values, error], axis=1)
-            self._kept = np.concatenate([self._kept, kept])[-self._first :]
-        elif len(self._kept):
-            self._kept = self._kept[:0]
         score = np.zeros(len(time))
-        if self._looks is not None:
-            held = self._pending.shape[1]
-            y = self._scales.to(values)
-            excess, changes = self._look(time, y, error)
-            record = self._records(values)
-            for row in np.flatnonzero((excess.max(axis=(1, 2)) > self._guard.shift) | record.any(axis=1)).tolist():
+        if (looked := self._judge.look(time, values, error)) is not None:
+            excess, changes = looked
+            y, record, begins = self._judge.scales.to(values), self._records(values), {}
+            for row in np.flatnonzero((excess > 0).any(axis=(1, 2)) | record.any(axis=1)).tolist():
                 recent = history[: len(history) - len(values) + row + 1][-RECENT:]
                 by = self._changes(y[row], changes[row], recent)
-                excess[row][(np.abs(by[:-1]) < self._least) | (by[:-1] == 0)] = -self._rate
+                excess[row][(np.abs(by[:-1]) < self._least) | (by[:-1] == 0)] = -self._judge.rate
                 record[row] &= np.abs(by[-1]) >= self._least
-                begins = self._raise(row, float(time[row]), excess[row], record[row], changes[row], by, alarms)
-                self._pending[2, held + row][begins] = 1.0
-            self._pending[1, held:] = excess
-            self._pending[2, held:][excess <= self._guard.shift] = 1.0
-            score = self._scores(excess - self._guard.shift).max(axis=(1, 2))
+                begins[row] = self._raise(row, float(time[row]), excess[row], record[row], changes[row], by, alarms)
+            self._judge.correct(excess, begins)
+            score = self._scores(excess).max(axis=(1, 2))
         self._history = history[-RECENT:]
         self._low = np.minimum(self._low, values.min(axis=0))
         self._high = np.maximum(self._high, values.max(axis=0))
@@ -318,12 +199,12 @@ class Scorer:
         middle = np.median(recent, axis=0)
         by = np.empty((LOOKS + 1, len(self.columns)))
         by[-1] = recent[-1] - middle
-        now = np.array([self._scales.back(one, i) for i, one in enumerate(y.tolist())])
+        now = np.array([self._judge.scales.back(one, i) for i, one in enumerate(y.tolist())])
         for look, cause in enumerate(CAUSES):
             if cause == "sudden":
                 by[look] = by[-1]
                 continue
-            before = [self._scales.back(one, i) for i, one in enumerate((y - changes[look]).tolist())]
+            before = [self._judge.scales.back(one, i) for i, one in enumerate((y - changes[look]).tolist())]
             by[look] = now - before
             if cause == "lasting":
                 seen = np.median(recent[-5:], axis=0) - middle
@@ -342,7 +223,6 @@ class Scorer:
     ) -> np.ndarray:
         """Raise the alarm of one row, if it is due; return the mask of looks with which an event begins."""
         ordinal = self.rows + row
-        excess = excess - self._guard.shift
         index, begins = self._events.step(
             ordinal, np.concatenate([excess, np.where(record, 1e-9, -1.0)[None]]), ordinal >= self.warm_up
         )
@@ -350,9 +230,9 @@ class Scorer:
             return begins[:-1]
         look = int(np.argmax(excess[:, index]))
         extreme = excess[look, index] <= 0
-        assert self._looks is not None
         cause: Cause = "extreme" if extreme else CAUSES[look]
-        if cause == "season" and not self._looks.season.used[index]:
+        looks = self._judge.looks
+        if cause == "season" and looks is not None and not looks.season.used[index]:
             cause = "sudden"
         column, change = self.columns[index], float(by[-1 if extreme else look, index])
         words = column.change(change)
@@ -371,7 +251,7 @@ class Scorer:
                 record=bool(extreme),
                 words=words,
                 cause=cause,
-                tail=float(min(1.0, 10.0 ** -(worst[index] + self._rate))),
+                tail=float(min(1.0, 10.0 ** -(worst[index] + self._judge.rate))),
                 contributions=tuple(self.columns[i].name for i in order),
             )
         )
@@ -384,7 +264,7 @@ class Scorer:
             return np.zeros(values.shape, dtype=bool)
         low = np.minimum.accumulate(np.concatenate([self._low[None], values]))[:-1]
         high = np.maximum.accumulate(np.concatenate([self._high[None], values]))[:-1]
-        now, low, high = (self._scales.to(v) for v in (values, low, high))
+        now, low, high = (self._judge.scales.to(v) for v in (values, low, high))
         margin = self.record * (high - low)
         beyond: np.ndarray = ((now < low - margin) | (now > high + margin)) & (margin > 0)
         return beyond
@@ -400,18 +280,12 @@ class Scorer:
             "rows": self.rows,
             "last": self.last,
             "alarms": self.alarms,
-            "every": self._every if self._looks is not None else None,
-            "looks": self._looks.state_dict() if self._looks is not None else None,
-            "scales": self._scales.numbers.copy(),
-            "tail": self._tail.weights.copy(),
-            "guard": self._guard.state_dict(),
+            "judge": self._judge.state_dict(),
             "events": self._events.state_dict(),
             "history": self._history.copy(),
-            "kept": self._kept.copy(),
             "low": self._low.copy(),
             "high": self._high.copy(),
             "pass_over_until": self._pass_over_until,
-            "pending": self._pending.copy(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -429,28 +303,17 @@ class Scorer:
                 f"The scorer's state is of the columns {list(state['columns'])}, but the readings have "
                 f"{names}: go on with the same columns, or start a new run in another directory."
             )
-        if "looks" not in state:
+        if "judge" not in state:
             raise ValueError(
                 "The scorer's state was saved by an earlier version of unbounded, whose detector judged readings "
                 "otherwise: start a new run in another directory."
             )
         self.rows, self.last, self.alarms = (int(state[key]) for key in ("rows", "last", "alarms"))
-        self._looks = None
-        if state["looks"] is not None:
-            self._every = float(state["every"])
-            self._use(self._every)
-            self._looks = Looks(width, self._every)
-            self._looks.load_state_dict(state["looks"])
-        self._scales.numbers = np.array(state["scales"], dtype=np.float64)
-        self._tail.weights = np.array(state["tail"], dtype=np.float32)
-        self._tail.fit()
-        self._guard.load_state_dict(state["guard"])
+        self._judge.load_state_dict(state["judge"])
         self._events.load_state_dict(state["events"])
         self._history = np.array(state["history"], dtype=np.float64).reshape(-1, width)
-        self._kept = np.array(state["kept"], dtype=np.float64).reshape(-1, 1 + 2 * width)
         self._low, self._high = (np.array(state[key], dtype=np.float64) for key in ("low", "high"))
         self._pass_over_until = int(state["pass_over_until"])
-        self._pending = np.array(state["pending"], dtype=np.float64).reshape(3, -1, LOOKS, width)
 
 
 def _joined(before: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
