@@ -1,4 +1,4 @@
-"""What the detector looks at: seasons, changes that last, variation, scales, tails, and the guard of the threshold."""
+"""What the detector looks at: seasons, changes that last, variation, scales, tails, and the shift of the threshold."""
 
 import doctest
 
@@ -8,12 +8,12 @@ import pytest
 from unbounded.detect import _looks, _season
 from unbounded.detect._columns import Column
 from unbounded.detect._events import Events
-from unbounded.detect._guard import BLOCK, Guard
 from unbounded.detect._looks import LASTING, LOOKS, OPPOSITE
 from unbounded.detect._scales import Scales
 from unbounded.detect._score import Scorer
 from unbounded.detect._season import DAY, Season
 from unbounded.detect._tail import Tail
+from unbounded.detect._threshold import BLOCK, Threshold
 
 HALF_HOUR = 1_800.0
 COLUMN = [Column("value")]
@@ -201,26 +201,26 @@ def test_a_direction_that_never_occurred_is_judged_by_the_other_one():
     assert tail.rarity(np.array([[[0.0], [0.05]]]))[0, 1, 0] < 5
 
 
-def test_the_guard_raises_the_threshold_of_a_stream_with_many_surprises():
+def test_the_threshold_rises_for_a_stream_with_many_surprises():
     rng = np.random.default_rng(13)
-    fair, unfair = Guard(1e-4), Guard(1e-4)
+    fair, unfair = Threshold(1e-4), Threshold(1e-4)
     for _ in range(200):
         scores = -np.log10(rng.random(BLOCK)) - 4
         fair.learn(scores)
         unfair.learn(scores * 2 + 4)
     assert fair.shift == 0
     assert 1 < unfair.shift <= 3
-    again = Guard(1e-4)
+    again = Threshold(1e-4)
     again.load_state_dict(unfair.state_dict())
     assert again.shift == unfair.shift
 
 
-def test_one_fault_hardly_moves_the_guard():
-    guard = Guard(1e-4)
+def test_one_fault_hardly_moves_the_threshold():
+    threshold = Threshold(1e-4)
     scores = np.full(BLOCK, -2.0)
     for block in range(50):
-        guard.learn(scores + 10 * (block == 40))
-    assert guard.shift < 0.2
+        threshold.learn(scores + 10 * (block == 40))
+    assert threshold.shift < 0.2
 
 
 def test_a_far_worse_reading_in_the_silence_after_an_alarm_is_told():

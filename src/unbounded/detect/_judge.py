@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from unbounded.detect._columns import Column
-from unbounded.detect._guard import Guard
 from unbounded.detect._looks import LASTING, LOOKS, OPPOSITE, Looks
 from unbounded.detect._scales import Scales
 from unbounded.detect._tail import Tail
+from unbounded.detect._threshold import Threshold
 
 CHUNK = 16  # readings between two calls of `learn`
 WEEK = 7 * 86_400.0
@@ -21,7 +21,7 @@ EXPONENT = 0.7  # of the readings for which a slow look stays as it is: its surp
 
 
 class Judge:
-    """Scales, looks, tails and the guard of several columns.
+    """Scales, looks, tails and the threshold of several columns.
 
     Args:
         columns: the columns.
@@ -51,7 +51,7 @@ class Judge:
         # More comparisons for each reading find more that is rare: correct for their number (Bonferroni).
         self._limits = (self.rate + np.log10(LOOKS * self._width) - EXPONENT * np.log10(LASTING))[:, None]
         self._tail = Tail(LASTING, OPPOSITE, self._width, self._memory)
-        self._guard = Guard(rate)
+        self._threshold = Threshold(rate)
 
     def look(self, time: np.ndarray, values: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Judge the next readings.
@@ -76,9 +76,9 @@ class Judge:
         both = np.array([looks.step(float(t), *row) for t, *row in zip(time, y, error, strict=True)])
         sizes, changes = both[:, 0], both[:, 1]
         excess = self._tail.rarity(sizes) - self._limits
-        new = np.stack([sizes, excess, np.where(excess > self._guard.shift, SLOWLY, 1.0)])
+        new = np.stack([sizes, excess, np.where(excess > self._threshold.shift, SLOWLY, 1.0)])
         self._pending = np.concatenate([self._pending, new], axis=1)
-        return excess - self._guard.shift, changes
+        return excess - self._threshold.shift, changes
 
     def correct(self, excess: np.ndarray, begins: Mapping[int, np.ndarray]) -> None:
         """Say which of the last readings are surprising, before they are learned.
@@ -88,7 +88,7 @@ class Judge:
             begins: for some of its rows, the mask of the looks with which an event begins, [looks, columns].
         """
         held = self._pending[:, self._pending.shape[1] - len(excess) :]
-        held[1] = excess + self._guard.shift
+        held[1] = excess + self._threshold.shift
         held[2] = np.where(excess > 0, SLOWLY, 1.0)
         for row, mask in begins.items():
             held[2, row][mask] = 1.0
@@ -104,7 +104,7 @@ class Judge:
         size, excess, weight = self._pending
         if len(size):
             self._tail.learn(size, weight, looks.seen)
-            self._guard.learn(excess.max(axis=(1, 2)))
+            self._threshold.learn(excess.max(axis=(1, 2)))
             self._pending = self._pending[:, :0]
 
     def _scale(self) -> None:
@@ -117,10 +117,10 @@ class Judge:
         if known is None:
             steps = np.diff(time[:, 0])
             self._use(float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0)
-        before = self._tail, self._guard
+        before = self._tail, self._threshold
         looks, self._tail = Looks(self._width, self._every), Tail(LASTING, OPPOSITE, self._width, self._memory)
         if known is not None:
-            self._guard = Guard(10.0**-self.rate)
+            self._threshold = Threshold(10.0**-self.rate)
         y = self.scales.to(values)
         for start in range(0, len(y), CHUNK):
             part = slice(start, start + CHUNK)
@@ -129,9 +129,9 @@ class Judge:
         if known is None:
             self.looks = looks
             return
-        fresh, (self._tail, self._guard) = self._tail, before
+        fresh, (self._tail, self._threshold) = self._tail, before
         for index in woken:
-            known.take_column(index, looks)
+            known.set_column(index, looks.column(index))
             self._tail.weights[:, index] = fresh.weights[:, index]
         self._tail.fit()
 
@@ -147,7 +147,7 @@ class Judge:
             "looks": self.looks.state_dict() if self.looks is not None else None,
             "scales": self.scales.numbers.copy(),
             "tail": self._tail.weights.copy(),
-            "guard": self._guard.state_dict(),
+            "threshold": self._threshold.state_dict(),
             "kept": self._kept.copy(),
             "pending": self._pending.copy(),
         }
@@ -166,6 +166,6 @@ class Judge:
         self.scales.numbers = np.array(state["scales"], dtype=np.float64)
         self._tail.weights = np.array(state["tail"], dtype=np.float32)
         self._tail.fit()
-        self._guard.load_state_dict(state["guard"])
+        self._threshold.load_state_dict(state["threshold"])
         self._kept = np.array(state["kept"], dtype=np.float64).reshape(-1, 1 + 2 * self._width)
         self._pending = np.array(state["pending"], dtype=np.float64).reshape(3, -1, LOOKS, self._width)

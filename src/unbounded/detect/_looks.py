@@ -7,7 +7,7 @@ absolute difference of readings in succession, which detects noise and stuck sen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -117,17 +117,23 @@ class Looks:
         """Take the next reading for the first after a gap: what is usual stays, the means begin at it."""
         self._anew = True
 
-    def take_column(self, index: int, other: Looks) -> None:
-        """Replace a column by that of another object, which saw the last readings on another scale.
+    def column(self, index: int) -> list[list[np.ndarray]]:
+        """What is known of a column, for `set_column` of another object."""
+        means = [np.copy(getattr(self, name)[..., index]) for name in _STATE]
+        return [means, self.season.column(index), self.season.column(self._columns + index)]
+
+    def set_column(self, index: int, known: Sequence[Sequence[np.ndarray]]) -> None:
+        """Replace what is known of a column, whose scale has changed.
 
         Args:
             index: the column.
-            other: the other.
+            known: from `column` of an object that saw the last readings on the new scale.
         """
-        for name in _STATE:
-            getattr(self, name)[..., index] = getattr(other, name)[..., index]
-        self.season.take_column(index, other.season)
-        self.season.take_column(self._columns + index, other.season)
+        means, of_column, of_error = known
+        for name, new in zip(_STATE, means, strict=True):
+            getattr(self, name)[..., index] = new
+        self.season.set_column(index, of_column)
+        self.season.set_column(self._columns + index, of_error)
 
     def state_dict(self) -> dict[str, Any]:
         """The state, as plain data and arrays."""

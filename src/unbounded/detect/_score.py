@@ -1,8 +1,8 @@
 """Scorer: how surprising a reading is, and when to raise an alarm.
 
 Each column has several looks (`_looks.py`); the tail probability of each size is that of its own recent sizes
-(`_tail.py`), so one threshold, the accepted rate of false alarms, serves all looks and columns. `_guard.py` raises it
-where there are more surprises than that, and `_events.py` chooses one alarm for an event. A rule beside it needs no
+(`_tail.py`), so one threshold, the accepted rate of false alarms, serves all looks and columns. `_threshold.py` raises
+it where there are more surprises than that, and `_events.py` chooses one alarm for an event. A rule beside it needs no
 model: a reading beyond all earlier ones. Input and output are NumPy arrays; the state is plain data of bounded size.
 """
 

@@ -7,7 +7,7 @@ predicts it best, or none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,17 +132,23 @@ class Season:
         columns = len(self._rows)
         self._pick = self._chosen * columns + np.arange(columns)
 
-    def take_column(self, index: int, other: Season) -> None:
-        """Replace a column by that of another object, which saw the last readings on another scale.
+    def _arrays(self) -> list[np.ndarray]:
+        """All that is known of the columns, each array with the columns last."""
+        return [*(getattr(self, name) for name in _ARRAYS), *self._mean, *self._spread]
+
+    def column(self, index: int) -> list[np.ndarray]:
+        """What is known of a column, for `set_column` of another object."""
+        return [one[..., index].copy() for one in self._arrays()]
+
+    def set_column(self, index: int, known: Sequence[np.ndarray]) -> None:
+        """Replace what is known of a column, whose scale has changed.
 
         Args:
             index: the column.
-            other: the other.
+            known: from `column` of an object that saw the last readings on the new scale.
         """
-        for name in ("_sum", "_size", "_level", "_error", "_chosen", "_first", "_rows"):
-            getattr(self, name)[..., index] = getattr(other, name)[..., index]
-        for i in (0, 1):
-            self._mean[i][:, index], self._spread[i][:, index] = other._mean[i][:, index], other._spread[i][:, index]
+        for one, new in zip(self._arrays(), known, strict=True):
+            one[..., index] = new
         self._point()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Guard: raises the threshold where the looks find more surprises than their probabilities allow.
+"""Threshold: its shift for a stream, upwards where the looks find more surprises than their probabilities allow.
 
 The highest score of each block of readings follows a Gumbel distribution (block maxima; Coles, "An Introduction to
 Statistical Modeling of Extreme Values", 2001, chapter 3), fitted by its moments, with a weak prior: scores that are
@@ -23,7 +23,7 @@ LOWEST, HIGHEST = -3.0, 3.0
 EULER = 0.5772
 
 
-class Guard:
+class Threshold:
     """The shift of the threshold for one stream.
 
     Args:
