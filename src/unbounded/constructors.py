@@ -161,8 +161,8 @@ def from_dataset(
     Raises:
         TypeError: for an object that is no data set, or a state that is known to be incomplete; the message has advice.
         ValueError: for an empty data set, one of tf.data that reshuffles, or a loader that forks workers.
-        RowsError: for items that are ragged, sparse, bytes, or of another form than item 0. With random access item 0
-            is read at once.
+        RowsError: for items that are sparse, of another form than item 0, or ragged or bytes and not named so. With
+            random access item 0 is read at once.
 
     >>> import unbounded as ub
     >>> squares = [{"x": i, "y": i**2} for i in range(10)]

@@ -323,7 +323,7 @@ class Stream(TableWords, ItemWords, Lookup):
         """
         return self._then(Take(rows))
 
-    @checked(".batch(rows, bucket=None)")
+    @checked(".batch(rows)")
     def batch(self, rows: int, *, bucket: Sequence[int] | Buckets | None = None) -> Stream:
         """Combine rows to batches of `rows` each. Only the last batch before a declared end may have fewer; it is not
         padded.
