@@ -56,6 +56,14 @@ def no_array(place: ColumnPlace, kind: Any) -> RowsError:
     )
 
 
+def no_list(place: ColumnPlace, lacks: Array) -> RowsError:
+    """The error for a list, or another structure, that is missing; `lacks` is a mask of the rows."""
+    return place.error(
+        f"has no value in {place.row(int(np.argmax(lacks)))}, and lists and structures have none for that. Fill it in "
+        f"where it is made, or {place.leave_out}."
+    )
+
+
 def lists_of_several_lengths(place: ColumnPlace, lengths: Array) -> RowsError:
     """The error for ragged lists."""
     return place.error(
@@ -156,10 +164,7 @@ def _structure(column: Any, place: ColumnPlace, objects: bool) -> Tree:
     import pyarrow.compute as pc
 
     if column.null_count:
-        raise place.error(
-            f"has no value in {place.row(int(np.argmax(_values(pc.is_null(column)))))}, and structures have none for "
-            f"that. Fill them in where they are made, or {place.leave_out}."
-        )
+        raise no_list(place, _values(pc.is_null(column)))
     column = _combined(column)
     fields = [column.type.field(at).name for at in range(column.type.num_fields)]
     return {
@@ -177,10 +182,7 @@ def _matrix(column: Any, place: ColumnPlace, objects: bool) -> Array:
 
     column = _combined(column)
     if column.null_count:
-        raise place.error(
-            f"has no list in {place.row(int(np.argmax(_values(pc.is_null(column)))))}. Fill it in where it is made, or "
-            f"{place.leave_out}."
-        )
+        raise no_list(place, _values(pc.is_null(column)))
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     if len(lengths) and lengths.min() != lengths.max():
         raise lists_of_several_lengths(place, lengths)

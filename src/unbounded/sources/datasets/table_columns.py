@@ -19,6 +19,7 @@ from unbounded.sources.arrow_arrays import (
     converted,
     lists_of_several_lengths,
     no_array,
+    no_list,
     no_value,
     ragged_array,
 )
@@ -143,7 +144,12 @@ def _pandas(column: Any, place: ColumnPlace) -> Array:
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return column.to_numpy()  # type: ignore[no-any-return]
+    if hasattr(dtype, "pyarrow_dtype"):
+        found: Array = arrow_array(column.array.__arrow_array__(), place)
+        return found
     if hasattr(column, "cat"):
+        if dtype.categories.dtype.kind in "iub" and column.isna().any():
+            raise no_value(place, dtype.categories.dtype, np.asarray(column.isna()))
         return _pandas(column.astype(dtype.categories.dtype), place)
     if getattr(dtype, "tz", None) is not None:
         return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()  # type: ignore[no-any-return]
@@ -171,8 +177,11 @@ def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
         }
     if dtype.startswith(("String", "Categorical", "Enum")):
         return np.array(column.to_list() if not column.null_count() else _filled(column), dtype=np.str_)
+    if dtype == "Null":
+        return np.full(len(column), np.nan)
     if column.null_count() and not dtype.startswith(("Float", "Date", "Duration")):
-        raise no_value(place, column.dtype, column.is_null().to_numpy())
+        lacks = column.is_null().to_numpy()
+        raise no_list(place, lacks) if dtype.startswith(("List", "Array")) else no_value(place, column.dtype, lacks)
     if dtype.startswith("List"):
         lengths = column.list.len().to_numpy()
         if len(set(lengths.tolist())) != 1:
@@ -184,7 +193,7 @@ def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
         return array
     if dtype.startswith("Datetime") and "time_zone='" in dtype.replace('"', "'"):
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    if dtype.startswith(("Decimal", "Object", "Binary", "Time", "Null")):
+    if dtype.startswith(("Decimal", "Object", "Binary", "Time")):
         raise no_array(place, dtype)
     return to_array(column.to_numpy(), place.what)
 
