@@ -15,8 +15,11 @@ import pytest
 import unbounded as ub
 from helpers import Steps, blocks, first, installed, train_all
 from unbounded.core import ragged, trees
+from unbounded.core.block import Block, Offset
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.packing import read_tree, write_tree
+from unbounded.core.runtime import SYSTEM
+from unbounded.sources.row_log import RowLog
 from unbounded.stages.changelog import Changelog
 from unbounded.testing import assert_resumes, assert_same_rows
 
@@ -105,6 +108,29 @@ def _check64(rows: Any) -> None:
     for i, tokens, raw in zip(rows["id"].tolist(), rows["tokens"], rows["raw"], strict=True):
         assert tokens.tolist() == _row(i).tolist()
         assert raw == bytes([0, i % 256, 0]) * (i % 3)
+
+
+def test_a_log_that_is_opened_again_has_them(tmp_path: Path) -> None:
+    whole = _rows(200)
+    log = RowLog(tmp_path / "log", SYSTEM, segment_bytes=2000)
+    cuts = [0, *range(1, 60), 90, 91, 150, 200]  # many records of one row, which are read together
+    for begin, end in itertools.pairwise(cuts):
+        log.append(Block(trees.cut(whole, begin, end), end - begin, None, np.arange(begin, end) * 1.0))
+    log.sync()
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)
+    at = Offset(0)
+    for rows in (50, 7, 1, 1000, 1000, 1000, 1000):
+        found = log.read(at, rows)
+        if found is None:
+            break
+        block, end = found
+        assert_same_rows(block.rows, trees.cut(whole, at.rows, end.rows))
+        assert block.times is not None
+        assert block.times.tolist() == list(range(at.rows, end.rows))
+        at = end
+    assert at.rows == 200
+    log.close()
 
 
 def test_a_live_stream_of_them_resumes_within_a_run() -> None:
