@@ -178,6 +178,8 @@ def test_buckets_that_are_none_are_refused(bucket: Any, error: Any, message: str
 def test_it_stands_where_batch_does() -> None:
     stream = _stream(_lengths(30)).batch(2, bucket=[12])
     assert repr(stream).endswith(".batch(2, bucket=[12])")
+    given = _stream(_lengths(30)).batch(2, bucket=ub.Buckets([6, 12], lengths="n"))
+    assert repr(given).endswith(".batch(2, bucket=Buckets([6, 12], lengths='n'))")
     with pytest.raises(ValueError, match=r"\.shuffle\(\) stands after \.batch\(\)"):
         stream.shuffle(3)
     with pytest.raises(ub.CannotTell, match="lengths of all rows"):

@@ -129,6 +129,12 @@ def test_broken_images_are_left_out_and_counted() -> None:
     assert sorted(seen) == sorted([i for i in range(100) if i % 10 != 5] * 2)
 
 
+def test_it_shows_as_it_was_written() -> None:
+    assert repr(ub.from_arrays(_rows(4)).images("image", 8, channels=1)).endswith(
+        ".images('image', size=8, channels=1)"
+    )
+
+
 def test_what_a_step_contains_can_be_told_unless_rows_are_left_out() -> None:
     stream = ub.from_arrays(_rows(30), seed=4).images("image", 5).shuffle(9).batch(4)
     for step, batch in enumerate(first(stream, 9)):

@@ -148,7 +148,11 @@ def count_checked(rows: Tree, what: str) -> int:
                 f"{what}: {name(path)} has no rows (it is {_kind(leaf)}). Expected arrays whose first dimension "
                 "is the row: give one row as an array of length 1, or use ub.from_samples for a function that "
                 "yields single samples."
-                + (" A list is a tree of arrays: rows are np.array([…])." if _in_list(rows, leaf) else "")
+                + (
+                    " A list is a tree of arrays: rows are np.array([…]), or ub.ragged([…])."
+                    if _in_list(rows, leaf)
+                    else ""
+                )
             )
         if first is None:
             first = (path, len(leaf))

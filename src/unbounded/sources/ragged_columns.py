@@ -102,7 +102,7 @@ class RaggedNames:
     """
 
     def __init__(self, names: Any, word: str) -> None:
-        several = (names,) if isinstance(names, (str, int)) else tuple(names)
+        several = (names,) if isinstance(names, (str, int)) else tuple(names) if isinstance(names, Iterable) else ()
         if not several or not all(isinstance(name, (str, int)) for name in several):
             raise TypeError(f"{word}(ragged={names!r}): expected the name of a column, or a list of names.")
         self.names = several

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,11 @@ class Buckets:
         object.__setattr__(self, "columns", self.pad(bounds[0]).columns)
         if self.within is not None:
             check.positive(self.within, "Buckets(within=n)")
+
+    def __repr__(self) -> str:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        bounds = given.pop("bounds")
+        return f"Buckets({', '.join([repr(list(bounds)), *(f'{name}={value!r}' for name, value in given.items())])})"
 
     def pad(self, length: int) -> Pad:
         """The stage that pads the rows of one bucket."""
