@@ -313,6 +313,19 @@ def test_what_a_step_contains_can_be_told() -> None:
         assert np.array_equal(stream.rows_at(step), batch[1])
 
 
+@pytest.mark.parametrize("given", [{"vocabulary": ["a", "b", "c"]}, {"hash": 50}])
+def test_words_of_texts_become_codes(given: Any) -> None:
+    texts = [["a", "b"], [], ["c", "x", "a"], []] * 9
+    stream = ub.from_arrays({"words": ub.ragged(texts)}, shuffle=False).encode("words", **given)
+    batch = stream.pad(3, value=-1).batch(4).peek()["words"]
+    single = ub.from_arrays({"words": np.array(["a", "b", "c", "x"])}, shuffle=False).encode("words", **given)
+    a, b, c, x = single.batch(4).peek()["words"].tolist()
+    assert batch.tolist() == [[a, b, -1], [-1] * 3, [c, x, a], [-1] * 3]
+    assert_resumes(stream.batch(3, bucket=[1, 3]), 6)
+    with pytest.raises(ub.RowsError, match="was given bytes"):
+        ub.from_arrays({"x": ub.ragged([b"a"])}).encode("x", **given).batch(1).peek()
+
+
 # -- sources of other libraries ----------------------------------------------------------------------------------------
 
 

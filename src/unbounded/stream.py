@@ -21,7 +21,8 @@ from unbounded.item_words import ItemWords
 from unbounded.lookup import Lookup
 from unbounded.read_out import batches_of
 from unbounded.stages.batch import Batch
-from unbounded.stages.bucket_batch import BucketBatch, Buckets
+from unbounded.stages.bucket_batch import BucketBatch
+from unbounded.stages.buckets import Buckets
 from unbounded.stages.exclude import Exclude, ranges_of
 from unbounded.stages.join import WITHIN, Unmatched
 from unbounded.stages.join import described as join_of

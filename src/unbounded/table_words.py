@@ -37,7 +37,8 @@ class TableWords:
         """Replace the text or the whole numbers of a column by int64 codes.
 
         Args:
-            column: the name of a column of text or whole numbers, of shape (rows, …); its codes have the same shape.
+            column: the name of a column of text or whole numbers, of shape (rows, …), or ragged; its codes have the
+                same shape.
             vocabulary: the texts or whole numbers that are known, each once. The code of a value is its place in this
                 list; that of any other value, and so of a missing text, "", is `len(vocabulary)`. So there are
                 `len(vocabulary) + 1` codes.
