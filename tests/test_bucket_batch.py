@@ -10,7 +10,9 @@ import pytest
 
 import unbounded as ub
 from helpers import blocks, first, train_all
-from unbounded.core.block import Run
+from unbounded.core import ragged
+from unbounded.core.block import Block, Run
+from unbounded.stages.bucket_queue import BucketQueue
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -118,6 +120,17 @@ def test_a_position_is_small_and_a_resume_reads_no_more_than_what_waits() -> Non
         feed.load_state_dict(state)
         next(feed.batches())
     assert min(read) > 600 * 8 - 400
+
+
+def test_rows_that_wait_do_not_keep_the_memory_of_others() -> None:
+    x = ragged.cut(np.zeros(1 << 16), np.array([1, 2, (1 << 16) - 3]))
+    queue = BucketQueue()
+    queue.put(0)
+    queue.put(1)
+    queue.hold(0, Block({"x": x}, 3))
+    (waiting,) = queue.take(2, 0, None)
+    assert waiting.ordinals == [0, 1]
+    assert all(row.base is None for row in waiting.block.rows["x"])
 
 
 def test_several_columns_share_a_bucket() -> None:

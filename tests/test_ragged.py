@@ -203,9 +203,53 @@ def test_a_source_whose_rows_change_their_dtype_is_refused() -> None:
     steps = Steps()
     steps.give({"x": ub.ragged([[1], [2, 3]])}, {"x": ub.ragged([[1.5]])})
     with ub.Feed(steps.stream().pad(3).batch(1)) as feed:
-        with pytest.raises(ub.RowsError, match=r"rows of float64 and shape .*had int64"):
+        with pytest.raises(ub.RowsError, match=r"values of float64 and shape .*had int64"):
             train_all(feed, None)
         steps.end()
+
+
+def test_empty_lists_have_the_dtype_of_the_rows_that_follow() -> None:
+    def samples(start: int = 0) -> Iterator[Any]:
+        for i in itertools.count(start):
+            yield {"words": [] if i < 50 else ["a"] * (i % 3), "x": np.array([]) if i < 5 else np.arange(i % 4)}
+
+    top = ub.from_samples(samples, ragged=["words", "x"]).open(block_rows=1).top  # as where samples are slow
+    parts = [block.rows for block in (top.pull(None) for _ in range(40)) if block is not None]
+    top.close()
+    assert {row.dtype.kind for rows in parts for row in rows["words"]} == {"U"}
+    batch = first(ub.from_samples(samples, ragged=["words", "x"]).pad(3, value=-1).batch(60), 1)[0]
+    assert batch["words"].dtype.kind == "U"
+    assert {*batch["words"].ravel().tolist()} == {"", "a"}
+    assert batch["x"].dtype == np.int64
+    assert_resumes(ub.from_samples(_late, ragged=["words"]).pad(3, value=-1).batch(4), 20)
+
+
+def _late(start: int = 0) -> Iterator[Any]:
+    for i in itertools.count(start):
+        yield {"id": i, "words": [] if i % 40 < 30 else [i] * (i % 3)}
+
+
+def test_empty_arrays_take_the_dtype_of_the_others() -> None:
+    def blocks_of_rows() -> Iterator[Any]:
+        yield {"x": ragged.column_of([np.arange(3)])}
+        while True:
+            yield {"x": ragged.column_of([np.array([])] * 3)}  # float64, where nobody has said so
+
+    for batch in first(ub.from_generator(blocks_of_rows).pad(3).batch(2), 5):
+        assert batch["x"].dtype == np.int64
+    mine = {"x": ragged.column_of([np.array([]), np.arange(2)])}
+    assert first(ub.from_arrays(mine, shuffle=False).pad(2).batch(1), 1)[0]["x"].dtype == np.int64
+
+
+def test_empty_lists_alone_are_an_error_with_the_way() -> None:
+    with pytest.raises(ub.RowsError, match=r"no dtype.*dtype='int64'"):
+        ub.ragged([[], []])
+    assert ub.ragged([[], []], dtype="int32")[0].dtype == np.int32
+    assert ub.ragged([[1], [2.5]], dtype="float32")[0].dtype == np.float32
+    with pytest.raises(ub.RowsError, match=r"first rows of 'x' are empty lists alone.*np\.array\(\[\], 'int64'\)"):
+        first(ub.from_samples(lambda: ({"x": []} for _ in itertools.count()), ragged="x").pad(3).batch(2), 1)
+    with pytest.raises(ub.RowsError, match="first rows of 'x'"):
+        ub.from_dataset([{"x": []}] * 5, ragged="x")
 
 
 def test_a_sample_of_another_length_names_the_way() -> None:

@@ -42,7 +42,7 @@ class Arrays:
         if self.passes is not None:
             check.positive(self.passes, "from_arrays(passes=n)")
         object.__setattr__(self, "seed", check.seed(self.seed, "from_arrays(seed=n)"))
-        object.__setattr__(self, "rows", trees.map_leaves(ragged.read_only, rows))
+        object.__setattr__(self, "rows", trees.map_leaves(lambda leaf: ragged.unified(ragged.read_only(leaf)), rows))
 
     def rows_per_pass(self) -> int:
         """The number of rows."""
