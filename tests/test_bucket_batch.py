@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import blocks, first, train_all
+from helpers import blocks, first, over_restarts, train_all
 from unbounded.core import ragged
 from unbounded.core.block import Block, Run
 from unbounded.stages.bucket_queue import BucketQueue
@@ -88,6 +88,21 @@ def test_the_ends_of_passes_come_and_are_counted() -> None:
     with ub.Feed(stream) as feed:
         train_all(feed, None)
         assert (feed.stats.rows, feed.stats.passes) == (150, 3)
+
+
+@pytest.mark.parametrize("pulls", [1, 2, 5])
+@pytest.mark.parametrize("rows", [3, 30])
+def test_the_ends_of_passes_come_once_over_many_restarts(pulls: int, rows: int) -> None:
+    # The filter leaves rows out at the end of a pass, whose end then follows by itself.
+    lengths = _lengths(50)
+    some = _stream(lengths, passes=6).filter(lambda each: each["id"] < rows)
+    stream = some.batch(4, bucket=[4, 8, 12])
+    whole = [run for run in blocks(stream) if isinstance(run, Run)]
+    again = list(over_restarts(stream, [1, 7, 2], pulls=pulls))
+    ids = [[i for run in runs for item in run.items for i in item["id"].tolist()] for runs in (whole, again)]
+    assert ids[0] == ids[1]
+    ends = [[end for run in runs for _, end in run.boundaries] for runs in (whole, again)]
+    assert len(ends[0]) == len(ends[1]) == 6
 
 
 def test_a_rare_length_waits_no_longer_than_asked_for() -> None:

@@ -118,6 +118,20 @@ def test_a_broken_image_is_an_error_with_its_row(broken: Any) -> None:
         first(stream, 10)
 
 
+def test_the_row_of_a_broken_image_is_counted_over_a_resume() -> None:
+    rows = _rows(200)
+    rows["image"][177] = b"broken"
+    stream = ub.from_arrays(rows, shuffle=False).images("image", 4).batch(5)
+    with ub.Feed(stream) as feed:
+        for _ in itertools.islice(feed.batches(), 25):
+            feed.trained()
+        state = feed.state_dict()
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        with pytest.raises(ub.RowsError, match="row 177 of the stream"):
+            train_all(feed)
+
+
 def test_broken_images_are_left_out_and_counted() -> None:
     rows = _rows(100)
     rows["image"][5:100:10] = b"broken"

@@ -322,6 +322,33 @@ def test_rows_that_are_cut_are_counted_once() -> None:
     assert_resumes(stream.batch(3), 6)
 
 
+def test_counts_and_numbers_of_rows_go_on_after_a_resume() -> None:
+    rows = {"x": ub.ragged([[1] * (i % 4) for i in range(39)] + [[1] * 9])}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).pad(2, truncate=True).batch(4)
+
+    def threes(start: int = 0) -> Iterator[Any]:
+        for i in itertools.count(start, 3):
+            yield {"x": rows["x"][i : i + 3]}
+
+    strict = ub.from_generator(threes).pad(3).batch(4)
+    with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        for _ in feed:
+            pass
+        state = feed.state_dict()
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        train_all(feed, None)
+        assert feed.stats.cut == 10
+    with ub.Feed(strict, epoch=ub.Epoch(steps=5)) as feed:
+        for _ in feed:
+            pass
+        state = feed.state_dict()
+    with ub.Feed(strict) as feed:
+        feed.load_state_dict(state)
+        with pytest.raises(ub.RowsError, match="9 values in row 39 of the stream"):
+            train_all(feed, None)
+
+
 def test_a_longer_row_is_an_error_with_its_number() -> None:
     rows = {"x": ub.ragged([[1] * (i // 10) for i in range(40)])}
     with pytest.raises(ub.RowsError, match=r"pad\(2\): leaf \['x'\] has 3 values in row 30.*truncate=True"):
