@@ -220,6 +220,19 @@ def test_no_window_spans_a_gap_in_time_however_blocks_are_cut_and_wherever_it_re
     assert got == [*want, "end of pass"] * passes
 
 
+@pytest.mark.parametrize("expire", [None, 300])
+def test_snapshots_of_many_keys_have_their_times(expire: int | None) -> None:
+    random = np.random.default_rng(0)
+    keys = random.integers(0, 60, 4000) + np.arange(4000) // 1500 * 30
+    at = np.cumsum(random.integers(0, 3, 4000)).astype(float)
+    rows = {"k": keys, "at": at, "id": np.arange(4000)}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).time("at").windows(3, by="k", max_gap=90, expire=expire)
+    got = [
+        ids for block in over_restarts(stream, [40, 170], pulls=9) if block.count for ids in block.rows["id"].tolist()
+    ]
+    assert got == by_hand(keys.tolist(), at.tolist(), 3, 1, expire, 90)
+
+
 def test_keys_are_apart_by_their_own_times() -> None:
     minutes = np.array([0, 0, 2, 9, 4, 10, 11])
     rows = {"at": minutes * 60, "k": np.array(list("abababa")), "id": np.arange(7)}

@@ -165,6 +165,18 @@ def test_last_values_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and_w
     assert counts["unfilled"] == passes * expected.count(None)
 
 
+@pytest.mark.parametrize("expire", [None, 300])
+def test_snapshots_of_many_keys_have_what_they_need(expire: int | None) -> None:
+    random = np.random.default_rng(0)
+    keys = random.integers(0, 60, 4000) + np.arange(4000) // 1500 * 30
+    values = [None if missing else i for i, missing in enumerate((random.random(4000) < 0.7).tolist())]
+    rows = {"k": keys, "x": np.array([NAN if value is None else value for value in values], float)}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).fill("last", by="k", expire=expire)
+    got = [x for block in over_restarts(stream, [40, 170], pulls=9) if block.count for x in block.rows["x"].tolist()]
+    want = by_hand(keys.tolist(), values, expire)
+    assert got == pytest.approx([NAN if value is None else value for value in want], nan_ok=True)
+
+
 def test_keys_that_come_and_go_are_let_go_of() -> None:
     count = 20_000
     rows = {"k": np.arange(count) // 2, "x": np.where(np.arange(count) % 2, NAN, np.arange(count))}
