@@ -41,7 +41,7 @@ def _stage(rng: random.Random) -> tuple[str, Stage]:
             ("map", lambda s, f: s.map(lambda rows: numbers(f(rows)), workers=n % 3)),
             ("fill(last, by)", lambda s, f: s.map(gaps).fill("last", by="key", expire=expire).fill(0.0).map(numbers)),
             ("fill(last)", lambda s, f: s.map(gaps).fill({"x": "last"}).fill(0.0).map(numbers)),
-            ("drop_missing", lambda s, f: s.map(gaps).drop_missing("x", "text").map(numbers)),
+            ("drop_missing", lambda s, f: s.map(gaps).drop_missing(["x", "text"]).map(numbers)),
             (
                 "encode",
                 lambda s, f: (

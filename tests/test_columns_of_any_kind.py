@@ -76,7 +76,7 @@ STAGES: dict[str, Callable[[ub.Stream], ub.Stream]] = {
     "windows": lambda s: s.windows(3),
     "keyed windows": lambda s: s.windows(3, by="k"),
     "keyed normalize": lambda s: s.map(lambda r: {**r, "x": r["id"] / 7}).normalize("x", by="k").map(_without_x),
-    "drop_missing": lambda s: s.drop_missing("text", "at"),
+    "drop_missing": lambda s: s.drop_missing(["text", "at"]),
     "encode": lambda s: s.map(lambda r: {**r, "x": r["text"]}).encode("x", hash=9).map(_without_x),
     "keyed fill": lambda s: s.map(lambda r: {**r, "x": r["text"]}).fill({"x": "last"}, by="k").map(_without_x),
     "mix": lambda s: ub.mix([s, ub.from_generator(blocks)], weights=[3, 1]),

@@ -232,7 +232,7 @@ def test_a_gap_ends_what_is_carried() -> None:
 
 def test_rows_with_missing_values_are_left_out_and_counted() -> None:
     def left(*columns: str) -> tuple[Any, int]:
-        stream = ub.from_arrays(table() | {"id": np.arange(5)}, shuffle=False, passes=1).drop_missing(*columns)
+        stream = ub.from_arrays(table() | {"id": np.arange(5)}, shuffle=False, passes=1).drop_missing(list(columns))
         with ub.Feed(stream.batch(1), on_nan="pass") as feed:
             ids = [int(batch["id"][0]) for batch in feed.batches()]
             return ids, feed.stats.left_out
@@ -254,8 +254,15 @@ def test_without_names_a_row_needs_all_values() -> None:
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"drop_missing\(columns\) was given \['x'\]"):
-        ub.from_arrays(table()).drop_missing(["x"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"drop_missing\(columns\) was given 1.5. Expected the name of one column"):
+        ub.from_arrays(table()).drop_missing([1.5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="names no column"):
+        ub.from_arrays(table()).drop_missing([])
+    with pytest.raises(TypeError, match=r'Several columns are one list: \.drop_missing\(\["a", "b"\]\)'):
+        ub.from_arrays(table()).drop_missing("x", "room")  # type: ignore[call-arg]
+    assert repr(ub.from_arrays(table()).drop_missing("x").drop_missing(["x", "at"])).endswith(
+        ".drop_missing('x').drop_missing(['x', 'at'])"
+    )
     with pytest.raises(ub.RowsError, match=r"drop_missing\('y'\) was given rows without that column"):
         ub.from_arrays(table()).drop_missing("y").batch(2).peek()
 
