@@ -83,6 +83,7 @@ def test_datetimes_of_any_unit_are_taken() -> None:
         (["2026-01-31T12:00:00+0a:00"], (), "was given"),
         (["2026-01-31T25:00:00+02:00", "2026-01-31T12:00:00+02:00"], (), "was given '2026-01-31T25:00:00.*in row 0"),
         ([b"2026", b"\xff"], (), "bytes that are no text in UTF-8"),
+        (["2026-01-31ZZ"], (), "was given '2026-01-31ZZ'"),
         (["20260131"], (), "was given '20260131'"),
         (["2026-01-01", "2026-13-01"], (), "was given '2026-13-01' in row 1"),
         (["2026-01-01", ""], (), r"was given '' in row 1 of the stream, which is a missing value.*drop_missing"),

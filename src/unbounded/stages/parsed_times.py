@@ -155,7 +155,8 @@ def _without_zone(text: NDArray[np.str_], codes: NDArray[np.uint32]) -> tuple[ND
     if not signs.any():
         if (rest == _SMALL_Z).any():
             return None, none
-        return (np.char.rstrip(text, "Z") if (rest == _Z).any() else text), none
+        zulu = int((rest == _Z).sum(axis=1).max(initial=0))
+        return (np.char.rstrip(text, "Z") if zulu == 1 else text if not zulu else None), none
     # The array may be wider than its texts.
     end = int(np.count_nonzero(codes[0]))
     width = end - _ZONE
