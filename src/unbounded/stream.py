@@ -6,7 +6,7 @@ Most of this file is docstrings: an example and the arguments of each method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from unbounded.core.durations import Duration
 from unbounded.core.identity import not_compared
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown
+from unbounded.item_words import ItemWords
 from unbounded.lookup import Lookup
 from unbounded.read_out import batches_of
 from unbounded.stages.batch import Batch
+from unbounded.stages.bucket_batch import BucketBatch, Buckets
 from unbounded.stages.exclude import Exclude, ranges_of
 from unbounded.stages.join import WITHIN, Unmatched
 from unbounded.stages.join import described as join_of
@@ -47,7 +49,7 @@ class LeafShape(NamedTuple):
         return f"{self.dtype}{list(self.shape)}"
 
 
-class Stream(TableWords, Lookup):
+class Stream(TableWords, ItemWords, Lookup):
     """A source and the stages after it: `source.stage().stage()`, in the order in which rows pass them.
 
     A stream is an immutable description: each method returns a new one, and nothing runs before a `Feed` is made of it.
@@ -319,17 +321,26 @@ class Stream(TableWords, Lookup):
         """
         return self._then(Take(rows))
 
-    @checked(".batch(rows)")
-    def batch(self, rows: int) -> Stream:
+    @checked(".batch(rows, bucket=None)")
+    def batch(self, rows: int, *, bucket: Sequence[int] | Buckets | None = None) -> Stream:
         """Combine rows to batches of `rows` each. Only the last batch before a declared end may have fewer; it is not
         padded.
+
+        Args:
+            rows: in a batch.
+            bucket: for rows of several lengths (see `ragged`): lengths in ascending order, such as [32, 64, 128]. Rows
+                are put together with others of about their length, and padded to the smallest of the lengths that is
+                enough. Batches come in the order in which they are full; at a declared end, the rest of each bucket is
+                a smaller one. `Buckets` has further options.
 
         >>> import numpy as np, unbounded as ub
         >>> x, y = ub.from_arrays((np.zeros((10, 3)), np.ones(10))).batch(4).peek()
         >>> x.shape, y.shape
         ((4, 3), (4,))
         """
-        return self._then(Batch(rows))
+        if bucket is None:
+            return self._then(Batch(rows))
+        return self._then(BucketBatch(rows, bucket if isinstance(bucket, Buckets) else Buckets(bucket)))
 
     @checked(".prefetch(batches)")
     def prefetch(self, batches: int) -> Stream:

@@ -21,8 +21,10 @@ from unbounded.sources.arrow_arrays import (
     no_array,
     no_list,
     no_value,
+    ragged_array,
 )
 from unbounded.sources.datasets.tensors import to_array
+from unbounded.sources.ragged_columns import RAGGED, as_column, as_row
 
 LEAVE_OUT = "leave the column out of the table"
 
@@ -37,7 +39,17 @@ class TableColumns:
 
     def __init__(self, what: str, dtypes: Mapping[str, str]) -> None:
         self._what = what
-        self._dtypes = dtypes
+        self._dtypes = {name: dtype for name, dtype in dtypes.items() if dtype != RAGGED}
+        self._ragged = frozenset(dtypes) - frozenset(self._dtypes)
+        self._empty: dict[str, Any] = {}  # by ragged column, an empty row of the dtype of the others
+
+    def look(self, frame: Any) -> None:
+        """Look at a pandas DataFrame for the dtype of its ragged columns, whose empty lists have none."""
+        for name in self._ragged:
+            rows = (as_row(value, f"Column {name!r} of {self._what}") for value in frame[name])
+            row = next((row for row in rows if len(row)), None)
+            if row is not None:
+                self._empty[name] = row[:0]
 
     def _place(self, name: str, index: Array) -> ColumnPlace:
         def row(at: int) -> str:
@@ -50,6 +62,9 @@ class TableColumns:
         rows = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
             place = self._place(name, index)
+            if name in self._ragged:
+                rows[name] = ragged_array(column, place)
+                continue
             if name in self._dtypes:
                 column = converted(column, arrow_type(name, self._dtypes[name], "from_dataset(dtypes"), place)
             rows[name] = arrow_array(column, place)
@@ -62,8 +77,15 @@ class TableColumns:
             name = str(given)
             column, place = frame.iloc[:, at], self._place(name, index)
             dtype = self._dtypes.get(name)
+            if name in self._ragged:
+                rows[name] = as_column([self._row(name, value) for value in column], place.what)
+                continue
             rows[name] = _pandas(column, place) if dtype is None else _cast(column, dtype, place, _pandas_as)
         return rows
+
+    def _row(self, name: str, value: Any) -> Any:
+        """A row of a ragged column; an empty one with the dtype of the others."""
+        return value if hasattr(value, "__len__") and len(value) else self._empty.get(name, value)
 
     def of_polars(self, frame: Any, index: Array) -> Tree:
         """The same of a polars DataFrame."""
@@ -71,6 +93,9 @@ class TableColumns:
         for column in frame.get_columns():
             place = self._place(column.name, index)
             dtype = self._dtypes.get(column.name)
+            if column.name in self._ragged:
+                rows[column.name] = ragged_array(column.to_arrow(), place)
+                continue
             rows[column.name] = _polars(column, place) if dtype is None else _cast(column, dtype, place, _polars_as)
         return rows
 
@@ -140,7 +165,7 @@ def _pandas(column: Any, place: ColumnPlace) -> Array:
         values = np.where(lacks, "", values)
     if kind in "iub":
         return column.to_numpy(dtype=getattr(dtype, "numpy_dtype", None))  # type: ignore[no-any-return]
-    return to_array(values, place.what)
+    return to_array(values, place.what, f"[{place.name!r}]")
 
 
 def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
