@@ -141,6 +141,14 @@ def test_they_are_in_checkpoints_and_states(stage: str, in_json: bool, tmp_path:
         assert batch["id"].tolist() == expected[5]
 
 
+@pytest.mark.parametrize("values", [[b"a", None], ["a", None], [None, 1.5], [np.zeros(2), None]])
+def test_objects_of_several_kinds_reach_a_loop_of_ones_own(values: list[Any]) -> None:
+    column = np.empty(len(values), object)
+    column[:] = values
+    (batch,) = first(ub.from_arrays({"x": column}, shuffle=False).shuffle(1).batch(2), 1)
+    assert [type(value) for value in batch["x"]] == [type(value) for value in values]
+
+
 def test_a_row_without_a_label_has_a_missing_one_of_the_labels_dtype() -> None:
     rows = ub.from_arrays({"id": np.arange(6)}, shuffle=False, passes=1)
     labels = {"id": np.arange(0, 6, 2), "word": np.array(["a", "bb", "c"]), "when": START + np.arange(3)}

@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "room": (TEXT, r"is text \(<U5\).*\.encode\('room', vocabulary=\[…\]\) or \.encode\('room', hash=1000\)"),
     "at": (np.arange(N).astype("M8[s]"), r"is times \(datetime64\[s\]\).*\.columns\(x=…, y=…\): \.time\('at'\) before"),
     "took": (np.arange(N).astype("m8[s]"), r"is durations \(timedelta64\[s\]\).*\.map\(fn\)"),
-    "raw": (np.array([b"a", None] * (N // 2), object), r"is Python objects \(object\).*\.map\(fn\)"),
+    "raw": (np.array([1.5, None] * (N // 2), object), r"is Python objects \(object\).*\.map\(fn\)"),
 }
 
 
