@@ -134,7 +134,7 @@ def test_a_position_is_small_and_a_resume_reads_no_more_than_what_waits() -> Non
     with ub.Feed(stream) as feed:
         feed.load_state_dict(state)
         next(feed.batches())
-    assert min(read) > 600 * 8 - 400
+    assert min(read) > 600 * 8 - 1200  # what may wait, and a block of samples
 
 
 def test_rows_that_wait_do_not_keep_the_memory_of_others() -> None:
