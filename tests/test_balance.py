@@ -94,6 +94,10 @@ def test_arguments_are_checked(make: Any, error: Any, message: str) -> None:
         make(_rows(9)).batch(2).peek()
 
 
+def test_it_shows_as_it_was_written() -> None:
+    assert repr(_rows(9).balance("label", rows=7)).endswith(".balance('label', rows=7)")
+
+
 def test_where_a_row_comes_can_not_be_told() -> None:
     with pytest.raises(ub.CannotTell, match="balance"):
         _rows(40).balance("label").batch(2).batch_at(3)

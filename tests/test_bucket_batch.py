@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import blocks, first, train_all
-from unbounded.core.block import Run
+from helpers import blocks, first, over_restarts, train_all
+from unbounded.core import ragged
+from unbounded.core.block import Block, Run
+from unbounded.stages.bucket_queue import BucketQueue
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -88,6 +90,21 @@ def test_the_ends_of_passes_come_and_are_counted() -> None:
         assert (feed.stats.rows, feed.stats.passes) == (150, 3)
 
 
+@pytest.mark.parametrize("pulls", [1, 2, 5])
+@pytest.mark.parametrize("rows", [3, 30])
+def test_the_ends_of_passes_come_once_over_many_restarts(pulls: int, rows: int) -> None:
+    # The filter leaves rows out at the end of a pass, whose end then follows by itself.
+    lengths = _lengths(50)
+    some = _stream(lengths, passes=6).filter(lambda each: each["id"] < rows)
+    stream = some.batch(4, bucket=[4, 8, 12])
+    whole = [run for run in blocks(stream) if isinstance(run, Run)]
+    again = list(over_restarts(stream, [1, 7, 2], pulls=pulls))
+    ids = [[i for run in runs for item in run.items for i in item["id"].tolist()] for runs in (whole, again)]
+    assert ids[0] == ids[1]
+    ends = [[end for run in runs for _, end in run.boundaries] for runs in (whole, again)]
+    assert len(ends[0]) == len(ends[1]) == 6
+
+
 def test_a_rare_length_waits_no_longer_than_asked_for() -> None:
     lengths = [9 if i == 10 else 2 for i in range(4000)]
     stream = _stream(lengths).batch(8, bucket=ub.Buckets([3, 12], within=100))
@@ -117,7 +134,18 @@ def test_a_position_is_small_and_a_resume_reads_no_more_than_what_waits() -> Non
     with ub.Feed(stream) as feed:
         feed.load_state_dict(state)
         next(feed.batches())
-    assert min(read) > 600 * 8 - 400
+    assert min(read) > 600 * 8 - 1200  # what may wait, and a block of samples
+
+
+def test_rows_that_wait_do_not_keep_the_memory_of_others() -> None:
+    x = ragged.cut(np.zeros(1 << 16), np.array([1, 2, (1 << 16) - 3]))
+    queue = BucketQueue()
+    queue.put(0)
+    queue.put(1)
+    queue.hold(0, Block({"x": x}, 3))
+    (waiting,) = queue.take(2, 0, None)
+    assert waiting.ordinals == [0, 1]
+    assert all(row.base is None for row in waiting.block.rows["x"])
 
 
 def test_several_columns_share_a_bucket() -> None:
@@ -178,6 +206,8 @@ def test_buckets_that_are_none_are_refused(bucket: Any, error: Any, message: str
 def test_it_stands_where_batch_does() -> None:
     stream = _stream(_lengths(30)).batch(2, bucket=[12])
     assert repr(stream).endswith(".batch(2, bucket=[12])")
+    given = _stream(_lengths(30)).batch(2, bucket=ub.Buckets([6, 12], lengths="n"))
+    assert repr(given).endswith(".batch(2, bucket=Buckets([6, 12], lengths='n'))")
     with pytest.raises(ValueError, match=r"\.shuffle\(\) stands after \.batch\(\)"):
         stream.shuffle(3)
     with pytest.raises(ub.CannotTell, match="lengths of all rows"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import unbounded as ub
-from helpers import blocks, first, first_ids, segments, table, train_all
+from helpers import Steps, blocks, first, first_ids, segments, table, train_all
 from unbounded.testing import assert_resumes, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -108,6 +108,40 @@ def test_a_function_that_raises_is_called_again_for_that_record() -> None:
         assert seen[:8] == [0, 100, 1, 101, 2, 102, 3, 103]
         train_all(feed, seen)
     assert seen == [i + k for i in range(8) for k in (0, 100)]
+
+
+def test_a_generator_that_is_left_in_its_middle_is_closed() -> None:
+    closed: list[int] = []
+
+    def device(record: Any) -> Iterator[Any]:
+        try:
+            yield from range(10_000)
+        finally:
+            closed.append(int(record["id"]))
+
+    feed = ub.Feed(table(3, shuffle=False).flat_map(device).batch(4))
+    next(feed.batches())
+    state = feed.state_dict()
+    assert closed == []
+    feed.load_state_dict(state)
+    assert closed == [0]
+    next(feed.batches())
+    feed.close()
+    assert closed == [0, 0]
+
+
+def test_rows_have_the_arrival_time_of_their_record() -> None:
+    steps = Steps()
+    steps.give({"id": np.arange(3)}, {"id": np.arange(3, 6)})
+    steps.end()
+    made = steps.stream(passes=1).flat_map(lambda record: [{"id": record["id"]}] * int(record["id"]))
+    parts = [block for block in blocks(made) if block.count]
+    assert all(len(block.times) == block.count for block in parts)
+    of = {}
+    for block in parts:
+        for i, time in zip(block.rows["id"].tolist(), block.times.tolist(), strict=True):
+            assert of.setdefault(i, time) == time
+    assert sorted(of) == [1, 2, 3, 4, 5]
 
 
 def test_what_a_function_yields_may_be_its_own_memory() -> None:

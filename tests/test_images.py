@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_a_broken_image_is_an_error_with_its_row(broken: Any) -> None:
         first(stream, 10)
 
 
+def test_the_row_of_a_broken_image_is_counted_over_a_resume() -> None:
+    rows = _rows(200)
+    rows["image"][177] = b"broken"
+    stream = ub.from_arrays(rows, shuffle=False).images("image", 4).batch(5)
+    with ub.Feed(stream) as feed:
+        for _ in itertools.islice(feed.batches(), 25):
+            feed.trained()
+        state = feed.state_dict()
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        with pytest.raises(ub.RowsError, match="row 177 of the stream"):
+            train_all(feed)
+
+
 def test_broken_images_are_left_out_and_counted() -> None:
     rows = _rows(100)
     rows["image"][5:100:10] = b"broken"
@@ -126,6 +141,12 @@ def test_broken_images_are_left_out_and_counted() -> None:
         train_all(feed, seen)
         assert feed.stats.broken == 20
     assert sorted(seen) == sorted([i for i in range(100) if i % 10 != 5] * 2)
+
+
+def test_it_shows_as_it_was_written() -> None:
+    assert repr(ub.from_arrays(_rows(4)).images("image", 8, channels=1)).endswith(
+        ".images('image', size=8, channels=1)"
+    )
 
 
 def test_what_a_step_contains_can_be_told_unless_rows_are_left_out() -> None:
@@ -209,6 +230,30 @@ def test_images_are_known_by_their_suffix_and_a_folder_may_be_moved(tmp_path: Pa
 def test_arguments_are_checked(make: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         make(ub.from_arrays(_rows(4))).batch(2).peek()
+
+
+@installed("pyarrow", "webdataset")
+def test_images_in_tar_shards_and_in_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import webdataset
+
+    encoded = [_encoded(10 * i, "jpeg") for i in range(20)]
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:
+        for i, image in enumerate(encoded):
+            sink.write({"__key__": f"s{i:04d}", "jpg": image, "cls": i})
+    pq.write_table(pa.table({"jpg": encoded, "cls": range(20)}), tmp_path / "a.parquet", row_group_size=7)
+    for path in ("a.tar", "a.parquet"):
+        stream = ub.from_files(tmp_path / path, shuffle=True).images("jpg", 8)
+        batch = stream.map(lambda rows: (rows["jpg"], rows["cls"])).batch(20).peek()
+        assert np.round(batch[0][:, 4, 4, 1] / 10).tolist() == batch[1].tolist()
+        assert_resumes(stream.map(lambda rows: (rows["jpg"], rows["cls"])).batch(6), 5)
+
+
+def test_without_pillow_the_way_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(ImportError, match=r"pip install 'unbounded\[images\]'"):
+        ub.from_arrays(_rows(4)).images("image", 8).batch(2).peek()
 
 
 def test_bytes_of_a_generator_keep_their_last_zero() -> None:

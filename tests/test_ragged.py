@@ -15,8 +15,11 @@ import pytest
 import unbounded as ub
 from helpers import Steps, blocks, first, installed, train_all
 from unbounded.core import ragged, trees
+from unbounded.core.block import Block, Offset
 from unbounded.core.cursor import from_plain, to_plain
 from unbounded.core.packing import read_tree, write_tree
+from unbounded.core.runtime import SYSTEM
+from unbounded.sources.row_log import RowLog
 from unbounded.stages.changelog import Changelog
 from unbounded.testing import assert_resumes, assert_same_rows
 
@@ -107,6 +110,29 @@ def _check64(rows: Any) -> None:
         assert raw == bytes([0, i % 256, 0]) * (i % 3)
 
 
+def test_a_log_that_is_opened_again_has_them(tmp_path: Path) -> None:
+    whole = _rows(200)
+    log = RowLog(tmp_path / "log", SYSTEM, segment_bytes=2000)
+    cuts = [0, *range(1, 60), 90, 91, 150, 200]  # many records of one row, which are read together
+    for begin, end in itertools.pairwise(cuts):
+        log.append(Block(trees.cut(whole, begin, end), end - begin, None, np.arange(begin, end) * 1.0))
+    log.sync()
+    log.close()
+    log = RowLog(tmp_path / "log", SYSTEM)
+    at = Offset(0)
+    for rows in (50, 7, 1, 1000, 1000, 1000, 1000):
+        found = log.read(at, rows)
+        if found is None:
+            break
+        block, end = found
+        assert_same_rows(block.rows, trees.cut(whole, at.rows, end.rows))
+        assert block.times is not None
+        assert block.times.tolist() == list(range(at.rows, end.rows))
+        at = end
+    assert at.rows == 200
+    log.close()
+
+
 def test_a_live_stream_of_them_resumes_within_a_run() -> None:
     def device() -> Iterator[Any]:
         for i in itertools.count():
@@ -177,9 +203,53 @@ def test_a_source_whose_rows_change_their_dtype_is_refused() -> None:
     steps = Steps()
     steps.give({"x": ub.ragged([[1], [2, 3]])}, {"x": ub.ragged([[1.5]])})
     with ub.Feed(steps.stream().pad(3).batch(1)) as feed:
-        with pytest.raises(ub.RowsError, match=r"rows of float64 and shape .*had int64"):
+        with pytest.raises(ub.RowsError, match=r"values of float64 and shape .*had int64"):
             train_all(feed, None)
         steps.end()
+
+
+def test_empty_lists_have_the_dtype_of_the_rows_that_follow() -> None:
+    def samples(start: int = 0) -> Iterator[Any]:
+        for i in itertools.count(start):
+            yield {"words": [] if i < 50 else ["a"] * (i % 3), "x": np.array([]) if i < 5 else np.arange(i % 4)}
+
+    top = ub.from_samples(samples, ragged=["words", "x"]).open(block_rows=1).top  # as where samples are slow
+    parts = [block.rows for block in (top.pull(None) for _ in range(40)) if block is not None]
+    top.close()
+    assert {row.dtype.kind for rows in parts for row in rows["words"]} == {"U"}
+    batch = first(ub.from_samples(samples, ragged=["words", "x"]).pad(3, value=-1).batch(60), 1)[0]
+    assert batch["words"].dtype.kind == "U"
+    assert {*batch["words"].ravel().tolist()} == {"", "a"}
+    assert batch["x"].dtype == np.int64
+    assert_resumes(ub.from_samples(_late, ragged=["words"]).pad(3, value=-1).batch(4), 20)
+
+
+def _late(start: int = 0) -> Iterator[Any]:
+    for i in itertools.count(start):
+        yield {"id": i, "words": [] if i % 40 < 30 else [i] * (i % 3)}
+
+
+def test_empty_arrays_take_the_dtype_of_the_others() -> None:
+    def blocks_of_rows() -> Iterator[Any]:
+        yield {"x": ragged.column_of([np.arange(3)])}
+        while True:
+            yield {"x": ragged.column_of([np.array([])] * 3)}  # float64, where nobody has said so
+
+    for batch in first(ub.from_generator(blocks_of_rows).pad(3).batch(2), 5):
+        assert batch["x"].dtype == np.int64
+    mine = {"x": ragged.column_of([np.array([]), np.arange(2)])}
+    assert first(ub.from_arrays(mine, shuffle=False).pad(2).batch(1), 1)[0]["x"].dtype == np.int64
+
+
+def test_empty_lists_alone_are_an_error_with_the_way() -> None:
+    with pytest.raises(ub.RowsError, match=r"no dtype.*dtype='int64'"):
+        ub.ragged([[], []])
+    assert ub.ragged([[], []], dtype="int32")[0].dtype == np.int32
+    assert ub.ragged([[1], [2.5]], dtype="float32")[0].dtype == np.float32
+    with pytest.raises(ub.RowsError, match=r"first rows of 'x' are empty lists alone.*np\.array\(\[\], 'int64'\)"):
+        first(ub.from_samples(lambda: ({"x": []} for _ in itertools.count()), ragged="x").pad(3).batch(2), 1)
+    with pytest.raises(ub.RowsError, match="first rows of 'x'"):
+        ub.from_dataset([{"x": []}] * 5, ragged="x")
 
 
 def test_a_sample_of_another_length_names_the_way() -> None:
@@ -252,6 +322,33 @@ def test_rows_that_are_cut_are_counted_once() -> None:
     assert_resumes(stream.batch(3), 6)
 
 
+def test_counts_and_numbers_of_rows_go_on_after_a_resume() -> None:
+    rows = {"x": ub.ragged([[1] * (i % 4) for i in range(39)] + [[1] * 9])}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).pad(2, truncate=True).batch(4)
+
+    def threes(start: int = 0) -> Iterator[Any]:
+        for i in itertools.count(start, 3):
+            yield {"x": rows["x"][i : i + 3]}
+
+    strict = ub.from_generator(threes).pad(3).batch(4)
+    with ub.Feed(stream, epoch=ub.Epoch(steps=5)) as feed:
+        for _ in feed:
+            pass
+        state = feed.state_dict()
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        train_all(feed, None)
+        assert feed.stats.cut == 10
+    with ub.Feed(strict, epoch=ub.Epoch(steps=5)) as feed:
+        for _ in feed:
+            pass
+        state = feed.state_dict()
+    with ub.Feed(strict) as feed:
+        feed.load_state_dict(state)
+        with pytest.raises(ub.RowsError, match="9 values in row 39 of the stream"):
+            train_all(feed, None)
+
+
 def test_a_longer_row_is_an_error_with_its_number() -> None:
     rows = {"x": ub.ragged([[1] * (i // 10) for i in range(40)])}
     with pytest.raises(ub.RowsError, match=r"pad\(2\): leaf \['x'\] has 3 values in row 30.*truncate=True"):
@@ -285,6 +382,19 @@ def test_what_a_step_contains_can_be_told() -> None:
     for step, batch in enumerate(first(stream, 9)):
         assert_same_rows(stream.batch_at(step), batch)
         assert np.array_equal(stream.rows_at(step), batch[1])
+
+
+@pytest.mark.parametrize("given", [{"vocabulary": ["a", "b", "c"]}, {"hash": 50}])
+def test_words_of_texts_become_codes(given: Any) -> None:
+    texts = [["a", "b"], [], ["c", "x", "a"], []] * 9
+    stream = ub.from_arrays({"words": ub.ragged(texts)}, shuffle=False).encode("words", **given)
+    batch = stream.pad(3, value=-1).batch(4).peek()["words"]
+    single = ub.from_arrays({"words": np.array(["a", "b", "c", "x"])}, shuffle=False).encode("words", **given)
+    a, b, c, x = single.batch(4).peek()["words"].tolist()
+    assert batch.tolist() == [[a, b, -1], [-1] * 3, [c, x, a], [-1] * 3]
+    assert_resumes(stream.batch(3, bucket=[1, 3]), 6)
+    with pytest.raises(ub.RowsError, match="was given bytes"):
+        ub.from_arrays({"x": ub.ragged([b"a"])}).encode("x", **given).batch(1).peek()
 
 
 # -- sources of other libraries ----------------------------------------------------------------------------------------

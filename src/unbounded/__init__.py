@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from unbounded.sources.ragged_columns import ragged
     from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.sources.retention import Retention
-    from unbounded.stages.bucket_batch import Buckets
+    from unbounded.stages.buckets import Buckets
     from unbounded.stages.skip_non_finite import NonFiniteRows
     from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint, saved_steps
     from unbounded.store.json_log import Log
@@ -105,7 +105,7 @@ _HOME = {
     "store.checkpoints": ("CheckpointError", "DamagedCheckpoint", "saved_steps"),
     "store.json_log": ("Log",),
     "feed.describe": ("Position", "RunFinished"),
-    "stages.bucket_batch": ("Buckets",),
+    "stages.buckets": ("Buckets",),
     "stages.skip_non_finite": ("NonFiniteRows",),
 }
 

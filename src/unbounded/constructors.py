@@ -64,7 +64,8 @@ def from_generator(
     Args:
         fn: a function without required parameters (except `start` or `past`) that returns an iterator of rows: trees of
             arrays that share their first dimension. Structure, dtypes and trailing shapes must stay the same; the
-            number of rows may change. What it yields is copied at once, so it may reuse its memory.
+            number of rows may change. Rows of several lengths are a column from `ragged`. What it yields is copied at
+            once, so it may reuse its memory.
         passes: the number of calls, each of which is iterated to its end; None: it has no end, and an end is an error.
         log: limits its row log, or adds one to a function that could resume: `ub.LogOptions(max_bytes=…)`.
 
@@ -161,8 +162,8 @@ def from_dataset(
     Raises:
         TypeError: for an object that is no data set, or a state that is known to be incomplete; the message has advice.
         ValueError: for an empty data set, one of tf.data that reshuffles, or a loader that forks workers.
-        RowsError: for items that are ragged, sparse, bytes, or of another form than item 0. With random access item 0
-            is read at once.
+        RowsError: for items that are sparse, of another form than item 0, or ragged or bytes and not named so. With
+            random access item 0 is read at once.
 
     >>> import unbounded as ub
     >>> squares = [{"x": i, "y": i**2} for i in range(10)]

@@ -21,7 +21,8 @@ from unbounded.item_words import ItemWords
 from unbounded.lookup import Lookup
 from unbounded.read_out import batches_of
 from unbounded.stages.batch import Batch
-from unbounded.stages.bucket_batch import BucketBatch, Buckets
+from unbounded.stages.bucket_batch import BucketBatch
+from unbounded.stages.buckets import Buckets
 from unbounded.stages.exclude import Exclude, ranges_of
 from unbounded.stages.join import WITHIN, Unmatched
 from unbounded.stages.join import described as join_of
@@ -321,7 +322,7 @@ class Stream(TableWords, ItemWords, Lookup):
         """
         return self._then(Take(rows))
 
-    @checked(".batch(rows, bucket=None)")
+    @checked(".batch(rows)")
     def batch(self, rows: int, *, bucket: Sequence[int] | Buckets | None = None) -> Stream:
         """Combine rows to batches of `rows` each. Only the last batch before a declared end may have fewer; it is not
         padded.

@@ -114,7 +114,11 @@ def form(leaf: Array) -> tuple[Any, tuple[int, ...]]:
     if not isinstance(first, np.ndarray) or first.dtype.hasobject or not first.ndim:
         raise NotRagged(f"has Python objects such as {first!r:.60}")
     dtype, shape = first.dtype, first.shape[1:]
+    dimensions = first.ndim
     for row in rows:
+        # Most columns have rows of one dimension that share their dtype object: a shape costs as much as all else.
+        if type(row) is np.ndarray and row.dtype is dtype and row.ndim == dimensions == 1:
+            continue
         if type(row) is not np.ndarray or row.dtype != dtype or row.shape[1:] != shape:
             _refuse(first, row)
     if dtype.isbuiltin == 2:
@@ -223,22 +227,44 @@ def padded(leaf: Array, length: int, value: Any) -> tuple[Array, Array]:
     return out, lengths
 
 
-def names_of(rows: Any) -> frozenset[Any]:
-    """The names of the ragged columns of a dict of columns."""
+def unified(leaf: Array, empty: Array | None = None) -> Array:
+    """The column with empty rows of the dtype and shape of the others: `empty`, or that of the first row with values.
+
+    What makes no list of values, such as `np.array([])`, has float64. Joined with others in one block and alone in
+    another, such a row would give a column two dtypes.
+    """
+    if not is_ragged(leaf) or isinstance(leaf.flat[0], bytes):
+        return leaf
+    rows = leaf.reshape(-1).tolist()
+    if empty is None:
+        first = next((row for row in rows if len(row)), None)
+        if first is None:
+            return leaf
+        empty = first[:0]
+    if all(len(row) or (row.dtype == empty.dtype and row.shape == empty.shape) for row in rows):
+        return leaf
+    empty = locked(empty.copy())
+    return column_of([row if len(row) else empty for row in rows]).reshape(leaf.shape)
+
+
+def columns_of(rows: Any) -> dict[Any, Any]:
+    """By name, an empty row of each ragged column of a dict of columns."""
     if not isinstance(rows, dict):
-        return frozenset()
-    return frozenset(name for name, leaf in rows.items() if is_ragged(leaf))
+        return {}
+    return {name: leaf.flat[0][:0] for name, leaf in rows.items() if is_ragged(leaf)}
 
 
-def box_columns(sample: Any, names: frozenset[Any]) -> Any:
+def box_columns(sample: Any, columns: dict[Any, Any]) -> Any:
     """A sample in which these columns, which were ragged, stay so: their rows are in arrays of shape ()."""
-    if not names or not isinstance(sample, dict):
+    if not columns or not isinstance(sample, dict):
         return sample
-    return {name: _as_box(value) if name in names else value for name, value in sample.items()}
+    return {name: _as_box(value, columns[name]) if name in columns else value for name, value in sample.items()}
 
 
-def _as_box(value: Any) -> Any:
+def _as_box(value: Any, empty: Any) -> Any:
     if isinstance(value, bytes):
         return boxed(value)
+    if isinstance(value, (list, tuple)) and not value:
+        return boxed(empty)
     array = np.asarray(value)
     return boxed(locked(array.copy())) if array.ndim and not array.dtype.hasobject else value

@@ -53,6 +53,18 @@ def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return None if tree is None else fn(tree, *others)
 
 
+def map_paths(fn: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
+    """Apply `fn` to the path of each leaf and the leaf, keeping the structure."""
+    if isinstance(tree, dict):
+        return {key: map_paths(fn, part, f"{path}[{key!r}]") for key, part in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        parts = [map_paths(fn, part, f"{path}[{i}]") for i, part in enumerate(tree)]
+        if isinstance(tree, list):
+            return parts
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return None if tree is None else fn(path, tree)
+
+
 def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
     """Each leaf with its path, such as `['x'][0]`, in the order of the structure."""
     if isinstance(tree, dict):
@@ -148,7 +160,11 @@ def count_checked(rows: Tree, what: str) -> int:
                 f"{what}: {name(path)} has no rows (it is {_kind(leaf)}). Expected arrays whose first dimension "
                 "is the row: give one row as an array of length 1, or use ub.from_samples for a function that "
                 "yields single samples."
-                + (" A list is a tree of arrays: rows are np.array([…])." if _in_list(rows, leaf) else "")
+                + (
+                    " A list is a tree of arrays: rows are np.array([…]), or ub.ragged([…])."
+                    if _in_list(rows, leaf)
+                    else ""
+                )
             )
         if first is None:
             first = (path, len(leaf))

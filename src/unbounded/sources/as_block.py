@@ -9,7 +9,7 @@ import numpy as np
 from unbounded.core import ragged, row_spec, trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.runtime import Runtime
-from unbounded.core.trees import RowsError, Tree
+from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.sources.reader import Rows
 
 
@@ -30,7 +30,7 @@ class AsBlock:
         self._runtime = runtime
         self._spec: Tree = None
         self._has_objects = False
-        self._ragged: dict[str, Any] = {}  # of each ragged leaf the dtype and shape of its values
+        self._empty: dict[str, Any] = {}  # of each ragged leaf an empty row
 
     def __call__(self, given: Any) -> Block:
         """A block of a tree of arrays, which is copied, or of `Rows`, which are not.
@@ -56,29 +56,38 @@ class AsBlock:
         if count is None or self._spec is None or not row_spec.fits(self._spec, rows):
             count = self._checked(rows)
         if self._has_objects:
-            self._check_ragged(rows)
+            rows = self._ragged_checked(rows)
         if times is None:
             times = np.empty(count)  # np.full is slower, and there may be a block for each row
             times.fill(self._runtime.time())
         self.row += count
         return Block(rows, count, boundary, times)
 
-    def _check_ragged(self, rows: Tree) -> None:
-        """Raise RowsError if the rows of a ragged leaf are of another dtype or shape than earlier ones."""
+    def _ragged_checked(self, rows: Tree) -> Tree:
+        """Rows in which all rows of a ragged leaf have the dtype and shape of the first one with values; raises
+        RowsError if they can't."""
+        made: dict[str, Array] = {}
         for path, leaf in trees.leaves(rows):
-            if not ragged.is_ragged(leaf) or not ragged.has_values(leaf):
+            if leaf.dtype != object or not ragged.is_ragged(leaf):
                 continue
             try:
-                now = ragged.form(leaf)
-                was = self._ragged.setdefault(path, now)
-                found = "" if now == was else f"has now rows of {now[0]} and shape {now[1]}, and had {was[0]}, {was[1]}"
+                dtype, shape = ragged.form(leaf)
             except ragged.NotRagged as error:
-                found = str(error)
-            if found:
-                raise RowsError(
-                    f"{self._what} {self.row:,} of {self.name}: {trees.name(path)} is ragged, and {found}. Expected "
-                    "rows that differ in their length alone, such as np.asarray(row, 'int64')."
-                )
+                raise self._of_other_form(path, str(error)) from None
+            if dtype is not bytes and ragged.has_values(leaf):
+                empty = self._empty.setdefault(path, next(row[:0] for row in leaf.flat if len(row)).copy())
+                text = dtype.kind in "US" and dtype.kind == empty.dtype.kind
+                if (dtype != empty.dtype and not text) or shape != empty.shape[1:]:
+                    was = f"{empty.dtype} and shape {empty.shape[1:]}"
+                    raise self._of_other_form(path, f"has now values of {dtype} and shape {shape}, and had {was}")
+            made[path] = ragged.unified(leaf, self._empty.get(path))
+        return trees.map_paths(lambda path, leaf: made.get(path, leaf), rows)
+
+    def _of_other_form(self, path: str, found: str) -> RowsError:
+        return RowsError(
+            f"{self._what} {self.row:,} of {self.name}: {trees.name(path)} is ragged, and {found}. Expected rows that "
+            "differ in their length alone, such as np.asarray(row, 'int64')."
+        )
 
     def _checked(self, rows: Tree) -> int:
         what = f"{self._what} {self.row:,} of {self.name}"

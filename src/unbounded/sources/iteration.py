@@ -187,7 +187,9 @@ class Iteration:
         samples: list[Tree] = []
         runtime = self._form.runtime
         asked = runtime.monotonic()
-        while len(samples) < self._stack:
+        ragged = self._form.ragged
+        # While all rows of a ragged column are empty lists, their dtype is not known: the next ones tell.
+        while len(samples) < self._stack or (ragged is not None and ragged.is_untyped and len(samples) < _MOST_SAMPLES):
             try:
                 if self._failure is not None:
                     raise self._failure
@@ -200,16 +202,18 @@ class Iteration:
             if value is _ENDED:
                 self._ended = True
                 break
-            if self._form.ragged is not None:
-                value = self._form.ragged.sample(value)
+            if ragged is not None:
+                value = ragged.sample(value)
             sample = trees.map_leaves(_copied_sample, value)
             if samples and not row_spec.same_spec(samples[0], sample):
                 self._left = value
                 break
             samples.append(sample)
             # After a slow sample, return at once: the next may be as slow.
-            if runtime.monotonic() - asked >= _SOON:
+            if runtime.monotonic() - asked >= _SOON and not (ragged is not None and ragged.is_untyped):
                 break
+        if ragged is not None and samples:
+            ragged.refuse_untyped()
         return trees.join(samples) if samples else _ENDED
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unbounded.core import trees
-from unbounded.core.ragged import NotRagged, boxed, column_of, form, locked
+from unbounded.core.ragged import NotRagged, boxed, column_of, form, has_values, locked, unified
 from unbounded.core.trees import Array, RowsError, Tree
 from unbounded.core.words import checked
 
@@ -18,8 +18,8 @@ RAGGED = "ragged"
 _PLAIN = (bool, int, float, complex, str, np.generic)
 
 
-@checked("ub.ragged(rows)")
-def ragged(rows: Iterable[Any]) -> Array:
+@checked("ub.ragged(rows, dtype=None)")
+def ragged(rows: Iterable[Any], dtype: Any = None) -> Array:
     """Rows of several lengths as one column: for `from_arrays`, or for what a generator or `map` returns.
 
     Such a column passes all stages. A batch for training needs rows of one length: `.pad(length)`, or
@@ -29,12 +29,14 @@ def ragged(rows: Iterable[Any]) -> Array:
     Args:
         rows: arrays of shape (length, …), or lists of numbers or text, that share their dtype and all dimensions but
             the first; or bytes. They are copied.
+        dtype: to which rows are converted. Needed where all of them may be empty lists, which have none: `map` and a
+            generator may come to such rows.
 
     Returns:
         An array of shape (rows,) of dtype object, of arrays that can't be written to, or of bytes.
 
     Raises:
-        RowsError: the rows differ in more than their length.
+        RowsError: the rows differ in more than their length, or all are empty lists.
 
     >>> import numpy as np, unbounded as ub
     >>> tokens = ub.ragged([[5, 3], [7], [1, 2, 3]])
@@ -47,20 +49,27 @@ def ragged(rows: Iterable[Any]) -> Array:
     >>> batch["length"]
     array([2, 1, 3])
     """
-    return as_column(rows, "ub.ragged()")
+    return as_column(rows, "ub.ragged()", dtype)
 
 
-def as_column(rows: Iterable[Any], what: str) -> Array:
+def as_column(rows: Iterable[Any], what: str, dtype: Any = None) -> Array:
     """Rows as a ragged column; raises RowsError, with a message that begins with `what`, if they are none."""
     if isinstance(rows, (str, bytes, dict)) or not isinstance(rows, Iterable):
         raise RowsError(f"{what} was given a {type(rows).__name__}. Expected a list of rows: arrays, lists or bytes.")
-    column = column_of([as_row(row, what) for row in rows])
-    if len(column):
-        check_column(column, what)
-    return column
+    given = list(rows)
+    column = column_of([as_row(row, what, dtype) for row in given])
+    if not len(column):
+        return column
+    check_column(column, what)
+    if dtype is None and not has_values(column) and any(isinstance(row, (list, tuple)) for row in given):
+        raise RowsError(
+            f"{what} was given empty lists alone, which have no dtype. Expected one: ub.ragged(rows, dtype='int64'), "
+            "or empty arrays that have it."
+        )
+    return unified(column)
 
 
-def as_row(value: Any, what: str) -> Array | bytes:
+def as_row(value: Any, what: str, dtype: Any = None) -> Array | bytes:
     """A row of a ragged column: a copy that can't be written to."""
     if isinstance(value, bytes):
         return value
@@ -68,10 +77,10 @@ def as_row(value: Any, what: str) -> Array | bytes:
         return bytes(value)
     try:
         if isinstance(value, (list, tuple)):
-            # Without a dtype of its own: joined with others, truth values take theirs.
-            array = np.array(value) if value else np.empty(0, np.bool_)
+            array = np.array(value, dtype)
         else:
-            array = np.asarray(trees.unmasked(value)).copy(order="C")
+            given = np.asarray(trees.unmasked(value))
+            array = given.copy(order="C") if dtype is None else given.astype(dtype, order="C")
     except ValueError:
         array = np.empty((), object)
     if not array.ndim or array.dtype.hasobject:
@@ -102,12 +111,26 @@ class RaggedNames:
     """
 
     def __init__(self, names: Any, word: str) -> None:
-        several = (names,) if isinstance(names, (str, int)) else tuple(names)
+        several = (names,) if isinstance(names, (str, int)) else tuple(names) if isinstance(names, Iterable) else ()
         if not several or not all(isinstance(name, (str, int)) for name in several):
             raise TypeError(f"{word}(ragged={names!r}): expected the name of a column, or a list of names.")
         self.names = several
         self._word = word
-        self._empty: dict[Any, Array] = {}  # an empty row of the dtype of the others: an empty list has none
+        self._empty: dict[Any, Array] = {}  # an empty row of the dtype of the others
+        self._untyped: set[Any] = set()  # names of columns that had an empty list, and no row with values yet
+
+    @property
+    def is_untyped(self) -> bool:
+        """True if the dtype of a column is not known yet: empty lists have none."""
+        return bool(self._untyped)
+
+    def refuse_untyped(self) -> None:
+        """Raise RowsError if the dtype of a column is not known yet."""
+        if self._untyped:
+            raise RowsError(
+                f"{self._word}(ragged={list(self.names)!r}): the first rows of {min(map(str, self._untyped))!r} are "
+                "empty lists alone, which have no dtype. Expected one: give empty rows as np.array([], 'int64')."
+            )
 
     def sample(self, sample: Tree) -> Tree:
         """A sample, in which each of these columns is an array of shape () that contains its row."""
@@ -126,8 +149,11 @@ class RaggedNames:
         if isinstance(row, np.ndarray):
             if len(row):
                 self._empty.setdefault(name, locked(row[:0].copy()))
-            else:
-                row = self._empty.get(name, row)
+                self._untyped.discard(name)
+            elif name in self._empty:
+                row = self._empty[name]
+            elif isinstance(value, (list, tuple)):
+                self._untyped.add(name)
         return boxed(row)
 
     def look(self, samples: Iterable[Tree]) -> RaggedNames:

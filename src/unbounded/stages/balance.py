@@ -42,6 +42,9 @@ class Balance(Stage):
         object.__setattr__(self, "repeats", check.positive(self.repeats, "balance(repeats=n)"))
         object.__setattr__(self, "seed", check.seed(self.seed, "balance(seed=n)"))
 
+    def arguments(self) -> dict[str, Any]:
+        return {"": repr(self.by)} | {name: value for name, value in super().arguments().items() if name != "by"}
+
     def open(self, upstream: Node, context: Context) -> Node:
         return _BalanceNode(upstream, self, context)
 

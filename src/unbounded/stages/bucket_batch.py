@@ -8,78 +8,26 @@ each bucket: a restore reads the input again from the oldest row held, and keeps
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from unbounded.core import check, trees
+from unbounded.core import trees
 from unbounded.core.block import Block, Boundary, Offset, Run
 from unbounded.core.block import join as join_blocks
 from unbounded.core.input_buffer import InputBuffer
 from unbounded.core.node import CannotTell, Context, Cursor, EndOfStream, Node
 from unbounded.core.trees import RowsError
 from unbounded.stages.batch import Batch, all_joined, greatest, mean_time
-from unbounded.stages.pad import Pad, chosen_leaves, padded_rows
+from unbounded.stages.bucket_queue import BucketQueue, QueuedRows
+from unbounded.stages.buckets import Buckets
+from unbounded.stages.pad import chosen_leaves, padded_rows
 from unbounded.stages.stage import Holding
 
 _WITHIN = 100
 """The default of `within`, in batches."""
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """The buckets of `batch(n, bucket=…)`: each has a bound, and rows of up to that length.
-
-    Args:
-        bounds: the lengths to which rows are padded: each row to the smallest that is enough.
-        columns: the name of a column of rows of several lengths, or several names: the longest of them counts. None:
-            all such columns.
-        value: what stands behind shorter rows; behind text it is "".
-        lengths: the name of a new column, of the length that each row had, int64 of shape (rows,).
-        truncate: True cuts rows that are longer than the last bound, and counts them in `stats.cut`; False raises an
-            error for them.
-        within: the rows of the stream after which a row that still waits for others of its bucket is put in a batch
-            with rows of other lengths, shorter ones if there are enough; the batch is padded to the longest. None: 100
-            batches. So rare lengths wait, but not for ever. It counts rows and no seconds: in a live stream a row waits
-            as long as these need to come.
-
-    >>> import numpy as np, unbounded as ub
-    >>> rows = {"tokens": ub.ragged([[1], [1, 2, 3, 4], [2], [5, 6, 7]])}
-    >>> buckets = ub.Buckets([2, 4], lengths="length")
-    >>> with ub.Feed(ub.from_arrays(rows, shuffle=False).batch(2, bucket=buckets)) as feed:
-    ...     for _, batch in zip(range(2), feed.batches()):
-    ...         print(batch["tokens"].tolist(), batch["length"].tolist())
-    [[1, 0], [2, 0]] [1, 1]
-    [[1, 2, 3, 4], [5, 6, 7, 0]] [4, 3]
-    """
-
-    bounds: Any
-    columns: Any = None
-    value: Any = field(default=0, kw_only=True)
-    lengths: str | None = field(default=None, kw_only=True)
-    truncate: bool = field(default=False, kw_only=True)
-    within: int | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        try:
-            bounds = tuple(check.positive(bound, "Buckets(bounds)") for bound in self.bounds)
-        except TypeError:
-            raise TypeError(
-                f"bucket={self.bounds!r}: expected a list of lengths, such as [32, 64, 128], or ub.Buckets([…], …)."
-            ) from None
-        if not bounds or any(a >= b for a, b in itertools.pairwise(bounds)):
-            raise ValueError(f"bucket={list(bounds)}: expected lengths in ascending order, such as [32, 64, 128].")
-        object.__setattr__(self, "bounds", bounds)
-        object.__setattr__(self, "columns", self.pad(bounds[0]).columns)
-        if self.within is not None:
-            check.positive(self.within, "Buckets(within=n)")
-
-    def pad(self, length: int) -> Pad:
-        """The stage that pads the rows of one bucket."""
-        return Pad(length, self.columns, self.value, self.lengths, self.truncate)
 
 
 @dataclass(frozen=True)
@@ -119,59 +67,6 @@ class BucketBatch(Batch):
         raise CannotTell("where a row comes out of batch(bucket=…) depends on the lengths of all rows before it")
 
 
-class _QueuedRows(NamedTuple):
-    """Rows that wait in a bucket, with their ordinals in the input."""
-
-    ordinals: list[int]
-    block: Block
-
-
-class _BucketQueue:
-    """The rows of one bucket, oldest first: those of earlier blocks, and the numbers of those in the block at hand."""
-
-    def __init__(self, other: _BucketQueue | None = None) -> None:
-        self._parts: deque[_QueuedRows] = deque(() if other is None else other._parts)
-        self.fresh: list[int] = []
-        self.count: int = 0 if other is None else other.count
-
-    def oldest(self, first: int) -> int | None:
-        """The ordinal of the oldest row; `first` is that of the first row of the block at hand."""
-        if self._parts:
-            return self._parts[0].ordinals[0]
-        return first + self.fresh[0] if self.fresh else None
-
-    def put(self, row: int) -> None:
-        """Add a row of the block at hand, by its number there."""
-        self.fresh.append(row)
-        self.count += 1
-
-    def take(self, rows: int, first: int, at_hand: Block | None) -> list[_QueuedRows]:
-        """Remove the oldest rows."""
-        taken: list[_QueuedRows] = []
-        self.count -= rows
-        while rows and self._parts:
-            ordinals, block = self._parts.popleft()
-            if len(ordinals) > rows:
-                self._parts.appendleft(_QueuedRows(ordinals[rows:], block.part(rows, block.count)))
-                ordinals, block = ordinals[:rows], block.part(0, rows)
-            taken.append(_QueuedRows(ordinals, block))
-            rows -= len(ordinals)
-        if rows:
-            assert at_hand is not None
-            index, self.fresh = self.fresh[:rows], self.fresh[rows:]
-            taken.append(_QueuedRows([first + i for i in index], at_hand.gather(np.array(index))))
-        return taken
-
-    def hold(self, first: int, at_hand: Block) -> None:
-        """Keep copies of the rows of the block at hand that wait: rows of a ragged column may be views of the memory
-        of thousands."""
-        if self.fresh:
-            kept = at_hand.gather(np.array(self.fresh))
-            kept = kept.with_rows(trees.map_leaves(trees.copied, kept.rows))
-            self._parts.append(_QueuedRows([first + i for i in self.fresh], kept))
-            self.fresh = []
-
-
 class _BucketNode(Holding):
     """`head` is the offset of the oldest row held, `done` that after the last row that was put into a bucket, and `at`
     the same while rows are read again: then it is before `done`."""
@@ -187,7 +82,7 @@ class _BucketNode(Holding):
     def _begin(self, own: Mapping[str, Any]) -> None:
         self._held: InputBuffer[Block] = InputBuffer(self._upstream)
         self._pending: Block | None = None  # a block that was read, and is in no bucket yet
-        self._queues = [_BucketQueue() for _ in self._bounds]
+        self._queues = [BucketQueue() for _ in self._bounds]
         self._kept: list[int] = own.get("held", [0] * len(self._bounds))  # the rows in each bucket
         self._head = self._at = Offset(0)
         self._done = Offset(own.get("rows", 0), own.get("boundaries", 0))
@@ -253,7 +148,7 @@ class _BucketNode(Holding):
 
     def _run(self, block: Block) -> Run | None:
         """The batches that the rows of a block fill."""
-        before, made = [_BucketQueue(queue) for queue in self._queues], _MadeBatches(self._size)
+        before, made = [BucketQueue(queue) for queue in self._queues], _MadeBatches(self._size)
         cut = self._cut
         try:
             if block.count:
@@ -285,11 +180,11 @@ class _BucketNode(Holding):
         for queue in queues:
             queue.hold(first, block)
 
-    def _mixed(self, oldest: int, first: int, block: Block) -> tuple[list[_QueuedRows], int]:
+    def _mixed(self, oldest: int, first: int, block: Block) -> tuple[list[QueuedRows], int]:
         """The rows of the bucket whose oldest row has waited too long, and others to make a batch: shorter ones, as
         long as possible, or else longer ones. Also the longest bucket among them."""
         late = next(i for i, queue in enumerate(self._queues) if queue.oldest(first) == oldest)
-        taken: list[_QueuedRows] = []
+        taken: list[QueuedRows] = []
         longest, left = late, self._size
         for bucket in (*range(late, -1, -1), *range(late + 1, len(self._queues))):
             rows = min(left, self._queues[bucket].count)
@@ -298,7 +193,7 @@ class _BucketNode(Holding):
                 longest, left = max(longest, bucket), left - rows
         return taken, longest
 
-    def _add(self, made: _MadeBatches, taken: list[_QueuedRows], bucket: int) -> None:
+    def _add(self, made: _MadeBatches, taken: list[QueuedRows], bucket: int) -> None:
         ordinals = [ordinal for each in taken for ordinal in each.ordinals]
         whole = join_blocks([each.block for each in taken])
         if any(a > b for a, b in itertools.pairwise(ordinals)):
@@ -311,7 +206,7 @@ class _BucketNode(Holding):
         """The rows of one bucket at a declared end, as a shorter batch."""
         for bucket, queue in enumerate(self._queues):
             if queue.count:
-                made, before = _MadeBatches(self._size), _BucketQueue(queue)
+                made, before = _MadeBatches(self._size), BucketQueue(queue)
                 try:
                     self._add(made, queue.take(queue.count, 0, None), bucket)
                 except BaseException:

@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from unbounded.core import check
+from unbounded.core import check, ragged
 from unbounded.core.block import Block, Run
 from unbounded.core.node import Context, Node
 from unbounded.core.stable_hash import HASHED, hashes
 from unbounded.core.trees import Array, RowsError
-from unbounded.stages.named_columns import check_name, column_of, with_columns
+from unbounded.stages.named_columns import check_name, column_of, decoded, with_columns
 from unbounded.stages.stage import OneToOne, Through
 
 Unknown: TypeAlias = Literal["last", "raise"]
@@ -142,15 +142,27 @@ class _EncodeNode(Through):
 
     def apply(self, block: Block | Run) -> Block:
         assert isinstance(block, Block)
-        column = self._text(column_of(block.rows, self._encode.column, self._what))
-        return block.with_rows(with_columns(block.rows, {self._encode.column: self._codes(column)}))
+        column = column_of(block.rows, self._encode.column, self._what)
+        codes = self._of_ragged(column) if ragged.is_ragged(column) else self._codes(self._text(column))
+        return block.with_rows(with_columns(block.rows, {self._encode.column: codes}))
+
+    def _of_ragged(self, column: Array) -> Array:
+        """The codes of rows of several lengths, such as the words of texts."""
+        try:
+            values, lengths = ragged.values_and_lengths(column)
+        except ragged.NotRagged as error:
+            raise RowsError(f"{self._what}: the column {error}. Expected rows of text or of whole numbers.") from None
+        if isinstance(values, bytes):
+            raise RowsError(f"{self._what} was given bytes. Expected text or whole numbers: .map() can decode them.")
+        codes = self._codes(self._text(values)) if len(values) else np.zeros(0, np.int64)
+        return ragged.cut(codes, lengths)
 
     def _text(self, column: Array) -> Array:
         kind = column.dtype.kind
         if kind == "O" and all(type(value) is str for value in column.ravel().tolist()):
             return column.astype(np.str_)
         if kind == "S":
-            return np.char.decode(column, "utf-8")
+            return decoded(column, self._what)
         if kind not in HASHED:
             raise RowsError(
                 f"{self._what} was given {column.dtype}. Expected text or whole numbers: .map() can make them, such as "

@@ -152,7 +152,7 @@ class _MadeRows:
         if isinstance(value, (dict, tuple, np.ndarray)):
             self._pieces = _cut(form.rows(value))
         elif isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-            self._pieces = _stacked(iter(value), form, ragged.names_of(rows))
+            self._pieces = _stacked(iter(value), form, ragged.columns_of(rows))
         else:
             raise RowsError(
                 f"{form.what} returned {'None' if value is None else f'a {type(value).__name__}'}. Expected the rows "
@@ -186,17 +186,17 @@ def _cut(rows: Tree) -> Iterator[Tree]:
         yield trees.map_leaves(trees.copied, trees.cut(rows, start, min(start + _CUT, count)))
 
 
-def _stacked(rows: Iterator[Any], form: _RowForm, names: frozenset[Any]) -> Iterator[Tree]:
+def _stacked(rows: Iterator[Any], form: _RowForm, ragged_columns: dict[Any, Any]) -> Iterator[Tree]:
     """Single rows as rows, some at a time."""
-    while found := [_kept(each, names) for each in itertools.islice(rows, _STACKED)]:
+    while found := [_kept(each, ragged_columns) for each in itertools.islice(rows, _STACKED)]:
         stacked = _as_columns(found)
         yield form.checked(stacked) if stacked is not None else trees.join([form.row(each) for each in found])
 
 
-def _kept(row: Tree, names: frozenset[Any]) -> Tree:
-    """A row without memory that the function may reuse for the next one. The columns `names` of the records are
-    ragged, and so are those of the rows."""
-    row = ragged.box_columns(row, names)
+def _kept(row: Tree, ragged_columns: dict[Any, Any]) -> Tree:
+    """A row without memory that the function may reuse for the next one. Columns that are ragged in
+    the records are so in the rows."""
+    row = ragged.box_columns(row, ragged_columns)
     if type(row) is dict and not any(type(part) not in _SCALARS for part in row.values()):
         return dict(row)
     return row if type(row) in _SCALARS else trees.map_leaves(_copied, row)

@@ -57,6 +57,11 @@ class Images(Stage):
         if self.on_bad not in ("raise", "skip"):
             raise ValueError(f"images(on_bad={self.on_bad!r}): expected 'raise' or 'skip'.")
 
+    def arguments(self) -> dict[str, Any]:
+        others = {name: value for name, value in super().arguments().items() if name != "column"}
+        height, width = self.size
+        return {"": repr(self.column), **others, "size": height if height == width else self.size}
+
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in super().identity().items() if name != "workers"}
 

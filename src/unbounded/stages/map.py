@@ -72,7 +72,7 @@ class MapRows(OneToOne):
 
     def open(self, upstream: Node, context: Context) -> Node:
         def each(rows: Tree) -> Tree:
-            kept = ragged.names_of(rows)
+            kept = ragged.columns_of(rows)
             made = [
                 _row_of(self.fn(trees.map_leaves(lambda leaf, i=i: leaf[i], rows)), kept)
                 for i in range(trees.count(rows))
@@ -84,7 +84,7 @@ class MapRows(OneToOne):
         return _Apply(upstream, each, f"map_rows({name_of(self.fn)})")
 
 
-def _row_of(made: Tree, kept: frozenset[Any]) -> Tree:
+def _row_of(made: Tree, kept: dict[Any, Any]) -> Tree:
     """A function's result for one row as arrays of one row, copied: the function may reuse its memory. The columns
     `kept` are ragged, and stay so."""
     made = ragged.box_columns(made, kept)

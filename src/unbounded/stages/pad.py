@@ -88,7 +88,7 @@ def padded_rows(rows: Tree, pad: Pad, first: int) -> tuple[Tree, int]:
     cut = np.zeros(trees.count(rows), bool)
     for _, lengths in found.values():
         cut |= lengths > pad.length
-    made = _with_leaves(rows, {path: array for path, (array, _) in found.items()})
+    made = trees.map_paths(lambda path, leaf: found[path][0] if path in found else leaf, rows)
     if pad.lengths is not None:
         _, lengths = next(iter(found.values()))
         made = with_lengths(made, pad.lengths, np.minimum(lengths, pad.length), len(found), "pad()")
@@ -157,15 +157,3 @@ def with_lengths(rows: Tree, name: str, lengths: Array, columns: int, what: str)
             )
         )
     return {**rows, name: lengths}
-
-
-def _with_leaves(tree: Tree, changed: Mapping[str, Array], path: str = "") -> Tree:
-    """The tree with other leaves at some paths."""
-    if isinstance(tree, dict):
-        return {key: _with_leaves(part, changed, f"{path}[{key!r}]") for key, part in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        parts = [_with_leaves(part, changed, f"{path}[{i}]") for i, part in enumerate(tree)]
-        if isinstance(tree, list):
-            return parts
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return changed.get(path, tree)

@@ -68,6 +68,7 @@ class Items:
         if ragged:
             more = (_read_item(dataset, at, name) for at in range(1, min(count, _LOOKED_AT)))
             self._ragged = RaggedNames(ragged, _HERE).look(itertools.chain([self._item], more))
+            self._ragged.refuse_untyped()
         self.first = self._stack().rows(lambda: [self._item], np.zeros(1, np.int64))
 
     def _stack(self) -> ItemStack:

@@ -47,7 +47,8 @@ class FileSet:
         if self.passes is not None:
             check.positive(self.passes, "from_files(passes=n)")
         if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"from_files(format={self.format!r}): expected one of {', '.join(map(repr, FORMATS))}.")
+            names = ", ".join(map(repr, [*FORMATS, "images"]))
+            raise ValueError(f"from_files(format={self.format!r}): expected one of {names}.")
         if not isinstance(self.on_bad, (str, os.PathLike)):
             raise TypeError(f"from_files(on_bad={self.on_bad!r}): expected 'raise', 'skip', or the path of a file.")
         ragged = dict.fromkeys(as_names(self.ragged, "from_files"), RAGGED)
