@@ -132,8 +132,10 @@ def test_a_column_that_was_idle_is_judged_on_its_own_scale_once_it_moves():
     value[1_000:] = rng.normal(100, 5, 2_000)
     value[2_500] = 200
     alarms = alarms_of(value, every=300.0)
-    assert alarms[0].row == 1_000
+    first = alarms[0]
+    assert (first.row, first.cause, first.change) == (1_000, "sudden", value[1_000])
     assert len(alarms) <= 4
+    assert not [alarm for alarm in alarms if 1_000 < alarm.row < 1_150]
     assert 2_500 in [alarm.row for alarm in alarms]
 
 

@@ -62,7 +62,7 @@ class Looks:
         self._median = np.zeros(columns)
         self._anew = True
 
-    def step(self, time: float, y: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, time: float, y: np.ndarray, error: np.ndarray) -> np.ndarray:
         """The sizes of one reading, after which it is learned.
 
         Args:
@@ -71,8 +71,8 @@ class Looks:
             error: that of the model, [columns].
 
         Returns:
-            The sizes, not negative, [looks, columns]; and the changes that they are of, on the scale of `y`: 0 where
-            a mean returns to what is usual.
+            The sizes, not negative, and the changes that they are of, on the scale of `y`, 0 where a mean returns to
+            what is usual: [2, looks, columns].
         """
         columns = self._columns
         part, away, standard = self.season.step(time, np.concatenate([y, error * ERROR_SCALE]))
@@ -107,11 +107,21 @@ class Looks:
         away_from_it[0] = True
         lasting = np.where(away_from_it, moved, 0.0)
 
-        errors, seasonal = standard[columns:], standard[:columns]
-        sizes = np.concatenate([moved, -moved, [varied, -varied, errors, -errors, seasonal, -seasonal]])
-        off_season = away[:columns]
-        changes = np.concatenate([lasting, lasting, [variation, variation, moved[0], moved[0], off_season, off_season]])
-        return np.maximum(sizes, 0.0), changes
+        both = np.empty((2, LOOKS, columns))
+        sizes, changes = both
+        for at, size, change in (
+            (0, moved, lasting),
+            (2 * len(SPANS), varied, variation),
+            (2 * len(SPANS) + 2, standard[columns:], moved[0]),
+            (2 * len(SPANS) + 4, standard[:columns], away[:columns]),
+        ):
+            rows = len(SPANS) if at == 0 else 1
+            sizes[at : at + rows] = size
+            sizes[at + rows : at + 2 * rows] = -size
+            changes[at : at + rows] = change
+            changes[at + rows : at + 2 * rows] = change
+        np.maximum(sizes, 0.0, out=sizes)
+        return both
 
     def begin_anew(self) -> None:
         """Take the next reading for the first after a gap: what is usual stays, the means begin at it."""

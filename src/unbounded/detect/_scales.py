@@ -39,7 +39,7 @@ class Scales:
             index: the column.
 
         Returns:
-            True if its values vary; otherwise the scale is a guess.
+            True if its values vary from the first quarter on; otherwise the scale is a guess.
         """
         low, middle, high = np.quantile(values, [0.01, 0.5, 0.99])
         skewed = bool(values.min() >= 0 and high - middle > SKEWED * (middle - low) + 1e-12)
@@ -50,7 +50,8 @@ class Scales:
         y = _logarithm(values, constant) if constant else values
         middle = float(np.median(y))
         spread = float(np.mean(np.abs(y - middle)))
-        alive = bool(np.mean(values != np.median(values)) >= ALIVE)
+        # Of a column that was just switched on, most readings would be those from before.
+        alive = bool(np.mean(values != np.median(values)) >= ALIVE and np.ptp(values[: len(values) // 4]) > 0)
         self.numbers[:, index] = constant, middle, spread or max(abs(middle) * 0.02, 1e-6), not alive
         return alive
 

@@ -177,6 +177,11 @@ class Scorer:
                 by = self._changes(y[row], changes[row], recent)
                 excess[row][(np.abs(by[:-1]) < self._least) | (by[:-1] == 0)] = -self._judge.rate
                 record[row] &= np.abs(by[-1]) >= self._least
+                if (idle := self._judge.scales.idle).any():
+                    # Without a scale, only the first change is told.
+                    moving = idle & (len(recent) > 1) & (recent[:-1] != recent[0]).any(axis=0)
+                    excess[row][:, moving] = -self._judge.rate
+                    record[row] &= ~moving
                 begins[row] = self._raise(row, float(time[row]), excess[row], record[row], changes[row], by, alarms)
             self._judge.correct(excess, begins)
             score = self._scores(excess).max(axis=(1, 2))
@@ -209,7 +214,8 @@ class Scorer:
             if cause == "lasting":
                 seen = np.median(recent[-5:], axis=0) - middle
                 by[look] = np.where((np.abs(seen) > np.abs(by[look])) & (changes[look] != 0), seen, by[look])
-        return by
+        # An idle column has no scale yet.
+        return np.where(self._judge.scales.idle, by[-1], by)
 
     def _raise(
         self,
@@ -232,7 +238,8 @@ class Scorer:
         extreme = excess[look, index] <= 0
         cause: Cause = "extreme" if extreme else CAUSES[look]
         looks = self._judge.looks
-        if cause == "season" and looks is not None and not looks.season.used[index]:
+        unused = cause == "season" and looks is not None and not looks.season.used[index]
+        if unused or (self._judge.scales.idle[index] and not extreme):
             cause = "sudden"
         column, change = self.columns[index], float(by[-1 if extreme else look, index])
         words = column.change(change)

@@ -7,6 +7,7 @@ predicts it best, or none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,8 +47,8 @@ class Season:
         # Without a profile, with that of the day, with that of the week:
         self._level, self._error = np.zeros((3, columns)), np.zeros((3, columns))
         self._chosen = np.zeros(columns, dtype=np.int64)
-        self._first, self._rows = np.full(columns, np.nan), np.zeros(columns)
-        self._last = np.nan
+        self._columns = np.arange(columns)
+        self._rows, self._first, self._last = 0, 0.0, 0.0
         self._parts, self._wide = np.zeros((3, columns)), np.zeros((3, columns))
         self._point()
 
@@ -66,11 +67,9 @@ class Season:
         Returns:
             The seasonal part; the deviation; and the deviation in mean absolute deviations, [columns] each.
         """
-        if (new := self._rows == 0).any():
-            self._level[:, new] = y[new]
-            self._first[new] = time
-        if self._last != self._last:
-            self._last = time
+        if not self._rows:
+            self._level[:] = y
+            self._first = self._last = time
         for i in (0, 1):
             at = int((time % CYCLES[i]) / CYCLES[i] * self._bins[i])
             if at != self._open[i]:
@@ -86,13 +85,16 @@ class Season:
         step = min(max(time - self._last, 0.0), 4 * self.every)
         self._last = time
         self._rows += 1
-        limit = CLIP * self._error + (FLOOR + 1e9 * (self._rows < 50))
-        off_learned = np.minimum(np.maximum(off, -limit), limit)
-        slowest = 1.0 - np.exp(-step / DAY) if self._seasonal else 0.05
-        self._level += np.maximum(1.0 / self._rows, slowest) * off_learned
-        self._error += np.maximum(1.0 / self._rows, slowest / 3) * (np.abs(off_learned) - self._error)
+        size = np.abs(off)
         self._sum += off[1:]
-        self._size += np.abs(off[1:])
+        self._size += size[1:]
+        if self._rows > 50:
+            limit = CLIP * self._error + FLOOR
+            off = np.minimum(np.maximum(off, -limit), limit)
+            size = np.minimum(size, limit)
+        slowest = 1.0 - math.exp(-step / DAY) if self._seasonal else 0.05
+        self._level += max(1.0 / self._rows, slowest) * off
+        self._error += max(1.0 / self._rows, slowest / 3) * (size - self._error)
         self._count[0] += 1
         self._count[1] += 1
         return part, deviation, standard
@@ -115,10 +117,11 @@ class Season:
 
     def _choose(self, time: float) -> None:
         """Choose the profiles."""
-        best, chosen = self._error[0] * BETTER, np.zeros(len(self._rows), dtype=np.int64)
+        best, chosen = self._error[0] * BETTER, np.zeros(len(self._columns), dtype=np.int64)
         for i in (0, 1):
-            passed = time - self._first > AFTER[i] * CYCLES[i]
-            better = passed & (self._error[i + 1] < best) & self._seasonal
+            if not self._seasonal or time - self._first <= AFTER[i] * CYCLES[i]:
+                continue
+            better = self._error[i + 1] < best
             chosen, best = np.where(better, i + 1, chosen), np.where(better, self._error[i + 1] * BETTER, best)
         self._chosen = chosen
 
@@ -129,8 +132,7 @@ class Season:
             if at >= 0:
                 self._parts[i + 1] = self._mean[i][at]
                 self._wide[i + 1] = self._spread[i][[(at - 1) % bins, at, (at + 1) % bins]].max(axis=0)
-        columns = len(self._rows)
-        self._pick = self._chosen * columns + np.arange(columns)
+        self._pick = self._chosen * len(self._columns) + self._columns
 
     def _arrays(self) -> list[np.ndarray]:
         """All that is known of the columns, each array with the columns last."""
@@ -159,7 +161,7 @@ class Season:
             "profiles": [np.array(one) for one in (*self._mean, *self._spread, *self._visits)],
             "open": list(self._open),
             "count": list(self._count),
-            "last": float(self._last),
+            "times": [self._rows, self._first, self._last],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -173,8 +175,9 @@ class Season:
         profiles = [np.array(one) for one in state["profiles"]]
         self._mean, self._spread, self._visits = profiles[:2], profiles[2:4], profiles[4:]
         self._open, self._count = [int(n) for n in state["open"]], [int(n) for n in state["count"]]
-        self._last = float(state["last"])
+        rows, self._first, self._last = (float(one) for one in state["times"])
+        self._rows = int(rows)
         self._point()
 
 
-_ARRAYS = ("_sum", "_size", "_level", "_error", "_chosen", "_first", "_rows")
+_ARRAYS = ("_sum", "_size", "_level", "_error", "_chosen")
