@@ -13,14 +13,22 @@ from unbounded.detect import _bins, _plots, _record, _report, _svg
 from unbounded.detect._bins import EpochBins, Ladder, ReadingBins
 from unbounded.detect._columns import VITALS, Column
 from unbounded.detect._plots import coalesced
-from unbounded.detect._record import FILE, Start, Trained
+from unbounded.detect._record import FILE, RecordedAlarm, Start, Trained
 from unbounded.detect._report import write_report
 from unbounded.detect._run import last_start, read_run
-from unbounded.detect._score import Alarm
 
 
 def write_run(
-    directory, readings=1_200, columns=VITALS, epochs=8, starts=2, alarms=1, axis="date", skipped=None, pause=4.0
+    directory,
+    readings=1_200,
+    columns=VITALS,
+    epochs=8,
+    starts=2,
+    alarms=1,
+    axis="date",
+    skipped=None,
+    pause=4.0,
+    key="",
 ):
     """A run as the trainer would write it: half of it, a pause, the other half."""
     rng = np.random.default_rng(0)
@@ -52,7 +60,8 @@ def write_run(
         row = (readings // 45 * 30 + 37 * number) % readings
         column = columns[number % len(columns)]
         words = column.change(61.7 + number)
-        lines.append(_record.as_line(Alarm(row, float(time[row]), column.name, 61.7, 6.2, False, words)))
+        alarm = RecordedAlarm(float(time[row]), key, column.name, "sudden", 6.2, 10**-6.2, 61.7, row, words)
+        lines.append(_record.as_line(alarm))
     (directory / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return values
 
