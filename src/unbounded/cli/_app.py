@@ -53,7 +53,7 @@ EPOCH, FILES, RUN, ALARMS = "An epoch", "Files", "The run", "Alarms"
 
 @app.command()
 def train(
-    source: Annotated[str, typer.Argument(help=SOURCE, show_default=False)],
+    source: Annotated[str, typer.Argument(help=SOURCE, metavar="SOURCE", show_default=False)],
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -149,7 +149,10 @@ def train(
     false_alarms: Annotated[
         float,
         typer.Option(
-            help="How many readings may raise an alarm without a cause, as a share of all.", rich_help_panel=ALARMS
+            min=1e-12,
+            max=0.09,
+            help="How many readings may raise an alarm without a cause, as a share of all.",
+            rich_help_panel=ALARMS,
         ),
     ] = 1e-4,
     on_alarm: Annotated[

@@ -17,6 +17,7 @@ _INSTEAD = (
     ("Pass accept_changes=True", "Type it with --accept-changes"),
     ("pass accept_changes=True", "type it with --accept-changes"),
     ("accept_changes=True", "--accept-changes"),
+    ("from_files(columns=…) asks for", "The run reads the column"),
     ("the same call of fit", "the same command"),
     ("The same call of fit", "The same command"),
 )

@@ -30,7 +30,8 @@ def every(text: str) -> tuple[int | None, float]:
         value = 0
     if not 0 < value < float("inf"):
         raise typer.BadParameter(
-            f"{text!r} is neither a time nor a number of steps: expected seconds such as 5s, or steps such as 50."
+            f"{text!r} is neither a time nor a number of steps: expected seconds such as 5s, or steps such as 50.",
+            param_hint="--every",
         )
     return (None, float(value)) if seconds else (int(value), 0.0)
 
@@ -45,7 +46,9 @@ def passes(text: str) -> int | None:
     if text == "forever":
         return None
     if not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is no number of passes: expected such as 3, or forever.")
+        raise typer.BadParameter(
+            f"{text!r} is no number of passes: expected such as 3, or forever.", param_hint="--passes"
+        )
     return int(text) or None
 
 
@@ -60,7 +63,9 @@ def names(text: str | None) -> tuple[str, ...] | None:
         return None
     found = tuple(name.strip() for name in text.split(",") if name.strip())
     if not found:
-        raise typer.BadParameter(f"{text!r} names no column: expected names with commas between them, such as a,b.")
+        raise typer.BadParameter(
+            f"{text!r} names no column: expected names with commas between them, such as a,b.", param_hint="--columns"
+        )
     return found
 
 
@@ -74,5 +79,5 @@ def size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
     value = int(float(match[1]) * _SIZES[match[2]]) if match else 0
     if value <= 0:
-        raise typer.BadParameter(f"{text!r} is no size: expected such as 1GB or 500MB.")
+        raise typer.BadParameter(f"{text!r} is no size: expected such as 1GB or 500MB.", param_hint="--keep-scores")
     return value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import sys
 import time as clock
 from collections.abc import Callable
@@ -37,38 +39,38 @@ def show_status(
     Returns:
         The process's exit code.
     """
-    from rich.console import Console
-    from rich.live import Live
-
     if read_status(directory) is None:
         there = "no run in" if directory.is_dir() else "no directory"
         print(f"There is {there} {directory}. A run is begun by: unbounded train SOURCE --run DIR", file=sys.stderr)
         return MISSING
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     try:
-        if as_json:
-            while True:
-                print(json.dumps(status_of(directory), indent=None if follow else 1), flush=True)
-                if not follow:
-                    return SHOWN
-                pause(EVERY)
-        if not follow or not console.is_terminal:
-            while True:
-                console.print(in_lines(status_of(directory)))
-                if not follow:
-                    return SHOWN
-                console.print()
-                pause(EVERY)
-        with Live(in_lines(status_of(directory)), console=console, auto_refresh=False) as live:
-            while True:
-                pause(EVERY)
-                live.update(in_lines(status_of(directory)), refresh=True)
+        if follow and not as_json and sys.stdout.isatty() and importlib.util.find_spec("rich"):
+            _stay(directory, pause)
+        while True:
+            status = status_of(directory)
+            print(json.dumps(status, indent=None if follow else 1) if as_json else in_lines(status), flush=True)
+            if not follow:
+                return SHOWN
+            if not as_json:
+                print(flush=True)
+            pause(EVERY)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # Nobody reads the output any more. The interpreter would try to flush the rest at its end.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115 - until the process ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SHOWN
+
+
+def _stay(directory: Path, pause: Callable[[float], None]) -> None:
+    """Show it in its place in the terminal, until Ctrl-C."""
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text(in_lines(status_of(directory))), auto_refresh=False) as live:
+        while True:
+            pause(EVERY)
+            live.update(Text(in_lines(status_of(directory))), refresh=True)
 
 
 def status_of(directory: Path) -> dict[str, Any]:

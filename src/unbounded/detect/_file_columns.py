@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,8 +175,10 @@ class _FirstRows:
         try:
             self._table = ds.dataset(first, format=chosen, filesystem=files).head(_SAMPLE)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            words = str(error).splitlines()[0].rstrip(".")
-            raise SourceError(f"{self.name} can't be read as {form.upper()}: {words}.") from None
+            # Behind what pyarrow says of its own: "Error creating dataset. Could not open … input source '…': …"
+            words = re.sub(r"^.* input source '.*?': (Invalid: )?", "", str(error).partition("\n")[0]).rstrip(".")
+            words = "".join(letter if letter.isprintable() else "?" for letter in words[:200])
+            raise SourceError(f"{self.name} can't be read as {form}: {words}.") from None
         self.names: list[str] = list(self._table.schema.names)
         self._of = {field.name: field.type for field in self._table.schema}
 
@@ -226,7 +229,10 @@ def _first(path: str) -> tuple[Any, str]:
     """The file system, and the first file that a path names there."""
     import fsspec
 
-    files, at = fsspec.core.url_to_fs(path)
+    try:
+        files, at = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is not installed
+        raise SourceError(f"{path} can't be opened: {str(error).rstrip('.')}.") from None
     if any(sign in at for sign in "*?["):
         found = sorted(each for each in files.glob(at) if files.isfile(each))
     elif files.isdir(at):

@@ -145,12 +145,33 @@ def train(
         ModuleNotFoundError: Keras, or its backend, is not installed.
     """
     plan = plan or Plan()
-    done = steps_done(directory)
     if importlib.util.find_spec("pyarrow") is None:
         raise ModuleNotFoundError(
             "Scores are written by pyarrow, which is not installed: pip install 'unbounded[demo]'.", name="pyarrow"
         )
     tell({"event": "loading"})
+    more = ENDLESS + int((read_status(directory) or {}).get("starts", 0))
+    end, epochs = _fit(readings, directory, plan, plan.epochs or more, tell, accept_changes)
+    if plan.epochs and epochs < plan.epochs and end.by is None and not end.steps:
+        # A run whose source had ended goes on only if more epochs are asked for than then.
+        end, _ = _fit(readings, directory, plan, more, tell, accept_changes)
+    tell({"event": "end", "step": end.step, "readings": end.readings, "iterations": end.step, "by": end.by})
+    return end
+
+
+def _fit(
+    readings: Readings,
+    directory: Path,
+    plan: Plan,
+    epochs: int,
+    tell: Callable[[dict[str, Any]], None],
+    accept_changes: bool,
+) -> tuple[End, int]:
+    """One call of `fit`.
+
+    Returns:
+        How it ended, and the epochs of the run so far.
+    """
     import keras
 
     from unbounded.detect._keyed_scores import KeyedScorers
@@ -158,11 +179,15 @@ def train(
     from unbounded.detect._score import Scorer
     from unbounded.detect._watch import Watch
 
+    done = steps_done(directory)
     keras.utils.set_random_seed(0)
     scorers = KeyedScorers(lambda: Scorer(readings.columns, warm_up=plan.warm_up, false_alarms=plan.false_alarms))
     directory.mkdir(parents=True, exist_ok=True)
     settling = SETTLING if readings.columns == VITALS else 0
-    watch = Watch(readings, scorers, directory, epoch=plan.epoch, tell=tell, settling=settling, kept=plan.kept)
+    last = plan.epochs if plan.epochs is not None and epochs > plan.epochs else None
+    watch = Watch(
+        readings, scorers, directory, epoch=plan.epoch, tell=tell, settling=settling, kept=plan.kept, last_epoch=last
+    )
     model = Predictor(plan.length, len(readings.columns))
     model.compile(keras.optimizers.Adam(plan.learning_rate, global_clipnorm=1.0))
     model.optimizer.build(model.trainable_variables)
@@ -177,20 +202,22 @@ def train(
             every = plan.every or ub.Epoch(seconds=plan.save_after)
             saved_in = directory / CHECKPOINTS
             checkpoint = ub.keras.Checkpoint(feed, saved_in, every=every, accept_changes=accept_changes)
-            # A run whose source has ended goes on only if more epochs are asked for than then.
-            epochs = plan.epochs or ENDLESS + (read_status(directory) or {}).get("starts", 0)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ub.RunFinished)
                     model.fit(feed, epochs=epochs, callbacks=[tested, watch, checkpoint], verbose=0)
                 by = checkpoint.stopped_by
-                if by is None and (plan.epochs is None or feed.epoch_number < plan.epochs):
+                if by is None and watch.has_begun and feed.epoch_number < (plan.epochs or epochs):
                     by = "source"
             except SourceEnded:
                 by = "source"
-        end = End(watch.trained.step or done, watch.intake.readings, by, watch.trained.step - done)
-        tell({"event": "end", "step": end.step, "readings": end.readings, "iterations": watch.trained.step, "by": by})
-        return end
+            except ub.StreamError as error:
+                # Fewer readings than a window: the command says it in its own words.
+                if "ended without a row" not in str(error):
+                    raise
+                by = "source"
+        step = watch.trained.step or done
+        return End(step, watch.intake.readings, by, step - done), feed.epoch_number
     finally:
         watch.close()
 

@@ -44,6 +44,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         tell: receives events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
         settling: readings after each start that are not judged.
         kept: the bytes of scores that are kept; None for all.
+        last_epoch: the epoch after which it ends `fit`; None leaves that to `fit`.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         tell: Callable[[Event], None],
         settling: int = 0,
         kept: int | None = None,
+        last_epoch: int | None = None,
     ) -> None:
         super().__init__()
         self._source, self._columns, self._axis = readings.name, readings.columns, readings.axis
         self._scorer, self._tell, self._settling = scorers, tell, settling
+        self._last_epoch = last_epoch
         columns = readings.columns
         self._log = ub.Log(directory / _record.FILE)
         self._scores = ScoreFiles(
@@ -179,6 +182,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         sums, self._epoch_sums = self._epoch_sums, np.zeros(3)
         self._log.append(*self._epochs.add(epoch + 1, step, clock.time(), figures, sums.tolist()))
         self._tell({"event": "epoch", "epoch": epoch, "step": step, **figures})
+        if self._last_epoch is not None and epoch + 1 >= self._last_epoch:
+            self.model.stop_training = True
+
+    @property
+    def has_begun(self) -> bool:
+        """True once an epoch has begun in this process."""
+        return self._begun
 
     @property
     def trained(self) -> Trained:
