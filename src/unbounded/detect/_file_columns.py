@@ -159,7 +159,7 @@ class _FirstRows:
         import pyarrow.dataset as ds
 
         self._types = pa.types
-        files, first = _first(path)
+        files, (first, *_) = found(path)
         self.name = posixpath.basename(first)
         stem, end = posixpath.splitext(first.lower())
         form = FORMATS.get(posixpath.splitext(stem)[1] if end in COMPRESSED else end)
@@ -170,6 +170,7 @@ class _FirstRows:
             )
         from pyarrow import csv
 
+        self._is_text_file = form in ("csv", "tsv", "json")
         tabs = form == "tsv"
         chosen = ds.CsvFileFormat(csv.ParseOptions(delimiter="\t")) if tabs else form
         try:
@@ -215,7 +216,8 @@ class _FirstRows:
         """The dtype as which a column is read. Integers are floats, in which a missing value is NaN."""
         kind, types = self._of[name], self._types
         if self.is_time(name):
-            return "datetime64[us]"
+            # In text each time may have a zone of its own, which pyarrow reads as one type or not at all.
+            return "str" if self._is_text_file and getattr(kind, "tz", None) else "datetime64[us]"
         if types.is_boolean(kind):
             return "bool"
         return "float64" if self.is_number(name) else "str"
@@ -225,8 +227,15 @@ class _FirstRows:
         return np.asarray(self._table.column(name).drop_null().to_numpy())
 
 
-def _first(path: str) -> tuple[Any, str]:
-    """The file system, and the first file that a path names there."""
+def found(path: str) -> tuple[Any, list[str]]:
+    """The file system of a path, and the files that it names there, in order.
+
+    Args:
+        path: a path, a directory, a glob or a URL.
+
+    Raises:
+        SourceError: there is none.
+    """
     import fsspec
 
     try:
@@ -234,18 +243,17 @@ def _first(path: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is not installed
         raise SourceError(f"{path} can't be opened: {str(error).rstrip('.')}.") from None
     if any(sign in at for sign in "*?["):
-        found = sorted(each for each in files.glob(at) if files.isfile(each))
+        names = sorted(each for each in files.glob(at) if files.isfile(each))
     elif files.isdir(at):
-        found = sorted(each for each in files.find(at) if not posixpath.basename(each).startswith((".", "_")))
-        known = [each for each in found if posixpath.splitext(each.lower())[1] in (*FORMATS, *COMPRESSED)]
-        if not known:
+        names = sorted(each for each in files.find(at) if not posixpath.basename(each).startswith((".", "_")))
+        names = [name for name in names if posixpath.splitext(name.lower())[1] in (*FORMATS, *COMPRESSED)]
+        if not names:
             raise SourceError(f"{path} is a directory without a file of readings: .csv, .jsonl, .parquet or .arrow.")
-        found = known
     else:
-        found = [at] if files.isfile(at) else []
-    if not found:
+        names = [at] if files.isfile(at) else []
+    if not names:
         no = "No file matches" if any(sign in path for sign in "*?[") else "There is no file"
         raise SourceError(
             f"{no} {path}. A source is machine:, a path or a glob of files, FILE.py:FUNCTION or MODULE:FUNCTION."
         )
-    return files, found[0]
+    return files, names
