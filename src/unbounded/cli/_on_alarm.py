@@ -59,6 +59,11 @@ class AlarmCommand:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def waiting(self) -> int:
+        """The number of alarms that wait for the command."""
+        return self._alarms.qsize()
+
     def add(self, alarm: Mapping[str, Any]) -> None:
         """Take an alarm; returns at once.
 

@@ -19,7 +19,7 @@ from unbounded.cli._on_alarm import AlarmCommand
 from unbounded.cli._stop_signals import Stopped, StopSignals
 from unbounded.cli._view import Event
 from unbounded.detect._columns import VITALS
-from unbounded.detect._readings import Choice, Readings, readings
+from unbounded.detect._readings import Choice, Readings, SourceError, readings
 from unbounded.detect._run import last_start
 from unbounded.detect._training import Plan, has_checkpoint, steps_done
 
@@ -151,6 +151,8 @@ class Session:
 
         shown, plan = self._shown, self._plan
         choose_backend()
+        if self._directory.exists() and not self._directory.is_dir():
+            raise SourceError(f"{self._directory} is a file: name a directory for the run, by --run.")
         shown.show({"event": "opening", "source": self._source})
         known = last_start(self._directory) if has_checkpoint(self._directory) else None
         where = readings(
