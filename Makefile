@@ -14,6 +14,8 @@ LONG = $(patsubst %,tests/test_keras_%.py,examples readme)
 EACH = $(filter-out $(ALIKE) $(LONG),$(wildcard tests/test_keras_*.py))
 # What does not depend on how Keras is made.
 OWN = $(patsubst %,tests/test_keras_%.py,backend states interrupts recorder)
+# What depends on the versions of the libraries that read files.
+FILES = $(patsubst %,tests/test_files_%.py,formats rows)
 PYTEST = .venv/bin/python -m pytest -q
 # A worker that has nothing left takes over tests of the other one.
 BOTH = -n 2 --dist worksteal
@@ -53,9 +55,9 @@ backends: .venv/.test
 		JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 		KERAS_BACKEND=jax $(PYTEST) $(BOTH) -m 'not any_backend' $(EACH) $(LONG)
 
-# With the oldest supported versions, on JAX only: all that depends on how Keras is made.
+# With the oldest supported versions, on JAX only: all that depends on how Keras is made, and on how Arrow is.
 oldest: .venv-oldest/.test
-	KERAS_BACKEND=jax $(OLDEST) -m pytest -q $(BOTH) -m 'not any_backend or each_keras' $(filter-out $(OWN),$(EACH))
+	KERAS_BACKEND=jax $(OLDEST) -m pytest -q $(BOTH) -m 'not any_backend or each_keras' $(filter-out $(OWN),$(EACH)) $(FILES)
 
 chaos-short: .venv/.test
 	CHAOS_KILLS=$(CHAOS_KILLS) $(PYTEST) tests/test_chaos.py
@@ -95,7 +97,7 @@ bench: .venv/.bench
 	@echo "Installing the oldest versions that are supported, into .venv-oldest."
 	@$(PYTHON) -m venv .venv-oldest
 	@$(OLDEST) -m pip install --quiet --disable-pip-version-check --constraint tests/oldest-versions.txt \
-		--editable '.[jax]' pytest pytest-xdist hypothesis
+		--editable '.[jax,files]' pytest pytest-xdist hypothesis
 	@touch $@
 
 .venv/.bench: pyproject.toml | .venv/bin/python

@@ -211,16 +211,7 @@ def _next(stream: ub.Stream, **given: Any) -> Any:
         return list(feed.batches())
 
 
-def _object(rows: Any) -> Any:
-    return {"name": rows["id"].astype(object)}
-
-
 BAD_ROWS: dict[str, tuple[ub.Stream, type[Exception], str]] = {
-    "object dtype at the trainer": (
-        table().map(_object).batch(4),
-        ub.RowsError,
-        r"leaf \['name'\] reaches the trainer as object.*\.columns\(\)",
-    ),
     "another number of rows from map": (table().map(lambda r: r["id"][:1]), ub.RowsError, "100 rows and returned 1"),
     "a mask of another kind": (table().filter(lambda r: r["id"]), ub.RowsError, r"Expected bool of shape \(100,\)"),
     "a column that is not there": (table().columns("z"), ub.RowsError, "'z'.*'id', 'k', 'x'"),

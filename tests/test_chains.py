@@ -30,6 +30,19 @@ def _most(rows: Any) -> Any:
     return rows["id"].reshape(len(rows["id"]), -1)[:, 0] % 4 != 3
 
 
+def _gaps(rows: Any) -> Any:
+    # Also what a column of tables may be: keys, text and times, of the first row of a window.
+    first_id = rows["id"].reshape(len(rows["id"]), -1)[:, 0]
+    text = np.where(first_id % 4 == 1, "", first_id.astype(str))
+    x = np.where(rows["id"] % 5 == 2, np.nan, rows["x"])
+    return {**rows, "x": x, "key": first_id % 3, "text": text, "at": first_id // 6 * 60 + first_id}
+
+
+def _whole(rows: Any) -> Any:
+    # The columns of all streams of a mix are the same.
+    return {name: rows[name] for name in ("id", "k", "x")}
+
+
 Word = Callable[[ub.Stream], ub.Stream]
 
 small = st.integers(1, 40)
@@ -49,10 +62,26 @@ FLAT: st.SearchStrategy[Word] = st.one_of(
         st.sampled_from([0.5, 1.0, 2.5]),
         st.sampled_from([None, 8.0]),
     ),
+    st.just(lambda s: s.map(_gaps).fill({"x": "last", "text": "none"}).fill(0.0).encode("text", hash=9).map(_whole)),
+    st.builds(
+        lambda e: lambda s: s.map(_gaps).fill("last", by="key", expire=e).fill(0.0).map(_whole),
+        st.sampled_from([None, 20]),
+    ),
+    st.just(lambda s: s.map(_gaps).drop_missing("x", "text").time("at").encode("text", ["5", "7"]).map(_whole)),
+    st.builds(lambda n: lambda s: s.encode("k", hash=n), small),
 )
 
 WORDS: st.SearchStrategy[Word] = st.one_of(
-    FLAT, st.builds(lambda n, k: lambda s: s.windows(n, stride=k), st.integers(1, 5), st.integers(1, 7))
+    FLAT,
+    st.builds(lambda n, k: lambda s: s.windows(n, stride=k), st.integers(1, 5), st.integers(1, 7)),
+    st.builds(
+        lambda n, k, by: (
+            lambda s: s.map(_gaps).fill(0.0).time("at").windows(n, stride=k, by=by, max_gap=90).map(_whole)
+        ),
+        st.integers(1, 3),
+        st.integers(1, 4),
+        st.sampled_from([None, "key"]),
+    ),
 )
 
 AFTER: st.SearchStrategy[Word] = st.one_of(

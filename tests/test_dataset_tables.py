@@ -111,21 +111,21 @@ def test_a_table_with_other_values_is_not_resumed(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", TABLES)
-def test_missing_values_are_nan_among_floats_and_an_error_in_other_columns(make: Make) -> None:
+def test_missing_values_are_nan_among_floats_and_empty_among_text(make: Make) -> None:
     (batch,) = first(ub.from_dataset(make({"id": [0, 1], "x": [0.5, None]}), shuffle=False).batch(2), 1)
     assert np.isnan(batch["x"][1])
     assert batch["x"].dtype == np.float64
-    with pytest.raises(ub.RowsError, match=r"leaf \['t'\] has missing values.*Fill them in"):
-        first(ub.from_dataset(make({"id": [0, 1], "t": ["a", None]}), shuffle=False).batch(2), 1)
+    (batch,) = first(ub.from_dataset(make({"id": [0, 1], "t": ["a", None]}), shuffle=False).batch(2), 1)
+    assert batch["t"].tolist() == ["a", ""]
 
 
 @pytest.mark.parametrize("make", TABLES)
 def test_a_ragged_column_is_an_error_that_names_the_way(make: Make) -> None:
     lengths = {"id": [0, 1, 2], "v": [[1.0], [1.0, 2.0], [1.0]]}
-    with pytest.raises(ub.RowsError, match=r"\['v'\].*(pad|Pad) or cut"):
+    with pytest.raises(ub.RowsError, match=r"'v'.*(pad|Pad) or cut"):
         first(ub.from_dataset(make(lengths), shuffle=False).batch(3), 1)
     # Also where each block has one length.
-    with pytest.raises(ub.RowsError, match=r"\['v'\].*(pad|Pad) or cut"):
+    with pytest.raises(ub.RowsError, match=r"'v'.*(pad|Pad) or cut"):
         first(ub.from_dataset(make(lengths), shuffle=False).batch(1), 2)
 
 
@@ -158,7 +158,7 @@ def test_columns_of_pandas_types_become_numpys() -> None:
     assert batch["array"].shape == (2, 2)
     with pytest.raises(ub.RowsError, match="several columns named 'x'"):
         ub.from_dataset(pd.DataFrame(np.zeros((2, 2)), columns=["x", "x"]))
-    with pytest.raises(ub.RowsError, match=r"\['whole'\] has missing values"):
+    with pytest.raises(ub.RowsError, match=r"Column 'whole' of DataFrame has no value in row 0, and Int32.*dtypes="):
         ub.from_dataset(pd.DataFrame({"whole": pd.array([None, 2], dtype="Int32")}))
     assert_resumes(ub.from_dataset(pd.Series(range(9))).batch(2), 4)
 
@@ -183,7 +183,9 @@ def test_columns_of_polars_types_become_numpys() -> None:
     assert batch["day"].dtype.kind == "M"
     with pytest.raises(TypeError, match=r"LazyFrame .*no rows yet: give \.collect\(\)"):
         ub.from_dataset(frame.lazy())
-    with pytest.raises(ub.RowsError, match=r"\['d'\] is of type Decimal.*convert the column"):
+    with pytest.raises(
+        ub.RowsError, match=r"Column 'd' of DataFrame is Decimal.*dtypes=\{'d': 'float64'\} converts it"
+    ):
         ub.from_dataset(frame.select(d=pl.lit("1.5").cast(pl.Decimal(10, 2))))
     assert_resumes(ub.from_dataset(pl.Series("s", ["a", "bb"] * 5)).batch(3), 4)
 
@@ -215,7 +217,7 @@ def test_columns_of_arrow_types_become_numpys() -> None:
     assert batch["kind"].tolist() == ["b", "a"]
     assert (batch["inner"]["a"].tolist(), batch["inner"]["b"].tolist()) == ([2, 3], ["y", "z"])
     assert batch["time"].dtype == np.dtype("M8[ms]")
-    with pytest.raises(ub.RowsError, match=r"\['raw'\] is of type binary"):
+    with pytest.raises(ub.RowsError, match=r"Column 'raw' of Table is binary"):
         ub.from_dataset(pa.table({"raw": [b"\0"]}))
 
 

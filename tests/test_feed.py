@@ -339,18 +339,6 @@ def test_the_guard_against_nan_is_on_in_a_run_that_goes_on(words: Any, steps: in
         assert feed.stats.bad == 1
 
 
-def test_python_objects_are_refused_in_a_run_that_goes_on() -> None:
-    names = np.array([f"n{i}" for i in range(40)], object)
-    stream = ub.from_arrays({"n": names}, shuffle=False).batch(4)
-    with ub.Feed(stream) as feed:
-        state = feed.state_dict()
-        state["position"] = compose_held([Address(stream.cursor_at(3))], {})
-        state["count"] = [3, 12, 0]
-        feed.load_state_dict(state)
-        with pytest.raises(ub.RowsError, match="reaches the trainer as object"):
-            next(feed.batches())
-
-
 def test_bad_rows_that_pass_are_counted_once_however_often_their_batch_comes() -> None:
     x = np.arange(40.0)
     x[[3, 12, 13]] = np.nan
@@ -377,14 +365,28 @@ def test_bad_rows_that_pass_are_counted_once_however_often_their_batch_comes() -
         assert feed.stats.bad == 6
 
 
-def test_python_objects_are_refused_at_the_trainer() -> None:
-    rows = {"x": np.arange(3.0), "name": np.array(["a", "b", None], dtype=object)}
-    with (
-        ub.Feed(ub.from_arrays(rows).batch(2)) as feed,
-        pytest.raises(ub.RowsError, match=r"leaf \['name'\] reaches the trainer as object.*columns"),
-    ):
-        next(feed.batches())
-    assert first(ub.from_arrays(rows).columns(x="x").batch(3), 1)[0].shape == (3,)
+def test_a_loop_of_ones_own_is_handed_columns_of_any_kind() -> None:
+    rows = {
+        "x": np.arange(3.0),
+        "name": np.array(["a", "b", None], dtype=object),
+        "text": np.array(["a", "bb", ""]),
+        "at": np.array(["2026-01-01", "NaT", "2026-01-03"], "M8[s]"),
+        "took": np.arange(3).astype("m8[s]"),
+        "yes": np.array([True, False, True]),
+    }
+    stream = ub.from_arrays(rows, shuffle=False).shuffle(2).replay(3, reuse=2).batch(2)
+    with ub.Feed(stream) as feed:
+        for batch in itertools.islice(feed.batches(), 9):
+            assert {name: leaf.dtype.kind for name, leaf in batch.items()} == {
+                **{"x": "f", "name": "O", "text": "U", "at": "M", "took": "m", "yes": "b"}
+            }
+            for name in ("name", "text", "yes"):
+                assert batch[name].tolist() == rows[name][batch["x"].astype(int)].tolist()
+            feed.trained()
+        state = feed.state_dict()
+    with ub.Feed(stream) as feed:
+        feed.load_state_dict(state)
+        assert next(feed.batches())["at"].dtype == np.dtype("M8[s]")
 
 
 def test_require_refuses_less_and_names_the_part() -> None:

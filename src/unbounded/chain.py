@@ -21,6 +21,7 @@ from unbounded.opened import Opened, open_chain, places_of
 from unbounded.sources.source import SourcePart
 from unbounded.stages.batch import Batch
 from unbounded.stages.combined import Combined
+from unbounded.stages.event_time import Time
 from unbounded.stages.exclude import Exclude
 from unbounded.stages.prefetch import Buffer
 from unbounded.stages.skip_non_finite import Finite
@@ -102,6 +103,10 @@ class Chain:
     @property
     def _batched(self) -> bool:
         return any(isinstance(stage, Batch) for stage in self._stages)
+
+    @property
+    def _has_time(self) -> bool:
+        return any(isinstance(stage, Time) for stage in self._stages)
 
     @property
     def _drops(self) -> bool:

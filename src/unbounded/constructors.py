@@ -101,7 +101,7 @@ def from_samples(
     return Stream(SourcePart(Generator(fn, passes, single=True), log))
 
 
-@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None)")
+@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None, dtypes=None)")
 def from_dataset(
     dataset: Any,
     *,
@@ -109,6 +109,7 @@ def from_dataset(
     seed: int = 0,
     passes: int | None = None,
     batched: bool | None = None,
+    dtypes: Mapping[str, Any] | None = None,
 ) -> Stream:
     """The rows of a data set of another library, repeated forever.
 
@@ -130,7 +131,8 @@ def from_dataset(
     Args:
         dataset: the data set. Its items are arrays, tensors, numbers or text, or tuples, lists and dicts of them, each
             time with the same structure, dtypes and shapes. A list of numbers is an array. Columns of tables keep their
-            dtypes; missing values are NaN among floats, and an error elsewhere. Text becomes an array of `U`.
+            dtypes; a missing value is NaN among floats, NaT among times, "" among text, and an error elsewhere. Times
+            with a zone become UTC. Text becomes an array of `U`.
         shuffle: True for a new random order in each pass, False for the data set's own. None: True with random access,
             else False. True is an error without random access: write `.shuffle(rows)`.
         seed: of the orders, together with the number of the pass; also that of the generators of a PyTorch loader that
@@ -139,6 +141,8 @@ def from_dataset(
         batched: True if an item is a batch, a tree of rows, False if it is one row. None: what the data set implies. A
             loader with a batch size, a `PyDataset`, and a data set of tf.data or Grain whose last step is `batch` give
             batches, all others rows.
+        dtypes: for tables (frames, pyarrow's Tables and Hugging Face's Datasets), a dict of names of columns and the
+            dtypes to which they are converted: `{"count": "float64"}` reads whole numbers as floats with NaN.
 
     Raises:
         TypeError: for an object that is no data set, or a state that is known to be incomplete; the message has advice.
@@ -154,15 +158,18 @@ def from_dataset(
     # Imported here and not above, as files are: both are an eighth of what the package takes to import.
     from unbounded.sources.datasets import dataset_kinds
 
-    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched)))
+    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched, dtypes)))
 
 
-@checked("ub.from_files(paths, format=None, columns=None, shuffle=False, seed=0, passes=None, on_bad='raise')")
+@checked(
+    "ub.from_files(paths, format=None, columns=None, dtypes=None, shuffle=False, seed=0, passes=None, on_bad='raise')"
+)
 def from_files(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     format: str | None = None,
     *,
     columns: Sequence[str] | Mapping[str, Any] | None = None,
+    dtypes: Mapping[str, Any] | None = None,
     shuffle: bool = False,
     seed: int = 0,
     passes: int | None = None,
@@ -177,7 +184,7 @@ def from_files(
     |---|---|---|
     | "parquet" | .parquet, .pq | a row group |
     | "arrow", Arrow IPC | .arrow, .feather, .ipc | a record batch |
-    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted line end is not supported |
+    | "csv", with a header | .csv, .tsv (tabs) | lines of 4 MiB; a quoted value may have line ends |
     | "jsonl", a JSON object in each line | .jsonl, .ndjson | lines of 4 MiB |
     | "tar", shards in WebDataset's layout | .tar | samples of 4 MiB |
     | "tfrecord", of `tf.train.Example` | .tfrecord, .tfrecords | records of 4 MiB |
@@ -187,11 +194,12 @@ def from_files(
 
     Rows are dicts of columns, each an array of shape (rows,):
 
-    - numbers and bools have the dtypes of the file. A missing value is NaN in float columns, NaT in columns of times,
-      and an error in others: `columns={"n": "float64"}` reads integers as floats with NaN;
-    - text has the dtype 'U', times 'datetime64' or 'timedelta64', bytes 'O'; dictionary-encoded columns are decoded;
+    - numbers and bools have the dtypes of the file. A missing value is NaN among floats, NaT among times, "" among
+      text, and an error in others: `dtypes={"n": "float64"}` reads whole numbers as floats with NaN;
+    - text has the dtype 'U', times 'datetime64' or 'timedelta64', those with a zone in UTC, bytes 'O';
+      dictionary-encoded columns are decoded;
     - lists of one length k have the shape (rows, k); lists of several lengths are an error;
-    - types of CSV and JSON lines are those of the first file's first 4 MiB, where `columns` does not name others. A
+    - types of CSV and JSON lines are those of the first file's first 4 MiB, where `dtypes` does not name others. A
       line with a value of another type is a broken one;
     - a sample of a tar shard has "__key__", and a column for each suffix: text of .txt and .json, int64 of .cls, .id
       and .index, the array of .npy, the bytes of any other;
@@ -201,11 +209,12 @@ def from_files(
         paths: a path, a glob, a directory, a URL that fsspec knows, or a list of these. Files are read in the order of
             their names.
         format: one of the table above; None: by the files' suffix.
-        columns: the names of the columns to read; None for all. Or a dict of names and dtypes, to which the columns are
-            converted.
+        columns: the names of the columns to read; None for all. A dict of names and dtypes is both `columns` and
+            `dtypes`.
+        dtypes: a dict of names of columns and the dtypes to which they are converted.
         shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
             least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
-            their footers; other formats are scanned for it, by each process anew.
+            their footers; other formats are scanned for it, once: it is stored in the run's directory.
         seed: of the orders, together with the number of the pass.
         passes: the number of passes before the declared end; None for no end.
         on_bad: what to do with a broken line of CSV or JSON lines: "raise" an error with its file and line; "skip" it,
@@ -219,7 +228,7 @@ def from_files(
     Raises:
         FileNotFoundError: a path or glob names no file.
         ValueError: a format is unknown or files have several.
-        RowsError: a column is missing.
+        RowsError: a column of `columns` or `dtypes` is missing.
 
     >>> import numpy as np, pyarrow as pa, pyarrow.parquet as pq, tempfile, unbounded as ub
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +240,7 @@ def from_files(
     """
     from unbounded.sources.files.file_set import FileSet
 
-    return Stream(SourcePart(FileSet(paths, format, columns, shuffle, seed, passes, on_bad)))
+    return Stream(SourcePart(FileSet(paths, format, columns, shuffle, seed, passes, on_bad, dtypes)))
 
 
 @checked("ub.from_machine(rate=10.0)")

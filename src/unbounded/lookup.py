@@ -20,6 +20,10 @@ from unbounded.opened import places_of
 from unbounded.sources.counting import Counting
 from unbounded.sources.source import SourcePart
 from unbounded.stages.combined import Combined
+from unbounded.stages.drop_missing import DropMissing
+from unbounded.stages.encode import Encode
+from unbounded.stages.event_time import Time
+from unbounded.stages.fill import Fill
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
@@ -211,10 +215,10 @@ class Lookup(Chain):
 
     def _moving(self) -> tuple[Stage, ...]:
         """The stages for row numbers: those that change values only are replaced by the identity."""
-        if any(isinstance(stage, Filter | Finite | Normalize) for stage in self._stages):
+        if any(isinstance(stage, Filter | Finite | Normalize | DropMissing) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # The replacement keeps the stage's place, which keys the random choices of later stages.
-        changes = (Map, MapRows, RandomMap, Columns)
+        changes = (Map, MapRows, RandomMap, Columns, Encode, Fill, Time)
         return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from unbounded.core import show, trees
 from unbounded.core.block import Run
+from unbounded.core.durations import Duration
 from unbounded.core.identity import not_compared
 from unbounded.core.node import EndOfStream, empty_stream
 from unbounded.core.runtime import SYSTEM
@@ -34,6 +35,7 @@ from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.stage import Stage
 from unbounded.stages.take import Take
 from unbounded.stages.windows import Windows
+from unbounded.table_words import TableWords
 from unbounded.waiting import Waiting
 
 
@@ -47,7 +49,7 @@ class LeafShape(NamedTuple):
         return f"{self.dtype}{list(self.shape)}"
 
 
-class Stream(Lookup):
+class Stream(TableWords, Lookup):
     """A source and the stages after it: `source.stage().stage()`, in the order in which rows pass them.
 
     A stream is an immutable description: each method returns a new one, and nothing runs before a `Feed` is made of it.
@@ -178,8 +180,16 @@ class Stream(Lookup):
         """
         return self._then(Buffer(rows, overflow))
 
-    @checked(".windows(length, stride=1, by=None)")
-    def windows(self, length: int, *, stride: int = 1, by: str | None = None, expire: int | None = EXPIRE) -> Stream:
+    @checked(".windows(length, stride=1, by=None, max_gap=None)")
+    def windows(
+        self,
+        length: int,
+        *,
+        stride: int = 1,
+        by: str | None = None,
+        expire: int | None = EXPIRE,
+        max_gap: Duration | None = None,
+    ) -> Stream:
         """Sliding windows: each row becomes `length` consecutive rows, leaves of shape (windows, length, …).
 
         A window never spans a boundary: the end of a pass, or a gap.
@@ -192,6 +202,9 @@ class Stream(Lookup):
             expire: with `by`, the rows of the whole stream after which a silent key is forgotten; if it comes again, it
                 begins anew. Forgotten keys are counted in `stats.expired`. None keeps keys forever: if new keys keep
                 coming, memory and checkpoints then grow without end.
+            max_gap: the longest time between two rows that follow each other in a window (with `by`, of one key): a
+                number of seconds, a text such as "5min" or "1h", or a timedelta. After a longer one, windows begin
+                anew. The times are those of a column that `.time(column)` declares before.
 
         >>> import numpy as np, unbounded as ub
         >>> rows = {"id": np.array([7, 8, 7, 8, 7]), "x": np.arange(5)}
@@ -200,7 +213,7 @@ class Stream(Lookup):
                [1, 3],
                [2, 4]])
         """
-        return self._then(Windows(length, stride, by, expire))
+        return self._then(Windows(length, stride, by, expire, max_gap))
 
     @checked(".normalize(*columns, by=None)")
     def normalize(self, *columns: Any, by: str | None = None, expire: int | None = EXPIRE) -> Stream:
@@ -381,6 +394,11 @@ class Stream(Lookup):
             raise ValueError(
                 ".windows() stands after ub.mix(), where rows that follow each other are of different streams. "
                 "Put .windows() before the mix, in each of its streams."
+            )
+        if isinstance(stage, Windows) and stage.max_gap is not None and not self._has_time:
+            raise ValueError(
+                ".windows(max_gap=…) counts by the time of rows, and no column was declared to be that. Put "
+                '.time("at") before it, with the name of the column.'
             )
         stream = self._with((*self._stages, stage))
         if isinstance(stage, Batch):

@@ -49,7 +49,8 @@ class Block:
     noticed after its row had been passed on. `boundary` follows the last row. The other fields are None or have one
     entry for each row:
 
-    `times`: when the row arrived, float64, seconds since 1970; NaN for rows of a source without arrival times.
+    `times`: when the row arrived, or happened, if `.time(column)` says so, float64, seconds since 1970; NaN for rows of
+    a source without arrival times.
     `provenance`: the input of a mix that the row came from, and the pass of that input (see `provenance_of`).
     `seen`: how many rows of its source had arrived when this row's place in the output was final. They end with the row
     itself, the end of its shuffle buffer, or the newest row that `replay` could have drawn. It is present only if new

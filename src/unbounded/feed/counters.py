@@ -107,6 +107,8 @@ class Counters:
             missed=counts.get("missed", 0),
             retries=counts.get("retries", 0),
             expired=counts.get("expired", 0),
+            left_out=counts.get("left_out", 0),
+            unfilled=counts.get("unfilled", 0),
             unmatched=counts.get("unmatched", 0),
             unmatched_labels=counts.get("unmatched_labels", 0),
             inputs=inputs or {},

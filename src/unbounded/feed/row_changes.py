@@ -20,7 +20,11 @@ from unbounded.core.node import Context, Node
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
 from unbounded.stages.batch import Batch
+from unbounded.stages.drop_missing import DropMissing
+from unbounded.stages.encode import Encode
+from unbounded.stages.event_time import Time
 from unbounded.stages.exclude import Exclude
+from unbounded.stages.fill import Fill
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.prefetch import Buffer, Prefetch
 from unbounded.stages.random_map import RandomMap
@@ -29,6 +33,8 @@ from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
 from unbounded.stages.stage import Stage, Through
 from unbounded.stages.take import Take
+
+_OF_SINGLE_ROWS = (Map, MapRows, Filter, Columns, Encode, Time, DropMissing)
 
 
 class RowChanges:
@@ -58,9 +64,9 @@ class RowChanges:
                 continue
             if isinstance(stage, Finite):
                 yield True, None
-            elif isinstance(stage, Map | MapRows | Filter | Columns):
+            elif isinstance(stage, _OF_SINGLE_ROWS) or (isinstance(stage, Fill) and not stage.carries):
                 step = replace(stage, workers=0) if isinstance(stage, Map) else stage
-                yield isinstance(stage, Filter), self._opened(step)
+                yield isinstance(stage, Filter | DropMissing), self._opened(step)
             else:
                 raise ValueError(
                     f".{stage.word}() stands after a .shuffle(), a .replay(), a .join() or a mix, and what it makes of "

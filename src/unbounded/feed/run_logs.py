@@ -3,6 +3,7 @@
 runs/first/log/feed/
   origin.json             each source's identity, its opening position, and its log
   source/                 the row log of a source that can't seek
+  source/indexes/         of a source that can seek: what its reader can make again
   arrival_log/            the decisions that depended on arrival
 """
 
@@ -85,6 +86,7 @@ class RunLogs:
                 origin = None
             goes_on.append(origin is not None)
             if not isinstance(node, Logged):
+                self._keep(name, node)
                 if origin is not None and not node.counts()["fetched"]:
                     node.restore({"position": origin.position, "row": 0, "missed": 0})
             elif not isinstance(node.log, RowLog):
@@ -117,6 +119,8 @@ class RunLogs:
             StreamError: with `loading`, a source is being read already.
         """
         origins = self._sentence(lambda: read_origin(self._directory, self._runtime)) or {}
+        for name, source, _ in self._nodes():
+            self._keep(name, source)
         for name, node in self._feed.opened.logged():
             if isinstance(node.log, RowLog):
                 continue
@@ -129,6 +133,11 @@ class RunLogs:
         if not loading:
             self.arrivals.attach()
         self._sentence(lambda: self._move_logs(carried or {}))
+
+    def _keep(self, name: str, node: Node) -> None:
+        """Give a source that can seek a place for what its reader keeps."""
+        if isinstance(node, Replayed):
+            node.keep_in(self._directory / name)
 
     def _open(self, node: Logged, name: str, expected: str | None) -> None:
         """Open a source's log, to which it is moved later. One that is there and has another id than `expected` (None:

@@ -28,12 +28,15 @@ class Stats:
         in_doubt: batches that were handed out, never confirmed, and came again.
         waited: seconds in which the trainer waited for a batch.
         worked: seconds in which it did not.
-        age: mean seconds from a row's arrival to its training; None for rows without an arrival time.
+        age: mean seconds from a row's time to its training: from its arrival, or from the event time that
+        `.time(column)` declares; None for rows without either.
         bad: rows with a non-finite value that `normalize` saw, `on_nan="pass"` let through, or `on_nan="skip"` left
         out. dropped: rows that a full buffer dropped.
         missed: rows missing in the gaps that the source noticed.
         retries: how often a source was opened again after a transient error.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence.
+        left_out: rows that `drop_missing` left out.
+        unfilled: rows in which a value stayed missing behind `fill("last")`, since none had come before.
         unmatched: rows for which no label came in time in `join`.
         unmatched_labels: labels for which no row came in time.
         inputs: for a mix, the rows and passes of each source, by name.
@@ -60,6 +63,8 @@ class Stats:
     missed: int = 0
     retries: int = 0
     expired: int = 0
+    left_out: int = 0
+    unfilled: int = 0
     unmatched: int = 0
     unmatched_labels: int = 0
     inputs: Mapping[str, InputStats] = field(default_factory=dict)
@@ -71,7 +76,7 @@ class Stats:
 
     @property
     def age(self) -> float | None:
-        """Mean seconds from a row's arrival to its training."""
+        """Mean seconds from a row's arrival, or its event time, to its training."""
         return self.aged / self.aged_rows if self.aged_rows else None
 
     @property
@@ -90,7 +95,7 @@ class Stats:
         inputs = {
             name: InputStats(*map(_minus, each, earlier.inputs.get(name, none))) for name, each in self.inputs.items()
         }
-        ahead = {name: max(0, more[name]) for name in ("fetched", "expired", "unmatched", "unmatched_labels")}
+        ahead = {name: max(0, more[name]) for name in ("fetched", *_OF_STAGES)}
         return Stats(**{**more, **ahead}, inputs=inputs)
 
     def logs(self) -> dict[str, float]:
@@ -104,7 +109,7 @@ class Stats:
         for name, each in self.inputs.items():
             shown |= {f"rows/{name}": each.rows, f"passes/{name}": each.passes}
         shown["waiting"] = self.waiting
-        rare = ("bad", "dropped", "missed", "retries", "expired", "unmatched", "unmatched_labels", "in_doubt")
+        rare = ("bad", "dropped", "missed", "retries", *_OF_STAGES, "in_doubt")
         shown.update({name: getattr(self, name) for name in rare if getattr(self, name)})
         return {name: float(value) for name, value in shown.items() if value is not None}
 
@@ -123,5 +128,7 @@ def _minus(a: Any, b: Any) -> Any:
     return a if b is None else None if a is None else a - b
 
 
+# Counted by stages, which may be ahead of the training.
+_OF_STAGES = ("expired", "left_out", "unfilled", "unmatched", "unmatched_labels")
 _NAMES = tuple(each.name for each in fields(Stats) if each.name != "inputs")
 _values = attrgetter(*_NAMES)

@@ -1,4 +1,4 @@
-"""Checks of a feed: epochs that its stream can't count, Python objects in batches, and non-finite values."""
+"""Checks of a feed: epochs that its stream can't count, and non-finite values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NoReturn
 
 from unbounded.core import finite_rows, trees
 from unbounded.core.node import StreamError, empty_stream
-from unbounded.core.trees import RowsError
 from unbounded.feed import describe
 from unbounded.feed.epoch import Epoch
 from unbounded.feed.in_flight import InFlight
@@ -15,16 +14,8 @@ from unbounded.stream import Stream
 
 
 def bad_rows(flight: InFlight) -> dict[int, int]:
-    """By step, the number of rows with a NaN or an infinity, for batches that have some; raises RowsError for Python
-    objects."""
+    """By step, the number of rows with a NaN or an infinity, for batches that have some."""
     run = flight.run
-    for part in run.parts:
-        for path, leaf in trees.leaves(part):
-            if leaf.dtype.hasobject:
-                raise RowsError(
-                    f"{trees.name(path)} reaches the trainer as {leaf.dtype} (Python objects), and it needs numbers. "
-                    "Expected a numeric dtype: convert it with .map(), or leave it out with .columns()."
-                )
     if not any(finite_rows.first_non_finite(part) for part in run.parts):
         return {}
     counts = enumerate(map(finite_rows.non_finite_rows, run.items), flight.before.steps)

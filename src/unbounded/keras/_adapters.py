@@ -14,6 +14,7 @@ from unbounded.core.node import StreamError
 from unbounded.core.trees import Tree
 from unbounded.keras import _batches, _length, internals
 from unbounded.keras._fit import Convert, Fit
+from unbounded.keras._leaf_kinds import check_leaves
 from unbounded.keras._rounds import Rounds
 
 if TYPE_CHECKING:
@@ -199,12 +200,17 @@ class RoundAdapter(_OfOneIterator):
     def look(self) -> Tree:
         """The first batch of the next round, without handing it out."""
         self._rounds.back()
-        return self._rounds.feed.peek()
+        return self._checked(self._rounds.feed.peek())
+
+    def _checked(self, batch: Tree) -> Tree:
+        check_leaves(batch, self.stream, self._made.model, self._made.role)
+        return batch
 
     def batches(self, convert: Convert | None) -> Iterator[Any]:
         """The batches of the round that has begun."""
         internals.set_length(self._made.iterator, None)
-        self._rounds.fetch(self.multiple)
+        if self._rounds.fetch(self.multiple):
+            self._checked(self._rounds.feed.upcoming(1)[0])
         return _all(self._safely(), convert)
 
     def _safely(self) -> Iterator[Tree]:

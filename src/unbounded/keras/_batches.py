@@ -11,6 +11,8 @@ import numpy as np
 from unbounded.core import trees
 from unbounded.core.trees import Tree
 from unbounded.feed.epoch import Epoch
+from unbounded.keras._leaf_kinds import check_leaves
+from unbounded.stream import Stream
 
 _INSTEAD = {
     "y": "Put the targets into the batches: .columns(x=…, y=…), or yield (x, y).",
@@ -76,26 +78,19 @@ def weigher(others: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
     return weigh
 
 
-def check_first(batch: Tree, model: Any) -> None:
+def check_first(batch: Tree, stream: Stream, model: Any) -> None:
     """Raise an error if no step of the model can train on batches like this one, before Keras fails in a step.
 
     Args:
         batch: the first batch of a `fit`.
+        stream: the stream that it is of.
         model: the compiled model.
 
     Raises:
-        RowsError: a leaf is text or times, which JAX and PyTorch have no dtypes for. TensorFlow has text,
-            which a layer such as StringLookup takes.
+        RowsError: a leaf is no number and no bool.
         ValueError: the model has a loss, and the batch has no targets for it.
     """
-    refused = "Mm" if keras.backend.backend() == "tensorflow" else "MmSU"
-    for path, leaf in trees.leaves(batch):
-        if leaf.dtype.kind in refused:
-            raise trees.RowsError(
-                f"fit was given batches in which {trees.name(path)} is {_KINDS[leaf.dtype.kind]} ({leaf.dtype}), which "
-                f"{keras.backend.backend()} can't train on. Leave it out, with .columns(x=…, y=…), or make numbers of "
-                "it, with .map(fn)."
-            )
+    check_leaves(batch, stream, model, "fit")
     has_targets = isinstance(batch, tuple | list) and len(batch) > 1 and batch[1] is not None
     if not has_targets and getattr(model, "loss", None) is not None and _computes_loss_as_keras(model):
         raise ValueError(
@@ -103,9 +98,6 @@ def check_first(batch: Tree, model: Any) -> None:
             f"{_content(batch)}. Expected batches of (x, y): .columns(x=…, y=…) makes them of a dict of columns, and "
             ".map(lambda x: (x, x)) makes the inputs the targets."
         )
-
-
-_KINDS = {"M": "times", "m": "durations", "S": "text", "U": "text"}
 
 
 def _computes_loss_as_keras(model: Any) -> bool:

@@ -184,7 +184,7 @@ class Fit:
             with user_code.CatchInterrupt():
                 there = core.fetch(batches, whole=self.multiple > 1)
                 if there and not self._is_checked:
-                    _batches.check_first(core.upcoming(1)[0], self.model)
+                    _batches.check_first(core.upcoming(1)[0], core.stream, self.model)
                     self._is_checked = True
                 if there and self._weigh is not None:
                     # Batches that can't be weighted are refused here, not where Keras takes them.

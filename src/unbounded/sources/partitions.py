@@ -43,6 +43,8 @@ class PartitionedReader:
         # The optional methods, if the source's reader has them.
         if hasattr(reader, "wake"):
             self.wake = reader.wake
+        if hasattr(reader, "keep_in"):
+            self.keep_in = reader.keep_in
         if hasattr(reader, "commit"):
             self.commit = lambda trained, needed: reader.commit(trained["at"], needed["at"])
 

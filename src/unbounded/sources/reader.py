@@ -76,6 +76,8 @@ class Reader(Protocol):
 
     - `wake()`, from any thread: end a `read` that waits;
     - `logged(position)`: the rows before `position` are on this machine's disk: acknowledge them now;
+    - `keep_in(directory)`, a `pathlib.Path` in the run's directory: keep there what can be made again and takes long,
+      such as an index. It is called before the first read or between two reads, and again after a failure;
     - `commit(trained, needed)`: the positions of the newest and the oldest checkpoint on the disk. The framework will
       not seek to a position before `needed`.
     """

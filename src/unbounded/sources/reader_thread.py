@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from unbounded.core import user_code
@@ -59,6 +60,7 @@ class ReaderThread:
         self._retries = 0
         self._has_read = False
         self._failed = False  # True after the last reader has failed
+        self._kept_in: Path | None = None  # the source's directory in the run's
 
     # -- overridden by subclasses --------------------------------------------------------------------------------------
 
@@ -148,6 +150,8 @@ class ReaderThread:
         reader: Reader = user_code.call(open_reader, self._source, self._opening_now())
         try:
             reader = self._wrapped(reader)
+            if self._kept_in is not None:
+                _keep_in(reader, self._kept_in)
             if self._seek is not None and self._source.replayable:
                 user_code.call(reader.seek, self._seek)
             position = self._ask_position(reader)
@@ -265,6 +269,12 @@ class ReaderThread:
                 raise error
         return self._is_open
 
+    def keep_in(self, directory: Path) -> None:
+        """Let the reader keep what it can make again in a directory, unless it has one already."""
+        if self._kept_in is None:
+            self._request(lambda reader: _keep_in(reader, directory))
+            self._kept_in = directory
+
     @property
     def opening_position(self) -> JSON:
         """The position at which the source begins; None before it is open."""
@@ -314,3 +324,8 @@ class ReaderThread:
     def _retire(self) -> None:
         self._token = None
         self._wake()
+
+
+def _keep_in(reader: Reader, directory: Path) -> None:
+    if hasattr(reader, "keep_in"):
+        user_code.call(reader.keep_in, directory)

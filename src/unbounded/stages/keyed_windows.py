@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unbounded.core import trees
 from unbounded.core.block import Block
@@ -51,9 +52,11 @@ class KeyedWindows(Holding):
 
     def _take(self, row: int, snapshot: Tree | None) -> None:
         empty = np.empty(0, np.int64)
-        state = snapshot or {"keys": empty, "ahead": empty, "seen": empty}
+        state = snapshot or {"keys": empty, "ahead": empty, "seen": empty, "times": np.empty(0)}
         slots = Slots(state["keys"])
         ahead, seen = np.array(state["ahead"], np.int64), np.array(state["seen"], np.int64)
+        # Absent from checkpoints of streams without `max_gap`.
+        times = np.array(state.get("times", np.zeros(len(ahead))), np.float64)
         last, before = _links(ahead)
         # Nothing fails from here on.
         self._row = row
@@ -63,6 +66,7 @@ class KeyedWindows(Holding):
         self._ahead: Ints = ahead
         self._seen: Ints = seen
         self._last: Ints = last
+        self._times: NDArray[np.float64] = times  # of the key's last row, with `max_gap`
         # The place of the previous row of the same key, for each row; undefined for a key's first row.
         self._before: Ints = before
 
@@ -101,13 +105,14 @@ class KeyedWindows(Holding):
         """The windows whose last row is in the block, and a function that makes the state advance."""
         keys = keys_of(block.rows, self._by, f"windows(by={self._by!r})")
         # With a window length of 1 no row is held: only the keys are needed.
-        kept = block.rows if self._windows.length > 1 else {self._by: keys}
-        at = self._changes.put(kept, block.count)
-        last, advance = self._advance(keys, at)
+        holds = self._windows.length > 1
+        kept = block.rows if holds else {self._by: keys}
+        at = self._changes.put(self._with_times(kept, block.times), block.count)
+        last, advance = self._advance(keys, block.times, at)
         rows = None
         if len(last):
             index = self._back(at + last, self._windows.length)
-            rows = trees.gather(*((self._changes.rows, index) if kept is block.rows else (block.rows, index - at)))
+            rows = trees.gather(*((self._log()[0], index) if holds else (block.rows, index - at)))
         times = None if block.times is None else block.times[last]
         seen = None if block.seen is None else block.seen[last]
 
@@ -116,6 +121,15 @@ class KeyedWindows(Holding):
             advance()
 
         return Block(rows, len(last), None, times, seen=seen), accept
+
+    def _with_times(self, rows: Tree, times: Any) -> Tree:
+        """What the changelog has of rows: with their times, if these decide what a window may span."""
+        return rows if self._windows.max_gap is None else {"rows": rows, "times": times}
+
+    def _log(self) -> tuple[Tree, Any]:
+        """The rows of the changelog, and their times if it has these."""
+        found = self._changes.rows
+        return (found, None) if self._windows.max_gap is None else (found["rows"], found["times"])
 
     def _back(self, last: Ints, length: int) -> Ints:
         """The places of `length` rows of a key up to each of `last`, of shape (len(last), length)."""
@@ -126,8 +140,8 @@ class KeyedWindows(Holding):
                 last = self._before[last]
         return np.ascontiguousarray(index.T)
 
-    def _advance(self, keys: Array, at: int) -> tuple[Ints, Callable[[], None]]:
-        """Advance by some rows, given their keys and the place of the first in the changelog.
+    def _advance(self, keys: Array, times: Any, at: int) -> tuple[Ints, Callable[[], None]]:
+        """Advance by some rows, given their keys and times and the place of the first in the changelog.
 
         Returns:
             The rows that end a window, as ascending numbers of those given; and a function that makes the state
@@ -137,12 +151,18 @@ class KeyedWindows(Holding):
         slots = self._slots.of(keys)
         have = len(self._slots)
         self._ahead, self._seen, self._last = (grown(each, have) for each in (self._ahead, self._seen, self._last))
-        order, start, fresh, mine, first, final, leads, ends = sequences(slots, expire)
+        self._times = grown(self._times, have)
+        max_gap = self._windows.max_gap
+        if max_gap is None:
+            times = None
+        order, start, fresh, mine, first, final, leads, ends = sequences(slots, expire, times, max_gap or np.inf)
         had = self._ahead[mine]
         forgotten = mine[:0]
         if expire is not None and (silent := self._row + first - self._seen[mine] > expire).any():
             forgotten = mine[silent & (had != 0)]
             had[silent] = 0
+        if times is not None:
+            had[np.abs(times[first] - self._times[mine]) > max_gap] = 0
         # For each sequence: the rows of its key from the first of the next window on, before it, with it and after it;
         # and its windows.
         if len(fresh) > len(mine):
@@ -171,10 +191,15 @@ class KeyedWindows(Holding):
         if len(fresh) > len(mine):  # a key was silent for too long within this block
             lost = after != 0
             lost[ends] = False
+            if times is not None:  # not one after which only a gap in time begins a new sequence
+                stops = order[np.minimum(start + fresh, len(keys) - 1)]
+                lost &= (stops - order[start + fresh - 1] > expire) if expire is not None else False
             forgotten = np.append(forgotten, slots[order[start[lost]]])
 
         def advance() -> None:
             self._ahead[mine], self._seen[mine], self._last[mine] = after[ends], self._row + final, at + final
+            if times is not None:
+                self._times[mine] = times[final]
             self._row += len(keys)
             if len(forgotten):
                 self._expired.add(len(forgotten), self._slots.names[forgotten[0]])
@@ -194,6 +219,8 @@ class KeyedWindows(Holding):
         ahead = ahead[slots]
         places = self._places(self._last[slots], np.maximum(ahead, 0))
         state = {"keys": self._slots.names[slots], "ahead": ahead, "seen": self._seen[slots]}
+        if self._windows.max_gap is not None:
+            state["times"] = self._times[slots]
         begin = self._changes.snapshot(self._row, state, places)
         if have > 2 * len(slots) + SETTLED:
             self._take(self._row, state)
@@ -225,8 +252,8 @@ class KeyedWindows(Holding):
         changes = self._changes
         self._take(changes.row, snapshot)
         for start in range(changes.snapshot_rows, changes.used, trees.BLOCK_ROWS):
-            rows = trees.cut(changes.rows, start, min(start + trees.BLOCK_ROWS, changes.used))
-            self._advance(rows[self._by], start)[1]()
+            rows, times = trees.cut(self._log(), start, min(start + trees.BLOCK_ROWS, changes.used))
+            self._advance(rows[self._by], times, start)[1]()
         self._expired.count = own["expired"]
 
     def counts(self) -> dict[str, int]:

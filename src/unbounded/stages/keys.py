@@ -181,12 +181,16 @@ class Sequences(NamedTuple):
     ends: Ints | slice
 
 
-def sequences(slots: Ints, expire: int | None) -> Sequences:
+def sequences(
+    slots: Ints, expire: int | None, times: NDArray[np.float64] | None = None, max_gap: float = np.inf
+) -> Sequences:
     """Group a block's rows by slot.
 
     Args:
         slots: of each row.
         expire: rows of the stream after which a silent key expires.
+        times: of each row, in seconds; None if they don't count.
+        max_gap: seconds between two rows of a key, in either direction, above which a new sequence begins.
     """
     order = _sorted(slots)
     by_key = slots[order]
@@ -197,8 +201,13 @@ def sequences(slots: Ints, expire: int | None) -> Sequences:
     first, last = bounds[:-1], order[bounds[1:] - 1]
     leads: Ints | slice = slice(None)
     ends: Ints | slice = slice(None)
-    if expire is not None and expire < len(slots):
+    several = expire is not None and expire < len(slots)
+    if several:
         begins[1:] |= np.diff(order) > expire
+    if times is not None:
+        begins[1:] |= np.abs(np.diff(times[order])) > max_gap
+        several = True
+    if several:
         bounds = np.append(np.flatnonzero(begins), len(slots))
         leads = np.searchsorted(bounds, first)
         ends = np.append(leads[1:], len(bounds) - 1) - 1

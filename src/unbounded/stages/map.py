@@ -163,9 +163,20 @@ class Columns(OneToOne):
                 f"columns() was given rows that are a {type(rows).__name__}. Expected a dict of columns: it names "
                 "them. Use .map(lambda rows: …) to pick parts of other rows."
             )
-        parts = [_column(rows, wanted) for wanted in (self.x, self.y, self.sample_weight) if wanted is not None]
+        return self._arranged([_column(rows, wanted) for wanted in self._wanted])
+
+    @property
+    def _wanted(self) -> list[Any]:
+        return [wanted for wanted in (self.x, self.y, self.sample_weight) if wanted is not None]
+
+    @staticmethod
+    def _arranged(parts: list[Any]) -> Tree:
         # A list alone in a tuple: `fit` would take a bare list for a tuple of x, y and weights.
         return parts[0] if len(parts) == 1 and not isinstance(parts[0], list) else tuple(parts)
+
+    def column_at(self, path: str) -> Any:
+        """The name of the column that comes out as the leaf at `path`; None if none does."""
+        return dict(trees.leaves(self._arranged(self._wanted))).get(path)
 
 
 class _ColumnsNode(Through):

@@ -25,6 +25,9 @@ from unbounded.stages.mix_rows import scattered
 from unbounded.stages.quotas import BLOCK, GROUP, Dealer, Quotas, Table, edge_after
 from unbounded.stages.tap import NewRows
 
+BATCHES = 256
+"""A block has so many batches at most: the first one comes before many more rows of a fast input were read."""
+
 
 class Mixing(Inner):
     """The node of `unbounded.mix`.
@@ -142,7 +145,10 @@ class Mixing(Inner):
         batch = self._context.batch_rows
         if self._context.block_rows:
             return self._context.block_rows
-        return -self._given % batch or (GROUP if rows is None else trees.block_rows(trees.row_bytes(rows), batch))
+        if rows is None:
+            return -self._given % batch or GROUP
+        most = max(GROUP // batch, BATCHES) * batch
+        return -self._given % batch or min(most, trees.block_rows(trees.row_bytes(rows), batch))
 
     def _gather(self, places: list[NDArray[Any]], limit: int) -> Block:
         """The rows of all inputs at places from 0 up to `limit`, as one block. They are dropped from the inputs."""

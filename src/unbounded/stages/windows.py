@@ -13,12 +13,14 @@ import numpy as np
 
 from unbounded.core import check, trees
 from unbounded.core.block import Block
+from unbounded.core.durations import seconds_of
 from unbounded.core.input_buffer import Address, InputBuffer, compose_held
 from unbounded.core.node import CannotTell, Context, Cursor, Node
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.keyed_windows import KeyedWindows
 from unbounded.stages.keys import EXPIRE, check_by
 from unbounded.stages.stage import Holding, Stage
+from unbounded.stages.time_gaps import TimeGaps
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Windows(Stage):
     stride: int = 1
     by: str | None = None
     expire: int | None = EXPIRE
+    max_gap: Any = None
     word = "windows"
     ends_with_pass = True
 
@@ -42,22 +45,28 @@ class Windows(Stage):
                     "windows(expire=…) was given without by=. Expected the column that tells the keys apart."
                 )
             check.positive(self.expire, "windows(expire=…)")
+        if self.max_gap is not None:
+            object.__setattr__(self, "max_gap", seconds_of(self.max_gap, "windows(max_gap=…)"))
 
     def arguments(self) -> dict[str, Any]:
         # `expire` is shown even at its default, since it changes the result.
         return super().arguments() | ({} if self.by is None else {"expire": self.expire})
 
     def rows_per_pass(self, rows: int | None) -> int | None:
-        if rows is None or self.by is not None:
+        if rows is None or self.by is not None or self.max_gap is not None:
             return None
         return max(0, (rows - self.length) // self.stride + 1)
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _WindowsNode(upstream, self) if self.by is None else KeyedWindows(upstream, self, context)
+        if self.by is not None:
+            return KeyedWindows(upstream, self, context)
+        return _WindowsNode(upstream if self.max_gap is None else TimeGaps(upstream, self.max_gap), self)
 
     def cursor_at(self, ordinal: int, upstream: Callable[[int], Cursor], rows: int | None, place: int) -> Cursor:
         if self.by is not None:
             raise CannotTell("which windows windows(by=…) gives depends on all rows before them")
+        if self.max_gap is not None:
+            raise CannotTell("which windows windows(max_gap=…) gives depends on the times of all rows before them")
         passed, within = divmod(ordinal, self.rows_per_pass(rows) or 1) if rows else (0, ordinal)
         start = passed * (rows or 0) + within * self.stride
         return compose_held([Address(upstream(start))], {"over": 0})

@@ -13,7 +13,7 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, Tree
-from unbounded.sources.datasets.table_columns import arrow_columns
+from unbounded.sources.datasets.table_columns import TableColumns
 
 _JOINED = 1 << 27  # bytes: so much may be joined for each block of rows
 
@@ -23,13 +23,13 @@ class ChunkedRows:
 
     Args:
         table: the table.
-        what: its rows in words, for errors.
+        columns: makes arrays of its columns.
     """
 
-    def __init__(self, table: Any, what: str) -> None:
+    def __init__(self, table: Any, columns: TableColumns) -> None:
         import pyarrow as pa
 
-        self._what = what
+        self._columns = columns
         self._names: list[str] = table.column_names
         long = [name for name in self._names if not pa.types.is_primitive(table.schema.field(name).type)]
         if table.num_columns and table.select(long).nbytes <= _JOINED:
@@ -40,7 +40,7 @@ class ChunkedRows:
 
     def columns(self, index: Array) -> Tree:
         """A dict of the columns of the rows `index`, in this order."""
-        rows = arrow_columns(self._at_once.take(index), self._what) if self._at_once.num_columns else {}
+        rows = self._columns.of_arrow(self._at_once.take(index), index) if self._at_once.num_columns else {}
         if self._batches:
             rows = {**rows, **self._by_batch(index)}
         return {name: rows[name] for name in self._names}
@@ -58,4 +58,4 @@ class ChunkedRows:
         ]
         inverse = np.empty_like(order)
         inverse[order] = np.arange(len(order))
-        return trees.gather(arrow_columns(pa.Table.from_batches(taken), self._what), inverse)
+        return trees.gather(self._columns.of_arrow(pa.Table.from_batches(taken), ascending), inverse)

@@ -6,19 +6,20 @@ A library's classes are known by the names of their modules, so that none is imp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from unbounded.core import check
+from unbounded.sources.arrow_arrays import as_dtypes
 from unbounded.sources.datasets import row_access
 from unbounded.sources.datasets.indexed_dataset import IndexedDataset
 from unbounded.sources.datasets.iterable_kinds import comes_from, iterated_dataset_of
 from unbounded.sources.datasets.iterated_dataset import IteratedDataset
-from unbounded.sources.datasets.row_access import Batches, Items, RowAccess
+from unbounded.sources.datasets.row_access import Batches, Dtypes, Items, RowAccess
 
-_TABLES: tuple[tuple[str, str, Callable[[Any, str], RowAccess]], ...] = (
+_TABLES: tuple[tuple[str, str, Callable[[Any, str, Dtypes], RowAccess]], ...] = (
     ("datasets.arrow_dataset", "Dataset", row_access.hugging_face),
     ("pandas", "DataFrame", row_access.pandas_frame),
     ("pandas", "Series", row_access.pandas_frame),
@@ -33,13 +34,18 @@ def name_of_kind(dataset: Any) -> str:
     return type(dataset).__name__
 
 
-def random_access(dataset: Any, batched: bool | None) -> RowAccess | None:
+def random_access(dataset: Any, batched: bool | None, dtypes: Dtypes) -> RowAccess | None:
     """Random access to a data set; None if it has none."""
     name = name_of_kind(dataset)
     for module, kind, opened in _TABLES:
         if comes_from(dataset, module, kind):
             refuse_empty(len(dataset), name)
-            return opened(dataset, name)
+            return opened(dataset, name, dtypes)
+    if dtypes:
+        raise ValueError(
+            f"from_dataset(dtypes=…) was given beside a {name}. It is for tables: frames of pandas and polars, Tables "
+            "of pyarrow, and Datasets of Hugging Face. For any other, .map() converts columns."
+        )
     is_array = all(hasattr(dataset, attribute) for attribute in ("shape", "dtype", "ndim", "__getitem__"))
     if not is_array and not _has_items(dataset):
         return None
@@ -56,7 +62,12 @@ def random_access(dataset: Any, batched: bool | None) -> RowAccess | None:
 
 
 def source_of(
-    dataset: Any, shuffle: bool | None, seed: int, passes: int | None, batched: bool | None
+    dataset: Any,
+    shuffle: bool | None,
+    seed: int,
+    passes: int | None,
+    batched: bool | None,
+    dtypes: Mapping[str, Any] | None = None,
 ) -> IndexedDataset | IteratedDataset:
     """The source that reads a data set; see `unbounded.from_dataset`.
 
@@ -71,7 +82,7 @@ def source_of(
     if passes is not None:
         check.positive(passes, "from_dataset(passes=n)")
     refuse_others(dataset)
-    access = random_access(dataset, batched)
+    access = random_access(dataset, batched, as_dtypes(dtypes, "from_dataset"))
     if access is not None:
         if batched and not is_batched(access):
             raise ValueError(f"from_dataset(batched=True): the items of a {access.name} are rows.")

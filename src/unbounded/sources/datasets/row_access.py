@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -11,13 +11,19 @@ import numpy as np
 from unbounded.core import row_spec, trees
 from unbounded.core.node import StreamError
 from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.sources.arrow_arrays import check_dtypes
 from unbounded.sources.datasets.chunked_rows import ChunkedRows
 from unbounded.sources.datasets.item_stack import ItemStack
-from unbounded.sources.datasets.table_columns import arrow_columns, pandas_columns, polars_columns
+from unbounded.sources.datasets.table_columns import TableColumns
 from unbounded.sources.datasets.tensors import stacked, to_array, to_numpy
 
 _DENSE = 16  # a range of an array in a file is read whole where at least one row in so many is wanted
 _MOST_BYTES = 1 << 26  # and where it is no larger
+
+_HERE = "from_dataset"
+
+Dtypes: TypeAlias = Mapping[str, str]
+"""By column of a table, the dtype to which it is converted."""
 
 Fetch: TypeAlias = Callable[[Array], Tree]
 """Takes an array of numbers, and returns these rows, in this order, in memory that nobody else writes to."""
@@ -206,30 +212,35 @@ def tensors(dataset: Any, name: str) -> TableRows:
     return TableRows(name, len(dataset), lambda index: trees.gather(views, index))
 
 
-def pandas_frame(frame: Any, name: str) -> TableRows:
+def pandas_frame(frame: Any, name: str, dtypes: Dtypes) -> TableRows:
     """A pandas DataFrame, or a Series."""
-    what = f"Rows of {name}"
+    columns = TableColumns(name, dtypes)
     if hasattr(frame, "to_frame"):
-        return TableRows(name, len(frame), lambda index: pandas_columns(frame.iloc[index].to_frame("x"), what)["x"])
+        check_dtypes(dtypes, (), _HERE)
+        return TableRows(name, len(frame), lambda at: columns.of_pandas(frame.iloc[at].to_frame("x"), at)["x"])
     _refuse_doubles(frame.columns, name)
-    return TableRows(name, len(frame), lambda index: pandas_columns(frame.iloc[index], what))
+    check_dtypes(dtypes, list(map(str, frame.columns)), _HERE)
+    return TableRows(name, len(frame), lambda index: columns.of_pandas(frame.iloc[index], index))
 
 
-def polars_frame(frame: Any, name: str) -> TableRows:
+def polars_frame(frame: Any, name: str, dtypes: Dtypes) -> TableRows:
     """A polars DataFrame, or a Series."""
-    what = f"Rows of {name}"
+    columns = TableColumns(name, dtypes)
     if hasattr(frame, "to_frame"):
-        return TableRows(name, len(frame), lambda index: polars_columns(frame[index].to_frame("x"), what)["x"])
-    return TableRows(name, len(frame), lambda index: polars_columns(frame[index], what))
+        check_dtypes(dtypes, (), _HERE)
+        return TableRows(name, len(frame), lambda index: columns.of_polars(frame[index].to_frame("x"), index)["x"])
+    check_dtypes(dtypes, frame.columns, _HERE)
+    return TableRows(name, len(frame), lambda index: columns.of_polars(frame[index], index))
 
 
-def arrow_table(table: Any, name: str) -> TableRows:
+def arrow_table(table: Any, name: str, dtypes: Dtypes) -> TableRows:
     """A pyarrow Table."""
     _refuse_doubles(table.column_names, name)
-    return TableRows(name, len(table), ChunkedRows(table, f"Rows of {name}").columns)
+    check_dtypes(dtypes, table.column_names, _HERE)
+    return TableRows(name, len(table), ChunkedRows(table, TableColumns(name, dtypes)).columns)
 
 
-def hugging_face(dataset: Any, name: str) -> TableRows:
+def hugging_face(dataset: Any, name: str, dtypes: Dtypes) -> TableRows:
     """A Dataset of Hugging Face, in the format that it has, else with the dtypes of its columns."""
     form = dataset.format
     what = f"Rows of {name}"
@@ -241,13 +252,15 @@ def hugging_face(dataset: Any, name: str) -> TableRows:
         }
 
     if form["type"] not in (None, "python", "arrow", "pandas", "polars"):
+        check_dtypes(dtypes, (), f"{_HERE}: the data set has a format of its own, which gives the dtypes. {_HERE}")
         exact = form["type"] != "custom"
         return TableRows(name, len(dataset), lambda index: formatted(dataset, index), repeatable=exact)
     # Its NumPy format decodes images and audio, and makes every float float32: Arrow has the other columns.
     columns = form["columns"]
     decoded = [column for column in columns if _is_decoded(dataset.features[column])]
     plain = [column for column in columns if column not in decoded]
-    in_arrow = _in_arrow(dataset, plain, what)
+    check_dtypes(dtypes, plain, _HERE)
+    in_arrow = _in_arrow(dataset, plain, TableColumns(name, dtypes))
     in_numpy = dataset.with_format("numpy", columns=decoded)
 
     def fetch(index: Array) -> Tree:
@@ -259,18 +272,18 @@ def hugging_face(dataset: Any, name: str) -> TableRows:
     return TableRows(name, len(dataset), fetch)
 
 
-def _in_arrow(dataset: Any, columns: list[str], what: str) -> Fetch:
+def _in_arrow(dataset: Any, columns: list[str], arrays: TableColumns) -> Fetch:
     """Columns of a Dataset of Hugging Face, taken from its Arrow table: by `dataset[index]`, each row becomes a table
     of its own first."""
     table, mapped = dataset.data.table, vars(dataset).get("_indices")
     if not columns or "_indices" not in vars(dataset):
         in_arrow = dataset.with_format("arrow", columns=columns)
-        return lambda index: arrow_columns(in_arrow[index], what)
-    chunked = ChunkedRows(table.select(columns), what)
+        return lambda index: arrays.of_arrow(in_arrow[index], index)
+    chunked = ChunkedRows(table.select(columns), arrays)
     if mapped is None:
         return chunked.columns
     # After shuffle() or select(), the rows are those of the table at these places.
-    places = ChunkedRows(mapped.table, what)
+    places = ChunkedRows(mapped.table, arrays)
     place = mapped.table.column_names[0]
     return lambda index: chunked.columns(places.columns(index)[place].astype(np.int64))
 

@@ -1,114 +1,168 @@
 """Columns of tables as NumPy arrays: of pandas and polars frames, and of pyarrow Tables.
 
-Numbers, truth values and times keep their dtype, text becomes `U`, lists of one length become rows of an array. Missing
-values are NaN in columns of floats, and an error in any other.
+Numbers, bools and times keep their dtype, text becomes `U`, lists of one length become rows of an array. A missing
+value is NaN among floats, NaT among times, "" among text, and an error in any other column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.sources.datasets.tensors import missing, ragged, to_array
+from unbounded.sources.arrow_arrays import (
+    ColumnPlace,
+    arrow_array,
+    arrow_type,
+    converted,
+    lists_of_several_lengths,
+    no_array,
+    no_value,
+)
+from unbounded.sources.datasets.tensors import to_array
+
+LEAVE_OUT = "leave the column out of the table"
 
 
-def pandas_columns(frame: Any, what: str) -> Tree:
-    """A dict of the columns of a pandas DataFrame."""
-    return {str(name): _pandas(frame.iloc[:, at], what, f"[{str(name)!r}]") for at, name in enumerate(frame.columns)}
+class TableColumns:
+    """The columns of blocks of one table.
+
+    Args:
+        what: the table in words, such as "DataFrame".
+        dtypes: by column, those to which columns are converted.
+    """
+
+    def __init__(self, what: str, dtypes: Mapping[str, str]) -> None:
+        self._what = what
+        self._dtypes = dtypes
+
+    def _place(self, name: str, index: Array) -> ColumnPlace:
+        def row(at: int) -> str:
+            return f"row {int(index[at]):,}"
+
+        return ColumnPlace(f"Column {name!r} of {self._what}", name, row, LEAVE_OUT)
+
+    def of_arrow(self, table: Any, index: Array) -> Tree:
+        """A dict of the columns of a pyarrow Table; `index` has the numbers of its rows, for messages."""
+        rows = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            place = self._place(name, index)
+            if name in self._dtypes:
+                column = converted(column, arrow_type(name, self._dtypes[name], "from_dataset(dtypes"), place)
+            rows[name] = arrow_array(column, place)
+        return rows
+
+    def of_pandas(self, frame: Any, index: Array) -> Tree:
+        """The same of a pandas DataFrame."""
+        rows = {}
+        for at, given in enumerate(frame.columns):
+            name = str(given)
+            column, place = frame.iloc[:, at], self._place(name, index)
+            dtype = self._dtypes.get(name)
+            rows[name] = _pandas(column, place) if dtype is None else _cast(column, dtype, place, _pandas_as)
+        return rows
+
+    def of_polars(self, frame: Any, index: Array) -> Tree:
+        """The same of a polars DataFrame."""
+        rows = {}
+        for column in frame.get_columns():
+            place = self._place(column.name, index)
+            dtype = self._dtypes.get(column.name)
+            rows[column.name] = _polars(column, place) if dtype is None else _cast(column, dtype, place, _polars_as)
+        return rows
 
 
-def _pandas(column: Any, what: str, path: str) -> Array:
+def _cast(column: Any, dtype: str, place: ColumnPlace, convert: Callable[[Any, np.dtype[Any]], Any]) -> Array:
+    """A column with a dtype that the user asked for."""
+    to = np.dtype(dtype)
+    lacks = np.asarray(column.isna() if hasattr(column, "isna") else column.is_null())
+    if lacks.any() and to.kind in "biu":
+        raise no_value(place, to, lacks)
+    try:
+        return np.asarray(convert(column, to)).astype(to, copy=False)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # polars raises errors of its own
+        raise _not_converted(column, to, place, error) from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "polars":
+            raise
+        raise _not_converted(column, to, place, error) from None
+
+
+def _not_converted(column: Any, to: Any, place: ColumnPlace, error: Exception) -> RowsError:
+    reason = " ".join(str(error).split())
+    return place.error(f"is {column.dtype}, and is not converted to {to}: {reason:.200}.")
+
+
+def _pandas_as(column: Any, to: np.dtype[Any]) -> Any:
+    if to.kind == "U":
+        texts = column.astype(object).where(column.notna(), "")
+        return np.array([str(value) for value in texts], dtype=np.str_)
+    if to.kind in "mM":
+        return column.to_numpy(dtype=to)
+    return column.to_numpy(dtype=to, na_value=np.nan) if to.kind in "fc" else column.to_numpy(dtype=to)
+
+
+def _polars_as(column: Any, to: np.dtype[Any]) -> Any:
+    import polars as pl
+
+    if to.kind == "U":
+        return np.array(column.cast(pl.String).fill_null("").to_list(), dtype=np.str_)
+    if to.kind in "fc":
+        return column.cast(pl.Float64).to_numpy()
+    return column.to_numpy()
+
+
+def _pandas(column: Any, place: ColumnPlace) -> Array:
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return column.to_numpy()  # type: ignore[no-any-return]
     if hasattr(column, "cat"):
-        return _pandas(column.astype(dtype.categories.dtype), what, path)
+        return _pandas(column.astype(dtype.categories.dtype), place)
     if getattr(dtype, "tz", None) is not None:
         return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()  # type: ignore[no-any-return]
-    if getattr(dtype, "kind", "O") == "f":  # Float32, Float64
+    kind = getattr(dtype, "kind", "O")
+    if kind == "f":  # Float32, Float64
         return column.to_numpy(dtype=f"f{dtype.itemsize}", na_value=np.nan)  # type: ignore[no-any-return]
-    if column.isna().any():
-        raise missing(what, path)
-    if getattr(dtype, "kind", "O") in "iub":
-        numpy_dtype = getattr(dtype, "numpy_dtype", None)
-        return column.to_numpy(dtype=numpy_dtype)  # type: ignore[no-any-return]
-    return to_array(column.to_numpy(dtype=object), what, path)
+    lacks = np.asarray(column.isna())
+    values = column.to_numpy(dtype=object)
+    if lacks.any():
+        # A column of objects without any value is one of text: the others have a dtype that says so.
+        if kind in "iub" or not all(isinstance(value, str) for value in values[~lacks]):
+            raise no_value(place, dtype, lacks)
+        values = np.where(lacks, "", values)
+    if kind in "iub":
+        return column.to_numpy(dtype=getattr(dtype, "numpy_dtype", None))  # type: ignore[no-any-return]
+    return to_array(values, place.what)
 
 
-def polars_columns(frame: Any, what: str) -> Tree:
-    """A dict of the columns of a polars DataFrame."""
-    return {column.name: _polars(column, what, f"[{column.name!r}]") for column in frame.get_columns()}
-
-
-def _polars(column: Any, what: str, path: str) -> Array | Tree:
+def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
     dtype = str(column.dtype)
     if dtype.startswith("Struct"):
-        return {part.name: _polars(part, what, f"{path}[{part.name!r}]") for part in column.struct.unnest()}
-    if column.null_count() and not dtype.startswith("Float"):
-        raise missing(what, path)
+        return {
+            part.name: _polars(part, ColumnPlace(f"{place.what}[{part.name!r}]", place.name, place.row, LEAVE_OUT))
+            for part in column.struct.unnest()
+        }
+    if dtype.startswith(("String", "Categorical", "Enum")):
+        return np.array(column.to_list() if not column.null_count() else _filled(column), dtype=np.str_)
+    if column.null_count() and not dtype.startswith(("Float", "Date", "Duration")):
+        raise no_value(place, column.dtype, column.is_null().to_numpy())
     if dtype.startswith("List"):
-        lengths = column.list.len().unique()
-        if len(lengths) != 1:
-            raise ragged(what, path)
-        inner = _polars(column.explode(), what, path)
-        return inner.reshape(len(column), lengths[0], *inner.shape[1:])
+        lengths = column.list.len().to_numpy()
+        if len(set(lengths.tolist())) != 1:
+            raise lists_of_several_lengths(place, lengths)
+        inner = _polars(column.explode(), place)
+        return inner.reshape(len(column), int(lengths[0]), *inner.shape[1:])
     if dtype.startswith("Array"):
         array: Array = column.to_numpy()
         return array
-    if dtype.startswith(("String", "Categorical", "Enum")):
-        return np.array(column.to_list(), dtype=np.str_)
-    if dtype.startswith(("Decimal", "Object", "Binary")):
-        raise _unknown(dtype, what, path)
-    return to_array(column.to_numpy(), what, path)
+    if dtype.startswith("Datetime") and "time_zone='" in dtype.replace('"', "'"):
+        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if dtype.startswith(("Decimal", "Object", "Binary", "Time", "Null")):
+        raise no_array(place, dtype)
+    return to_array(column.to_numpy(), place.what)
 
 
-def arrow_columns(table: Any, what: str) -> Tree:
-    """A dict of the columns of a pyarrow Table."""
-    return {
-        name: _arrow(column.combine_chunks(), what, f"[{name!r}]")
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
-
-
-def _arrow(column: Any, what: str, path: str) -> Array | Tree:
-    import pyarrow as pa
-
-    if isinstance(column, pa.ChunkedArray):  # `combine_chunks` of a column that one array can't hold
-        column = pa.concat_arrays(column.chunks)
-    kind = column.type
-    if isinstance(column, pa.ExtensionArray):
-        return _arrow(column.storage, what, path)
-    if pa.types.is_dictionary(kind):
-        return _arrow(column.dictionary_decode(), what, path)
-    if column.null_count and not pa.types.is_floating(kind):
-        raise missing(what, path)
-    if pa.types.is_struct(kind):
-        fields = [kind.field(at).name for at in range(kind.num_fields)]
-        parts = zip(fields, column.flatten(), strict=True)
-        return {name: _arrow(part, what, f"{path}[{name!r}]") for name, part in parts}
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        lengths = set(column.value_lengths().to_pylist())
-        if len(lengths) != 1:
-            raise ragged(what, path)
-        inner = _arrow(column.flatten(), what, path)
-        if isinstance(inner, dict):
-            raise _unknown(str(kind), what, path)
-        return inner.reshape(len(column), lengths.pop(), *inner.shape[1:])
-    if (
-        pa.types.is_decimal(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_null(kind)
-    ):
-        raise _unknown(str(kind), what, path)
-    return to_array(column.to_numpy(zero_copy_only=False), what, path)
-
-
-def _unknown(kind: str, what: str, path: str) -> RowsError:
-    return RowsError(
-        f"{what}: {trees.name(path)} is of type {kind}. Expected numbers, truth values, times, text, and lists of one "
-        "length: convert the column, or leave it out."
-    )
+def _filled(column: Any) -> list[str]:
+    return [value or "" for value in column.to_list()]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from unbounded.core.trees import Array, RowsError
+from unbounded.sources.arrow_arrays import ColumnPlace, arrow_array, arrow_type, check_dtypes, converted
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import check_wanted
 
-Wanted: TypeAlias = tuple[str, ...] | Mapping[str, str] | None
-"""The columns that a user asked for: names, or names with dtypes to which they are converted; None for all."""
+LEAVE_OUT = "leave the column out by columns=[…]"
+
+
+class Wanted(NamedTuple):
+    """What a user asked for.
+
+    Attributes:
+        names: of columns; None for all.
+        dtypes: by name, those to which columns are converted.
+    """
+
+    names: tuple[str, ...] | None
+    dtypes: Mapping[str, str]
 
 
 class ArrowColumns:
@@ -26,8 +36,8 @@ class ArrowColumns:
 
     def __init__(self, schema: Any, file: FoundFile, wanted: Wanted) -> None:
         self._first = file
-        self._is_chosen = wanted is not None
-        self.names: list[str] = list(schema.names if wanted is None else wanted)
+        self._is_chosen = wanted.names is not None
+        self.names: list[str] = list(schema.names if wanted.names is None else wanted.names)
         """The names, in the order of rows."""
         check_wanted(self.names, schema.names, file)
         if not self.names or len(set(self.names)) < len(self.names):
@@ -35,8 +45,8 @@ class ArrowColumns:
                 f"{file.name!r} has {'columns of one name' if self.names else 'no column'}. Expected columns with "
                 "names of their own."
             )
-        with_dtypes = wanted if isinstance(wanted, Mapping) else {}
-        self.casts = {name: arrow_type(name, dtype) for name, dtype in with_dtypes.items()}
+        check_dtypes(wanted.dtypes, self.names, "from_files")
+        self.casts = {name: arrow_type(name, dtype, "from_files(dtypes") for name, dtype in wanted.dtypes.items()}
         """The types to which columns are converted."""
         self.types = {name: schema.field(name).type for name in self.names}
         """The types in the first file."""
@@ -55,7 +65,7 @@ class ArrowColumns:
             if now != was and name not in self.casts and not pa.types.is_null(now):
                 raise RowsError(
                     f"Column {name!r} is {now} in {file.name!r}, and {was} in {self._first.name!r}. Expected one type "
-                    f"in all files: columns={{{name!r}: 'float64', …}} converts each to one dtype."
+                    f"in all files: dtypes={{{name!r}: 'float64'}} converts it to one dtype."
                 )
 
     def check_names(self, names: list[str], file: FoundFile) -> None:
@@ -68,16 +78,21 @@ class ArrowColumns:
                 f"the same columns in all files: columns={self.names!r} reads those of the first file."
             )
 
-    def read_type(self, name: str) -> Any:
-        """The type as which a parser of text reads a column."""
+    def read_type(self, name: str, *, reads_text: bool) -> Any:
+        """The type as which a parser reads a column; `reads_text` is True if it reads numbers as text, too."""
         import pyarrow as pa
 
         cast, found = self.casts.get(name), self.types[name]
-        # A parser of JSON reads no numbers as text; they are converted afterwards.
-        is_number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)
-        return found if cast is None or (pa.types.is_string(cast) and is_number) else cast
+        if cast is None:
+            return found
+        if pa.types.is_string(cast):
+            # Else numbers lose what is no part of their value: the zeros before "0815".
+            is_number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)
+            return found if is_number and not reads_text else cast
+        # Of the other types, parsers read no number from "true".
+        return found if pa.types.is_boolean(found) else cast
 
-    def rows(self, table: Any, file: FoundFile, first: int, unit: str = "from row") -> dict[str, Array]:
+    def rows(self, table: Any, file: FoundFile, first: int, unit: str = "row") -> dict[str, Array]:
         """The columns as arrays of shape (rows,), or (rows, k) for lists of k.
 
         Args:
@@ -88,13 +103,24 @@ class ArrowColumns:
         """
         rows = {}
         for name in self.names:
-            column = table.column(name)
-            where = f"Column {name!r} of {file.name!r}, {unit} {first:,} on"
-            cast = self.casts.get(name, self.types[name])
-            if column.type != cast:
-                column = _converted(column, cast, where)
-            rows[name] = as_array(column, name, where)
+            place = ColumnPlace(f"Column {name!r} of {file.name!r}", name, _row_in(first, unit), LEAVE_OUT)
+            column = converted(table.column(name), self.casts.get(name, self.types[name]), place)
+            array = arrow_array(column, place, objects=True)
+            if isinstance(array, dict):
+                raise place.error(
+                    f"is {column.type}, and a column of a file is one array. Expected numbers, bools, text, times or "
+                    f"lists of these: write its parts as columns of their own, or {LEAVE_OUT}."
+                )
+            rows[name] = array
         return rows
+
+
+def _row_in(first: int, unit: str) -> Callable[[int], str]:
+    """The words for a row of a block that begins at `first`."""
+    if unit == "row":
+        return lambda at: f"row {first + at:,}"
+    # Blank lines have no row.
+    return lambda at: f"row {at + 1:,} from {unit} {first:,} on"
 
 
 def inferred_schema(tables: list[Any]) -> Any:
@@ -110,102 +136,3 @@ def inferred_schema(tables: list[Any]) -> Any:
         except pa.ArrowException:
             continue
     return pa.schema([(name, pa.float64() if pa.types.is_null(kind) else kind) for name, kind in types.items()])
-
-
-def arrow_type(name: str, dtype: Any) -> Any:
-    """The Arrow type of a NumPy dtype."""
-    import pyarrow as pa
-
-    try:
-        found = np.dtype(dtype)
-        return pa.string() if found.kind == "U" else pa.from_numpy_dtype(found)
-    except (TypeError, ValueError, pa.ArrowException):
-        raise ValueError(
-            f"from_files(columns={{{name!r}: {dtype!r}}}): expected a dtype, such as 'float64', 'int64', 'str' or "
-            "'datetime64[us]'."
-        ) from None
-
-
-def as_array(column: Any, name: str, where: str) -> Array:
-    """A column as an array; see `unbounded.from_files` for the types."""
-    import pyarrow as pa
-
-    types, kind = pa.types, column.type
-    if types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    if types.is_null(kind):
-        return np.full(len(column), np.nan)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _matrix(column, name, where)
-    if types.is_floating(kind) or (types.is_temporal(kind) and not types.is_time(kind)):
-        return _values(column)  # nulls become NaN and NaT
-    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
-    if not (is_text or is_bytes or types.is_integer(kind) or types.is_boolean(kind)):
-        raise RowsError(
-            f"{where}: it is {kind}, which has no column in NumPy. Expected numbers, text, times or lists of these. "
-            f"Convert it, by columns={{{name!r}: 'float64', …}} if it is a number, or leave it out by columns=[…]."
-        )
-    if column.null_count:
-        _refuse_nulls(column, name, where)
-    if is_text:
-        texts = _values(column)
-        return texts.astype("U") if len(texts) else np.empty(0, "U1")
-    return _values(column)
-
-
-def _values(column: Any) -> Array:
-    """The values of a column of a table, or of a record batch, whose method has another default."""
-    import pyarrow as pa
-
-    values = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
-    return np.asarray(values)
-
-
-def _refuse_nulls(column: Any, name: str, where: str) -> None:
-    way = (
-        f"columns={{{name!r}: 'float64', …}} reads it as float64, with NaN where there is none"
-        if not (str(column.type).endswith(("string", "binary", "view")))
-        else "fill them where the file is written"
-    )
-    raise RowsError(
-        f"{where}: {column.null_count:,} values are missing, and {column.type} has no value for that. Expected a value "
-        f"in each row: {way}; or leave the column out by columns=[…]."
-    )
-
-
-def _matrix(column: Any, name: str, where: str) -> Array:
-    """Lists of one length as an array of two dimensions."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # of no rows
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if column.null_count:
-        raise RowsError(f"{where}: {column.null_count:,} lists are missing. Fill them where the file is written.")
-    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-    if len(lengths) and lengths.min() != lengths.max():
-        raise RowsError(
-            f"{where}: its lists have {lengths.min():,} to {lengths.max():,} values. Rows of a batch have one shape. "
-            "Pad the lists where the file is written, or leave the column out by columns=[…]."
-        )
-    if len(lengths):
-        width = int(lengths[0])
-    else:
-        width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 0
-    values = as_array(column.flatten(), name, where)
-    return values.reshape(len(lengths), width, *values.shape[1:])
-
-
-def _converted(column: Any, to: Any, where: str) -> Any:
-    import pyarrow as pa
-
-    try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        return column.cast(to)
-    except pa.ArrowException as error:
-        raise RowsError(f"{where}: it is {column.type}, and is not converted to {to}: {error}.") from None

@@ -12,6 +12,7 @@ from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import NoRows
 from unbounded.sources.files.line_pieces import LinePieces
 from unbounded.sources.files.line_rows import rows_of
+from unbounded.sources.files.records import CsvRecords
 from unbounded.sources.files.text_blocks import TextBlocks, codec_of
 
 
@@ -27,14 +28,15 @@ class CsvFormat:
     def __init__(self, first: FoundFile, source: Any, wanted: Wanted) -> None:
         import pyarrow as pa
 
-        blocks = TextBlocks(first, source)
-        names, offset = _header(first, blocks)
-        block = blocks.read(offset, 2)
+        records = _records(first)
+        blocks = TextBlocks(first, source, records)
+        names, place = _header(first, blocks)
+        block = blocks.read(*place)
 
         def parse(data: bytes) -> Any:
             return _table(data, first, names, None, None)
 
-        tables, _ = rows_of(block.data, block.line, parse, first_bad=False)
+        tables, _ = rows_of(block.data, block.line, parse, first_bad=False, records=records)
         if not sum(table.num_rows for table in tables):
             raise NoRows(f"{first.name!r} has a header and no row. Expected rows, which tell the types of columns.")
         if len(set(names)) < len(names):
@@ -49,51 +51,66 @@ class CsvFormat:
         return self._columns.described()
 
     def open(self, file: FoundFile, source: Any, bad: BadRows) -> LinePieces:
-        blocks = TextBlocks(file, source)
+        blocks = TextBlocks(file, source, _records(file))
         # A file that was only created, by a writer that has not begun, has no header yet.
-        names, offset = _header(file, blocks) if file.size else (self._columns.names, 0)
+        names, place = _header(file, blocks) if file.size else (self._columns.names, [0, 2])
         self._columns.check_names(names, file)
-        types = {name: self._columns.read_type(name) for name in self._columns.names}
+        types = {name: self._columns.read_type(name, reads_text=True) for name in self._columns.names}
 
         def parse(data: bytes) -> Any:
             return _table(data, file, names, self._columns.names, types)
 
-        return LinePieces(file, blocks, [offset, 2], self._columns, parse, bad)
+        return LinePieces(file, blocks, place, self._columns, parse, bad)
 
 
-def _header(file: FoundFile, blocks: TextBlocks) -> tuple[list[str], int]:
-    """The names of the columns, and the offset of the first row."""
+def _header(file: FoundFile, blocks: TextBlocks) -> tuple[list[str], list[int]]:
+    """The names of the columns, and the place of the first row: its offset and its line."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
-    line, end, _ = blocks.read(0, 1).data.partition(b"\n")
-    if not line.strip() and not end:
+    data = blocks.read(0, 1).data
+    ends = blocks.records.ends(data)
+    line = data[: ends[0]] if len(ends) else data
+    if not line:
         raise NoRows(f"{file.name!r} is empty. Expected a header, and rows.")
     try:
         table = pc.read_csv(
-            pa.BufferReader(line + b"\n"),
+            pa.BufferReader(line if len(ends) else line + b"\n"),
             read_options=pc.ReadOptions(use_threads=False, block_size=len(line) + 2),
             parse_options=_parsing(file, None),
         )
     except pa.ArrowException as error:
         raise RowsError(f"Line 1 of {file.name!r} is no header: {error}. Expected the names of columns.") from None
-    return table.column_names, len(line) + len(end)
+    return table.column_names, [len(line), 1 + max(1, line.count(b"\n"))]
 
 
 def _parsing(file: FoundFile, on_invalid: Any) -> Any:
     import pyarrow.csv as pc
 
-    delimiter = "\t" if ".tsv" in file.name.lower() else ","
-    return pc.ParseOptions(delimiter=delimiter, invalid_row_handler=on_invalid)
+    return pc.ParseOptions(delimiter=_delimiter(file), invalid_row_handler=on_invalid, newlines_in_values=True)
+
+
+def _records(file: FoundFile) -> CsvRecords:
+    return CsvRecords(_delimiter(file).encode())
+
+
+def _delimiter(file: FoundFile) -> str:
+    return "\t" if ".tsv" in file.name.lower() else ","
 
 
 def _table(
-    data: bytes, file: FoundFile, names: list[str], wanted: list[str] | None, types: dict[str, Any] | None
+    data: bytes,
+    file: FoundFile,
+    names: list[str],
+    wanted: list[str] | None,
+    types: dict[str, Any] | None,
 ) -> tuple[Any, list[tuple[int, str]]]:
     """See `line_rows.Parse`."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
+    if _records(file).unclosed(data) is not None:
+        raise pa.ArrowInvalid("a quote is not closed")  # pyarrow takes the rest of the data for one value
     left_out: list[tuple[int, str]] = []
 
     def leave_out(row: Any) -> str:

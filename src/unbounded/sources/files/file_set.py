@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from unbounded.core import check
+from unbounded.sources.arrow_arrays import as_dtypes
 from unbounded.sources.files.arrow_columns import Wanted
 from unbounded.sources.files.file_formats import FORMATS, first_format, format_of
 from unbounded.sources.files.file_paths import FilePaths, as_paths
@@ -31,6 +30,7 @@ class FileSet:
     seed: int = 0
     passes: int | None = None
     on_bad: str | os.PathLike[str] = "raise"
+    dtypes: Any = field(default=None, repr=False)
     word = "from_files"
     replayable = True
     has_passes = True  # how many rows one has is not known beforehand: files may become more
@@ -48,7 +48,7 @@ class FileSet:
             raise ValueError(f"from_files(format={self.format!r}): expected one of {', '.join(map(repr, FORMATS))}.")
         if not isinstance(self.on_bad, (str, os.PathLike)):
             raise TypeError(f"from_files(on_bad={self.on_bad!r}): expected 'raise', 'skip', or the path of a file.")
-        object.__setattr__(self, "columns", _as_wanted(self.columns))
+        object.__setattr__(self, "columns", _as_wanted(self.columns, as_dtypes(self.dtypes, "from_files")))
         _ = self._reading  # errors of the paths, the format and the columns come now
 
     @cached_property
@@ -83,37 +83,24 @@ class FileSet:
 
     def open(self, opening: Opening) -> Reader:
         shared = (self._paths, self._reading, self.passes, os.fspath(self.on_bad), opening)
-        return ShuffledPieces(*shared, self.seed) if self.shuffle else OrderedPieces(*shared)
+        return ShuffledPieces(*shared, self.seed, self.identity()) if self.shuffle else OrderedPieces(*shared)
 
 
-def _as_wanted(columns: Any) -> Wanted:
-    """The argument `columns` as a tuple of names, or a dict of names and dtypes."""
+def _as_wanted(columns: Any, dtypes: dict[str, str]) -> Wanted:
+    """The arguments `columns`, names or a dict of names and dtypes, and `dtypes`."""
     if columns is None:
-        return None
+        return Wanted(None, dtypes)
     if isinstance(columns, Mapping):
-        names: Iterable[Any] = columns
-        wanted: Wanted = {name: _dtype(name, dtype) for name, dtype in columns.items()}
+        dtypes = {**as_dtypes(columns, "from_files", "columns"), **dtypes}
     elif isinstance(columns, (str, bytes)) or not isinstance(columns, Iterable):
         raise TypeError(
             f"from_files(columns={columns!r}): expected a list of names, such as ['x', 'y'], or a dict of names and "
             "dtypes, such as {'x': 'float64'}."
         )
-    else:
-        names = wanted = tuple(columns)
+    names = tuple(columns)
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"from_files(columns=…) has {name!r}. Expected names of columns, which are texts.")
-    if not wanted:
+    if not names:
         raise ValueError("from_files(columns=…) is empty. Expected at least one name; None reads all columns.")
-    return wanted
-
-
-def _dtype(name: str, dtype: Any) -> str:
-    """The name of a dtype."""
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        raise ValueError(
-            f"from_files(columns={{{name!r}: {dtype!r}}}): expected a dtype, such as 'float64', 'int64' or 'str'."
-        ) from None
-    return "str" if found.kind == "U" else str(found)
+    return Wanted(names, dtypes)

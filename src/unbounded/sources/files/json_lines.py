@@ -11,6 +11,7 @@ from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import NoRows
 from unbounded.sources.files.line_pieces import LinePieces
 from unbounded.sources.files.line_rows import rows_of
+from unbounded.sources.files.records import LineRecords
 from unbounded.sources.files.text_blocks import TextBlocks, codec_of
 
 
@@ -24,8 +25,10 @@ class JsonLinesFormat:
     """
 
     def __init__(self, first: FoundFile, source: Any, wanted: Wanted) -> None:
-        block = TextBlocks(first, source).read(0, 1)
-        tables, bad = rows_of(block.data, block.line, lambda data: _table(data, None, "infer"), first_bad=False)
+        block = TextBlocks(first, source, LineRecords()).read(0, 1)
+        tables, bad = rows_of(
+            block.data, block.line, lambda data: _table(data, None, "infer"), first_bad=False, records=LineRecords()
+        )
         if not tables:
             why = f": {bad[0].why}" if bad else ""
             raise NoRows(
@@ -33,7 +36,7 @@ class JsonLinesFormat:
                 '{"x": 1.5}.'
             )
         self._columns = ArrowColumns(inferred_schema(tables), first, wanted)
-        self._others = "error" if wanted is None else "ignore"
+        self._others = "error" if wanted.names is None else "ignore"
 
     def may_grow(self, file: FoundFile) -> bool:
         return codec_of(file.name) is None
@@ -44,12 +47,12 @@ class JsonLinesFormat:
     def open(self, file: FoundFile, source: Any, bad: BadRows) -> LinePieces:
         import pyarrow as pa
 
-        schema = pa.schema([(name, self._columns.read_type(name)) for name in self._columns.names])
+        schema = pa.schema([(name, self._columns.read_type(name, reads_text=False)) for name in self._columns.names])
 
         def parse(data: bytes) -> Any:
             return _table(data, schema, self._others)
 
-        return LinePieces(file, TextBlocks(file, source), [0, 1], self._columns, parse, bad)
+        return LinePieces(file, TextBlocks(file, source, LineRecords()), [0, 1], self._columns, parse, bad)
 
 
 def _table(data: bytes, schema: Any, others: str) -> tuple[Any, list[tuple[int, str]]]:

@@ -44,10 +44,12 @@ class LinePieces:
 
     def read(self, place: JSON) -> Piece:
         block = self._blocks.read(*place)
-        tables, bad = rows_of(block.data, block.line, self._parse, first_bad=self._bad.is_error)
+        tables, bad = rows_of(
+            block.data, block.line, self._parse, first_bad=self._bad.is_error, records=self._blocks.records
+        )
         for line in bad:
             self._bad.add(self._file, *line)
-        parts = [self._columns.rows(table, self._file, block.line, "from line") for table in tables]
+        parts = [self._columns.rows(table, self._file, block.line, "line") for table in tables]
         rows: dict[str, Array] = trees.join(parts) if parts else {}
         count = sum(table.num_rows for table in tables)
         return Piece(rows if count else {}, count, block.after, f"{zlib.crc32(block.data):08x}")
@@ -56,10 +58,8 @@ class LinePieces:
         entries = []
         for place, block in self._blocks.all(*self._first):
             # Blank lines are among them: they are no rows, which shows when the piece is read.
-            if block.after is None:
-                count = block.data.count(b"\n") + (block.data[-1:] not in (b"\n", b""))
-            else:
-                count = block.after[1] - block.line
+            count = self._blocks.records.count(block.data)
+            count += block.after is None and block.data[-1:] not in (b"\n", b"")
             entries.append(PieceAt(place, count, 8 * count * len(self._columns.names)))
         return entries
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-_NEWLINE = ord("\n")
+import numpy as np
+
+from unbounded.sources.files.records import Offsets, Records
 
 
 class BadLine(NamedTuple):
@@ -29,7 +31,9 @@ that are not blank, from 0, and what is wrong with it. Raises `pyarrow.ArrowExce
 does not tell."""
 
 
-def rows_of(data: bytes, line: int, parse: Parse, *, first_bad: bool) -> tuple[list[Any], list[BadLine]]:
+def rows_of(
+    data: bytes, line: int, parse: Parse, *, first_bad: bool, records: Records
+) -> tuple[list[Any], list[BadLine]]:
     """The tables of the lines that are rows, and the lines that are not.
 
     The parsers say of some errors only that there is one. The broken lines are found by parsing halves.
@@ -39,6 +43,7 @@ def rows_of(data: bytes, line: int, parse: Parse, *, first_bad: bool) -> tuple[l
         line: the number of the first.
         parse: makes a table.
         first_bad: True to stop at the first broken line.
+        records: where they end.
     """
     import pyarrow as pa
 
@@ -47,34 +52,36 @@ def rows_of(data: bytes, line: int, parse: Parse, *, first_bad: bool) -> tuple[l
     try:
         table, left_out = parse(data)
     except pa.ArrowException as error:
-        cut = _middle(data)
+        cut = _middle(data, records.ends(data))
         if cut is None:
             lead = len(data) - len(data.lstrip())
             why = re.sub(r"(In CSV column #\d+: )?Row #\d+: | in row \d+", "", str(error))
             return [], [BadLine(line + data.count(b"\n", 0, lead), _text(data.strip()), why)]
-        tables, bad = rows_of(data[:cut], line, parse, first_bad=first_bad)
+        tables, bad = rows_of(data[:cut], line, parse, first_bad=first_bad, records=records)
         if bad and first_bad:
             return tables, bad
-        more, others = rows_of(data[cut:], line + data.count(b"\n", 0, cut), parse, first_bad=first_bad)
+        after = line + data.count(b"\n", 0, cut)
+        more, others = rows_of(data[cut:], after, parse, first_bad=first_bad, records=records)
         return tables + more, bad + others
-    return [table], _with_numbers(data, line, left_out) if left_out else []
+    return [table], _with_numbers(data, line, left_out, records.ends(data)) if left_out else []
 
 
-def _middle(data: bytes) -> int | None:
-    """The offset of a line near the middle; None if there is only one line that is not blank."""
-    begin = len(data) - len(data.lstrip())
-    stop = len(data.rstrip())
-    half = (begin + stop) // 2
-    found = data.find(b"\n", half, stop)
-    if found < 0:
-        found = data.rfind(b"\n", begin, half)
-    return None if found < 0 else found + 1
+def _middle(data: bytes, ends: Offsets) -> int | None:
+    """The offset of a record near the middle; None if there is only one that is not blank."""
+    begin, stop = len(data) - len(data.lstrip()), len(data.rstrip())
+    found = ends[(ends > begin) & (ends <= stop)]
+    if not len(found):
+        return None
+    return int(found[min(int(np.searchsorted(found, (begin + stop) // 2, "right")), len(found) - 1)])
 
 
-def _with_numbers(data: bytes, line: int, left_out: list[tuple[int, str]]) -> list[BadLine]:
-    lines = data.split(b"\n")
-    full = [number for number, text in enumerate(lines) if text.strip(b"\r")]
-    return [BadLine(line + full[number], _text(lines[full[number]]), why) for number, why in left_out]
+def _with_numbers(data: bytes, line: int, left_out: list[tuple[int, str]], ends: Offsets) -> list[BadLine]:
+    starts = [0, *ends.tolist()]
+    records = zip(starts, [*starts[1:], len(data)], strict=True)
+    full = [(start, text) for start, stop in records if (text := data[start:stop]).strip(b"\r\n")]
+    return [
+        BadLine(line + data.count(b"\n", 0, full[number][0]), _text(full[number][1]), why) for number, why in left_out
+    ]
 
 
 def _text(line: bytes) -> str:

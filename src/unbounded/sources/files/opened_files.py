@@ -9,6 +9,7 @@ from unbounded.core.node import StreamError
 from unbounded.sources.files.bad_rows import BadRows
 from unbounded.sources.files.file_paths import FilePaths, FoundFile
 from unbounded.sources.files.file_pieces import FileFormat, PieceAt, PiecesFile, ends_checksum
+from unbounded.sources.files.stored_indexes import StoredIndexes
 from unbounded.sources.reader import JSON
 
 _MOST_OPEN = 8
@@ -57,10 +58,12 @@ class OpenedFiles:
     def __init__(self, paths: FilePaths, format: FileFormat, bad: BadRows) -> None:
         self._paths, self._format, self._bad = paths, format, bad
         self._found: dict[str, FoundFile] = {}
-        self._open: OrderedDict[tuple[str, int], PiecesFile] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int], tuple[PiecesFile, str]] = OrderedDict()  # each with its checksum
         self._indexes: dict[tuple[str, int, str], list[PieceAt]] = {}
         self.files = PassFiles([])
         """The files of the current pass."""
+        self.stored: StoredIndexes | None = None
+        """Where indexes are stored; None if nowhere."""
 
     def list_files(self) -> PassFiles:
         """The files that exist now.
@@ -107,7 +110,13 @@ class OpenedFiles:
         name, size, noted = self.files.plain[number]
         if (name, size) in self._open:
             self._open.move_to_end((name, size))
-            return self._open[name, size]
+            opened, check = self._open[name, size]
+            if noted is None:
+                self.files.note(number, check)  # the position is from before it was opened
+                noted = check
+            if noted == check:
+                return opened
+            self._open.pop((name, size))[0].close()  # the file may have been restored since
         file = self._as_noted(self.files, number)
         try:
             source = self._paths.open(file)
@@ -129,23 +138,37 @@ class OpenedFiles:
             source.close()
             raise
         self.files.note(number, check)
-        self._open[name, size] = opened
+        self._open[name, size] = opened, check
         while len(self._open) > _MOST_OPEN:
-            self._open.popitem(last=False)[1].close()
+            self._open.popitem(last=False)[1][0].close()
         return opened
 
     def index(self, number: int) -> list[PieceAt]:
-        """The pieces of file `number`; known from an earlier pass if the file is the same."""
-        opened = self.get(number)
+        """The pieces of file `number`; known from an earlier pass, or from the store, if the file is the same."""
+        if self.files.plain[number][2] is None:
+            self.get(number)
         name, size, check = self.files.plain[number]
-        if (name, size, check) not in self._indexes:
-            self._indexes[name, size, check] = opened.index()
-        return self._indexes[name, size, check]
+        file = (name, size, check)
+        if file not in self._indexes:
+            found = None if self.stored is None else self.stored.read(file)
+            if found is None:
+                found = self.get(number).index()
+                if self.stored is not None:
+                    self.stored.write(file, found)
+            self._indexes[file] = found
+        return self._indexes[file]
+
+    def keep_in(self, stored: StoredIndexes) -> None:
+        """Store indexes from now on, those that are known as well."""
+        if self.stored is None:
+            self.stored = stored
+            for file, pieces in self._indexes.items():
+                stored.write(file, pieces)
 
     def close(self) -> None:
         """Close all files."""
         while self._open:
-            self._open.popitem()[1].close()
+            self._open.popitem()[1][0].close()
 
 
 def changed_piece(name: str, place: JSON) -> StreamError:

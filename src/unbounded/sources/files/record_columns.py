@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unbounded.core.trees import Array, RowsError
+from unbounded.sources.arrow_arrays import check_dtypes
 from unbounded.sources.files.arrow_columns import Wanted
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import check_wanted
@@ -23,11 +24,12 @@ class RecordColumns:
     """
 
     def __init__(self, record: Mapping[str, Any], file: FoundFile, wanted: Wanted) -> None:
-        self.names: list[str] = list(record if wanted is None else wanted)
+        self.names: list[str] = list(record if wanted.names is None else wanted.names)
         """The names, in the order of rows."""
         check_wanted(self.names, list(record), file)
-        self._is_chosen = wanted is not None
-        self._casts = dict(wanted) if isinstance(wanted, Mapping) else {}
+        check_dtypes(wanted.dtypes, self.names, "from_files")
+        self._is_chosen = wanted.names is not None
+        self._casts = dict(wanted.dtypes)
         self._forms = {name: _form(record[name]) for name in self.names}
 
     def described(self) -> dict[str, str]:

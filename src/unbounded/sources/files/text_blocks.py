@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from unbounded.core.node import StreamError
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import reading
+from unbounded.sources.files.records import Records
 
 BLOCK_BYTES = 1 << 22
 """A block has at most so many bytes; more only if a line has more."""
@@ -43,10 +44,13 @@ class TextBlocks:
     Args:
         file: its name, and the size up to which it is read.
         source: a `pyarrow.NativeFile`.
+        records: where its records end.
     """
 
-    def __init__(self, file: FoundFile, source: Any) -> None:
+    def __init__(self, file: FoundFile, source: Any, records: Records) -> None:
         self._file = file
+        self.records = records
+        """Where its records end."""
         codec = codec_of(file.name)
         self._bytes: _Plain | _Compressed = (
             _Plain(source, file.size) if codec is None else _Compressed(file, source, codec)
@@ -54,27 +58,21 @@ class TextBlocks:
 
     def read(self, offset: int, line: int) -> LineBlock:
         """The block at an offset, which is the beginning of line number `line`."""
-        parts: list[bytes] = []
-        size, at = 0, offset
+        data = b""
         while True:
-            part = self._bytes.read(at, BLOCK_BYTES)
-            at += len(part)
-            end = part.rfind(b"\n") + 1 if len(part) == BLOCK_BYTES else len(part)
-            parts.append(part[:end] if end else part)
-            size += len(parts[-1])
-            if end:
-                break
+            part = self._bytes.read(offset + len(data), BLOCK_BYTES)
+            data = data + part if data else part
             if len(part) < BLOCK_BYTES:
-                break
-            if size > _MOST_BYTES:
+                return LineBlock(data, line, None)
+            end = self.records.last_end(data)
+            if end:
+                data = data[:end]
+                return LineBlock(data, line, [offset + end, line + data.count(b"\n")])
+            if len(data) > _MOST_BYTES:
                 raise StreamError(
-                    f"{self._file.name!r} has no line end in {size:,} bytes from line {line:,} on. Expected lines of "
-                    "text: give format= if it is something else."
+                    f"{self._file.name!r} has no line end in {len(data):,} bytes from line {line:,} on. "
+                    "Expected lines of text: give format= if it is something else."
                 )
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        is_end = len(part) < BLOCK_BYTES
-        after = None if is_end else [offset + len(data), line + data.count(b"\n")]
-        return LineBlock(data, line, after)
 
     def all(self, offset: int, line: int) -> Iterator[tuple[list[int], LineBlock]]:
         """All blocks from an offset on, each with the place of its beginning."""
