@@ -61,6 +61,8 @@ def test_a_key_and_columns_are_chosen_by_name(plant):
     assert rows["key"].tolist() == ["b", "a", "b"]
     np.testing.assert_array_equal(rows["values"], [[7], [8], [np.nan]])
     assert rows_of("plant.csv", columns=("flow",), by="on")["key"].tolist() == ["true", "false", "true"]
+    # A row without a key is of the key "".
+    assert rows_of("plant.csv", columns=("flow",), by="count")["key"].tolist() == ["7", "8", ""]
 
 
 def test_a_file_without_times_has_the_numbers_of_its_rows(tmp_path):
