@@ -237,6 +237,18 @@ def test_an_error_of_the_function_is_shown_from_its_file_on(lab):
     assert "The report is in" in result.stdout
 
 
+@pytest.mark.parametrize("source", ["lab_with_errors.py:sensor", "lab_with_errors:sensor"])
+def test_an_error_of_a_file_s_import_is_shown_from_that_file_on(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for code, words in (("def sensor(:\n", "SyntaxError"), ("import nothing_of_that_name\n", "nothing_of_that_name")):
+        (tmp_path / "lab_with_errors.py").write_text(code)
+        result = CliRunner().invoke(app, ["train", source, "--display", "plain"])
+        assert result.exit_code in (1, 2)
+        assert words in result.stderr
+        assert "importlib" not in result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sensor", "line", "number", "code"),

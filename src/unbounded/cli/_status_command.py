@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 import time as clock
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def status_of(directory: Path) -> dict[str, Any]:
         status["checkpoint_time"] = max(times, default=None)
     if not status["running"]:
         # Figures of a moment that is over.
-        status["seconds_to_epochs_end"] = status["readings_a_second"] = None
+        status["epoch_seconds_left"] = status["readings_a_second"] = None
     return status
 
 
@@ -145,11 +146,10 @@ def in_lines(status: dict[str, Any]) -> str:
         doing = "not running" + (", ended" if state == "ended" else ", killed" if state == "training" else "")
     lines = [("run", f"{status['run']}: {doing}"), ("source", str(status.get("source", "?")))]
     if "scored" in status:
-        where = f" (row {status['row']:,}, {status['time']})" if "row" in status else ""
-        lines.append(("position", f"{status['scored']:,} readings scored{where}"))
+        lines.append(("position", f"{status['scored']:,} readings scored{_where(status)}"))
         if status["readings_a_second"] is not None:
             lines.append(("rate", f"{status['readings_a_second']:,.4g} readings a second"))
-        left = status["seconds_to_epochs_end"]
+        left = status["epoch_seconds_left"]
         to_end = f", {duration(left)} to its end" if left is not None else ""
         lines.append(("epoch", f"{status['epoch']:,}, {status['share_of_epoch']:.0%} of it{to_end}"))
         lines.append(("steps", f"{status['steps']:,} of {status['rows_trained']:,} rows"))
@@ -163,9 +163,26 @@ def in_lines(status: dict[str, Any]) -> str:
         lines.append(("checkpoint", f"step {status['checkpoint_step']:,}{age}"))
     last = status.get("last_alarm")
     key = f"{last['key']}: " if last and last["key"] else ""
-    newest = f"; the newest at {last['time']}: {key}{last['words']}" if last else ""
+    newest = f"; the newest at {_to_seconds(last['time'])}: {key}{last['words']}" if last else ""
     lines.append(("alarms", f"{status.get('alarms', 0):,}{newest}"))
     return "\n".join(f"{name:<11} {words}" for name, words in lines)
 
 
+def _where(status: dict[str, Any]) -> str:
+    """The newest reading that was scored."""
+    if "row" not in status:
+        return ""
+    # Readings that can't be counted from a beginning have the microseconds of the clock as their numbers.
+    counted = status["row"] < CLOCK
+    time = "" if status["time"] == str(status["row"]) else _to_seconds(status["time"])
+    words = ", ".join([*([f"row {status['row']:,}"] if counted else []), *([time] if time else [])])
+    return f" ({words})" if words else ""
+
+
+def _to_seconds(time: str) -> str:
+    """A written time without fractions of a second."""
+    return re.sub(r"(:\d\d)\.\d+", r"\1", time)
+
+
+CLOCK = 10**14
 _LOST = (("not read in time", "missed"), ("dropped", "dropped"), ("without a number, left out", "left_out"))

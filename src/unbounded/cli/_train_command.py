@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import sys
@@ -144,7 +145,8 @@ class Session:
 
     def _is_ours(self, error: OSError) -> bool:
         """True if the error is about the run's directory."""
-        return str(error.filename or "").startswith(str(self._directory))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return full or str(error.filename or "").startswith(str(self._directory))
 
     def _train(self) -> End:
         from unbounded.detect._training import train

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,9 +109,10 @@ class KeyedScorers:
             ValueError: they are of other columns.
         """
         scorers: dict[str, tuple[Scorer, int]] = {}
-        for index, (name, last) in enumerate(zip(state["keys"], np.asarray(state["last"]).tolist(), strict=True)):
+        states = _unstacked(state["states"]) if state["keys"] else []
+        for name, last, one in zip(state["keys"], np.asarray(state["last"]).tolist(), states, strict=True):
             scorer = self._make()
-            scorer.load_state_dict(_unstacked(state["states"], index))
+            scorer.load_state_dict(one)
             scorers[str(name)] = scorer, int(last)
         self.rows, self.last, self._scorers = int(state["rows"]), int(state["newest"]), scorers
 
@@ -129,23 +130,29 @@ def _parts(key: np.ndarray | None, rows: int) -> Iterator[tuple[str, np.ndarray]
         yield str(names[number]), parts[number]
 
 
-def _stacked(states: list[Any]) -> Any:
+def _stacked(states: Sequence[Any]) -> Any:
     """Trees of one form as one tree, whose leaves hold those of all: arrays one after the other, with their shapes."""
     first = states[0]
-    if isinstance(first, Mapping):
-        return {name: _stacked([state[name] for state in states]) for name in first}
-    if isinstance(first, np.ndarray):
-        shapes = np.array([array.shape for array in states], dtype=np.int64)
-        return {"shapes": shapes, "values": np.concatenate([array.ravel() for array in states])}
+    if all(isinstance(state, Mapping) and list(state) == list(first) for state in states):
+        return {"tree": {name: _stacked([state[name] for state in states]) for name in first}}
+    kinds = {(state.dtype, state.ndim) if isinstance(state, np.ndarray) else None for state in states}
+    if len(kinds) == 1 and None not in kinds:
+        shapes = np.array([state.shape for state in states], dtype=np.int64).reshape(len(states), first.ndim)
+        return {"shapes": shapes, "values": np.concatenate([state.ravel() for state in states])}
     return {"each": list(states)}
 
 
-def _unstacked(stacked: Mapping[str, Any], index: int) -> Any:
-    if set(stacked) == {"each"}:
-        return stacked["each"][index]
-    if set(stacked) == {"shapes", "values"}:
-        shapes = np.asarray(stacked["shapes"])
-        sizes = shapes.prod(axis=1, dtype=np.int64)
-        start = int(sizes[:index].sum())
-        return np.asarray(stacked["values"])[start : start + int(sizes[index])].reshape(tuple(shapes[index].tolist()))
-    return {name: _unstacked(part, index) for name, part in stacked.items()}
+def _unstacked(stacked: Mapping[str, Any]) -> list[Any]:
+    """The trees of `_stacked`."""
+    if "tree" in stacked:
+        names = list(stacked["tree"])
+        return [
+            dict(zip(names, leaves, strict=True))
+            for leaves in zip(*map(_unstacked, stacked["tree"].values()), strict=True)
+        ]
+    if "each" in stacked:
+        return list(stacked["each"])
+    shapes = np.asarray(stacked["shapes"])
+    ends = np.cumsum(shapes.prod(axis=1, dtype=np.int64))
+    parts = np.split(np.asarray(stacked["values"]), ends[:-1])
+    return [part.reshape(tuple(shape)) for part, shape in zip(parts, shapes.tolist(), strict=True)]

@@ -66,9 +66,9 @@ def page(run: RecordedRun, *, title: str) -> str:
             "The report is made with Jinja2, which is not installed: pip install 'unbounded[demo]'.", name=error.name
         ) from None
     # What comes from data (names, keys, text of alarms) is escaped by the template. The plots escape their own.
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        (Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8")
-    )
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    ).from_string((Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8"))
     count = "1 line" if run.damaged == 1 else f"{run.damaged:,} lines"
     damaged = f" {count} of its record could not be read." if run.damaged else ""
     return template.render(

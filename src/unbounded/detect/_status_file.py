@@ -100,7 +100,7 @@ class StatusFile:
         self._status |= {
             "epoch": self._epoch + 1,
             "share_of_epoch": round(self.share, 4),
-            "seconds_to_epochs_end": round(done[2] * (1 / self.share - 1), 1) if self.share else None,
+            "epoch_seconds_left": round(done[2] * (1 / self.share - 1), 1) if self.share else None,
             "steps": stats.steps,
             "rows_trained": stats.rows,
             "readings": readings,
