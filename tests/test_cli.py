@@ -24,7 +24,7 @@ from unbounded.cli._display import JsonDisplay, PlainDisplay, display
 from unbounded.cli._error_words import in_words
 from unbounded.cli._live import panel, sparkline
 from unbounded.cli._stop_signals import Stopped, StopSignals
-from unbounded.cli._train_command import name_of
+from unbounded.cli._train_options import name_of
 from unbounded.cli._view import Silence, View, alarm_line
 from unbounded.detect._run import read_run
 from unbounded.testing import Clock

@@ -17,7 +17,7 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from helpers import installed, short_start, wait_until
+from helpers import compiled_once, installed, short_start, wait_until
 from unbounded.cli import _options, main
 from unbounded.cli._app import app
 from unbounded.cli._on_alarm import AlarmCommand
@@ -67,7 +67,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
+    cache = tmp_path_factory.mktemp("compiled")
+    with compiled_once(cache):
+        yield cache
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +186,7 @@ def test_a_terminal_that_is_closed_saves_the_run_which_goes_on_with_a_further_pa
 
 
 @pytest.mark.slow
-def test_files_that_were_read_to_their_end_have_nothing_new_until_they_grow(tmp_path, monkeypatch):
+def test_files_that_were_read_to_their_end_have_nothing_new_until_they_grow(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("x\n" + "1\n" * 40)
     options = ["train", "a.csv", "--window", "4", "--display", "plain"]

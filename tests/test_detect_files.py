@@ -93,6 +93,12 @@ def test_times_are_read_as_they_are_written(tmp_path, name, cells, form):
     assert np.isnan(rows["time"][2])
 
 
+def test_numbers_with_a_form_are_times_of_that_form(tmp_path):
+    (tmp_path / "a.csv").write_text("day,x\n20240501,1\n20240502,2\n")
+    rows = rows_of(tmp_path / "a.csv", time="day", time_format="%Y%m%d")
+    assert (rows["time"] - BEGIN + 36_000).tolist() == [0, 86_400]
+
+
 def test_a_column_of_a_usual_name_that_holds_no_times_is_no_time(tmp_path):
     (tmp_path / "a.csv").write_text("x,date,moment\n1,soon,2024-05-01 10:00:00\n")
     assert columns_of(str(tmp_path / "a.csv"), Choice()).time == "moment"
@@ -187,6 +193,7 @@ def test_a_file_that_grew_and_is_another_is_refused(plant):
         ("text.csv", {}, r"no column of numbers besides the time and the key: a \(text\)"),
         ("broken.parquet", {}, "broken.parquet can't be read as parquet: Parquet magic bytes not found"),
         ("head.csv", {}, "has a header and no row"),
+        ("german.csv", {}, r"german.csv begins with 'a;b': commas are expected between columns"),
         ("empty.csv", {}, "empty.csv can't be read as csv"),
         ("plant.csv", {"time": "timestmp"}, "--time timestmp: plant.csv has no such column. Did you mean timestamp?"),
         ("plant.csv", {"by": "Pump"}, "--by Pump: .* Did you mean pump?"),
@@ -205,6 +212,7 @@ def test_what_can_t_be_read_is_a_sentence(plant, source, choice, words):
     (plant / "deep").mkdir()
     (plant / "notes.txt").write_text("words")
     (plant / "text.csv").write_text("a,b\nx,y\n")
+    (plant / "german.csv").write_text("a;b\n1,5;2\n")
     (plant / "head.csv").write_text("a,b\n")
     (plant / "empty.csv").write_text("")
     (plant / "broken.parquet").write_bytes(b"PAR1 no more")

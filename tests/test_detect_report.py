@@ -243,6 +243,17 @@ def test_the_figure_at_the_top_and_the_chart_measure_the_same(tmp_path):
     assert "what the figure at the top of the page sums up" in text
 
 
+def test_keys_are_shown_with_their_alarms_as_they_are(tmp_path):
+    write_run(tmp_path, readings=100, alarms=2, key="<i>pump</i> & 1")
+    page = write_report(tmp_path).read_text()
+    assert "<td>&lt;i&gt;pump&lt;/i&gt; &amp; 1</td>" in page
+    assert "<th>key</th>" in page
+    assert "of all keys" not in page
+    text = (tmp_path / FILE).read_text().replace('"keyed": false', '"keyed": true')
+    (tmp_path / FILE).write_text(text)
+    assert "The readings of all keys are drawn together." in write_report(tmp_path).read_text()
+
+
 def test_what_was_left_out_is_named_with_its_columns(tmp_path):
     write_run(tmp_path, skipped={"cpu": 3, "load": 12})
     text = " ".join(" ".join(parsed(write_report(tmp_path)).text).split())

@@ -177,7 +177,8 @@ def train(
     and 129, by SIGHUP: a checkpoint and the report are left; 1, your function raised an error; 2, a sentence says what
     to change.
     """
-    from unbounded.cli._train_command import TrainOptions, run
+    from unbounded.cli._train_command import run
+    from unbounded.cli._train_options import TrainOptions
     from unbounded.detect._readings import Choice
     from unbounded.detect._training import Plan, epoch_of
 

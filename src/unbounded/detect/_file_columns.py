@@ -106,7 +106,9 @@ def columns_of(path: str, choice: Choice) -> FileColumns:
         )
     dtypes = [(name, table.dtype(name)) for name in numbers]
     if time is not None:
-        dtypes.append((time, table.dtype(time)))
+        # With a form, numbers such as 20240501 are text.
+        as_text = choice.time_format is not None and not table.is_time(time)
+        dtypes.append((time, "str" if as_text else table.dtype(time)))
     if choice.by is not None and choice.by != time:
         dtypes.append((choice.by, "str"))
     chosen = () if choice.columns is not None else tuple(name for name in rest if name not in numbers)
@@ -125,7 +127,8 @@ def _time(table: _FirstRows, choice: Choice) -> str | None:
 def _has_times(table: _FirstRows, name: str, form: str | None) -> bool:
     """True if most of the first values are times."""
     try:
-        found = parsed(table.values(name), form)
+        values = table.values(name)
+        found = parsed(values.astype("U") if form and not table.is_time(name) else values, form)
     except (TypeError, ValueError):
         return False
     return bool(np.isfinite(found).mean() > 0.5) if len(found) else table.is_number(name)
@@ -171,6 +174,8 @@ class _FirstRows:
         from pyarrow import csv
 
         self._is_text_file = form in ("csv", "tsv", "json")
+        if form == "csv" and end not in COMPRESSED:
+            self._check_commas(files, first)
         tabs = form == "tsv"
         chosen = ds.CsvFileFormat(csv.ParseOptions(delimiter="\t")) if tabs else form
         try:
@@ -182,6 +187,15 @@ class _FirstRows:
             raise SourceError(f"{self.name} can't be read as {form}: {words}.") from None
         self.names: list[str] = list(self._table.schema.names)
         self._of = {field.name: field.type for field in self._table.schema}
+
+    def _check_commas(self, files: Any, first: str) -> None:
+        with files.open(first, "rb") as file:
+            head = file.readline(1 << 16)
+        if b"," not in head and any(sign in head for sign in (b";", b"\t", b"|")):
+            raise SourceError(
+                f"{self.name} begins with {head[:60].decode('utf-8', 'replace').strip()!r}: commas are expected "
+                "between columns. Write it with commas (and decimal points), or with tabs as .tsv."
+            )
 
     def check(self, name: str, option: str) -> None:
         """Raise SourceError if there is no such column."""

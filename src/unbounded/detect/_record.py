@@ -23,7 +23,7 @@ FILE = "run.jsonl"
 @dataclass(frozen=True)
 class Start:
     """The trainer started: ``step`` is the last step trained before, ``position`` describes the row of the stream at
-    which it continues, and ``axis`` is the meaning of the readings' times.
+    which it continues, ``axis`` is the meaning of the readings' times, and ``keyed`` is true if they have keys.
     """
 
     time: float
@@ -33,6 +33,7 @@ class Start:
     columns: tuple[Column, ...]
     threshold: float
     axis: Axis = "date"
+    keyed: bool = False
 
 
 @dataclass(frozen=True)

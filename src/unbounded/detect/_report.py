@@ -89,6 +89,7 @@ def _figures(run: RecordedRun) -> list[dict[str, str]]:
     if shown.readings > 1:
         left_out = run.readings - shown.readings
         before = f" The {left_out:,} readings before the last long pause are left out." if left_out else ""
+        before += " The readings of all keys are drawn together." if run.starts[-1].keyed else ""
         newest = "" if run.alarm_count == len(run.alarms) else f" The newest {len(run.alarms):,} alarms are drawn."
         figures += [
             {

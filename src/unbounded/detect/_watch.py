@@ -61,6 +61,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._source, self._columns, self._axis = readings.name, readings.columns, readings.axis
+        self._keyed = readings.keyed
         self._scorer, self._tell, self._settling = scorers, tell, settling
         self._last_epoch = last_epoch
         columns = readings.columns
@@ -123,7 +124,14 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 self._scorer.pass_over(self._settling)
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(
-                clock.time(), self._source, steps, position, self._columns, self._scorer.threshold, self._axis
+                clock.time(),
+                self._source,
+                steps,
+                position,
+                self._columns,
+                self._scorer.threshold,
+                self._axis,
+                self._keyed,
             )
             self._log.append(_record.as_line(start))
             self._status.begin()
@@ -274,7 +282,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         for both in zip(error, last, strict=True):
             self._errors += (np.array(both) - self._errors) / LATELY
         self._epoch_sums += [error.sum(), last.sum(), len(error)]
-        self._log.append(*self._readings.add(time, values, score, error, last))
+        if records := self._readings.add(time, values, score, error, last):
+            self._log.append(*records)
         self._scores.add(row, time, score, key)
         self._status.scored(int(row[-1]), float(time[-1]))
         self._tell({"event": "score", "score": float(score[-1]), "scored": self._scorer.rows})
