@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks._harness import Report
 
-PARTS = ("batches", "items", "mixes", "files", "windows", "fit", "tested", "saves", "logs", "costs")
+PARTS = ("batches", "items", "mixes", "files", "images", "windows", "fit", "tested", "saves", "logs", "costs")
 ON_EACH_BACKEND = ("fit", "tested", "saves")
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -74,6 +74,10 @@ def part(name: str, quick: bool, ours: bool) -> Report:
         from benchmarks import files
 
         return files.report(quick=quick)
+    if name == "images":
+        from benchmarks import images
+
+        return images.report(quick=quick)
     if name == "windows":
         from benchmarks import windows
 

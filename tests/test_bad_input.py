@@ -113,7 +113,7 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             "cache": r"ub\.from_arrays",
             "zip": r"ub\.from_arrays\(\(x, y\)\)",
             "interleave": r"ub\.mix\(\{",
-            "padded_batch": r"\.map\(\)",
+            "padded_batch": r"\.pad\(length\)",
             "shard": "x\\[rank::n\\]",
             "unbatch": r"\.batch\(n\)",
             "enumerate": r"enumerate\(feed",
@@ -149,9 +149,9 @@ UNKNOWN_WORDS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "batch(batch_size=)": (
         lambda: table().batch(batch_size=4),
         TypeError,
-        r"\.batch\(rows\).*batch_size is called rows",
+        r"\.batch\(rows.*batch_size is called rows",
     ),  # type: ignore[call-arg]
-    "batch()": (lambda: table().batch(), TypeError, r"\.batch\(rows\).*'rows'"),  # type: ignore[call-arg]
+    "batch()": (lambda: table().batch(), TypeError, r"\.batch\(rows.*'rows'"),  # type: ignore[call-arg]
     "shuffle(buffer_size=)": (lambda: table().shuffle(buffer_size=4), TypeError, "buffer_size is called rows"),  # type: ignore[call-arg]
     "map(num_parallel_calls=)": (lambda: table().map(_same, num_parallel_calls=4), TypeError, "called workers here"),  # type: ignore[call-arg]
     "windows(shift=)": (lambda: table().windows(4, shift=2), TypeError, "shift is called stride"),  # type: ignore[call-arg]

@@ -18,6 +18,8 @@ SHOWN_ELSEWHERE = {"Source", "Reader", "Opening"}
 STREAM = {
     *("map", "map_rows", "random_map", "filter", "columns", "shuffle", "buffer", "windows", "normalize", "replay"),
     *("take", "batch", "prefetch", "join", "exclude", "peek", "shapes", "describe", "batch_at", "rows_at", "step_of"),
+    *("encode", "fill", "drop_missing", "time", "read", "__iter__"),
+    *("balance", "flat_map", "images", "pad", "split"),
 }
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")

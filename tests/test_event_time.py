@@ -36,6 +36,13 @@ def test_text_is_read_as_iso_8601_and_a_zone_becomes_utc() -> None:
     ]
     assert times(["2026-01-31T12:00:00Z", "2026-02-01T00:00:00Z"]) == [NOON, "2026-02-01T00:00:00"]
     assert times(["2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00", "2026-01-31T07:00-05:00", NOON]) == [NOON] * 4
+    # Of one form, they are read at once.
+    assert times(["2026-01-31T14:00:00+02:00", "2026-01-31T07:30:00-04:30", "2026-01-31T12:00:00+00:00"]) == [NOON] * 3
+    assert times(["2026-01-31T14:00+02:00", "2026-01-31T12:00-00:00"]) == [NOON] * 2
+    assert times(np.array(["2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00+00:00"], "U40")) == [NOON] * 2
+    assert times(["2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00+00"]) == [NOON] * 2
+    assert times(["2026-01-31T14:00:00.500+02:00"]) == ["2026-01-31T12:00:00.500000"]
+    assert times(["2026-01-31T14:00:00+0200", "2026-01-31T12:00:00z"]) == [NOON] * 2
     assert times([b"2026-01-31T12:00:00"]) == [NOON]
     assert times(np.array([NOON], object)) == [NOON]
 
@@ -72,6 +79,9 @@ def test_datetimes_of_any_unit_are_taken() -> None:
         # NumPy alone takes these: the clock decides what two of them are.
         (["today"], (), "was given 'today' in row 0"),
         (["now-------"], (), "was given 'now-------'"),
+        (["2026-01-31T12:00:00+99:00"], (), "was given"),
+        (["2026-01-31T12:00:00+0a:00"], (), "was given"),
+        (["2026-01-31T25:00:00+02:00", "2026-01-31T12:00:00+02:00"], (), "was given '2026-01-31T25:00:00.*in row 0"),
         (["20260131"], (), "was given '20260131'"),
         (["2026-01-01", "2026-13-01"], (), "was given '2026-13-01' in row 1"),
         (["2026-01-01", ""], (), r"was given '' in row 1 of the stream, which is a missing value.*drop_missing"),

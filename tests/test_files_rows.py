@@ -102,7 +102,7 @@ def test_columns_have_the_types_of_the_file(tmp_path: Path, suffix: str) -> None
         ([1, 2, 3, None], "has no value in row 3, and int64"),
         ([1, 2, None, None], "has no value in row 2, nor in 1 more rows, and int64"),
         ([True, None], r"has no value in row 1, and bool"),
-        ([[1], [2, 3]], r"is ragged: its lists have 1 to 2 values.*Pad"),
+        ([[1], [2, 3]], r"is ragged: its lists have 1 to 2 values.*ragged=\['v'\]"),
         ([{"a": 1}], r"is struct<a: int64>.*leave the column out"),
         ([datetime.time(1, 2)], r"is time64\[us\]"),
     ],

@@ -18,7 +18,7 @@ ROOMS = (
     ("store",),
     ("sources",),
     ("stages",),
-    ("chain", "opened", "lookup", "waiting", "table_words", "stream", "constructors"),
+    ("chain", "opened", "lookup", "waiting", "table_words", "item_words", "read_out", "stream", "constructors"),
     ("torch",),
     ("feed",),
     ("simulation", "testing"),

@@ -232,6 +232,41 @@ def test_types_that_numpy_lacks_have_a_way_out() -> None:
         ub.from_dataset(pa.table({"clock": [datetime.time(1, 2)]}))
 
 
+def test_types_of_arrow_in_pandas_are_those_of_arrow() -> None:
+    import pandas as pd
+    import pyarrow as pa
+
+    day = datetime.datetime(2026, 1, 31, 12)
+    columns = {
+        "at": (pa.timestamp("ms"), [day, None], "M8[ms]"),
+        "zone": (pa.timestamp("us", "Europe/Helsinki"), [day, None], "M8[us]"),
+        "day": (pa.date32(), [day.date(), None], "M8[D]"),
+        "took": (pa.duration("s"), [datetime.timedelta(seconds=5), None], "m8[s]"),
+        "text": (pa.string(), ["a", None], "U1"),
+        "x": (pa.float32(), [1.5, None], "f4"),
+        "n": (pa.int16(), [1, 2], "i2"),
+    }
+    frame = pd.DataFrame({n: pd.Series(pa.array(v, t), dtype=pd.ArrowDtype(t)) for n, (t, v, _) in columns.items()})
+    (batch,) = first(ub.from_dataset(frame, shuffle=False).batch(2), 1, on_nan="pass")
+    assert {name: batch[name].dtype for name in batch} == {name: np.dtype(d) for name, (*_, d) in columns.items()}
+    assert [np.isnat(batch[name][1]) for name in ("at", "zone", "day", "took")] == [True] * 4
+    assert batch["text"].tolist() == ["a", ""]
+
+
+def test_categories_lists_and_columns_of_nothing_have_sentences_of_their_own() -> None:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    with pytest.raises(ub.RowsError, match="Column 'k' of DataFrame has no value in row 1, and int64"):
+        ub.from_dataset(pd.DataFrame({"k": pd.Categorical([7, None])}), shuffle=False).batch(2).peek()
+    for table in (pa.table({"v": [[1.0], None]}), pl.DataFrame({"v": [[1.0], None]})):
+        with pytest.raises(ub.RowsError, match=r"Column 'v' of .* has no value in row 1, and lists .* Fill it in"):
+            ub.from_dataset(table, shuffle=False).batch(2).peek()
+    for table in (pa.table({"v": pa.nulls(2)}), pl.DataFrame({"v": [None, None]})):
+        assert np.isnan(ub.from_dataset(table).batch(2).peek()["v"]).all()
+
+
 @installed("datasets")
 def test_a_data_set_of_hugging_face_has_them_too() -> None:
     import datasets

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from unbounded.feed.feed import Feed
     from unbounded.feed.stats import Stats
     from unbounded.sources.log_options import LogOptions
+    from unbounded.sources.ragged_columns import ragged
     from unbounded.sources.reader import Opening, Reader, Rows, Source
     from unbounded.sources.retention import Retention
+    from unbounded.stages.bucket_batch import Buckets
     from unbounded.stages.skip_non_finite import NonFiniteRows
     from unbounded.store.checkpoints import CheckpointError, DamagedCheckpoint, saved_steps
     from unbounded.store.json_log import Log
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "from_machine",
     "from_source",
     "mix",
+    "ragged",
     "Stream",
     "Epoch",
     "Feed",
@@ -56,6 +59,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a user meets them
     "Position",
     "Stats",
     "Log",
+    "Buckets",
     "LogOptions",
     "saved_steps",
     "Source",
@@ -94,12 +98,14 @@ _HOME = {
     "core.trees": ("RowsError",),
     "core.block": ("Boundary",),
     "core.node": ("EndOfStream", "StreamError", "DataLoss", "CannotTell"),
+    "sources.ragged_columns": ("ragged",),
     "sources.reader": ("Source", "Reader", "Rows", "Opening"),
     "sources.retention": ("Retention",),
     "sources.log_options": ("LogOptions",),
     "store.checkpoints": ("CheckpointError", "DamagedCheckpoint", "saved_steps"),
     "store.json_log": ("Log",),
     "feed.describe": ("Position", "RunFinished"),
+    "stages.bucket_batch": ("Buckets",),
     "stages.skip_non_finite": ("NonFiniteRows",),
 }
 

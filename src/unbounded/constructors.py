@@ -14,6 +14,7 @@ from unbounded.sources.arrays import Arrays
 from unbounded.sources.generator import Generator
 from unbounded.sources.log_options import LogOptions
 from unbounded.sources.machine import Machine
+from unbounded.sources.ragged_columns import as_names
 from unbounded.sources.reader import Source, check_source
 from unbounded.sources.source import SourcePart
 from unbounded.stages.mix import Ends, Silence, Weights, described
@@ -81,14 +82,25 @@ def from_generator(
     return Stream(SourcePart(Generator(fn, passes), log))
 
 
-@checked("ub.from_samples(fn, passes=None)")
+@checked("ub.from_samples(fn, passes=None, ragged=None)")
 def from_samples(
-    fn: Callable[..., Iterator[Any]], *, passes: int | None = None, log: LogOptions | None = None
+    fn: Callable[..., Iterator[Any]],
+    *,
+    passes: int | None = None,
+    ragged: str | int | Sequence[str | int] | None = None,
+    log: LogOptions | None = None,
 ) -> Stream:
     """Rows that a generator function yields one at a time, without an end.
 
     Like `from_generator`, but each value is a single sample: a tree of arrays or numbers without a first dimension
     for the row.
+
+    Args:
+        fn: see `from_generator`.
+        passes: see `from_generator`.
+        ragged: the name of a column, or a list of names, whose samples have several lengths: arrays of shape
+            (length, …), lists, or bytes. See `ragged`.
+        log: see `from_generator`.
 
     >>> import unbounded as ub
     >>> def squares(start=0):
@@ -98,10 +110,10 @@ def from_samples(
     >>> ub.from_samples(squares).columns(x="x", y="y").batch(3).batch_at(1)
     (array([3, 4, 5]), array([ 9, 16, 25]))
     """
-    return Stream(SourcePart(Generator(fn, passes, single=True), log))
+    return Stream(SourcePart(Generator(fn, passes, True, as_names(ragged, "from_samples")), log))
 
 
-@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None, dtypes=None)")
+@checked("ub.from_dataset(dataset, shuffle=None, seed=0, passes=None, batched=None, dtypes=None, ragged=None)")
 def from_dataset(
     dataset: Any,
     *,
@@ -110,6 +122,7 @@ def from_dataset(
     passes: int | None = None,
     batched: bool | None = None,
     dtypes: Mapping[str, Any] | None = None,
+    ragged: str | int | Sequence[str | int] | None = None,
 ) -> Stream:
     """The rows of a data set of another library, repeated forever.
 
@@ -143,6 +156,7 @@ def from_dataset(
             batches, all others rows.
         dtypes: for tables (frames, pyarrow's Tables and Hugging Face's Datasets), a dict of names of columns and the
             dtypes to which they are converted: `{"count": "float64"}` reads whole numbers as floats with NaN.
+        ragged: the name of a column, or a list of names, whose rows have several lengths, or are bytes. See `ragged`.
 
     Raises:
         TypeError: for an object that is no data set, or a state that is known to be incomplete; the message has advice.
@@ -158,11 +172,12 @@ def from_dataset(
     # Imported here and not above, as files are: both are an eighth of what the package takes to import.
     from unbounded.sources.datasets import dataset_kinds
 
-    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched, dtypes)))
+    return Stream(SourcePart(dataset_kinds.source_of(dataset, shuffle, seed, passes, batched, dtypes, ragged)))
 
 
 @checked(
-    "ub.from_files(paths, format=None, columns=None, dtypes=None, shuffle=False, seed=0, passes=None, on_bad='raise')"
+    "ub.from_files(paths, format=None, columns=None, dtypes=None, ragged=None, shuffle=False, seed=0, passes=None, "
+    "on_bad='raise')"
 )
 def from_files(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -170,6 +185,7 @@ def from_files(
     *,
     columns: Sequence[str] | Mapping[str, Any] | None = None,
     dtypes: Mapping[str, Any] | None = None,
+    ragged: str | Sequence[str] | None = None,
     shuffle: bool = False,
     seed: int = 0,
     passes: int | None = None,
@@ -188,6 +204,7 @@ def from_files(
     | "jsonl", a JSON object in each line | .jsonl, .ndjson | lines of 4 MiB |
     | "tar", shards in WebDataset's layout | .tar | samples of 4 MiB |
     | "tfrecord", of `tf.train.Example` | .tfrecord, .tfrecords | records of 4 MiB |
+    | "images", files on this machine | .jpg, .png, .webp, … | paths alone |
 
     CSV and JSON lines may be compressed (.csv.gz, .bz2, .zst, .lz4, .br); such files can't be shuffled, and a resume
     decompresses them from the beginning.
@@ -198,12 +215,15 @@ def from_files(
       text, and an error in others: `dtypes={"n": "float64"}` reads whole numbers as floats with NaN;
     - text has the dtype 'U', times 'datetime64' or 'timedelta64', those with a zone in UTC, bytes 'O';
       dictionary-encoded columns are decoded;
-    - lists of one length k have the shape (rows, k); lists of several lengths are an error;
+    - lists of one length k have the shape (rows, k); lists of several lengths are an error, unless
+      `ragged=["tokens"]` names the column;
     - types of CSV and JSON lines are those of the first file's first 4 MiB, where `dtypes` does not name others. A
       line with a value of another type is a broken one;
     - a sample of a tar shard has "__key__", and a column for each suffix: text of .txt and .json, int64 of .cls, .id
       and .index, the array of .npy, the bytes of any other;
-    - a feature of a TFRecord is float32, int64 or bytes.
+    - a feature of a TFRecord is float32, int64 or bytes;
+    - an image has its "path" and its "folder", the name of the directory that contains it, as text. `.images("path",
+      size)` decodes it. All paths are in memory; they are listed once, when the stream is made.
 
     Args:
         paths: a path, a glob, a directory, a URL that fsspec knows, or a list of these. Files are read in the order of
@@ -212,6 +232,8 @@ def from_files(
         columns: the names of the columns to read; None for all. A dict of names and dtypes is both `columns` and
             `dtypes`.
         dtypes: a dict of names of columns and the dtypes to which they are converted.
+        ragged: the name of a column, or a list of names, whose rows have several lengths. See `ragged`.
+        ragged: the name of a column, or a list of names, whose rows have several lengths. See `ragged`.
         shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
             least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
             their footers; other formats are scanned for it, once: it is stored in the run's directory.
@@ -239,8 +261,14 @@ def from_files(
     [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
     """
     from unbounded.sources.files.file_set import FileSet
+    from unbounded.sources.files.image_files import are_images, image_files
 
-    return Stream(SourcePart(FileSet(paths, format, columns, shuffle, seed, passes, on_bad, dtypes)))
+    if are_images(paths, format):
+        several = {"columns": columns, "dtypes": dtypes, "ragged": ragged}
+        given: dict[str, Any] = {name: value for name, value in several.items() if value is not None}
+        given |= {} if on_bad == "raise" else {"on_bad": on_bad}
+        return Stream(SourcePart(image_files(paths, shuffle, seed, passes, given)))
+    return Stream(SourcePart(FileSet(paths, format, columns, shuffle, seed, passes, on_bad, dtypes, ragged)))
 
 
 @checked("ub.from_machine(rate=10.0)")

@@ -24,9 +24,11 @@ from unbounded.stages.drop_missing import DropMissing
 from unbounded.stages.encode import Encode
 from unbounded.stages.event_time import Time
 from unbounded.stages.fill import Fill
+from unbounded.stages.images import Images
 from unbounded.stages.map import Columns, Filter, Map, MapRows
 from unbounded.stages.mix import Mix
 from unbounded.stages.normalize import Normalize
+from unbounded.stages.pad import Pad
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
@@ -218,7 +220,7 @@ class Lookup(Chain):
         if any(isinstance(stage, Filter | Finite | Normalize | DropMissing) for stage in self._stages):
             raise CannotTell("which rows come through depends on their values")
         # The replacement keeps the stage's place, which keys the random choices of later stages.
-        changes = (Map, MapRows, RandomMap, Columns, Encode, Fill, Time)
+        changes = (Map, MapRows, RandomMap, Columns, Encode, Fill, Time, Pad, Images)
         return tuple(Map(_same) if isinstance(stage, changes) else stage for stage in self._stages)
 
 

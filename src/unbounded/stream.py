@@ -6,21 +6,22 @@ Most of this file is docstrings: an example and the arguments of each method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unbounded.core import show, trees
-from unbounded.core.block import Run
 from unbounded.core.durations import Duration
 from unbounded.core.identity import not_compared
-from unbounded.core.node import EndOfStream, empty_stream
-from unbounded.core.runtime import SYSTEM
 from unbounded.core.trees import Tree
 from unbounded.core.words import STREAM, checked, unknown
+from unbounded.item_words import ItemWords
 from unbounded.lookup import Lookup
+from unbounded.read_out import batches_of
 from unbounded.stages.batch import Batch
+from unbounded.stages.bucket_batch import BucketBatch, Buckets
 from unbounded.stages.exclude import Exclude, ranges_of
 from unbounded.stages.join import WITHIN, Unmatched
 from unbounded.stages.join import described as join_of
@@ -36,7 +37,6 @@ from unbounded.stages.stage import Stage
 from unbounded.stages.take import Take
 from unbounded.stages.windows import Windows
 from unbounded.table_words import TableWords
-from unbounded.waiting import Waiting
 
 
 class LeafShape(NamedTuple):
@@ -49,7 +49,7 @@ class LeafShape(NamedTuple):
         return f"{self.dtype}{list(self.shape)}"
 
 
-class Stream(TableWords, Lookup):
+class Stream(TableWords, ItemWords, Lookup):
     """A source and the stages after it: `source.stage().stage()`, in the order in which rows pass them.
 
     A stream is an immutable description: each method returns a new one, and nothing runs before a `Feed` is made of it.
@@ -295,10 +295,10 @@ class Stream(TableWords, Lookup):
             time: the name of a column that both have and are sorted by: seconds, or datetime64. A row precedes a label
                 of the same time. A time earlier than the one before it, infinite or missing counts as equal to it.
             unmatched: what to do with a row without a label: "drop" leaves it out, since nothing can be learnt from it;
-                "keep" returns it when its time is over, with NaN in the labels' columns; a function receives such rows,
-                a dict of arrays, and may receive them again after a restart. They are counted in `stats.unmatched` in
-                any case, and labels without a row in `stats.unmatched_labels`. With "drop", the stream ends when the
-                labels have ended and none of them waits; later rows are not read.
+                "keep" returns it when its time is over, with missing values (NaN, NaT, "") in the labels' columns; a
+                function receives such rows, a dict of arrays, and may receive them again after a restart. They are
+                counted in `stats.unmatched` in any case, and labels without a row in `stats.unmatched_labels`. With
+                "drop", the stream ends when the labels have ended and none of them waits; later rows are not read.
 
         >>> import numpy as np, unbounded as ub
         >>> rows = ub.from_arrays({"id": np.arange(6), "x": np.arange(6) * 10.0}, shuffle=False)
@@ -321,17 +321,26 @@ class Stream(TableWords, Lookup):
         """
         return self._then(Take(rows))
 
-    @checked(".batch(rows)")
-    def batch(self, rows: int) -> Stream:
+    @checked(".batch(rows, bucket=None)")
+    def batch(self, rows: int, *, bucket: Sequence[int] | Buckets | None = None) -> Stream:
         """Combine rows to batches of `rows` each. Only the last batch before a declared end may have fewer; it is not
         padded.
+
+        Args:
+            rows: in a batch.
+            bucket: for rows of several lengths (see `ragged`): lengths in ascending order, such as [32, 64, 128]. Rows
+                are put together with others of about their length, and padded to the smallest of the lengths that is
+                enough. Batches come in the order in which they are full; at a declared end, the rest of each bucket is
+                a smaller one. `Buckets` has further options.
 
         >>> import numpy as np, unbounded as ub
         >>> x, y = ub.from_arrays((np.zeros((10, 3)), np.ones(10))).batch(4).peek()
         >>> x.shape, y.shape
         ((4, 3), (4,))
         """
-        return self._then(Batch(rows))
+        if bucket is None:
+            return self._then(Batch(rows))
+        return self._then(BucketBatch(rows, bucket if isinstance(bucket, Buckets) else Buckets(bucket)))
 
     @checked(".prefetch(batches)")
     def prefetch(self, batches: int) -> Stream:
@@ -420,24 +429,23 @@ class Stream(TableWords, Lookup):
         >>> ub.from_arrays({"x": np.arange(6.0)}, shuffle=False).batch(3).peek()
         {'x': array([0., 1., 2.])}
         """
-        self.check_gives_rows()
-        opened = self.open()
-        waiting = Waiting(self, opened, SYSTEM)
-        waiting.begin()
-        passes = 0
-        try:
-            while True:
-                block = opened.top.pull(0.05)
-                if block is not None and block.count:
-                    return block.items[0] if isinstance(block, Run) else block.rows
-                waiting.look()
-                passes += 1 if block is not None and block.boundary is not None and block.boundary.kind == "pass" else 0
-                if passes > 1 and waiting.sentence:
-                    self.refuse_without_batches(passes)
-        except EndOfStream:
-            raise empty_stream(repr(self)) from None
-        finally:
-            opened.top.close()
+        with closing(batches_of(self)) as batches:
+            return next(batches)
+
+    def read(self) -> Tree:
+        """All rows up to the declared end, as one tree of arrays, in memory. No feed is changed.
+
+        For what takes nothing but arrays, such as `Normalization.adapt` of Keras where TensorFlow is not installed. A
+        source that can't seek is read from its beginning for it, and these rows are lost.
+
+        Raises:
+            TypeError: the stream has no declared end.
+
+        >>> import numpy as np, unbounded as ub
+        >>> ub.from_arrays({"x": np.arange(9.0)}, shuffle=False).take(5).read()
+        {'x': array([0., 1., 2., 3., 4.])}
+        """
+        return trees.join(list(self))
 
     def shapes(self) -> Tree:
         """The shapes and dtypes of the first batch; reads like `peek`.
@@ -480,10 +488,27 @@ class Stream(TableWords, Lookup):
         raise AttributeError(unknown("Stream", name, STREAM, dir(type(self))), name=name, obj=self)
 
     def __iter__(self) -> Iterator[Tree]:
-        raise TypeError(
-            "A stream is a description: nothing runs yet, and it may never end. Batches come from a feed: "
-            "for batch in ub.Feed(stream, epoch=ub.Epoch(steps=1000)); stream.peek() gives the first one."
-        )
+        """The batches from the beginning to the declared end, read anew each time; without `batch`, blocks of rows.
+
+        It is for a look at a part of the stream, and for code that iterates over data, such as `adapt` of Keras's
+        preprocessing layers: `layer.adapt(stream.columns("x").take(10_000))`. (On every backend Keras asks TensorFlow
+        what can be iterated over; where that is not installed, append `.read()`.) Nothing counts as trained on:
+        training has a feed. A source that can't seek is read from its beginning for it, and these rows are lost.
+
+        Raises:
+            TypeError: the stream has no declared end.
+
+        >>> import numpy as np, unbounded as ub
+        >>> [batch.tolist() for batch in ub.from_arrays(np.arange(9), shuffle=False).take(5).batch(3)]
+        [[0, 1, 2], [3, 4]]
+        """
+        if not self.has_end:
+            raise TypeError(
+                "A stream is a description: nothing runs yet, and it never ends. Batches come from a feed: "
+                "for batch in ub.Feed(stream, epoch=ub.Epoch(steps=1000)). stream.peek() gives the first one, and "
+                "stream.take(1000) has an end: it can be iterated over, as by layer.adapt(stream.take(1000))."
+            )
+        return batches_of(self)
 
     def __len__(self) -> int:
         raise TypeError(

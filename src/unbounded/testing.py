@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import trees
+from unbounded.core import ragged, trees
 from unbounded.core.block import Block, Run
 from unbounded.core.cursor import compose
 from unbounded.core.node import Cursor, Node, Over
@@ -201,7 +201,10 @@ def assert_same_rows(got: Tree, expected: Tree, what: str = "the rows") -> None:
             leaf = leaf.astype(mine.dtype)
         assert mine.dtype == leaf.dtype, f"{what}: {trees.name(path)} is {mine.dtype} for {leaf.dtype}"
         assert mine.shape == leaf.shape, f"{what}: {trees.name(path)} has shape {mine.shape} for {leaf.shape}"
-        same = mine.tobytes() == leaf.tobytes()
+        if ragged.is_ragged(leaf) and ragged.is_ragged(mine):
+            same = b"".join(ragged.encoded(mine)) == b"".join(ragged.encoded(leaf))
+        else:
+            same = mine.tobytes() == leaf.tobytes()
         assert same, f"{what}: {trees.name(path)} differs:\n{mine!r}\nexpected:\n{leaf!r}"
 
 

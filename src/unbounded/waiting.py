@@ -15,7 +15,7 @@ from unbounded.stages.stage import Stage
 
 _log = logging.getLogger("unbounded")
 # Stages that may return no row for many input rows.
-_HOLDING = frozenset({"filter", "on_nan", "shuffle", "windows", "random_map", "replay", "batch"})
+_HOLDING = frozenset({"filter", "drop_missing", "on_nan", "shuffle", "windows", "random_map", "replay", "batch"})
 LONG = 10.0
 """Seconds without a batch before it is logged."""
 

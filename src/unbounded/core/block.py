@@ -67,7 +67,7 @@ class Block:
     @property
     def nbytes(self) -> int:
         """The bytes of the rows."""
-        return sum(leaf.nbytes for leaf in trees.arrays(self.rows)) if self.count else 0
+        return trees.nbytes(self.rows) if self.count else 0
 
     def with_rows(self, rows: Tree) -> Block:
         """A block with other values: as many rows, with the same metadata and boundary."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from unbounded.core import ragged
 from unbounded.core.trees import Array, Tree, leaves
 
 
@@ -41,6 +42,10 @@ def non_finite_mask(rows: Tree) -> NDArray[np.bool_] | None:
 
 
 def _may_be_non_finite(leaf: Array) -> bool:
+    if leaf.dtype == object:
+        return ragged.is_ragged(leaf) and any(
+            isinstance(row, np.ndarray) and row.dtype.kind in "fc" for row in leaf.flat
+        )
     if leaf.dtype.names:
         return any(_may_be_non_finite(leaf[name]) for name in leaf.dtype.names)
     # Dtypes that other packages register: for NumPy, bfloat16 and float8 are not of kind "f", but they have NaN.
@@ -52,5 +57,7 @@ def _non_finite(leaf: Array) -> NDArray[np.bool_]:
         fields = [leaf[name] for name in leaf.dtype.names]
         found: NDArray[np.bool_] = np.logical_or.reduce([_non_finite(f) for f in fields if _may_be_non_finite(f)])
         return found
+    if leaf.dtype == object:
+        return np.array([isinstance(row, np.ndarray) and not np.isfinite(row).all() for row in leaf], bool)
     bad: NDArray[np.bool_] = (~np.isfinite(leaf.reshape(len(leaf), -1))).any(axis=1)  # type: ignore[assignment]
     return bad

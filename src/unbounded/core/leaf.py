@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from unbounded.core import ragged
 from unbounded.core.copies import Array, Copies
 from unbounded.core.warn import warn
 
@@ -61,6 +62,11 @@ def to_array(value: Any, path: str) -> tuple[Array, Note]:
         raise
     except Exception as error:  # any framework error: such as a deleted array, or one that is sharded over processes
         raise TypeError(f"{path} could not be read as an array: {error}") from error
+    if ragged.is_ragged(array):
+        try:
+            return np.frombuffer(b"".join(ragged.encoded(array)), np.uint8), {"as": "ragged"}
+        except ragged.NotRagged as error:
+            raise TypeError(f"{path} can't be saved: it {error}.") from None
     if array.dtype.hasobject:
         raise TypeError(
             f"{path} is an array of Python objects (dtype {array.dtype}), which can't be saved so that "
@@ -110,6 +116,8 @@ def from_array(array: Array, note: Mapping[str, Any]) -> Any:
         return array
     if kind == "bytes":
         return array.tobytes()
+    if kind == "ragged":
+        return ragged.decoded(array.tobytes())[0]
     if kind == "jax":
         return _to_jax(array, note)
     if kind == "torch":

@@ -15,6 +15,11 @@ def spec(rows: Tree) -> Tree:
     return map_leaves(lambda leaf: (leaf.dtype, leaf.shape[1:]), rows)
 
 
+def has_objects(expected: Tree) -> bool:
+    """True if a spec has a column of objects: a ragged one."""
+    return any(dtype.hasobject for _, (dtype, _) in _spec_leaves(expected))
+
+
 def fits(expected: Tree, rows: Tree) -> bool:
     """Whether `expected` is the spec of rows, keys of dicts in the same order: faster than to make a spec of them."""
     # Called for each row of a source that gives single rows: loops, and types before `isinstance`, are the fastest.
@@ -59,7 +64,8 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
         if shape != got_shape:
             raise RowsError(
                 f"{what}: {name(path)} has rows of shape {got_shape} and they had {shape} before. Yield one shape: "
-                "pad or cut the rows, or keep the lengths in a column of their own."
+                f"pad or cut the rows. Several lengths are allowed by ragged=[{path[1:-1]}] of from_samples and "
+                "from_dataset, and in a generator by yielding ub.ragged(rows)."
             )
 
 

@@ -3,7 +3,7 @@
 Text is hashed by a multilinear function of its code points, with a fixed key for each position (Lemire and Kaser 2014,
 "Strongly universal string hashing is fast", The Computer Journal 57(11), section 3), and mixed by the finaliser of
 SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA). All of it is
-arithmetic modulo 2**64 on whole columns. Changing a constant here changes what every saved model was trained on.
+arithmetic modulo 2**64 on whole columns. Changing a constant here would change the codes that models were trained on.
 """
 
 from __future__ import annotations

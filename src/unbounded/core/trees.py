@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unbounded.core import ragged
+
 Tree: TypeAlias = Any
 """An array, or a tuple, list or dict of trees."""
 
@@ -206,6 +208,8 @@ def read_only(rows: Tree) -> Tree:
 
 
 def _read_only(leaf: Array) -> Array:
+    if leaf.dtype == object:
+        leaf = ragged.read_only(leaf)
     if not leaf.flags.writeable:
         return leaf
     view = leaf.view()
@@ -224,6 +228,8 @@ _SMALL = 1 << 14  # bytes: JAX copies smaller arrays faster than aligned memory 
 def copied(leaf: Any) -> Array:
     """A copy of a leaf in new memory, aligned as by `empty` if the leaf is large."""
     array = leaf if type(leaf) is np.ndarray else np.asarray(unmasked(leaf))
+    if array.dtype == object:
+        return ragged.copied(array)
     if array.nbytes < _SMALL or array.dtype.hasobject:
         return array.copy() if array is leaf else np.array(leaf, order="C")
     out = empty(array.shape, array.dtype)
@@ -299,7 +305,12 @@ def _cut_parts(parts: Iterable[Tree], size: int) -> list[Iterable[Tree]]:
 
 def row_bytes(rows: Tree) -> int:
     """The bytes of one row, over all leaves."""
-    return sum(leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in arrays(rows))
+    return sum(map(ragged.row_nbytes, arrays(rows)))
+
+
+def nbytes(rows: Tree) -> int:
+    """The bytes of rows, over all leaves."""
+    return sum(map(ragged.nbytes, arrays(rows)))
 
 
 BLOCK_BYTES = 1 << 21

@@ -106,6 +106,8 @@ class Counters:
             dropped=counts.get("dropped", 0),
             missed=counts.get("missed", 0),
             retries=counts.get("retries", 0),
+            cut=counts.get("cut", 0),
+            broken=counts.get("broken", 0),
             expired=counts.get("expired", 0),
             left_out=counts.get("left_out", 0),
             unfilled=counts.get("unfilled", 0),

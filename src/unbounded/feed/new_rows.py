@@ -15,7 +15,7 @@ from unbounded.core.block import Block, join
 from unbounded.core.trees import Tree
 from unbounded.feed.excluded import ExcludedNewRows
 from unbounded.feed.feed import Feed
-from unbounded.feed.row_changes import RowChanges
+from unbounded.feed.row_changes import RowChanges, refuse_flat_map
 
 
 class ArrivedRows(NamedTuple):
@@ -65,6 +65,7 @@ class NewRowsOf:
 
     def __init__(self, feed: Feed, source: str, prepare: Callable[[Tree], Tree] | None = None) -> None:
         stream = feed.stream
+        refuse_flat_map(stream.leaves[source].stages)
         self._changes = RowChanges(stream.after_tap(source), prepare, feed)
         excluded = [stage for stage in stream.exclusions if (stage.source or source) == source]
         self._excluded = ExcludedNewRows(stream.leaves[source], excluded, feed.runtime) if excluded else None

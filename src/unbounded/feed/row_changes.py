@@ -19,22 +19,37 @@ from unbounded.core.block import Block
 from unbounded.core.node import Context, Node
 from unbounded.core.trees import Tree
 from unbounded.feed.feed import Feed
+from unbounded.stages.balance import Balance
 from unbounded.stages.batch import Batch
+from unbounded.stages.bucket_batch import BucketBatch
 from unbounded.stages.drop_missing import DropMissing
 from unbounded.stages.encode import Encode
 from unbounded.stages.event_time import Time
 from unbounded.stages.exclude import Exclude
 from unbounded.stages.fill import Fill
+from unbounded.stages.flat_map import FlatMap
+from unbounded.stages.images import Images
 from unbounded.stages.map import Columns, Filter, Map, MapRows
+from unbounded.stages.pad import Pad
 from unbounded.stages.prefetch import Buffer, Prefetch
 from unbounded.stages.random_map import RandomMap
 from unbounded.stages.replay import Replay
 from unbounded.stages.shuffle import Shuffle
 from unbounded.stages.skip_non_finite import Finite
+from unbounded.stages.split import Split
 from unbounded.stages.stage import Stage, Through
 from unbounded.stages.take import Take
 
-_OF_SINGLE_ROWS = (Map, MapRows, Filter, Columns, Encode, Time, DropMissing)
+_OF_SINGLE_ROWS = (Map, MapRows, Filter, Columns, Encode, Time, DropMissing, Pad, Split)
+
+
+def refuse_flat_map(stages: Sequence[Stage]) -> None:
+    """Raise ValueError for a stage whose rows have no numbers of their own, by which they would be tested once."""
+    if any(isinstance(stage, FlatMap) for stage in stages):
+        raise ValueError(
+            ".flat_map() makes several rows of one, and rows are tested before training by their numbers in the "
+            "source. Make the rows in the source: a generator that yields them, ub.from_generator(fn)."
+        )
 
 
 class RowChanges:
@@ -51,6 +66,7 @@ class RowChanges:
 
     def __init__(self, stages: Sequence[Stage], prepare: Callable[[Tree], Tree] | None, feed: Feed) -> None:
         self._runtime = feed.runtime
+        refuse_flat_map(stages)
         given = list(stages) if prepare is None else [Map(prepare)]
         # Each step: whether it leaves rows out, and its node; None leaves out rows that are not finite.
         self._steps = list(self._opened_steps(given))
@@ -60,13 +76,18 @@ class RowChanges:
 
     def _opened_steps(self, stages: Sequence[Stage]) -> Iterator[tuple[bool, Through | None]]:
         for stage in stages:
-            if isinstance(stage, Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap | Exclude):
+            if isinstance(stage, BucketBatch):
+                yield False, self._opened(stage.buckets.pad(stage.buckets.bounds[-1]))
+                continue
+            if isinstance(stage, Balance | Shuffle | Replay | Batch | Take | Prefetch | Buffer | RandomMap | Exclude):
                 continue
             if isinstance(stage, Finite):
                 yield True, None
+            elif isinstance(stage, Images):
+                yield stage.on_bad == "skip", stage.at_once()
             elif isinstance(stage, _OF_SINGLE_ROWS) or (isinstance(stage, Fill) and not stage.carries):
                 step = replace(stage, workers=0) if isinstance(stage, Map) else stage
-                yield isinstance(stage, Filter | DropMissing), self._opened(step)
+                yield isinstance(stage, Filter | DropMissing | Split), self._opened(step)
             else:
                 raise ValueError(
                     f".{stage.word}() stands after a .shuffle(), a .replay(), a .join() or a mix, and what it makes of "

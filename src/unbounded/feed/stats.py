@@ -34,6 +34,8 @@ class Stats:
         out. dropped: rows that a full buffer dropped.
         missed: rows missing in the gaps that the source noticed.
         retries: how often a source was opened again after a transient error.
+        cut: rows that `pad` or `batch(bucket=)` has cut to a length.
+        broken: rows that `images(on_bad="skip")` left out.
         expired: keys that `windows(by=)` or `normalize(by=)` forgot after a long silence.
         left_out: rows that `drop_missing` left out.
         unfilled: rows in which a value stayed missing behind `fill("last")`, since none had come before.
@@ -62,6 +64,8 @@ class Stats:
     dropped: int = 0
     missed: int = 0
     retries: int = 0
+    cut: int = 0
+    broken: int = 0
     expired: int = 0
     left_out: int = 0
     unfilled: int = 0
@@ -129,6 +133,6 @@ def _minus(a: Any, b: Any) -> Any:
 
 
 # Counted by stages, which may be ahead of the training.
-_OF_STAGES = ("expired", "left_out", "unfilled", "unmatched", "unmatched_labels")
+_OF_STAGES = ("cut", "broken", "expired", "left_out", "unfilled", "unmatched", "unmatched_labels")
 _NAMES = tuple(each.name for each in fields(Stats) if each.name != "inputs")
 _values = attrgetter(*_NAMES)

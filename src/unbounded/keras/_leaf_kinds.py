@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from unbounded.core import trees
+from unbounded.core import ragged, trees
 from unbounded.core.trees import RowsError, Tree
 from unbounded.stages.map import Columns, Map, MapRows
 from unbounded.stages.random_map import RandomMap
@@ -38,6 +38,9 @@ def check_leaves(batch: Tree, stream: Stream, model: Any, doing: str) -> None:
             continue
         column = _column_at(stream, path)
         shown = trees.name(path) if column is None else f"the column {column!r}"
+        if ragged.is_ragged(leaf):
+            name = repr("name" if column is None else column)
+            raise RowsError(f"{doing} was given batches in which {shown} has {_ragged_remedy(name, leaf)}")
         raise RowsError(
             f"{doing} was given batches in which {shown} is {_KINDS.get(kind, 'neither number nor bool')} "
             f"({leaf.dtype}), and a model on {keras.backend.backend()} takes numbers and bools. "
@@ -61,6 +64,18 @@ def _remedy(kind: str, column: Any) -> str:
             "make numbers of it, with .map(fn)."
         )
     return f"Make numbers of it, with .map(fn); {leave_out}."
+
+
+def _ragged_remedy(name: str, leaf: Any) -> str:
+    if isinstance(leaf.flat[0], bytes):
+        return (
+            f"bytes, and a model takes numbers. Decode them before .batch(): .images({name}, size) for encoded images, "
+            "or .map(fn); or leave it out, with .columns(x=…, y=…)."
+        )
+    return (
+        "rows of several lengths, and a model takes arrays. Write .pad(length) before .batch(n), or .batch(n, "
+        "bucket=[32, 64, 128]), which puts rows of about one length together; or leave it out, with .columns(x=…, y=…)."
+    )
 
 
 def _may_take_text(model: Any) -> bool:

@@ -7,9 +7,10 @@ TensorFlow backend only.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import tensorflow as tf
 from unbounded.core import trees
 from unbounded.core.trees import Tree
 from unbounded.keras import _model_state
+from unbounded.stages.bucket_batch import BucketBatch
 from unbounded.stream import Stream
 
 if TYPE_CHECKING:
@@ -41,7 +43,13 @@ def _next_group(fit: Fit, most: int = _MOST) -> list[Tree]:
     if not first:
         return []
     worth = max(1, _BYTES // max(1, trees.count(first[0]) * trees.row_bytes(first[0])))
-    return fit.upcoming(min(most, _MOST, worth))
+    return list(itertools.takewhile(_of_shapes(first[0]), fit.upcoming(min(most, _MOST, worth))))
+
+
+def _of_shapes(first: Tree) -> Callable[[Tree], bool]:
+    """Whether batches have the shapes of the first one: those of several buckets do not."""
+    shapes = [leaf.shape for _, leaf in trees.leaves(first)]
+    return lambda batch: [leaf.shape for _, leaf in trees.leaves(batch)] == shapes
 
 
 def tensors(fit: Fit) -> Iterator[Tree]:
@@ -175,9 +183,15 @@ def is_distributed(strategy: Any) -> bool:
 
 def _signature(stream: Stream, batch: Tree, before: tuple[None, ...]) -> Any:
     rows = None if stream.has_end else stream.batch_size
-    return _as_structure(
-        trees.map_leaves(lambda leaf: tf.TensorSpec((*before, rows, *leaf.shape[1:]), leaf.dtype), batch)
-    )
+    bounds = next((stage.buckets.bounds for stage in stream.stages if isinstance(stage, BucketBatch)), ())
+
+    def spec(leaf: Any) -> Any:
+        inner = leaf.shape[1:]
+        if inner and inner[0] in bounds:  # a length that differs from bucket to bucket
+            inner = (None, *inner[1:])
+        return tf.TensorSpec((*before, rows, *inner), leaf.dtype)
+
+    return _as_structure(trees.map_leaves(spec, batch))
 
 
 def _as_structure(tree: Tree) -> Tree:

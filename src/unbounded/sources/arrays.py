@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import check, trees
+from unbounded.core import check, ragged, trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import EndOfStream
 from unbounded.core.permutation import Permutation
@@ -42,7 +42,7 @@ class Arrays:
         if self.passes is not None:
             check.positive(self.passes, "from_arrays(passes=n)")
         object.__setattr__(self, "seed", check.seed(self.seed, "from_arrays(seed=n)"))
-        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "rows", trees.map_leaves(ragged.read_only, rows))
 
     def rows_per_pass(self) -> int:
         """The number of rows."""
@@ -61,7 +61,9 @@ class Arrays:
         shapes = {}
         for path, leaf in trees.leaves(self.rows):
             shapes[path] = [str(leaf.dtype), list(leaf.shape[1:])]
-            if leaf.dtype.kind != "O":
+            if ragged.is_ragged(leaf):
+                digest.update(b"".join(ragged.encoded(leaf[probe])))
+            elif leaf.dtype.kind != "O":
                 digest.update(np.ascontiguousarray(leaf[probe]).tobytes())
         return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **self.pass_order.identity()}
 

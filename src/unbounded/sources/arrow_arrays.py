@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from unbounded.core.ragged import column_of, cut
 from unbounded.core.trees import Array, RowsError, Tree
 
 
@@ -55,12 +56,51 @@ def no_array(place: ColumnPlace, kind: Any) -> RowsError:
     )
 
 
+def no_list(place: ColumnPlace, lacks: Array) -> RowsError:
+    """The error for a list, or another structure, that is missing; `lacks` is a mask of the rows."""
+    return place.error(
+        f"has no value in {place.row(int(np.argmax(lacks)))}, and lists and structures have none for that. Fill it in "
+        f"where it is made, or {place.leave_out}."
+    )
+
+
 def lists_of_several_lengths(place: ColumnPlace, lengths: Array) -> RowsError:
     """The error for ragged lists."""
     return place.error(
-        f"is ragged: its lists have {lengths.min():,} to {lengths.max():,} values. Rows of a batch have one shape. Pad "
-        f"or cut the lists where they are made, or {place.leave_out}."
+        f"is ragged: its lists have {lengths.min():,} to {lengths.max():,} values. Rows of a batch have one shape. "
+        f"Write ragged=[{place.name!r}] beside it, and .pad(length) or .batch(n, bucket=[…]) in the stream; or "
+        f"{place.leave_out}."
     )
+
+
+def ragged_array(column: Any, place: ColumnPlace) -> Array:
+    """Lists of several lengths, or bytes, as a ragged column.
+
+    Args:
+        column: a `pyarrow.Array` or `ChunkedArray`.
+        place: for messages.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    column = _combined(column)
+    kind = column.type
+    is_list = types.is_list(kind) or types.is_large_list(kind)
+    if not is_list and not (types.is_binary(kind) or types.is_large_binary(kind)):
+        raise place.error(f"is {kind}, and was asked for as ragged. Expected lists of several lengths, or bytes.")
+    if column.null_count:
+        raise place.error(
+            f"has no value in {place.row(int(np.argmax(_values(pc.is_null(column)))))}. Fill it in where it is made, "
+            f"or {place.leave_out}."
+        )
+    if not is_list:
+        return column_of(column.to_pylist())
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    values = arrow_array(column.flatten(), ColumnPlace(place.what, place.name, lambda at: "a list", place.leave_out))
+    if isinstance(values, dict):
+        raise place.error(f"has lists of structures. Expected numbers, text or times in lists: {place.leave_out}.")
+    return cut(np.ascontiguousarray(values), lengths)
 
 
 def arrow_array(column: Any, place: ColumnPlace, *, objects: bool = False) -> Tree:
@@ -124,10 +164,7 @@ def _structure(column: Any, place: ColumnPlace, objects: bool) -> Tree:
     import pyarrow.compute as pc
 
     if column.null_count:
-        raise place.error(
-            f"has no value in {place.row(int(np.argmax(_values(pc.is_null(column)))))}, and structures have none for "
-            f"that. Fill them in where they are made, or {place.leave_out}."
-        )
+        raise no_list(place, _values(pc.is_null(column)))
     column = _combined(column)
     fields = [column.type.field(at).name for at in range(column.type.num_fields)]
     return {
@@ -145,10 +182,7 @@ def _matrix(column: Any, place: ColumnPlace, objects: bool) -> Array:
 
     column = _combined(column)
     if column.null_count:
-        raise place.error(
-            f"has no list in {place.row(int(np.argmax(_values(pc.is_null(column)))))}. Fill it in where it is made, or "
-            f"{place.leave_out}."
-        )
+        raise no_list(place, _values(pc.is_null(column)))
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     if len(lengths) and lengths.min() != lengths.max():
         raise lists_of_several_lengths(place, lengths)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import row_spec, trees
+from unbounded.core import ragged, row_spec, trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.runtime import Runtime
-from unbounded.core.trees import Tree
+from unbounded.core.trees import RowsError, Tree
 from unbounded.sources.reader import Rows
 
 
@@ -29,6 +29,8 @@ class AsBlock:
         self._what = what
         self._runtime = runtime
         self._spec: Tree = None
+        self._has_objects = False
+        self._ragged: dict[str, Any] = {}  # of each ragged leaf the dtype and shape of its values
 
     def __call__(self, given: Any) -> Block:
         """A block of a tree of arrays, which is copied, or of `Rows`, which are not.
@@ -53,17 +55,37 @@ class AsBlock:
         count = trees.length(rows)
         if count is None or self._spec is None or not row_spec.fits(self._spec, rows):
             count = self._checked(rows)
+        if self._has_objects:
+            self._check_ragged(rows)
         if times is None:
             times = np.empty(count)  # np.full is slower, and there may be a block for each row
             times.fill(self._runtime.time())
         self.row += count
         return Block(rows, count, boundary, times)
 
+    def _check_ragged(self, rows: Tree) -> None:
+        """Raise RowsError if the rows of a ragged leaf are of another dtype or shape than earlier ones."""
+        for path, leaf in trees.leaves(rows):
+            if not ragged.is_ragged(leaf) or not ragged.has_values(leaf):
+                continue
+            try:
+                now = ragged.form(leaf)
+                was = self._ragged.setdefault(path, now)
+                found = "" if now == was else f"has now rows of {now[0]} and shape {now[1]}, and had {was[0]}, {was[1]}"
+            except ragged.NotRagged as error:
+                found = str(error)
+            if found:
+                raise RowsError(
+                    f"{self._what} {self.row:,} of {self.name}: {trees.name(path)} is ragged, and {found}. Expected "
+                    "rows that differ in their length alone, such as np.asarray(row, 'int64')."
+                )
+
     def _checked(self, rows: Tree) -> int:
         what = f"{self._what} {self.row:,} of {self.name}"
         count = trees.count_checked(rows, what)
         if self._spec is None:
             self._spec = row_spec.spec(rows)
+            self._has_objects = row_spec.has_objects(self._spec)
         else:
             row_spec.check_same(self._spec, rows, what)
         return count

@@ -34,6 +34,7 @@ class Generator:
     fn: Callable[..., Iterator[Tree]]
     passes: int | None = None
     single: bool = False
+    ragged: tuple[Any, ...] = ()
     starts_over = False
     """True if the end of what the function returns is the end of a pass, and the next one is begun by its number."""
 
@@ -123,7 +124,7 @@ class Generator:
 
     def form(self, runtime: Runtime) -> Form:
         """The required form of its rows."""
-        return Form(self.word, self._name, self.single, runtime)
+        return Form(self.word, self._name, self.single, runtime, self.ragged)
 
     # -- the protocol ------------------------------------------------------------------------------------------------
 

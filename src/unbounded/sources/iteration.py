@@ -19,6 +19,7 @@ from unbounded.core.locked import locked
 from unbounded.core.runtime import Runtime
 from unbounded.core.trees import Array, Tree
 from unbounded.sources.as_block import AsBlock
+from unbounded.sources.ragged_columns import RaggedNames
 
 _MOST_SAMPLES = 256
 _SOON = 0.01  # seconds after which stacked samples are returned, however few; and after which nothing more is offered
@@ -37,9 +38,13 @@ class Form:
         name: the function's name, or the call of a constructor.
         single: True if it yields single samples.
         runtime: its clock gives the arrival times.
+        ragged: the columns of samples that have rows of several lengths.
     """
 
-    def __init__(self, word: str, name: str, single: bool, runtime: Runtime) -> None:
+    def __init__(
+        self, word: str, name: str, single: bool, runtime: Runtime, ragged: tuple[Any, ...] | None = None
+    ) -> None:
+        self.ragged = RaggedNames(ragged, word) if ragged else None
         self.word = word
         self.name = name
         self.single = single
@@ -195,6 +200,8 @@ class Iteration:
             if value is _ENDED:
                 self._ended = True
                 break
+            if self._form.ragged is not None:
+                value = self._form.ragged.sample(value)
             sample = trees.map_leaves(_copied_sample, value)
             if samples and not row_spec.same_spec(samples[0], sample):
                 self._left = value
@@ -244,4 +251,5 @@ class Iteration:
 
 
 def _copied_sample(leaf: Any) -> Array:
+    # A sample of a ragged column is an array of shape () that contains it.
     return np.array(trees.unmasked(leaf), order="C")[None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from unbounded.core import row_spec, trees, user_code
+from unbounded.core import ragged, row_spec, trees, user_code
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.locked import locked
 from unbounded.core.node import Context, StreamError
@@ -186,7 +186,7 @@ class LoggingThread(ReaderThread):
         for leaf in trees.arrays(block.rows):
             # A replay may read this memory again. It is our copy, or a view of it.
             leaf.setflags(write=False)
-            size += leaf.nbytes
+            size += ragged.nbytes(leaf)
         if self._is_kept_ahead(first):
             self._ahead.add(first, end, block, size)
         self._stop_at = end
@@ -301,9 +301,9 @@ class LoggingThread(ReaderThread):
 
 def _refuse_objects(block: Block) -> None:
     for path, leaf in trees.leaves(block.rows):
-        if leaf.dtype.hasobject:
+        if leaf.dtype.hasobject and not ragged.is_ragged(leaf):
             raise RowsError(
                 f"{trees.name(path)} of the source is {leaf.dtype} (Python objects). Rows of a source that can't go "
                 "back are kept in the row log, and these can't be written so that reading them runs no code. Yield "
-                "numbers, or text: np.array(names, dtype='U')."
+                "numbers, or text: np.array(names, dtype='U'); arrays of several lengths and bytes: ub.ragged(rows)."
             )

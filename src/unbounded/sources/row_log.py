@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import trees
+from unbounded.core import ragged, row_spec, trees
 from unbounded.core.block import Block, Boundary, Offset
 from unbounded.core.block import join as join_blocks
 from unbounded.core.runtime import Runtime
@@ -282,6 +282,8 @@ class RowLog:
         spec, has_times = self._specs.spec(number, self.where)
         if len(records) == 1:
             return _from_bytes(records[0].data, records[0].rows, spec, has_times)
+        if row_spec.has_objects(spec):  # the bytes of a ragged row are in no fixed place
+            return join_blocks([_from_bytes(record.data, record.rows, spec, has_times) for record in records])
         # Many records of as many rows each have together the layout of an array of structures.
         data = b"".join([record.data for record in records])
         return _from_records(data, len(records), records[0].rows, spec, has_times)
@@ -310,7 +312,9 @@ def _leaves(block: Block) -> list[memoryview]:
         return []
     found = [] if block.times is None else [np.ascontiguousarray(block.times, _TIME).data.cast("B")]
     for leaf in trees.arrays(block.rows):
-        if leaf.nbytes:
+        if leaf.dtype == object:
+            found += map(memoryview, ragged.encoded(leaf))
+        elif leaf.nbytes:
             whole = leaf if leaf.flags.c_contiguous else np.ascontiguousarray(leaf)
             # Dates and structured arrays do not support the buffer protocol.
             whole = whole.reshape(-1).view(np.uint8) if leaf.dtype.kind in "MmV" else whole
@@ -323,6 +327,10 @@ def _from_bytes(data: memoryview, rows: int, spec: Tree, has_times: bool) -> Blo
 
     def take(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         nonlocal place
+        if dtype.hasobject:
+            column, size = ragged.decoded(data[place:])
+            place += size
+            return column
         items = rows * int(np.prod(shape, dtype=np.int64))
         size = items * dtype.itemsize
         found = np.frombuffer(data[place : place + size], dtype, items) if size else np.zeros(items, dtype)

@@ -48,7 +48,7 @@ class RowStage:
     def like(cls, block: Block, most: int | None = None) -> RowStage | None:
         """A stage for rows of the form of a block's, with room for `most` bytes if that is given; None if a stage is of
         no use for them."""
-        if not block.count or block.times is None:
+        if not block.count or block.times is None or any(leaf.dtype.hasobject for leaf in trees.arrays(block.rows)):
             return None
         nbytes = min(_BYTES, _BYTES if most is None else most)
         room = min(max(_ROWS, _BLOCKS * block.count), nbytes * block.count // max(1, block.nbytes))

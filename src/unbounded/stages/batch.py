@@ -106,7 +106,7 @@ class _BatchNode(Holding):
         rest = block.part(stop, block.count)
         if block.boundary and not rest.count:
             boundaries.append((len(items), block.boundary))
-        beside = (_mean(times), _joined(provenance), _greatest(_joined(seen), size))
+        beside = (mean_time(times), all_joined(provenance), greatest(all_joined(seen), size))
         run = Run(items, size, len(items) * size, tuple(boundaries), tuple(parts), *beside)
         self._rest = [rest] if rest.count else []
         self._count = rest.count
@@ -119,7 +119,7 @@ class _BatchNode(Holding):
         """The rows left at a declared end, as a shorter batch."""
         last = join_blocks(self._rest)
         boundaries = tuple((1, b.boundary) for b in self._rest if b.boundary)
-        beside = (_mean([last.times]), last.provenance, _greatest(last.seen, last.count))
+        beside = (mean_time([last.times]), last.provenance, greatest(last.seen, last.count))
         run = Run([last.rows], self._size, last.count, boundaries, (last.rows,), *beside)
         self._rest, self._count = [], 0
         self._at = self._held.tail
@@ -132,7 +132,7 @@ class _BatchNode(Holding):
         self._begin()
 
 
-def _mean(times: list[Any]) -> float | None:
+def mean_time(times: list[Any]) -> float | None:
     """The mean of the finite times; None if there are none."""
     if any(t is None for t in times):
         return None
@@ -144,13 +144,14 @@ def _mean(times: list[Any]) -> float | None:
     return None if mean != mean else mean
 
 
-def _joined(parts: list[Any]) -> Any:
+def all_joined(parts: list[Any]) -> Any:
+    """The arrays one after the other; None if one is None."""
     if any(part is None for part in parts):
         return None
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _greatest(seen: Any, size: int) -> Any:
+def greatest(seen: Any, size: int) -> Any:
     """The maximum over the rows of each batch."""
     return None if seen is None else np.maximum.reduceat(seen, np.arange(0, len(seen), size))
 
@@ -161,7 +162,7 @@ class BlocksAsBatches(Through):
     def apply(self, block: Block | Run) -> Run:
         assert isinstance(block, Block)
         boundaries = ((1, block.boundary),) if block.boundary else ()
-        beside = (_mean([block.times]), block.provenance, _greatest(block.seen, block.count))
+        beside = (mean_time([block.times]), block.provenance, greatest(block.seen, block.count))
         return Run([block.rows], block.count, block.count, boundaries, (block.rows,), *beside)
 
     def pull(self, timeout: float | None) -> Run | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import trees
+from unbounded.core import ragged, trees
 from unbounded.core.pages import Page, as_page
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.keys import Ints
@@ -102,7 +102,8 @@ class Changelog:
             self.rows = trees.map_leaves(grown, rows, *(() if before is None else (before,)))
 
         def write(into: Array, leaf: Array) -> None:
-            into[self.used : self.used + count] = leaf
+            # Copies of ragged rows: they may be views of the memory of thousands, of which a key keeps one for long.
+            into[self.used : self.used + count] = ragged.copied(leaf) if leaf.dtype == object else leaf
 
         trees.map_leaves(write, self.rows, rows)
         self._put = count

@@ -94,13 +94,20 @@ def _as_words(vocabulary: Any) -> tuple[str, ...] | tuple[int, ...]:
 
 
 class _Vocabulary:
-    """Finds the places of values in a vocabulary: by their hashes, and by a comparison with the word found there."""
+    """Finds the places of values in a vocabulary: by their hashes, and by a comparison with the word found there.
+
+    The first bits of a hash lead to one word, which is nearly always the right one; the others are searched for.
+    """
 
     def __init__(self, words: tuple[Any, ...]) -> None:
         self._words: Array = np.array(words)
         found = hashes(self._words)
         self._order = np.argsort(found, kind="stable")
         self._hashes = found[self._order]
+        bits = (4 * len(words) - 1).bit_length()
+        self._shift = np.uint64(64 - bits)
+        self._first = np.zeros(1 << bits, np.int64)
+        self._first[(found >> self._shift).astype(np.int64)] = np.arange(len(words))
         # Two words of one hash, of some 2**32 words. Then all are looked up in a dict.
         self._dict = {word: place for place, word in enumerate(words)} if len(np.unique(found)) < len(words) else None
 
@@ -116,9 +123,14 @@ class _Vocabulary:
             get = self._dict.get
             flat = [get(value, count) for value in column.ravel().tolist()]
             return np.array(flat, np.int64).reshape(column.shape)
-        at = np.minimum(np.searchsorted(self._hashes, hashes(column)), count - 1)
-        codes = self._order[at]
-        return np.where(self._words[codes] == column, codes, count).astype(np.int64, copy=False)
+        found = hashes(column)
+        codes = self._first[(found >> self._shift).astype(np.int64)]
+        others = self._words[codes] != column
+        if others.any():
+            at = np.minimum(np.searchsorted(self._hashes, found[others]), count - 1)
+            better = self._order[at]
+            codes[others] = np.where(self._words[better] == column[others], better, count)
+        return codes
 
 
 class _EncodeNode(Through):

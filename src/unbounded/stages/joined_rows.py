@@ -1,4 +1,4 @@
-"""Joined rows: the columns of a row and those of its label, or NaN for a row without a label."""
+"""Joined rows: the columns of a row and those of its label, or missing values for a row without a label."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
+from unbounded.stages.missing import missing, missing_value
 
 
 def check_columns(rows: Tree, labels: Tree, on: str, time: str | None) -> None:
@@ -42,12 +43,12 @@ def _without(name: str, column: Tree, lost: NDArray[np.bool_]) -> Tree:
         return column
 
     def fill(leaf: Array) -> Array:
-        if leaf.dtype.kind not in "fcmM":
+        if missing(leaf[:0]) is None:
             raise RowsError(
                 f"join(unmatched='keep'): the labels' column {name!r} is {leaf.dtype}, which has no NaN for rows "
                 "without a label. Expected floating-point labels: .map() can make them, with .astype('float32')."
             )
-        leaf[lost] = np.array("NaT", leaf.dtype) if leaf.dtype.kind in "mM" else np.nan
+        leaf[lost] = missing_value(leaf.dtype)
         return leaf
 
     return trees.map_leaves(fill, column)

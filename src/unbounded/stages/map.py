@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import check, trees
+from unbounded.core import check, ragged, trees
 from unbounded.core.block import Block, Run
 from unbounded.core.node import Context, Node
 from unbounded.core.prefetcher import Prefetcher
@@ -72,8 +72,10 @@ class MapRows(OneToOne):
 
     def open(self, upstream: Node, context: Context) -> Node:
         def each(rows: Tree) -> Tree:
+            kept = ragged.names_of(rows)
             made = [
-                _row_of(self.fn(trees.map_leaves(lambda leaf, i=i: leaf[i], rows))) for i in range(trees.count(rows))
+                _row_of(self.fn(trees.map_leaves(lambda leaf, i=i: leaf[i], rows)), kept)
+                for i in range(trees.count(rows))
             ]
             for i, row in enumerate(made[1:], 1):
                 _check_same_row(made[0], row, f"map_rows({name_of(self.fn)})", i)
@@ -82,8 +84,10 @@ class MapRows(OneToOne):
         return _Apply(upstream, each, f"map_rows({name_of(self.fn)})")
 
 
-def _row_of(made: Tree) -> Tree:
-    """A function's result for one row as arrays of one row, copied: the function may reuse its memory."""
+def _row_of(made: Tree, kept: frozenset[Any]) -> Tree:
+    """A function's result for one row as arrays of one row, copied: the function may reuse its memory. The columns
+    `kept` are ragged, and stay so."""
+    made = ragged.box_columns(made, kept)
     return trees.map_leaves(lambda leaf: np.array(leaf)[None], made)
 
 

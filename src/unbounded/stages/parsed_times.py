@@ -25,6 +25,9 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _Z, _SMALL_Z, _PLUS, _MINUS, _COLON = map(ord, "Zz+-:")
 _DATE = 10  # characters of "2026-01-31"
+_ZONE = 6  # and of "+02:00"
+_NINE = 9  # the largest digit
+_DAY = 1440  # minutes
 
 
 class TimeParser:
@@ -95,13 +98,11 @@ class TimeParser:
         if self._format is None:
             codes = _codes(text)
             if codes.shape[1] >= _DATE and bool(((codes[:, 4] == _MINUS) & (codes[:, 7] == _MINUS)).all()):
-                rest = codes[:, _DATE:]
-                plain = text
-                if (rest == _Z).any() and not (rest == _SMALL_Z).any():
-                    plain = np.char.rstrip(text, "Z")
-                if not ((rest == _PLUS) | (rest == _MINUS) | (rest == _SMALL_Z)).any():
+                plain, behind = _without_zone(text, codes)
+                if plain is not None:
                     try:
-                        return plain.astype("M8[us]")
+                        times: NDArray[np.datetime64] = plain.astype("M8[us]") - behind
+                        return times
                     except ValueError:
                         pass  # one by one, to find the text that is none
         return self._singly(text)
@@ -124,7 +125,7 @@ class TimeParser:
             if self._format is not None:
                 time = datetime.datetime.strptime(value, self._format)
             elif value[4:5] == "-" and value[7:8] == "-":
-                time = datetime.datetime.fromisoformat(value)
+                time = datetime.datetime.fromisoformat(value.upper())
             else:
                 return None
         except ValueError:
@@ -142,6 +143,32 @@ def _codes(text: NDArray[np.str_]) -> NDArray[np.uint32]:
     """The code points, of shape (rows, width)."""
     plain = np.ascontiguousarray(text, text.dtype.newbyteorder("="))
     return plain.view(np.uint32).reshape(len(text), text.dtype.itemsize // 4)
+
+
+def _without_zone(text: NDArray[np.str_], codes: NDArray[np.uint32]) -> tuple[NDArray[np.str_] | None, Any]:
+    """Texts without their zones, and what is to be subtracted of their times; None if they have zones of several forms,
+    which NumPy does not read."""
+    rest = codes[:, _DATE:]
+    none = np.timedelta64(0, "us")
+    signs = (rest == _PLUS) | (rest == _MINUS)
+    if not signs.any():
+        if (rest == _SMALL_Z).any():
+            return None, none
+        return (np.char.rstrip(text, "Z") if (rest == _Z).any() else text), none
+    # The array may be wider than its texts.
+    end = int(np.count_nonzero(codes[0]))
+    width = end - _ZONE
+    if width < _DATE or codes[:, end:].any() or not signs[:, width - _DATE].all() or signs.sum() != len(text):
+        return None, none
+    zone = codes[:, width:end].astype(np.int64)
+    digits = zone[:, [1, 2, 4, 5]] - ord("0")
+    if (zone[:, 3] != _COLON).any() or digits.min() < 0 or digits.max() > _NINE:
+        return None, none
+    minutes = digits @ np.array([600, 60, 10, 1])
+    if minutes.max() >= _DAY:
+        return None, none
+    plain = np.ascontiguousarray(codes[:, :width]).view(f"U{width}")[:, 0]
+    return plain, np.where(zone[:, 0] == _MINUS, -minutes, minutes).astype("m8[m]")
 
 
 def _of_numbers(column: Array, unit: str) -> NDArray[np.datetime64]:

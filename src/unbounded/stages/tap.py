@@ -25,6 +25,7 @@ from unbounded.core.cursor import own_part
 from unbounded.core.locked import locked
 from unbounded.core.node import Cursor, Node, Over
 from unbounded.core.runtime import Runtime
+from unbounded.stages.balance import Balance
 from unbounded.stages.batch import Batch
 from unbounded.stages.replay import Replay
 from unbounded.stages.shuffle import Shuffle
@@ -135,4 +136,4 @@ class Tap(Over):
 
 def place_of(stages: Sequence[Stage]) -> int:
     """The number of stages before the tap of a source: those that keep rows in order, each row once."""
-    return next((i for i, s in enumerate(stages) if isinstance(s, Shuffle | Replay | Batch)), len(stages))
+    return next((i for i, s in enumerate(stages) if isinstance(s, Shuffle | Replay | Balance | Batch)), len(stages))

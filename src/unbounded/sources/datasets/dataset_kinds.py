@@ -18,6 +18,7 @@ from unbounded.sources.datasets.indexed_dataset import IndexedDataset
 from unbounded.sources.datasets.iterable_kinds import comes_from, iterated_dataset_of
 from unbounded.sources.datasets.iterated_dataset import IteratedDataset
 from unbounded.sources.datasets.row_access import Batches, Dtypes, Items, RowAccess
+from unbounded.sources.ragged_columns import RAGGED, as_names
 
 _TABLES: tuple[tuple[str, str, Callable[[Any, str, Dtypes], RowAccess]], ...] = (
     ("datasets.arrow_dataset", "Dataset", row_access.hugging_face),
@@ -34,13 +35,13 @@ def name_of_kind(dataset: Any) -> str:
     return type(dataset).__name__
 
 
-def random_access(dataset: Any, batched: bool | None, dtypes: Dtypes) -> RowAccess | None:
-    """Random access to a data set; None if it has none."""
+def random_access(dataset: Any, batched: bool | None, dtypes: Dtypes, ragged: tuple[Any, ...] = ()) -> RowAccess | None:
+    """Random access to a data set; None if it has none. `ragged` are its columns with rows of several lengths."""
     name = name_of_kind(dataset)
     for module, kind, opened in _TABLES:
         if comes_from(dataset, module, kind):
             refuse_empty(len(dataset), name)
-            return opened(dataset, name, dtypes)
+            return opened(dataset, name, {**dtypes, **dict.fromkeys(ragged, RAGGED)})
     if dtypes:
         raise ValueError(
             f"from_dataset(dtypes=…) was given beside a {name}. It is for tables: frames of pandas and polars, Tables "
@@ -54,11 +55,13 @@ def random_access(dataset: Any, batched: bool | None, dtypes: Dtypes) -> RowAcce
     implied = comes_from(dataset, "keras", "PyDataset") or type(dataset).__name__ == "BatchMapDataset"  # Grain's
     if implied if batched is None else batched:
         return Batches(dataset, name, count)
+    if ragged and is_array:
+        raise ValueError(f"from_dataset(ragged={list(ragged)!r}) was given a {name}, an array without columns.")
     if type(dataset).__name__ == "TensorDataset" and type(dataset).__module__.startswith("torch."):
         return row_access.tensors(dataset, name)
     if is_array:
         return row_access.array_like(dataset, name, count)
-    return Items(dataset, name, count)
+    return Items(dataset, name, count, ragged)
 
 
 def source_of(
@@ -68,6 +71,7 @@ def source_of(
     passes: int | None,
     batched: bool | None,
     dtypes: Mapping[str, Any] | None = None,
+    ragged: Any = None,
 ) -> IndexedDataset | IteratedDataset:
     """The source that reads a data set; see `unbounded.from_dataset`.
 
@@ -82,12 +86,13 @@ def source_of(
     if passes is not None:
         check.positive(passes, "from_dataset(passes=n)")
     refuse_others(dataset)
-    access = random_access(dataset, batched, as_dtypes(dtypes, "from_dataset"))
+    names = as_names(ragged, "from_dataset")
+    access = random_access(dataset, batched, as_dtypes(dtypes, "from_dataset"), names)
     if access is not None:
         if batched and not is_batched(access):
             raise ValueError(f"from_dataset(batched=True): the items of a {access.name} are rows.")
         return IndexedDataset(access, shuffle is not False, seed, passes, is_batched(access))
-    source = iterated_dataset_of(dataset, seed, passes, batched)
+    source = iterated_dataset_of(dataset, seed, passes, batched, names)
     if shuffle:
         raise ValueError(
             f"from_dataset(shuffle=True) was given a {source.kind}, which has no random access: expected len(data) and "

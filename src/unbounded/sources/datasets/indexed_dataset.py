@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unbounded.core import trees
+from unbounded.core import ragged, trees
 from unbounded.core.block import Block, Boundary
 from unbounded.core.node import CannotTell, EndOfStream
 from unbounded.sources.arrays import Arrays
@@ -70,6 +70,9 @@ class IndexedDataset:
             probe = np.unique(np.linspace(0, access.count - 1, _SAMPLE).astype(np.int64))
             digest = hashlib.blake2b(digest_size=8)
             for leaf in trees.arrays(access.open()(probe)):
+                if ragged.is_ragged(leaf):
+                    digest.update(b"".join(ragged.encoded(leaf)))
+                    continue
                 # Text is as wide as the longest in the block.
                 digest.update("\0".join(leaf.ravel().tolist()).encode() if leaf.dtype.kind == "U" else leaf.tobytes())
             found["sample"] = digest.hexdigest()

@@ -10,7 +10,8 @@ import numpy as np
 
 from unbounded.core import trees
 from unbounded.core.trees import Array, RowsError, Tree
-from unbounded.sources.datasets.tensors import to_array, to_numpy
+from unbounded.sources.datasets.tensors import ragged_way, to_array, to_numpy
+from unbounded.sources.ragged_columns import RaggedNames
 
 Put: TypeAlias = Callable[[int, Any], bool]
 
@@ -46,6 +47,8 @@ class _ItemColumn:
         dtype, shape, number = self.dtype, self.shape, self._number
         out: Any = [None] * rows if self._is_text else trees.empty((rows, *shape), dtype)
         self._out, self._held = out, None
+        if dtype.hasobject:
+            return self._put_row
         array = np.ndarray
         torch = sys.modules.get("torch")
         tensor = None if torch is None else torch.Tensor
@@ -73,6 +76,11 @@ class _ItemColumn:
 
         return put
 
+    def _put_row(self, at: int, box: Any) -> bool:
+        """Put a row of a ragged column, which comes in an array of shape ()."""
+        self._out[at] = box[()]
+        return True
+
     def put_other(self, at: int, value: Any, number: Any, name: str) -> None:
         """The same of any leaf, of the item `number` of a data set; raises RowsError if it does not fit."""
         what = f"Item {number:,} of {name}"
@@ -83,7 +91,7 @@ class _ItemColumn:
         if array.shape != self.shape:
             raise RowsError(
                 f"{what}: {trees.name(self.path)} has the shape {array.shape}, and item 0 has {self.shape}. Expected "
-                "items of one shape: pad or cut them in the data set, and keep the lengths in a column of their own. "
+                f"items of one shape. {ragged_way(self.path)} and .pad(length) or .batch(n, bucket=[…]). "
                 "If each item is a batch of rows, write batched=True."
             )
         if self._is_text != (array.dtype.kind == "U") or not (
@@ -153,10 +161,14 @@ class ItemStack:
     Args:
         first: item 0 of the data set.
         name: the data set's name in errors.
+        ragged: the columns that have rows of several lengths.
     """
 
-    def __init__(self, first: Any, name: str) -> None:
+    def __init__(self, first: Any, name: str, ragged: RaggedNames | None = None) -> None:
         self._name = name
+        self._ragged = ragged
+        if self._ragged is not None:
+            first = self._ragged.sample(first)
         self._first = to_numpy(first, f"Item 0 of {name}")
         leaves: list[Any] = []
         _add_leaves(self._first, first, leaves)
@@ -188,6 +200,8 @@ class ItemStack:
             return self._rows(read(), numbers)
 
     def _rows(self, items: Iterable[Any], numbers: Array) -> Tree:
+        if self._ragged is not None:
+            items = map(self._ragged.sample, items)
         columns = self._columns
         puts = [column.begin(len(numbers), self._holds_tensors) for column in columns]
         keys, kind, width = self._keys, type(self._first), len(columns)

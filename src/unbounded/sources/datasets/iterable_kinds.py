@@ -24,7 +24,9 @@ def comes_from(value: Any, module: str, name: str) -> bool:
     )
 
 
-def iterated_dataset_of(dataset: Any, seed: int, passes: int | None, batched: bool | None) -> IteratedDataset:
+def iterated_dataset_of(
+    dataset: Any, seed: int, passes: int | None, batched: bool | None, ragged: tuple[Any, ...] = ()
+) -> IteratedDataset:
     """The source of a data set without random access.
 
     Raises:
@@ -42,7 +44,12 @@ def iterated_dataset_of(dataset: Any, seed: int, passes: int | None, batched: bo
     begin, state = _beginning(dataset, kind, seed, is_loader, is_tensorflow)
     if batched is None:
         batched = _gives_batches(dataset, is_loader, is_tensorflow)
-    return IteratedDataset(begin, passes, not batched, kind, state)
+    if batched and ragged:
+        raise ValueError(
+            f"from_dataset(ragged={list(ragged)!r}) was given a {kind} of batches, whose rows have one length. Give "
+            "the data set of single items, and write .batch(n, bucket=[…]) or .pad(length)."
+        )
+    return IteratedDataset(begin, passes, single=not batched, ragged=ragged, kind=kind, state=state)
 
 
 def _gives_batches(dataset: Any, is_loader: bool, is_tensorflow: bool) -> bool:

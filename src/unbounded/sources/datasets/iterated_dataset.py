@@ -29,6 +29,7 @@ class IteratedDataset(Generator):
         fn: takes the number of a pass, and returns what is iterated over in it: an object of this module.
         passes: the number of passes before a declared end; None for no end.
         single: True if an item is one row, False if it is a batch.
+        ragged: the columns that have rows of several lengths.
         kind: the name of the data set's class.
         state: True if what is iterated over has a state.
     """
@@ -72,7 +73,7 @@ class IteratedDataset(Generator):
             refuse_untrusted(made.value.dataset, self.returned)
 
     def form(self, runtime: Runtime) -> Form:
-        return Form(self.word, self.title, self.single, runtime)
+        return Form(self.word, self.title, self.single, runtime, self.ragged)
 
     def identity(self) -> JSON:
         """Its class, and how it is read: its rows are not known beforehand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -16,14 +17,16 @@ from unbounded.sources.datasets.chunked_rows import ChunkedRows
 from unbounded.sources.datasets.item_stack import ItemStack
 from unbounded.sources.datasets.table_columns import TableColumns
 from unbounded.sources.datasets.tensors import stacked, to_array, to_numpy
+from unbounded.sources.ragged_columns import RAGGED, RaggedNames, as_column
 
+_LOOKED_AT = 64  # items that are read for the dtype of a ragged column, while their rows are empty
 _DENSE = 16  # a range of an array in a file is read whole where at least one row in so many is wanted
 _MOST_BYTES = 1 << 26  # and where it is no larger
 
 _HERE = "from_dataset"
 
 Dtypes: TypeAlias = Mapping[str, str]
-"""By column of a table, the dtype to which it is converted."""
+"""By column of a table, the dtype to which it is converted; "ragged" for one whose rows have several lengths."""
 
 Fetch: TypeAlias = Callable[[Array], Tree]
 """Takes an array of numbers, and returns these rows, in this order, in memory that nobody else writes to."""
@@ -56,15 +59,19 @@ class Items:
 
     at_once = False
 
-    def __init__(self, dataset: Any, name: str, count: int) -> None:
+    def __init__(self, dataset: Any, name: str, count: int, ragged: tuple[Any, ...] = ()) -> None:
         self.name, self.count = name, count
         self.repeatable = type(dataset) in (list, range)  # the items of others may be computed
         self._dataset = dataset
         self._item = _read_item(dataset, 0, name)
+        self._ragged: RaggedNames | None = None
+        if ragged:
+            more = (_read_item(dataset, at, name) for at in range(1, min(count, _LOOKED_AT)))
+            self._ragged = RaggedNames(ragged, _HERE).look(itertools.chain([self._item], more))
         self.first = self._stack().rows(lambda: [self._item], np.zeros(1, np.int64))
 
     def _stack(self) -> ItemStack:
-        return ItemStack(self._item, self.name)
+        return ItemStack(self._item, self.name, self._ragged)
 
     def open(self) -> Fetch:
         stack, dataset, name = self._stack(), self._dataset, self.name
@@ -220,6 +227,7 @@ def pandas_frame(frame: Any, name: str, dtypes: Dtypes) -> TableRows:
         return TableRows(name, len(frame), lambda at: columns.of_pandas(frame.iloc[at].to_frame("x"), at)["x"])
     _refuse_doubles(frame.columns, name)
     check_dtypes(dtypes, list(map(str, frame.columns)), _HERE)
+    columns.look(frame)
     return TableRows(name, len(frame), lambda index: columns.of_pandas(frame.iloc[index], index))
 
 
@@ -247,12 +255,17 @@ def hugging_face(dataset: Any, name: str, dtypes: Dtypes) -> TableRows:
 
     def formatted(data: Any, index: Array) -> dict[str, Any]:
         return {
-            key: stacked(value, what, f"[{key!r}]") if isinstance(value, list) else to_array(value, what, f"[{key!r}]")
+            key: as_column(value, f"{what}: column {key!r}")
+            if dtypes.get(key) == RAGGED
+            else stacked(value, what, f"[{key!r}]")
+            if isinstance(value, list)
+            else to_array(value, what, f"[{key!r}]")
             for key, value in data[index.tolist()].items()
         }
 
     if form["type"] not in (None, "python", "arrow", "pandas", "polars"):
-        check_dtypes(dtypes, (), f"{_HERE}: the data set has a format of its own, which gives the dtypes. {_HERE}")
+        others = {key: dtype for key, dtype in dtypes.items() if dtype != RAGGED}
+        check_dtypes(others, (), f"{_HERE}: the data set has a format of its own, which gives the dtypes. {_HERE}")
         exact = form["type"] != "custom"
         return TableRows(name, len(dataset), lambda index: formatted(dataset, index), repeatable=exact)
     # Its NumPy format decodes images and audio, and makes every float float32: Arrow has the other columns.

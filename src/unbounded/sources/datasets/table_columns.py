@@ -19,9 +19,12 @@ from unbounded.sources.arrow_arrays import (
     converted,
     lists_of_several_lengths,
     no_array,
+    no_list,
     no_value,
+    ragged_array,
 )
 from unbounded.sources.datasets.tensors import to_array
+from unbounded.sources.ragged_columns import RAGGED, as_column, as_row
 
 LEAVE_OUT = "leave the column out of the table"
 
@@ -36,7 +39,17 @@ class TableColumns:
 
     def __init__(self, what: str, dtypes: Mapping[str, str]) -> None:
         self._what = what
-        self._dtypes = dtypes
+        self._dtypes = {name: dtype for name, dtype in dtypes.items() if dtype != RAGGED}
+        self._ragged = frozenset(dtypes) - frozenset(self._dtypes)
+        self._empty: dict[str, Any] = {}  # by ragged column, an empty row of the dtype of the others
+
+    def look(self, frame: Any) -> None:
+        """Look at a pandas DataFrame for the dtype of its ragged columns, whose empty lists have none."""
+        for name in self._ragged:
+            rows = (as_row(value, f"Column {name!r} of {self._what}") for value in frame[name])
+            row = next((row for row in rows if len(row)), None)
+            if row is not None:
+                self._empty[name] = row[:0]
 
     def _place(self, name: str, index: Array) -> ColumnPlace:
         def row(at: int) -> str:
@@ -49,6 +62,9 @@ class TableColumns:
         rows = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
             place = self._place(name, index)
+            if name in self._ragged:
+                rows[name] = ragged_array(column, place)
+                continue
             if name in self._dtypes:
                 column = converted(column, arrow_type(name, self._dtypes[name], "from_dataset(dtypes"), place)
             rows[name] = arrow_array(column, place)
@@ -61,8 +77,15 @@ class TableColumns:
             name = str(given)
             column, place = frame.iloc[:, at], self._place(name, index)
             dtype = self._dtypes.get(name)
+            if name in self._ragged:
+                rows[name] = as_column([self._row(name, value) for value in column], place.what)
+                continue
             rows[name] = _pandas(column, place) if dtype is None else _cast(column, dtype, place, _pandas_as)
         return rows
+
+    def _row(self, name: str, value: Any) -> Any:
+        """A row of a ragged column; an empty one with the dtype of the others."""
+        return value if hasattr(value, "__len__") and len(value) else self._empty.get(name, value)
 
     def of_polars(self, frame: Any, index: Array) -> Tree:
         """The same of a polars DataFrame."""
@@ -70,6 +93,9 @@ class TableColumns:
         for column in frame.get_columns():
             place = self._place(column.name, index)
             dtype = self._dtypes.get(column.name)
+            if column.name in self._ragged:
+                rows[column.name] = ragged_array(column.to_arrow(), place)
+                continue
             rows[column.name] = _polars(column, place) if dtype is None else _cast(column, dtype, place, _polars_as)
         return rows
 
@@ -118,7 +144,12 @@ def _pandas(column: Any, place: ColumnPlace) -> Array:
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return column.to_numpy()  # type: ignore[no-any-return]
+    if hasattr(dtype, "pyarrow_dtype"):
+        found: Array = arrow_array(column.array.__arrow_array__(), place)
+        return found
     if hasattr(column, "cat"):
+        if dtype.categories.dtype.kind in "iub" and column.isna().any():
+            raise no_value(place, dtype.categories.dtype, np.asarray(column.isna()))
         return _pandas(column.astype(dtype.categories.dtype), place)
     if getattr(dtype, "tz", None) is not None:
         return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()  # type: ignore[no-any-return]
@@ -134,7 +165,7 @@ def _pandas(column: Any, place: ColumnPlace) -> Array:
         values = np.where(lacks, "", values)
     if kind in "iub":
         return column.to_numpy(dtype=getattr(dtype, "numpy_dtype", None))  # type: ignore[no-any-return]
-    return to_array(values, place.what)
+    return to_array(values, place.what, f"[{place.name!r}]")
 
 
 def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
@@ -146,8 +177,11 @@ def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
         }
     if dtype.startswith(("String", "Categorical", "Enum")):
         return np.array(column.to_list() if not column.null_count() else _filled(column), dtype=np.str_)
+    if dtype == "Null":
+        return np.full(len(column), np.nan)
     if column.null_count() and not dtype.startswith(("Float", "Date", "Duration")):
-        raise no_value(place, column.dtype, column.is_null().to_numpy())
+        lacks = column.is_null().to_numpy()
+        raise no_list(place, lacks) if dtype.startswith(("List", "Array")) else no_value(place, column.dtype, lacks)
     if dtype.startswith("List"):
         lengths = column.list.len().to_numpy()
         if len(set(lengths.tolist())) != 1:
@@ -159,7 +193,7 @@ def _polars(column: Any, place: ColumnPlace) -> Array | Tree:
         return array
     if dtype.startswith("Datetime") and "time_zone='" in dtype.replace('"', "'"):
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    if dtype.startswith(("Decimal", "Object", "Binary", "Time", "Null")):
+    if dtype.startswith(("Decimal", "Object", "Binary", "Time")):
         raise no_array(place, dtype)
     return to_array(column.to_numpy(), place.what)
 

@@ -45,6 +45,8 @@ def to_numpy(value: Any, what: str, path: str = "") -> Tree:
 
 def to_array(value: Any, what: str, path: str = "") -> Array:
     """One leaf as a NumPy array; see `to_numpy`."""
+    if isinstance(value, np.ndarray) and value.shape == () and isinstance(value[()], np.ndarray | bytes):
+        return value  # a row of a ragged column
     if isinstance(value, np.ndarray):
         return _text(trees.unmasked(value), what, path) if value.dtype.kind in "OT" else trees.unmasked(value)
     if isinstance(value, _PLAIN) and not isinstance(value, np.bytes_):
@@ -60,7 +62,7 @@ def to_array(value: Any, what: str, path: str = "") -> Array:
     if isinstance(value, bytes | np.bytes_):
         raise RowsError(
             f"{what}: {trees.name(path)} is bytes, which have no fixed length. Decode them first: .decode() for text, "
-            "np.frombuffer(…) for numbers, or an image reader."
+            f"np.frombuffer(…) for numbers, or an image reader. {ragged_way(path)} to keep them as bytes."
         )
     if hasattr(value, "__dlpack__") and library != "jax":
         try:
@@ -99,9 +101,15 @@ def _is_text(value: Any) -> bool:
 def ragged(what: str, path: str) -> RowsError:
     """The error for rows of unequal lengths in one leaf."""
     return RowsError(
-        f"{what}: {trees.name(path)} is ragged: its parts have unequal lengths. Expected rows of one shape: pad or cut "
-        "them in the data set, and keep the lengths in a column of their own."
+        f"{what}: {trees.name(path)} is ragged: its parts have unequal lengths. Expected rows of one shape. "
+        f"{ragged_way(path)}, for .pad(length) or .batch(n, bucket=[…]) in the stream."
     )
+
+
+def ragged_way(path: str) -> str:
+    """What to write for rows of several lengths in a column."""
+    name = path[1:-1] if path.count("[") == 1 else ""
+    return f"Write from_dataset(…, ragged=[{name}])" if name else "Give items that are dicts, and write ragged=['name']"
 
 
 def _text(array: Array, what: str, path: str) -> Array:

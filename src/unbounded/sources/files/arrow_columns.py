@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from unbounded.core.trees import Array, RowsError
-from unbounded.sources.arrow_arrays import ColumnPlace, arrow_array, arrow_type, check_dtypes, converted
+from unbounded.sources.arrow_arrays import ColumnPlace, arrow_array, arrow_type, check_dtypes, converted, ragged_array
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import check_wanted
+from unbounded.sources.ragged_columns import RAGGED
 
 LEAVE_OUT = "leave the column out by columns=[…]"
 
@@ -46,14 +47,17 @@ class ArrowColumns:
                 "names of their own."
             )
         check_dtypes(wanted.dtypes, self.names, "from_files")
-        self.casts = {name: arrow_type(name, dtype, "from_files(dtypes") for name, dtype in wanted.dtypes.items()}
+        self._ragged = {name for name, dtype in wanted.dtypes.items() if dtype == RAGGED}
+        dtypes = {name: dtype for name, dtype in wanted.dtypes.items() if name not in self._ragged}
+        self.casts = {name: arrow_type(name, dtype, "from_files(dtypes") for name, dtype in dtypes.items()}
         """The types to which columns are converted."""
         self.types = {name: schema.field(name).type for name in self.names}
         """The types in the first file."""
 
     def described(self) -> dict[str, str]:
         """The types in words, after conversion."""
-        return {name: str(self.casts.get(name, self.types[name])) for name in self.names}
+        words = {name: str(self.casts.get(name, self.types[name])) for name in self.names}
+        return {name: f"{RAGGED} {kind}" if name in self._ragged else kind for name, kind in words.items()}
 
     def check(self, schema: Any, file: FoundFile) -> None:
         """Raise RowsError if a file's columns are not of the first file's types; one without any value fits."""
@@ -104,6 +108,9 @@ class ArrowColumns:
         rows = {}
         for name in self.names:
             place = ColumnPlace(f"Column {name!r} of {file.name!r}", name, _row_in(first, unit), LEAVE_OUT)
+            if name in self._ragged:
+                rows[name] = ragged_array(table.column(name), place)
+                continue
             column = converted(table.column(name), self.casts.get(name, self.types[name]), place)
             array = arrow_array(column, place, objects=True)
             if isinstance(array, dict):

@@ -16,6 +16,7 @@ from unbounded.sources.files.file_paths import FilePaths, as_paths
 from unbounded.sources.files.file_pieces import FileFormat
 from unbounded.sources.files.ordered_pieces import OrderedPieces
 from unbounded.sources.files.shuffled_pieces import ShuffledPieces
+from unbounded.sources.ragged_columns import RAGGED, as_names
 from unbounded.sources.reader import JSON, Opening, Reader
 
 
@@ -31,6 +32,7 @@ class FileSet:
     passes: int | None = None
     on_bad: str | os.PathLike[str] = "raise"
     dtypes: Any = field(default=None, repr=False)
+    ragged: Any = field(default=None, repr=False)
     word = "from_files"
     replayable = True
     has_passes = True  # how many rows one has is not known beforehand: files may become more
@@ -48,7 +50,9 @@ class FileSet:
             raise ValueError(f"from_files(format={self.format!r}): expected one of {', '.join(map(repr, FORMATS))}.")
         if not isinstance(self.on_bad, (str, os.PathLike)):
             raise TypeError(f"from_files(on_bad={self.on_bad!r}): expected 'raise', 'skip', or the path of a file.")
-        object.__setattr__(self, "columns", _as_wanted(self.columns, as_dtypes(self.dtypes, "from_files")))
+        ragged = dict.fromkeys(as_names(self.ragged, "from_files"), RAGGED)
+        dtypes = {**as_dtypes(self.dtypes, "from_files"), **ragged}
+        object.__setattr__(self, "columns", _as_wanted(self.columns, dtypes))
         _ = self._reading  # errors of the paths, the format and the columns come now
 
     @cached_property

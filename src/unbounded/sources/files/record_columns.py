@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from unbounded.core import ragged
 from unbounded.core.trees import Array, RowsError
 from unbounded.sources.arrow_arrays import check_dtypes
 from unbounded.sources.files.arrow_columns import Wanted
 from unbounded.sources.files.file_paths import FoundFile
 from unbounded.sources.files.file_pieces import check_wanted
+from unbounded.sources.ragged_columns import RAGGED
 
 
 class RecordColumns:
@@ -29,8 +31,9 @@ class RecordColumns:
         check_wanted(self.names, list(record), file)
         check_dtypes(wanted.dtypes, self.names, "from_files")
         self._is_chosen = wanted.names is not None
-        self._casts = dict(wanted.dtypes)
-        self._forms = {name: _form(record[name]) for name in self.names}
+        self._ragged = {name for name, dtype in wanted.dtypes.items() if dtype == RAGGED}
+        self._casts = {name: dtype for name, dtype in wanted.dtypes.items() if name not in self._ragged}
+        self._forms = {name: self._form(name, record[name]) for name in self.names}
 
     def described(self) -> dict[str, str]:
         """The types in words, after conversion."""
@@ -47,11 +50,12 @@ class RecordColumns:
                     f"{what} lacks {name!r}. Expected {', '.join(map(repr, self.names))} in each: columns=[…] "
                     "leaves out what some lack."
                 )
-            form = _form(record[name])
+            form = self._form(name, record[name])
             if form != self._forms[name]:
                 raise RowsError(
                     f"{what} has {name!r} as {_words(form)}, and the first one has it as {_words(self._forms[name])}. "
-                    "Rows have one form: pad where the files are written, or leave it out by columns=[…]."
+                    f"Rows have one form. If only their lengths differ, write ragged=[{name!r}]; or leave it out by "
+                    "columns=[…]."
                 )
         if not self._is_chosen and len(record) > len(self.names):
             other = next(name for name in record if name not in self._forms)
@@ -60,14 +64,21 @@ class RecordColumns:
                 f"columns={self.names!r} reads those of the first one."
             )
 
+    def _form(self, name: str, value: Any) -> tuple[str, tuple[int, ...]]:
+        """The form of a value; of a ragged column without the length."""
+        kind, shape = _form(value)
+        return (kind, (-1, *shape[1:])) if name in self._ragged and shape else (kind, shape)
+
     def rows(self, records: Sequence[Mapping[str, Any]], what: str) -> dict[str, Array]:
         """The columns of records, which were checked, as arrays of shape (rows, …); `what` names them in messages."""
         rows = {}
         for name in self.names:
             kind, shape = self._forms[name]
             values = [record[name] for record in records]
-            if kind == "bytes":
-                array: Array = np.empty(len(values), object)
+            if name in self._ragged:
+                array: Array = ragged.column_of([v if isinstance(v, bytes) else ragged.locked(v) for v in values])
+            elif kind == "bytes":
+                array = np.empty(len(values), object)
                 array[:] = values
             elif kind == "str":
                 array = np.array(values) if values else np.empty(0, "U1")
