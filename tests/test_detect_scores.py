@@ -192,6 +192,16 @@ def test_a_run_without_a_checkpoint_begins_without_alarms(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["alarms.csv"]
 
 
+def test_files_of_somebody_else_are_left_as_they_are(tmp_path):
+    (tmp_path / "alarms.csv").write_text("when,what\n1,fire\n")
+    with pytest.raises(ValueError, match="is not of a run: it begins with 'when,what'"):
+        AlarmFile(tmp_path, "row").begin()
+    (tmp_path / "scores.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="is a file, and not of a run"):
+        ScoreFiles(tmp_path, "row").begin()
+    assert (tmp_path / "alarms.csv").read_text() == "when,what\n1,fire\n"
+
+
 def make():
     return Scorer([Column("a"), Column("b")], warm_up=100)
 

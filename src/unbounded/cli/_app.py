@@ -144,7 +144,8 @@ def train(
     ] = None,
     reuse: Annotated[float, typer.Option(min=1.0, help="How often each window is trained on.")] = 16.0,
     warm_up: Annotated[
-        int, typer.Option(min=16, help="Readings before the first alarm may come.", rich_help_panel=ALARMS)
+        int,
+        typer.Option(min=16, help="Readings, of each key, before the first alarm may come.", rich_help_panel=ALARMS),
     ] = 300,
     false_alarms: Annotated[
         float,

@@ -94,6 +94,7 @@ class View:
             self.alarms.append(dict(event))
         elif kind == "step":
             self.step = dict(event)
+            self.skipped = event.get("skipped", self.skipped)
             self._news()
         elif kind == "end":
             self.doing = "ended"

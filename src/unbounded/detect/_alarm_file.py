@@ -101,7 +101,19 @@ class AlarmFile:
         file.seek(0, os.SEEK_END)
 
     def begin(self) -> None:
-        """Begin without alarms; those of a run that was never saved are removed."""
+        """Begin without alarms; those of a run that was never saved are removed.
+
+        Raises:
+            ValueError: there is a file of the same name that is none of a run.
+        """
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                head = file.readline(1 << 12)
+            if head.strip() and head.strip() != ",".join(HEAD).encode():
+                raise ValueError(
+                    f"{self.path} is not of a run: it begins with {head[:60].decode('utf-8', 'replace').strip()!r}. "
+                    "Nothing was changed; choose another directory, or move it away."
+                )
         for _, path in self._numbered_files():
             path.unlink()
         self._full = 0

@@ -167,7 +167,16 @@ class ScoreFiles:
             self._say(f"{path} had {wanted:,} scores at the checkpoint and has {self._count:,}: some are lost.")
 
     def begin(self) -> None:
-        """Begin without scores; those of a run that was never saved are removed."""
+        """Begin without scores; those of a run that was never saved are removed.
+
+        Raises:
+            ValueError: there is a file in place of the directory.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(
+                f"{self.folder} is a file, and not of a run, whose scores are in a directory. Nothing was changed; "
+                "choose another directory, or move it away."
+            )
         if self.folder.is_dir():
             self.load_state_dict({"part": 1, "rows": 0})
 

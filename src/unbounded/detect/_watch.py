@@ -114,14 +114,15 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Before the first epoch, the restored state is complete."""
         if not self._begun:
-            self._begun = True
             if not self._restored:
-                self._log.cut(0)
-                self._scores.begin()
+                # In this order: what is no file of a run is noticed before any is changed.
                 self._alarms.begin()
+                self._scores.begin()
+                self._log.cut(0)
             if self._settling:
                 # Skip the load that importing and compiling frameworks causes.
                 self._scorer.pass_over(self._settling)
+            self._begun = True
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(
                 clock.time(),
