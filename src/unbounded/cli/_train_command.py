@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("jax", "torch", "tensorflow")
 ENDED, RAISED, SENTENCE = 0, 1, 2
+FULL = (errno.ENOSPC, errno.EDQUOT)
 BY_SIGNAL = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
 
 
@@ -100,7 +101,9 @@ class Session:
                 code = SENTENCE
                 words = str(error)
                 if isinstance(error, OSError) and error.strerror:
-                    words = f"{self._directory} can't hold the run: {error.strerror}. Choose another one with --run."
+                    full = error.errno in FULL
+                    todo = "Make room; typed again, it goes on" if full else "Choose another one with --run"
+                    words = f"{self._directory} can't hold the run: {error.strerror}. {todo}."
                 print(in_words(words), file=sys.stderr)
             else:
                 print(f"{users}\n{self._source} raised this error. {self._typed_again()}", file=sys.stderr)
@@ -110,8 +113,7 @@ class Session:
 
     def _is_ours(self, error: OSError) -> bool:
         """True if the error is about the run's directory."""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        return full or str(error.filename or "").startswith(str(self._directory))
+        return error.errno in FULL or str(error.filename or "").startswith(str(self._directory))
 
     def _train(self) -> End:
         from unbounded.detect._training import train
@@ -216,7 +218,9 @@ def leave_report(directory: Path, say: Callable[[str], None]) -> None:
 
         say(f"The report is in {write_report(directory)}")
     except OSError as error:
-        say(f"The report could not be written: {error}")
+        say(f"The report could not be written: {error.strerror or error}.")
+    except ModuleNotFoundError as error:
+        say(str(error))
 
 
 @contextlib.contextmanager
