@@ -11,6 +11,7 @@ from helpers import compiled_once, installed
 from unbounded.detect._readings import readings
 from unbounded.detect._record import FILE, Trained, as_line
 from unbounded.detect._run import last_start, read_run
+from unbounded.detect._trained import Counter
 from unbounded.detect._training import Plan, steps_done, train
 
 pytestmark = [
@@ -302,6 +303,27 @@ def test_a_batch_that_is_trained_again_is_counted(source, tmp_path, monkeypatch)
     monkeypatch.setattr(Watch, "hand_out", same)
     trained(source, tmp_path / "run", 1, epoch=ub.Epoch(steps=5))
     assert read_run(tmp_path / "run").rows_trained_twice() == 4 * 16
+
+
+def test_batches_that_a_restore_reads_again_and_skips_are_not_counted_as_trained_twice():
+    def batch(number):
+        return np.arange(number, number + 4)
+
+    before = Counter()
+    for number in range(10):
+        before.hand_out(batch(number))
+        before.train(number + 1, ub.Stats(), {})
+    after = Counter()
+    after.load_state_dict(before.state_dict(), {})
+    for number in range(7, 13):  # the position is before batch 10, in a run that begins with batch 7
+        after.hand_out(batch(number))
+    for number in range(10, 13):
+        after.train(number + 1, ub.Stats(), {})
+    assert after.total.twice == 0
+    assert after.total.steps == 13
+    after.hand_out(batch(11))
+    after.train(14, ub.Stats(), {})
+    assert after.total.twice == 4
 
 
 def test_a_jump_raises_an_alarm_that_names_its_column(source, tmp_path):
