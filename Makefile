@@ -31,7 +31,7 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --edit
 
 OLDEST = .venv-oldest/bin/python
 
-.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench
+.PHONY: demo test lint core backends oldest chaos-short chaos simulate bench docs
 
 demo: .venv/.demo
 	@.venv/bin/unbounded demo
@@ -76,6 +76,12 @@ simulate: .venv/.test
 bench: .venv/.bench
 	.venv/bin/python -m benchmarks
 
+# The site of docs/, in site/: a link that leads nowhere and a name that is not documented are errors.
+docs: .venv/.docs
+	@log=$$(.venv/bin/zensical build --clean --strict 2>&1); status=$$?; echo "$$log"; \
+		case "$$log" in *griffe:*) echo "A docstring has a form that is not shown as it is meant."; exit 1;; esac; exit $$status
+	@! grep -rl '<blockquote>' site/api || { echo "An example in a docstring is not shown as code: tests/docstring_fences.py"; exit 1; }
+
 # -- the environment ---------------------------------------------------------------------------------------------------------
 
 .venv/bin/python:
@@ -102,4 +108,8 @@ bench: .venv/.bench
 
 .venv/.bench: pyproject.toml | .venv/bin/python
 	@$(PIP) '.[bench]'
+	@touch $@
+
+.venv/.docs: pyproject.toml | .venv/bin/python
+	@$(PIP) '.[docs]'
 	@touch $@

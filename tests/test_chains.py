@@ -67,7 +67,7 @@ FLAT: st.SearchStrategy[Word] = st.one_of(
         lambda e: lambda s: s.map(_gaps).fill("last", by="key", expire=e).fill(0.0).map(_whole),
         st.sampled_from([None, 20]),
     ),
-    st.just(lambda s: s.map(_gaps).drop_missing("x", "text").time("at").encode("text", ["5", "7"]).map(_whole)),
+    st.just(lambda s: s.map(_gaps).drop_missing(["x", "text"]).time("at").encode("text", ["5", "7"]).map(_whole)),
     st.builds(lambda n: lambda s: s.encode("k", hash=n), small),
 )
 

@@ -76,7 +76,7 @@ STAGES: dict[str, Callable[[ub.Stream], ub.Stream]] = {
     "windows": lambda s: s.windows(3),
     "keyed windows": lambda s: s.windows(3, by="k"),
     "keyed normalize": lambda s: s.map(lambda r: {**r, "x": r["id"] / 7}).normalize("x", by="k").map(_without_x),
-    "drop_missing": lambda s: s.drop_missing("text", "at"),
+    "drop_missing": lambda s: s.drop_missing(["text", "at"]),
     "encode": lambda s: s.map(lambda r: {**r, "x": r["text"]}).encode("x", hash=9).map(_without_x),
     "keyed fill": lambda s: s.map(lambda r: {**r, "x": r["text"]}).fill({"x": "last"}, by="k").map(_without_x),
     "mix": lambda s: ub.mix([s, ub.from_generator(blocks)], weights=[3, 1]),
@@ -139,6 +139,14 @@ def test_they_are_in_checkpoints_and_states(stage: str, in_json: bool, tmp_path:
         batch = next(feed.batches())
         check(batch)
         assert batch["id"].tolist() == expected[5]
+
+
+@pytest.mark.parametrize("values", [[b"a", None], ["a", None], [None, 1.5], [np.zeros(2), None]])
+def test_objects_of_several_kinds_reach_a_loop_of_ones_own(values: list[Any]) -> None:
+    column = np.empty(len(values), object)
+    column[:] = values
+    (batch,) = first(ub.from_arrays({"x": column}, shuffle=False).shuffle(1).batch(2), 1)
+    assert [type(value) for value in batch["x"]] == [type(value) for value in values]
 
 
 def test_a_row_without_a_label_has_a_missing_one_of_the_labels_dtype() -> None:

@@ -1,10 +1,9 @@
-"""The code of the pages in docs/ runs, every public name has an example, and the map of files is true."""
+"""Every public name has an example, and a place in the API's pages; the map of files is true."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,23 +24,24 @@ STREAM = {
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
-@pytest.mark.parametrize("page", ["sources", "promises"])
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = (PAGES / f"{page}.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
-    assert blocks
-    names: dict[str, Any] = {"__name__": page}
-    for block in blocks:
-        line = text[: text.index(block)].count("\n")
-        exec(compile("\n" * line + block, f"docs/{page}.md", "exec"), names)
-
-
 def test_every_public_name_has_an_example() -> None:
     public = {f"ub.{name}": getattr(ub, name) for name in ub.__all__ if name not in SHOWN_ELSEWHERE}
     public |= {f"ub.testing.{name}": getattr(ub.testing, name) for name in ub.testing.__all__}
     public |= {f"Stream.{name}": getattr(ub.Stream, name) for name in STREAM}
     assert [name for name, value in public.items() if ">>>" not in (value.__doc__ or "")] == []
+
+
+def test_every_public_name_is_on_a_page_of_the_api() -> None:
+    pages = "\n".join(path.read_text() for path in sorted((PAGES / "api").glob("*.md")))
+    named = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))
+    keras = re.findall(r"\"(\w+)\"", (file_map.ROOT / "keras" / "__init__.py").read_text().split("__all__", 1)[1])
+    public = {f"unbounded.{name}" for name in ub.__all__} | {f"unbounded.keras.{name}" for name in keras}
+    assert named == public | {f"unbounded.testing.{name}" for name in ub.testing.__all__}
+    members = pages.split("::: unbounded.Stream\n", 1)[1].split(":::", 1)[0]
+    words = [kind for kind in ub.Stream.__mro__ if kind is ub.Stream or kind.__name__.endswith("Words")]
+    methods = {name for kind in words for name in vars(kind) if not name.startswith("_")}
+    looks = {"batch_at", "rows_at", "step_of", "guarantee"}
+    assert set(re.findall(r"^ +- (\w+)$", members, re.M)) == methods | looks
 
 
 def test_what_is_shown_elsewhere_is_on_the_page_of_sources() -> None:

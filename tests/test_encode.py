@@ -144,6 +144,7 @@ def test_arguments_that_make_no_codes_are_refused(given: Any, kind: type[Excepti
         (np.zeros(3, "M8[s]"), {"hash": 5}, r"was given datetime64\[s\]"),
         (np.arange(3), {"vocabulary": ["a"]}, r"vocabulary of text, and the column is whole numbers \(int64\)"),
         (np.array(["a"] * 3), {"vocabulary": [1]}, "vocabulary of whole numbers, and the column is text"),
+        (np.array([b"a", b"\xff"]), {"hash": 5}, r"bytes that are no text in UTF-8: b'\\xff'"),
         (np.array(["a", "bb"]), {"vocabulary": ["a"], "unknown": "raise"}, "was given 'bb', which is not in .* of 1"),
         (np.array([1, 2]), {"vocabulary": [1], "unknown": "raise"}, "was given 2, which is not in"),
     ],

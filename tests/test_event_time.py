@@ -82,6 +82,8 @@ def test_datetimes_of_any_unit_are_taken() -> None:
         (["2026-01-31T12:00:00+99:00"], (), "was given"),
         (["2026-01-31T12:00:00+0a:00"], (), "was given"),
         (["2026-01-31T25:00:00+02:00", "2026-01-31T12:00:00+02:00"], (), "was given '2026-01-31T25:00:00.*in row 0"),
+        ([b"2026", b"\xff"], (), "bytes that are no text in UTF-8"),
+        (["2026-01-31ZZ"], (), "was given '2026-01-31ZZ'"),
         (["20260131"], (), "was given '20260131'"),
         (["2026-01-01", "2026-13-01"], (), "was given '2026-13-01' in row 1"),
         (["2026-01-01", ""], (), r"was given '' in row 1 of the stream, which is a missing value.*drop_missing"),
@@ -217,6 +219,19 @@ def test_no_window_spans_a_gap_in_time_however_blocks_are_cut_and_wherever_it_re
         if block.boundary is not None and block.boundary.kind == "pass":
             got.append("end of pass")
     assert got == [*want, "end of pass"] * passes
+
+
+@pytest.mark.parametrize("expire", [None, 300])
+def test_snapshots_of_many_keys_have_their_times(expire: int | None) -> None:
+    random = np.random.default_rng(0)
+    keys = random.integers(0, 60, 4000) + np.arange(4000) // 1500 * 30
+    at = np.cumsum(random.integers(0, 3, 4000)).astype(float)
+    rows = {"k": keys, "at": at, "id": np.arange(4000)}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).time("at").windows(3, by="k", max_gap=90, expire=expire)
+    got = [
+        ids for block in over_restarts(stream, [40, 170], pulls=9) if block.count for ids in block.rows["id"].tolist()
+    ]
+    assert got == by_hand(keys.tolist(), at.tolist(), 3, 1, expire, 90)
 
 
 def test_keys_are_apart_by_their_own_times() -> None:

@@ -165,6 +165,18 @@ def test_last_values_are_those_of_a_dict_and_a_loop_however_blocks_are_cut_and_w
     assert counts["unfilled"] == passes * expected.count(None)
 
 
+@pytest.mark.parametrize("expire", [None, 300])
+def test_snapshots_of_many_keys_have_what_they_need(expire: int | None) -> None:
+    random = np.random.default_rng(0)
+    keys = random.integers(0, 60, 4000) + np.arange(4000) // 1500 * 30
+    values = [None if missing else i for i, missing in enumerate((random.random(4000) < 0.7).tolist())]
+    rows = {"k": keys, "x": np.array([NAN if value is None else value for value in values], float)}
+    stream = ub.from_arrays(rows, shuffle=False, passes=1).fill("last", by="k", expire=expire)
+    got = [x for block in over_restarts(stream, [40, 170], pulls=9) if block.count for x in block.rows["x"].tolist()]
+    want = by_hand(keys.tolist(), values, expire)
+    assert got == pytest.approx([NAN if value is None else value for value in want], nan_ok=True)
+
+
 def test_keys_that_come_and_go_are_let_go_of() -> None:
     count = 20_000
     rows = {"k": np.arange(count) // 2, "x": np.where(np.arange(count) % 2, NAN, np.arange(count))}
@@ -220,7 +232,7 @@ def test_a_gap_ends_what_is_carried() -> None:
 
 def test_rows_with_missing_values_are_left_out_and_counted() -> None:
     def left(*columns: str) -> tuple[Any, int]:
-        stream = ub.from_arrays(table() | {"id": np.arange(5)}, shuffle=False, passes=1).drop_missing(*columns)
+        stream = ub.from_arrays(table() | {"id": np.arange(5)}, shuffle=False, passes=1).drop_missing(list(columns))
         with ub.Feed(stream.batch(1), on_nan="pass") as feed:
             ids = [int(batch["id"][0]) for batch in feed.batches()]
             return ids, feed.stats.left_out
@@ -242,8 +254,15 @@ def test_without_names_a_row_needs_all_values() -> None:
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"drop_missing\(columns\) was given \['x'\]"):
-        ub.from_arrays(table()).drop_missing(["x"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"drop_missing\(columns\) was given 1.5. Expected the name of one column"):
+        ub.from_arrays(table()).drop_missing([1.5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="names no column"):
+        ub.from_arrays(table()).drop_missing([])
+    with pytest.raises(TypeError, match=r'Several columns are one list: \.drop_missing\(\["a", "b"\]\)'):
+        ub.from_arrays(table()).drop_missing("x", "room")  # type: ignore[call-arg]
+    assert repr(ub.from_arrays(table()).drop_missing("x").drop_missing(["x", "at"])).endswith(
+        ".drop_missing('x').drop_missing(['x', 'at'])"
+    )
     with pytest.raises(ub.RowsError, match=r"drop_missing\('y'\) was given rows without that column"):
         ub.from_arrays(table()).drop_missing("y").batch(2).peek()
 

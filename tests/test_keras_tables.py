@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "room": (TEXT, r"is text \(<U5\).*\.encode\('room', vocabulary=\[…\]\) or \.encode\('room', hash=1000\)"),
     "at": (np.arange(N).astype("M8[s]"), r"is times \(datetime64\[s\]\).*\.columns\(x=…, y=…\): \.time\('at'\) before"),
     "took": (np.arange(N).astype("m8[s]"), r"is durations \(timedelta64\[s\]\).*\.map\(fn\)"),
-    "raw": (np.array([b"a", None] * (N // 2), object), r"is Python objects \(object\).*\.map\(fn\)"),
+    "raw": (np.array([1.5, None] * (N // 2), object), r"is Python objects \(object\).*\.map\(fn\)"),
 }
 
 
@@ -189,6 +192,36 @@ def test_lookups_adapt_to_a_part_of_a_stream() -> None:
     vocabulary = [str(word) for word in words.get_vocabulary()[1:]]
     codes = numbers().encode("room", vocabulary).columns("room").take(250).batch(50)
     assert {int(code) for batch in codes for code in batch} == {0, 1, 2}
+
+
+ADAPTED = """
+import tensorflow
+import keras, numpy as np
+import unbounded as ub
+
+x = np.random.default_rng(0).normal(5, 3, (500, 2))
+part = ub.from_arrays({"x": x, "room": np.array(["a", "b", "c", "a", "a"] * 100)}).take(300)
+layer = keras.layers.Normalization()
+layer.adapt(part.columns("x"))
+assert np.allclose(np.array(layer.get_weights()[0]), x.mean(axis=0), atol=0.5)
+bins = keras.layers.Discretization(num_bins=4)
+bins.adapt(part.map(lambda rows: rows["x"][:, :1]))
+assert len(bins.bin_boundaries) == 3
+words = keras.layers.StringLookup()
+words.adapt(part.columns("room").batch(64))
+print(keras.backend.backend(), [str(word) for word in words.get_vocabulary()][:2])
+"""
+
+
+@pytest.mark.skipif(km.BACKEND != "jax", reason="one of the backends beside TensorFlow, since two imports take long")
+def test_adapt_takes_a_part_of_a_stream_on_other_backends_where_tensorflow_is_installed() -> None:
+    # In a process of its own: this one hides TensorFlow, since Keras imports it where it finds it.
+    path = os.pathsep.join(each for each in sys.path if "no_tensorflow" not in each)
+    env = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": km.BACKEND}
+    done = subprocess.run([sys.executable, "-c", ADAPTED], env=env, capture_output=True, text=True, check=False)
+    if "No module named 'tensorflow'" in done.stderr:
+        pytest.skip("needs TensorFlow")
+    assert done.stdout.strip() == f"{km.BACKEND} ['[UNK]', 'a']", done.stderr
 
 
 @pytest.mark.skipif(not TAKES_ITERABLES, reason="this Keras takes arrays alone")

@@ -364,3 +364,15 @@ def test_lists_in_data_sets_of_other_libraries(kind: str) -> None:
     assert whole["tags"].tolist() == [["t"] * (i % 3) + [""] * (2 - i % 3) for i in whole["id"]]
     if kind != "list":
         assert_resumes(stream.pad(3, "tokens").pad(2, "tags").batch(7), 4)
+
+
+def test_a_list_whose_length_varies_is_told_with_what_to_write() -> None:
+    def samples() -> Iterator[dict[str, Any]]:
+        for i in itertools.count(1):
+            yield {"id": i, "tokens": list(range(i))}
+
+    with pytest.raises(ub.RowsError, match=r"\['tokens'\]\[1\] is new.* its length varies, write ragged='tokens'"):
+        ub.from_samples(samples).batch(4).peek()
+    assert ub.from_samples(samples, ragged="tokens").pad(999).batch(4).peek()["tokens"].shape == (4, 999)
+    with pytest.raises(ub.RowsError, match=r"ub\.ragged\(rows\) makes a column of rows of several lengths"):
+        ub.from_arrays({"x": [[1], [2, 3]]})

@@ -211,7 +211,8 @@ class Chain:
         if self.repeats:
             raise StreamError(
                 f"{passes} passes over the rows have ended without a batch, and the next ones would too: {self!r} "
-                "gives none. Look at what .filter() keeps, and whether a pass is long enough for .windows()."
+                "gives none. Look at what .filter() and .drop_missing() keep, and whether a pass is long enough for "
+                ".windows()."
             )
 
     def identity(self) -> list[Any]:

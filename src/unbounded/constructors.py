@@ -233,7 +233,6 @@ def from_files(
             `dtypes`.
         dtypes: a dict of names of columns and the dtypes to which they are converted.
         ragged: the name of a column, or a list of names, whose rows have several lengths. See `ragged`.
-        ragged: the name of a column, or a list of names, whose rows have several lengths. See `ragged`.
         shuffle: True for a new random order in each pass: pieces in a random order, and rows permuted in windows of at
             least two pieces and 32 MiB. For that, an index of all files is made first. Parquet and Arrow have it in
             their footers; other formats are scanned for it, once: it is stored in the run's directory.

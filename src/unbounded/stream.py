@@ -55,8 +55,8 @@ class Stream(TableWords, ItemWords, Lookup):
     A stream is an immutable description: each method returns a new one, and nothing runs before a `Feed` is made of it.
     `batch` is the last method that changes rows; only `map`, `random_map`, `prefetch` and `exclude` may follow it.
 
-    Streams are made by `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_files`, `from_machine` and
-    `from_source`; `mix` makes one of several.
+    Streams are made by `unbounded.from_arrays`, `from_generator`, `from_samples`, `from_dataset`, `from_files`,
+    `from_machine` and `from_source`; `mix` makes one of several.
 
     >>> import numpy as np, unbounded as ub
     >>> stream = ub.from_arrays(np.arange(100)).shuffle(10).batch(4)

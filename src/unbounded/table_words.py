@@ -85,14 +85,15 @@ class TableWords:
         """
         return self._then(Fill(dict(value) if isinstance(value, Mapping) else value, by, expire))
 
-    @checked(".drop_missing(*columns)")
-    def drop_missing(self, *columns: str) -> Stream:
+    @checked(".drop_missing(columns=None)", 'Several columns are one list: .drop_missing(["a", "b"]).')
+    def drop_missing(self, columns: str | Sequence[str] | None = None) -> Stream:
         """Leave out rows in which a value is missing: NaN among floats, NaT among times, "" among text.
 
         Rows that were left out are counted in `stats.left_out`.
 
         Args:
-            columns: names of columns in which no value may be missing. None given: all columns, those of text too.
+            columns: the name of the column in which no value may be missing, or a list of names. None: all columns,
+                those of text too.
 
         >>> import numpy as np, unbounded as ub
         >>> table = {"id": np.arange(3), "x": np.array([0.5, np.nan, 2.5]), "room": np.array(["a", "b", ""])}

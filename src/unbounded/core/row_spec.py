@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,9 +53,12 @@ def check_same(expected: Tree, rows: Tree, what: str) -> None:
     was = {path: leaf for path, leaf in _spec_leaves(expected)}
     now = {path: leaf for path, leaf in _spec_leaves(spec(rows))}
     for path in was.keys() - now.keys():
-        raise RowsError(f"{what}: {name(path)} is missing, and was there before. Yield the same structure each time.")
+        advice = f"Yield the same structure each time.{_of_list(path)}"
+        raise RowsError(f"{what}: {name(path)} is missing, and was there before. {advice}")
     for path in now.keys() - was.keys():
-        raise RowsError(f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.")
+        raise RowsError(
+            f"{what}: {name(path)} is new. Yield the same structure each time, from the first row on.{_of_list(path)}"
+        )
     for path, (dtype, shape) in was.items():
         got, got_shape = now[path]
         if not _same_dtype(dtype, got):
@@ -98,3 +102,11 @@ def _spec_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
     elif tree is not None:
         for index, value in enumerate(tree):
             yield from _spec_leaves(value, f"{path}[{index}]")
+
+
+def _of_list(path: str) -> str:
+    """What to write where the leaf is an item of a list, which is probably meant as the values of one column."""
+    found = re.match(r"\['(\w+)'\]\[\d+\]$", path)
+    if found is None:
+        return ""
+    return f" A list is a tree of leaves: make it an array; or, if its length varies, write ragged={found[1]!r}."

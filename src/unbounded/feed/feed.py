@@ -46,7 +46,7 @@ class Feed(Loops):
     (gradients are accumulated over several batches), use `confirm="manual"` and call `trained()`.
 
     Args:
-        stream: the stream. Columns of text are handed out as they are; Python objects are refused at the first batch.
+        stream: the stream. Columns of text, times and objects are handed out as they are.
         epoch: the length of an epoch. None leaves it to the trainer.
         require: the weakest acceptable guarantee: "exact", "at_least_once" or "at_most_once".
         confirm: "auto" or "manual".

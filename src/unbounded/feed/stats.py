@@ -29,9 +29,10 @@ class Stats:
         waited: seconds in which the trainer waited for a batch.
         worked: seconds in which it did not.
         age: mean seconds from a row's time to its training: from its arrival, or from the event time that
-        `.time(column)` declares; None for rows without either.
+            `.time(column)` declares; None for rows without either.
         bad: rows with a non-finite value that `normalize` saw, `on_nan="pass"` let through, or `on_nan="skip"` left
-        out. dropped: rows that a full buffer dropped.
+            out.
+        dropped: rows that a full buffer dropped.
         missed: rows missing in the gaps that the source noticed.
         retries: how often a source was opened again after a transient error.
         cut: rows that `pad` or `batch(bucket=)` has cut to a length.

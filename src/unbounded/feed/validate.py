@@ -79,8 +79,8 @@ def non_finite(stream: Stream, flight: InFlight, step: int, *, skipping: bool = 
         "It was finite before .batch(), where on_nan='skip' leaves rows out: a function after .batch() has made it. "
         "Put the function before .batch(), or correct its result."
         if skipping
-        else "Feed(on_nan='skip') leaves such rows out, and continues from here; or change them with .map(), leave "
-        "them out with .filter(), or allow them: Feed(on_nan='pass')."
+        else "Feed(on_nan='skip') leaves such rows out, and continues from here; or fill them in with .fill(), leave "
+        "them out with .drop_missing(), change them with .map(), or allow them: Feed(on_nan='pass')."
     )
     raise ValueError(
         f"{trees.name(path)} has a NaN or an infinity in row {row} of batch {step:,} (row {number:,} of the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -62,7 +63,9 @@ class Arrays:
         for path, leaf in trees.leaves(self.rows):
             shapes[path] = [str(leaf.dtype), list(leaf.shape[1:])]
             if ragged.is_ragged(leaf):
-                digest.update(b"".join(ragged.encoded(leaf[probe])))
+                # Other objects may be among them, such as None: they have no bytes to compare, as in any such column.
+                with suppress(ragged.NotRagged):
+                    digest.update(b"".join(ragged.encoded(leaf[probe])))
             elif leaf.dtype.kind != "O":
                 digest.update(np.ascontiguousarray(leaf[probe]).tobytes())
         return {"rows": n, "leaves": shapes, "sample": digest.hexdigest(), **self.pass_order.identity()}

@@ -30,8 +30,9 @@ def as_arrays(tree: Tree, what: str, path: str = "") -> Tree:
             return np.asarray(tree)
         except ValueError:
             raise RowsError(
-                f"{what} was given a list {_at(path)}whose parts have unequal lengths. Expected rows of one shape: pad "
-                "or cut them, or give each column as an array of its own in a tuple."
+                f"{what} was given a list {_at(path)}whose parts have unequal lengths. Expected rows of one shape: "
+                "ub.ragged(rows) makes a column of rows of several lengths, for .pad(length) later; or give each "
+                "column as an array of its own in a tuple."
             ) from None
     if isinstance(tree, (tuple, list)):
         parts = [as_arrays(value, what, f"{path}[{index}]") for index, value in enumerate(tree)]

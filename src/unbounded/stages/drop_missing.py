@@ -19,21 +19,32 @@ from unbounded.stages.stage import Stage, Through
 class DropMissing(Stage):
     """See `Stream.drop_missing`."""
 
-    columns: tuple[str, ...] = ()
+    columns: Any = None
     word = "drop_missing"
 
     def __post_init__(self) -> None:
-        for name in self.columns:
-            check_name(name, "drop_missing(columns)")
+        columns = self.columns
+        if columns is not None:
+            names = tuple(columns) if isinstance(columns, (list, tuple)) else (columns,)
+            if not names:
+                raise ValueError(
+                    "drop_missing([]) names no column. Expected at least one name; None looks at all columns."
+                )
+            for name in names:
+                check_name(name, "drop_missing(columns)")
+            columns = names
+        object.__setattr__(self, "columns", columns)
 
     def arguments(self) -> dict[str, Any]:
-        return {"": ", ".join(map(repr, self.columns))} if self.columns else {}
+        if self.columns is None:
+            return {}
+        return {"": repr(self.columns[0] if len(self.columns) == 1 else list(self.columns))}
 
     def rows_per_pass(self, rows: int | None) -> int | None:
         return None
 
     def open(self, upstream: Node, context: Context) -> Node:
-        return _DropMissingNode(upstream, self.columns)
+        return _DropMissingNode(upstream, self.columns or ())
 
 
 class _DropMissingNode(Through):

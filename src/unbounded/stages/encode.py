@@ -15,7 +15,7 @@ from unbounded.core.block import Block, Run
 from unbounded.core.node import Context, Node
 from unbounded.core.stable_hash import HASHED, hashes
 from unbounded.core.trees import Array, RowsError
-from unbounded.stages.named_columns import check_name, column_of, with_columns
+from unbounded.stages.named_columns import check_name, column_of, decoded, with_columns
 from unbounded.stages.stage import OneToOne, Through
 
 Unknown: TypeAlias = Literal["last", "raise"]
@@ -150,7 +150,7 @@ class _EncodeNode(Through):
         if kind == "O" and all(type(value) is str for value in column.ravel().tolist()):
             return column.astype(np.str_)
         if kind == "S":
-            return np.char.decode(column, "utf-8")
+            return decoded(column, self._what)
         if kind not in HASHED:
             raise RowsError(
                 f"{self._what} was given {column.dtype}. Expected text or whole numbers: .map() can make them, such as "

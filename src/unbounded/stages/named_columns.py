@@ -34,6 +34,21 @@ def column_of(rows: Tree, name: Any, what: str) -> Array:
     return column
 
 
+def decoded(column: Array, what: str) -> Array:
+    """A column of bytes as text.
+
+    Raises:
+        RowsError: they are not UTF-8; the message begins with `what`.
+    """
+    try:
+        return np.char.decode(column, "utf-8")
+    except UnicodeDecodeError as error:
+        raise RowsError(
+            f"{what} was given bytes that are no text in UTF-8: {error.object[:40]!r}. Expected text: .map() can "
+            'decode them, such as np.char.decode(column, "latin-1").'
+        ) from None
+
+
 def with_columns(rows: Tree, changed: Mapping[Any, Array]) -> Tree:
     """The same rows with other values in some of their columns."""
     return {name: changed.get(name, column) for name, column in rows.items()} if changed else rows

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbounded.core.trees import Array, RowsError
+from unbounded.stages.named_columns import decoded
 
 MICROSECONDS = 1_000_000
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
@@ -58,7 +59,7 @@ class TimeParser:
                     f"{self._what} was given text, and format={self._format!r}, a unit of numbers. Expected none, for "
                     "ISO 8601, or a form such as '%d.%m.%Y %H:%M'."
                 )
-            text = np.char.decode(column, "utf-8") if kind == "S" else column.astype(np.str_, copy=False)
+            text = decoded(column, self._what) if kind == "S" else column.astype(np.str_, copy=False)
             times = self._of_text(text)
         elif kind in "iuf":
             if self._format is not None and self._format not in UNITS:
@@ -154,7 +155,8 @@ def _without_zone(text: NDArray[np.str_], codes: NDArray[np.uint32]) -> tuple[ND
     if not signs.any():
         if (rest == _SMALL_Z).any():
             return None, none
-        return (np.char.rstrip(text, "Z") if (rest == _Z).any() else text), none
+        zulu = int((rest == _Z).sum(axis=1).max(initial=0))
+        return (np.char.rstrip(text, "Z") if zulu == 1 else text if not zulu else None), none
     # The array may be wider than its texts.
     end = int(np.count_nonzero(codes[0]))
     width = end - _ZONE
