@@ -169,7 +169,7 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train an anomaly detector on a stream of readings: for ever, or until you stop it. Typed again, it goes on.
+    """Train an anomaly detector on readings, until they end or you stop it. Typed again, it goes on.
 
     NaN, None and text are no numbers: readings with one are left out, and counted. The run's directory has
     scores.parquet (row, time, key and score of each reading), alarms.csv, status.json and checkpoints.

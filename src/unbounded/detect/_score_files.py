@@ -202,6 +202,8 @@ class ScoreFiles:
 
 def _sync(folder: Path) -> None:
     """Put a directory's names on the disk."""
+    if os.name == "nt":  # directories can't be opened there
+        return
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
