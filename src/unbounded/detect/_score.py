@@ -31,6 +31,8 @@ class Alarm:
 
     ``row`` counts the scored readings, from 0; ``change`` is relative to the median of the last hundred readings, in
     the column's unit; ``record`` is True if the reading was beyond all before it, and not surprising otherwise.
+    ``cause`` is "sudden" (far from the prediction), "lasting" (the level has moved) or "extreme" (beyond all readings
+    before); ``tail`` is the probability of a reading as surprising.
     """
 
     row: int
@@ -40,6 +42,8 @@ class Alarm:
     score: float
     record: bool
     words: str
+    cause: str = "sudden"
+    tail: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +247,8 @@ class Scorer:
                     score=float(surprise[:, index].max()),
                     record=not over.any(),
                     words=self.columns[index].change(by),
+                    cause="extreme" if not over.any() else "sudden" if over[0] else "lasting",
+                    tail=float(10.0 ** -surprise[:, index].max()),
                 )
             )
 
