@@ -38,7 +38,7 @@ stream = (
     ub.from_files(table)
     .time("time")
     .fill("last", by="machine")  # a missing value: the last one of the same machine
-    .drop_missing(*SENSORS)  # rows at the beginning have none before them
+    .drop_missing(SENSORS)  # rows at the beginning have none before them
     .normalize(*SENSORS, by="machine")
     .windows(LENGTH, by="machine", max_gap="5min")  # no window spans the hour
     .map(next_reading)

@@ -24,17 +24,19 @@ from unbounded.cli._display import JsonDisplay, PlainDisplay, display
 from unbounded.cli._error_words import in_words
 from unbounded.cli._live import panel, sparkline
 from unbounded.cli._stop_signals import Stopped, StopSignals
-from unbounded.cli._train_command import name_of
+from unbounded.cli._train_options import name_of
 from unbounded.cli._view import Silence, View, alarm_line
 from unbounded.detect._run import read_run
 from unbounded.testing import Clock
 
-HELLO = {"event": "hello", "source": "machine:", "columns": [["cpu", "%"], ["load", ""]], "epoch": 50}
+HELLO = {"event": "hello", "source": "machine:", "columns": [["cpu", "%"], ["load", ""]]}
 STEP = {
     "event": "step",
     "step": 331,
     "epoch": 6,
     "in_epoch": 31,
+    "share": 0.62,
+    "rate": 9.97,
     "rows": 10_592,
     "readings": 700,
     "scored": 660,
@@ -53,7 +55,9 @@ ALARM = {
     "column": "cpu",
     "change": 61.7,
     "score": 6.2,
-    "record": False,
+    "tail": 6e-7,
+    "cause": "sudden",
+    "key": "",
     "words": "cpu +62 points",
 }
 
@@ -134,7 +138,7 @@ SENSORS = """
 """
 
 
-@pytest.mark.parametrize("source", ["kafka://host/topic", "readings.csv", "nowhere.py:sensor"])
+@pytest.mark.parametrize("source", ["kafka://host/topic", "readings.csv", "*.csv", "nowhere.py:sensor"])
 def test_a_source_that_is_not_there_ends_with_a_sentence_and_no_traceback(source):
     result = CliRunner().invoke(app, ["train", source, "--display", "plain"])
     assert result.exit_code == 2
@@ -144,7 +148,7 @@ def test_a_source_that_is_not_there_ends_with_a_sentence_and_no_traceback(source
 
 def test_a_report_of_nothing_says_how_to_begin(tmp_path):
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "unbounded train machine:" in result.stderr
 
 
@@ -155,7 +159,7 @@ def test_the_help_names_the_sources():
     assert "FILE.py:FUNCTION" in result.output
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["report"], ["demo"]])
+@pytest.mark.parametrize("words", [[], ["train"], ["status"], ["report"], ["demo"]])
 def test_help_may_be_asked_for_in_one_letter(words):
     result = CliRunner().invoke(app, [*words, "-h"])
     assert result.exit_code == 0
@@ -165,7 +169,7 @@ def test_help_may_be_asked_for_in_one_letter(words):
 def test_the_help_says_what_a_kill_loses_and_what_exit_codes_mean():
     text = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "400"}).output.split())
     assert "A kill (SIGKILL, a power cut) loses the training since the last one" in text
-    for code in ("0, the last step", "130, stopped by Ctrl-C", "143, by SIGTERM", "2, a sentence"):
+    for code in ("0, the last epoch", "130, stopped by Ctrl-C", "143, by SIGTERM", "2, a sentence"):
         assert code in text
 
 
@@ -183,7 +187,7 @@ def test_a_time_between_checkpoints_that_is_none_is_refused(every):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [["train", "machine:", "--dir"], ["report"], ["demo", "--dir"]], ids=["train", "report", "demo"]
+    "words", [["train", "machine:", "--run"], ["status"], ["report"], ["demo", "--run"]], ids=lambda words: words[0]
 )
 def test_a_url_is_no_directory_of_a_run(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -194,21 +198,21 @@ def test_a_url_is_no_directory_of_a_run(words, tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_typed_again_goes_on_and_leaves_a_report(lab):
-    first = lab.process("train", "lab.py:boiler", "--steps", "5")
+    first = lab.process("train", "lab.py:boiler", "--steps", "5", "--epochs", "1")
     assert first.returncode == 0, first.stderr
-    assert "epoch 1 (1/50), step 1 of 5, rows 32" in first.stdout
+    assert "epoch 1 of 1 (20%), step 1 of 5, readings 2, " in first.stdout
     assert all(f"step {step} of 5" in first.stdout for step in range(1, 6))
-    again = lab.command("train", "lab.py:boiler", "--steps", "8")
+    again = lab.command("train", "lab.py:boiler", "--steps", "5", "--epochs", "2")
     assert "Going on at step 6, row 161." in again.stdout
     assert (lab / "runs" / "lab-boiler" / "report.html").exists()
     assert "\x1b" not in first.stdout + again.stdout
-    other = lab.command("train", "lab.py:cellar", "--dir", "runs/lab-boiler")
+    other = lab.command("train", "lab.py:cellar", "--run", "runs/lab-boiler")
     assert other.exit_code == 2
     assert "Traceback" not in other.stderr
     assert "--accept-changes" in other.stderr
     assert "accept_changes=" not in other.stderr
-    done = lab.command("train", "lab.py:boiler", "--steps", "8")
-    assert "has trained 8 steps already" in done.stdout
+    done = lab.command("train", "lab.py:boiler", "--steps", "5", "--epochs", "2")
+    assert "Trained 10 steps already: 2 epochs. More --epochs go on." in done.stdout
     assert lab.command("report", "runs/lab-boiler").exit_code == 0
 
 
@@ -231,6 +235,18 @@ def test_an_error_of_the_function_is_shown_from_its_file_on(lab):
     assert "ZeroDivisionError: division by zero\n\nlab.py:broken raised this error." in result.stderr
     assert result.stderr.count('File "') == 1
     assert "The report is in" in result.stdout
+
+
+@pytest.mark.parametrize("source", ["lab_with_errors.py:sensor", "lab_with_errors:sensor"])
+def test_an_error_of_a_file_s_import_is_shown_from_that_file_on(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for code, words in (("def sensor(:\n", "SyntaxError"), ("import nothing_of_that_name\n", "nothing_of_that_name")):
+        (tmp_path / "lab_with_errors.py").write_text(code)
+        result = CliRunner().invoke(app, ["train", source, "--display", "plain"])
+        assert result.exit_code in (1, 2)
+        assert words in result.stderr
+        assert "importlib" not in result.stderr
 
 
 @pytest.mark.slow
@@ -318,7 +334,8 @@ def test_without_a_terminal_lines_are_printed_and_no_control_characters():
     assert lines[0] == "loading Keras …"
     assert lines[1] == "cpu 12 %, load 0.5"
     assert lines[2] == (
-        "epoch 7 (31/50), step 331, rows 10,592, reuse 14.9, loss 0.610, fresh 12.3 s, waited 71%; "
+        "epoch 7 (62%), step 331, readings 660, a second 9.97, rows 10,592, reuse 14.9, loss 0.610, fresh 12.3 s, "
+        "waited 71%; "
         "35% better than “the next reading is the last one”"
     )
     assert lines[3].endswith(": cpu +62 points")
@@ -336,7 +353,7 @@ def test_the_live_display_shows_what_happens_and_leaves_the_terminal_as_it_was()
     finally:
         shown.close()
     text = out.getvalue()
-    for word in ("331", "10,592", "14.9", "0.610", "12.3 s", "71%", "35% better", "cpu +62 points", "12 %"):
+    for word in ("331", "660", "14.9", "0.610", "12.3 s", "71%", "35% better", "cpu +62 points", "12 %"):
         assert word in text
     assert "Now [loading] one core." in text
 
@@ -506,7 +523,7 @@ def test_the_panel_shows_scores_before_there_is_a_threshold(scores):
 
 
 def test_an_alarm_that_is_a_record_says_so():
-    assert alarm_line({**ALARM, "record": True}).endswith("cpu +62 points, beyond all before")
+    assert alarm_line({**ALARM, "cause": "extreme"}).endswith("cpu +62 points, beyond all before")
 
 
 @pytest.mark.parametrize(("axis", "words"), [("row", "alarm at row 5: "), ("seconds", "alarm at 5 s: ")])
@@ -529,3 +546,8 @@ def test_a_sparkline_shows_its_highest_and_lowest_and_holes():
 def test_a_run_is_named_after_its_source():
     assert name_of("machine:") == "machine"
     assert name_of("lab/sensors.py:boiler") == "sensors-boiler"
+    assert name_of("plant.sensors:boiler") == "plant-sensors-boiler"
+    assert name_of("data/2024/plant.csv.gz") == name_of("plant.csv") == "plant"
+    assert name_of("data/2024/*.csv") == "2024"
+    assert name_of("*.csv") == "files"
+    assert name_of("s3://bucket/plant/") == "plant"

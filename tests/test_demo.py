@@ -21,7 +21,7 @@ OPTIONS = ("--after", "2", "--display", "plain")
 def begun(directory, warm_up):
     """The demo, as a process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "unbounded.cli", "demo", "--dir", str(directory), "--warm-up", str(warm_up), *OPTIONS],
+        [sys.executable, "-m", "unbounded.cli", "demo", "--run", str(directory), "--warm-up", str(warm_up), *OPTIONS],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

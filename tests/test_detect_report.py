@@ -13,14 +13,22 @@ from unbounded.detect import _bins, _plots, _record, _report, _svg
 from unbounded.detect._bins import EpochBins, Ladder, ReadingBins
 from unbounded.detect._columns import VITALS, Column
 from unbounded.detect._plots import coalesced
-from unbounded.detect._record import FILE, Start, Trained
+from unbounded.detect._record import FILE, RecordedAlarm, Start, Trained
 from unbounded.detect._report import write_report
 from unbounded.detect._run import last_start, read_run
-from unbounded.detect._score import Alarm
 
 
 def write_run(
-    directory, readings=1_200, columns=VITALS, epochs=8, starts=2, alarms=1, axis="date", skipped=None, pause=4.0
+    directory,
+    readings=1_200,
+    columns=VITALS,
+    epochs=8,
+    starts=2,
+    alarms=1,
+    axis="date",
+    skipped=None,
+    pause=4.0,
+    key="",
 ):
     """A run as the trainer would write it: half of it, a pause, the other half."""
     rng = np.random.default_rng(0)
@@ -52,7 +60,8 @@ def write_run(
         row = (readings // 45 * 30 + 37 * number) % readings
         column = columns[number % len(columns)]
         words = column.change(61.7 + number)
-        lines.append(_record.as_line(Alarm(row, float(time[row]), column.name, 61.7, 6.2, False, words)))
+        alarm = RecordedAlarm(float(time[row]), key, column.name, "sudden", 6.2, 10**-6.2, 61.7, row, words)
+        lines.append(_record.as_line(alarm))
     (directory / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return values
 
@@ -232,6 +241,17 @@ def test_the_figure_at_the_top_and_the_chart_measure_the_same(tmp_path):
     # In each epoch as in all.
     assert all(epoch.error / epoch.last == pytest.approx(0.5) for epoch in run.epochs)
     assert "what the figure at the top of the page sums up" in text
+
+
+def test_keys_are_shown_with_their_alarms_as_they_are(tmp_path):
+    write_run(tmp_path, readings=100, alarms=2, key="<i>pump</i> & 1")
+    page = write_report(tmp_path).read_text()
+    assert "<td>&lt;i&gt;pump&lt;/i&gt; &amp; 1</td>" in page
+    assert "<th>key</th>" in page
+    assert "of all keys" not in page
+    text = (tmp_path / FILE).read_text().replace('"keyed": false', '"keyed": true')
+    (tmp_path / FILE).write_text(text)
+    assert "The readings of all keys are drawn together." in write_report(tmp_path).read_text()
 
 
 def test_what_was_left_out_is_named_with_its_columns(tmp_path):

@@ -6,10 +6,12 @@ import textwrap
 import numpy as np
 import pytest
 
+import unbounded as ub
 from helpers import compiled_once, installed
 from unbounded.detect._readings import readings
 from unbounded.detect._record import FILE, Trained, as_line
 from unbounded.detect._run import last_start, read_run
+from unbounded.detect._trained import Counter
 from unbounded.detect._training import Plan, steps_done, train
 
 pytestmark = [
@@ -54,9 +56,11 @@ def source(tmp_path):
     return f"{path}:sensor"
 
 
-def trained(source, directory, steps, **options):
+def trained(source, directory, epochs, **options):
+    """The events of a run of so many epochs of ten steps; with `epoch`, of others."""
     events = []
-    plan = Plan(**options, steps=steps, epoch=10, length=LENGTH, capacity=40, reuse=8.0, batch=16, warm_up=60)
+    epoch = options.pop("epoch", ub.Epoch(steps=10))
+    plan = Plan(**options, epochs=epochs, epoch=epoch, length=LENGTH, capacity=40, reuse=8.0, batch=16, warm_up=60)
     train(readings(source), directory, plan, tell=events.append)
     return events
 
@@ -88,7 +92,7 @@ def test_every_window_is_scored_before_it_is_first_trained_on(source, tmp_path, 
 
     monkeypatch.setattr(Watch, "hand_out", note)
     monkeypatch.setattr(Watch, "on_train_batch_end", check)
-    trained(source, tmp_path / "run", 40)
+    trained(source, tmp_path / "run", 4)
     assert len(events) == 40
     assert all(newest <= scored for newest, scored in events)
     assert events[-1][1] > 60
@@ -96,7 +100,8 @@ def test_every_window_is_scored_before_it_is_first_trained_on(source, tmp_path, 
 
 def test_a_window_is_scored_with_weights_that_have_not_seen_it(source, tmp_path):
     run, still = (
-        trained(source, tmp_path / name, 6, learning_rate=rate) for name, rate in (("run", 1e-2), ("still", 1e-30))
+        trained(source, tmp_path / name, 1, epoch=ub.Epoch(steps=6), learning_rate=rate)
+        for name, rate in (("run", 1e-2), ("still", 1e-30))
     )
     first = [event["event"] for event in run].index("step")
     kinds = ("reading", "score")
@@ -164,7 +169,7 @@ def test_scores_are_those_of_a_loop_in_numpy_and_keras(source, tmp_path, monkeyp
 
     monkeypatch.setattr(Watch, "hand_out", note)
     monkeypatch.setattr(Scorer, "score", keep)
-    trained(source, tmp_path / "run", 120)
+    trained(source, tmp_path / "run", 12)
     monkeypatch.undo()
     scores, expected = np.concatenate(found), by_hand(readings(source).columns, batches[:120], 120)
     assert len(scores) == len(expected) == 240
@@ -174,9 +179,9 @@ def test_scores_are_those_of_a_loop_in_numpy_and_keras(source, tmp_path, monkeyp
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(source, tmp_path):
-    whole = trained(source, tmp_path / "whole", 40)
-    first = trained(source, tmp_path / "parts", 20)
-    second = trained(source, tmp_path / "parts", 40)
+    whole = trained(source, tmp_path / "whole", 4)
+    first = trained(source, tmp_path / "parts", 2)
+    second = trained(source, tmp_path / "parts", 4)
     # Scores depend on the weights: where these differed in a bit, the readings would.
     assert lines(tmp_path / "whole", "readings") == lines(tmp_path / "parts", "readings")
     assert dict(scores(first + second)).items() >= dict(scores(whole)[-10:]).items()
@@ -194,11 +199,11 @@ def test_a_run_in_two_parts_is_the_run_in_one(source, tmp_path):
 
 
 def test_what_was_written_after_the_checkpoint_is_cut_off(source, tmp_path):
-    trained(source, tmp_path / "run", 20)
+    trained(source, tmp_path / "run", 2)
     before = lines(tmp_path / "run", "readings", "alarm")
     with (tmp_path / "run" / FILE).open("a") as file:
         file.write(json.dumps(as_line(Trained(99, 99))) + '\n{"kind": "tr')
-    trained(source, tmp_path / "run", 30)
+    trained(source, tmp_path / "run", 3)
     run = read_run(tmp_path / "run")
     assert run.steps.tolist() == list(range(1, 31))
     assert run.damaged == 0
@@ -226,8 +231,8 @@ def holes(tmp_path):
 
 
 def test_readings_that_hold_no_number_are_left_out_counted_and_named_once(holes, tmp_path):
-    first = trained(holes, tmp_path / "run", 60)
-    second = trained(holes, tmp_path / "run", 160)
+    first = trained(holes, tmp_path / "run", 6)
+    second = trained(holes, tmp_path / "run", 16)
     skipped = [event for event in first + second if event["event"] == "skipped"]
     assert [(s["reading"], s["column"]) for s in skipped[:4]] == [(1, "a"), (51, "a"), (61, "b"), (71, "b")]
     assert [s["reading"] for s in skipped if s["first"]] == [1, 61]
@@ -255,8 +260,8 @@ def test_a_reading_without_a_number_that_travels_with_the_checkpoint_is_left_out
             """
         )
     )
-    first = trained(f"{path}:sensor", tmp_path / "run", 20)
-    second = trained(f"{path}:sensor", tmp_path / "run", 60)
+    first = trained(f"{path}:sensor", tmp_path / "run", 2)
+    second = trained(f"{path}:sensor", tmp_path / "run", 6)
     skipped = [event for event in first + second if event["event"] == "skipped"]
     assert [s["reading"] for s in skipped] == sorted({s["reading"] for s in skipped})
     assert [s["skipped"] for s in skipped] == list(range(1, len(skipped) + 1))
@@ -280,8 +285,8 @@ def test_the_end_of_a_generator_ends_the_training_and_is_no_error(tmp_path):
 
 
 def test_what_is_read_again_after_a_restart_is_said(source, tmp_path):
-    trained(source, tmp_path / "run", 20)
-    events = trained(source, tmp_path / "run", 30)
+    trained(source, tmp_path / "run", 2)
+    events = trained(source, tmp_path / "run", 3)
     again = [event["readings"] for event in events if event["event"] == "again"]
     assert again
     assert all(reading["readings"] > 50 for reading in events if reading["event"] == "reading")
@@ -296,19 +301,40 @@ def test_a_batch_that_is_trained_again_is_counted(source, tmp_path, monkeypatch)
         return hand_out(self, {**batch, "row": batch["row"] * 0})
 
     monkeypatch.setattr(Watch, "hand_out", same)
-    trained(source, tmp_path / "run", 5)
+    trained(source, tmp_path / "run", 1, epoch=ub.Epoch(steps=5))
     assert read_run(tmp_path / "run").rows_trained_twice() == 4 * 16
 
 
+def test_batches_that_a_restore_reads_again_and_skips_are_not_counted_as_trained_twice():
+    def batch(number):
+        return np.arange(number, number + 4)
+
+    before = Counter()
+    for number in range(10):
+        before.hand_out(batch(number))
+        before.train(number + 1, ub.Stats(), {})
+    after = Counter()
+    after.load_state_dict(before.state_dict(), {})
+    for number in range(7, 13):  # the position is before batch 10, in a run that begins with batch 7
+        after.hand_out(batch(number))
+    for number in range(10, 13):
+        after.train(number + 1, ub.Stats(), {})
+    assert after.total.twice == 0
+    assert after.total.steps == 13
+    after.hand_out(batch(11))
+    after.train(14, ub.Stats(), {})
+    assert after.total.twice == 4
+
+
 def test_a_jump_raises_an_alarm_that_names_its_column(source, tmp_path):
-    events = trained(source, tmp_path / "run", 80)
+    events = trained(source, tmp_path / "run", 8)
     alarms = [event for event in events if event["event"] == "alarm"]
     assert any(alarm["column"] == "temperature" and alarm["change"] > 25 for alarm in alarms)
     assert [alarm.words for alarm in read_run(tmp_path / "run").alarms] == [alarm["words"] for alarm in alarms]
 
 
 def test_the_figures_that_are_told_are_true(source, tmp_path):
-    events = trained(source, tmp_path / "run", 40)
+    events = trained(source, tmp_path / "run", 4)
     steps = [event for event in events if event["event"] == "step"]
     assert [step["step"] for step in steps] == list(range(1, 41))
     assert steps[-1]["rows"] == 40 * 16
@@ -320,15 +346,19 @@ def test_the_figures_that_are_told_are_true(source, tmp_path):
     assert [event["event"] for event in events[:2]] == ["loading", "begin"]
 
 
-def test_a_run_that_has_its_steps_says_so_and_trains_nothing(source, tmp_path):
-    trained(source, tmp_path / "run", 20)
+def test_a_run_that_has_its_epochs_says_so_and_trains_nothing(source, tmp_path):
+    trained(source, tmp_path / "run", 2)
     assert steps_done(tmp_path / "run") == 20
-    assert trained(source, tmp_path / "run", 20) == [{"event": "done", "step": 20}]
+    before = (tmp_path / "run" / FILE).read_bytes()
+    events = trained(source, tmp_path / "run", 2)
+    assert [event["event"] for event in events] == ["loading", "end"]
+    assert (events[-1]["step"], events[-1]["by"]) == (20, None)
+    assert (tmp_path / "run" / FILE).read_bytes() == before
     assert steps_done(tmp_path / "nothing") == 0
 
 
 def test_the_model_s_error_is_that_of_readings_it_was_not_trained_on(source, tmp_path):
-    events = trained(source, tmp_path / "run", 60)
+    events = trained(source, tmp_path / "run", 6)
     run = read_run(tmp_path / "run")
     told = [event["better"] for event in events if event["event"] == "step"][-1]
     assert np.isfinite(run.bins.error).all()

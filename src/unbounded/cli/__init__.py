@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Any
+
+
+def _run(app: Any) -> int:
+    """Run typer's application. What was typed wrongly is one sentence on standard error, as of other commands."""
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except Exception as error:
+        # Recent versions of typer have a copy of click's exceptions, and older ones import click's.
+        words = getattr(error, "format_message", None)
+        if words is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+        else:
+            print(f"{words()} (unbounded --help lists what there is.)", file=sys.stderr)
+        return int(error.exit_code)  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -11,7 +28,7 @@ def main() -> None:
     try:
         from unbounded.cli._app import app
 
-        app()
+        sys.exit(_run(app))
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise

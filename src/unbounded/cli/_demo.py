@@ -78,7 +78,7 @@ class Demo:
         """Start the trainer, and wait until it trains."""
         # No alarm before 30 s of readings, or half of the warm-up if that is shorter.
         quiet = max(16, min(300, int(5 * self._warm_up)))
-        options = ["--dir", str(self._directory), "--warm-up", str(quiet), "--every", "1"]
+        options = ["--run", str(self._directory), "--warm-up", str(quiet), "--every", "1"]
         self._trainer = Trainer(["machine:", *options], self._directory / "trainer.log")
         self._begin = self._wait_for("begin", BEGINS_WITHIN)
         if not self._begin:

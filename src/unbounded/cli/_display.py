@@ -5,6 +5,7 @@ All three accept the same events and messages, from any thread.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -94,7 +95,10 @@ class Lines:
             try:
                 self._out.write(words + "\n")
                 self._out.flush()
-            except BrokenPipeError:
+            except OSError as error:
+                # Nobody reads a pipe any more, or the terminal was closed.
+                if error.errno not in (errno.EPIPE, errno.EIO):
+                    raise
                 # The interpreter would try to flush the rest at its end.
                 if self._out is sys.stdout:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

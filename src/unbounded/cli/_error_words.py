@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ _INSTEAD = (
     ("Pass accept_changes=True", "Type it with --accept-changes"),
     ("pass accept_changes=True", "type it with --accept-changes"),
     ("accept_changes=True", "--accept-changes"),
+    ("from_files(columns=…) asks for", "The run reads the column"),
     ("the same call of fit", "the same command"),
     ("The same call of fit", "The same command"),
 )
@@ -65,8 +67,12 @@ def in_users_file(error: BaseException, source: str) -> str:
     Returns:
         The text; empty if the error did not come from the source's file.
     """
+    if isinstance(error, SyntaxError) and error.filename:
+        return "".join(traceback.format_exception_only(error))
     path, colon, _ = source.rpartition(":")
-    if not colon or not Path(path).is_file():
+    if not Path(path).is_file():
+        path = getattr(sys.modules.get(path), "__file__", None) or ""  # of MODULE:FUNCTION
+    if not colon or not path:
         return ""
     trace = error.__traceback__
     while trace is not None:

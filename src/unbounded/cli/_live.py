@@ -15,7 +15,7 @@ WIDEST = 100
 ALARMS = 3
 LATE = 6.0  # seconds for which a column is red after its alarm
 # The order in which figures are left out if there is no room for all.
-DISPENSABLE = ("reuse", "rows", "fresh", "waited", "left out", "loss", "epoch")
+DISPENSABLE = ("rows", "a second", "reuse", "fresh", "waited", "left out", "loss", "epoch")
 
 
 class LiveDisplay:
@@ -90,7 +90,7 @@ def panel(view: View, alarmed: dict[str, float], width: int, height: int) -> Any
         better = view.step["better"]
         # In a table of its own, since a bar does not end its line.
         bar = Table.grid()
-        bar.add_row(ProgressBar(total=view.epoch_steps, completed=view.step["in_epoch"], width=inner - 8))
+        bar.add_row(ProgressBar(total=1.0, completed=view.step["share"], width=inner - 8))
         style = "green" if better is None or better >= 0 else "yellow"
         parts += [bar, Text(view.better(), style=style, no_wrap=True, overflow="ellipsis")]
         used += 2

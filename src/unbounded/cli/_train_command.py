@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import sys
-import time as clock
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from unbounded.cli._display import Display, PlainDisplay, Ticker, display
 from unbounded.cli._error_words import WithoutAdvice, in_users_file, in_words, is_sentence, warnings_said
 from unbounded.cli._glance import Glance
+from unbounded.cli._on_alarm import AlarmCommand
 from unbounded.cli._stop_signals import Stopped, StopSignals
+from unbounded.cli._train_options import TrainOptions
 from unbounded.cli._view import Event
 from unbounded.detect._columns import VITALS
-from unbounded.detect._readings import Readings, readings
+from unbounded.detect._readings import Readings, SourceError, readings
 from unbounded.detect._run import last_start
 from unbounded.detect._training import Plan, has_checkpoint, steps_done
 
@@ -26,43 +28,27 @@ if TYPE_CHECKING:
 
 BACKENDS = ("jax", "torch", "tensorflow")
 ENDED, RAISED, SENTENCE = 0, 1, 2
-BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+BY_SIGNAL = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
 
 
-def run(
-    source: str,
-    directory: Path | None,
-    plan: Plan,
-    *,
-    rate: float,
-    show: str,
-    report: bool,
-    accept_changes: bool = False,
-) -> int:
+def run(options: TrainOptions) -> int:
     """Train, and show it.
 
     Args:
-        source: the source's name in the command.
-        directory: the run's; ``None`` for one named by the source.
-        plan: the parameters of training.
-        rate: readings a second, for `machine:`.
-        show: the kind of display.
-        report: True to write a report.
-        accept_changes: resume although the source has changed since the run began.
+        options: what was typed.
 
     Returns:
         The process's exit code.
     """
     try:
-        shown = display(show)
+        shown = display(options.show)
     except (ValueError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return SENTENCE
-    directory = directory or Path("runs") / name_of(source)
     try:
         with StopSignals() as signals, Ticker(shown), warnings_said(shown.say):
-            session = Session(source, directory, plan, shown, signals, rate=rate, accept_changes=accept_changes)
-            return session.run(report=report)
+            return Session(options, shown, signals).run()
     except Stopped as stopped:
         # While it printed how training ended: all is saved, and a report can be written later.
         return BY_SIGNAL[stopped.name]
@@ -74,35 +60,20 @@ class Session:
     """One start of the command, from the source to the report.
 
     Args:
-        source: the source's name in the command.
-        directory: the run's.
-        plan: the parameters of training.
+        options: what was typed.
         shown: the display.
         signals: the handlers that stop it.
-        rate: readings a second, for `machine:`.
-        accept_changes: see `run`.
     """
 
-    def __init__(
-        self,
-        source: str,
-        directory: Path,
-        plan: Plan,
-        shown: Display,
-        signals: StopSignals,
-        *,
-        rate: float,
-        accept_changes: bool,
-    ) -> None:
-        self._source, self._directory, self._plan, self._shown = source, directory, plan, shown
-        self._signals, self._rate, self._accept_changes = signals, rate, accept_changes
+    def __init__(self, options: TrainOptions, shown: Display, signals: StopSignals) -> None:
+        self._options, self._shown, self._signals = options, shown, signals
+        self._source, self._directory, self._plan = options.source, options.directory, options.plan
         self._begun = False  # True once this process wrote something for a report
+        self._live = True  # until the source is known
+        self._alarms = AlarmCommand(options.on_alarm, options.source, options.directory, shown.say)
 
-    def run(self, *, report: bool) -> int:
+    def run(self) -> int:
         """Train, tell how it ended, and write the report.
-
-        Args:
-            report: True to write one.
 
         Returns:
             The process's exit code.
@@ -114,9 +85,9 @@ class Session:
                 end = self._train()
             finally:
                 self._signals.deliver()  # if `fit` did not get as far as delivering it
-            code = BY_SIGNAL.get(str(end.by), ENDED)
-            if end.by is not None:
-                say(self._ended(end))
+            by = self._signals.name(end.by)
+            code = BY_SIGNAL.get(str(by), ENDED)
+            say(self._ended(end, by))
         except Stopped as stopped:
             code = BY_SIGNAL[stopped.name]
             say(f"Stopped by {stopped.name}. {self._typed_again()}")
@@ -130,31 +101,38 @@ class Session:
                 code = SENTENCE
                 words = str(error)
                 if isinstance(error, OSError) and error.strerror:
-                    words = f"{self._directory} can't hold the run: {error.strerror}. Choose another one with --dir."
+                    full = error.errno in FULL
+                    todo = "Make room; typed again, it goes on" if full else "Choose another one with --run"
+                    words = f"{self._directory} can't hold the run: {error.strerror}. {todo}."
                 print(in_words(words), file=sys.stderr)
             else:
                 print(f"{users}\n{self._source} raised this error. {self._typed_again()}", file=sys.stderr)
-        if report and self._begun:
+        if self._options.report and self._begun:
             leave_report(self._directory, say)
         return code
 
     def _is_ours(self, error: OSError) -> bool:
         """True if the error is about the run's directory."""
-        return str(error.filename or "").startswith(str(self._directory))
+        return error.errno in FULL or str(error.filename or "").startswith(str(self._directory))
 
     def _train(self) -> End:
         from unbounded.detect._training import train
 
         shown, plan = self._shown, self._plan
         choose_backend()
+        if self._directory.exists() and not self._directory.is_dir():
+            raise SourceError(f"{self._directory} is a file: name a directory for the run, by --run.")
         shown.show({"event": "opening", "source": self._source})
         known = last_start(self._directory) if has_checkpoint(self._directory) else None
         where = readings(
             self._source,
-            rate=self._rate,
+            rate=self._options.rate,
             known=known.columns if known else (),
             axis=known.axis if known else None,
+            choice=self._options.choice,
+            passes=self._options.passes,
         )
+        self._live = where.live
         where.remarks.listen(shown.say)
         self._directory.mkdir(parents=True, exist_ok=True)
         hello(shown, where, plan)
@@ -162,13 +140,14 @@ class Session:
             if not isinstance(shown, PlainDisplay) and sys.stdout.isatty():
                 stack.enter_context(chatter_aside(self._directory / "stderr.log"))
             stack.enter_context(contextlib.redirect_stderr(WithoutAdvice(sys.stderr)))
-            glance = stack.enter_context(Glance(shown.show if where.columns == VITALS else None, self._rate))
+            stack.enter_context(self._alarms)
+            glance = stack.enter_context(Glance(shown.show if where.columns == VITALS else None, self._options.rate))
             return train(
                 where,
                 self._directory,
                 plan,
                 tell=lambda event: self._tell(event, glance),
-                accept_changes=self._accept_changes,
+                accept_changes=self._options.accept_changes,
             )
 
     def _tell(self, event: Event, glance: Glance) -> None:
@@ -181,10 +160,11 @@ class Session:
             self._signals.deliver()
             if event["step"]:
                 say(f"Going on at step {event['step'] + 1:,}, {event['position']}.")
-        if event["event"] == "done":
-            self._begun = True
-            more = f"--steps {event['step'] + 1_000} would go on"
-            say(f"The run in {self._directory} has trained {event['step']:,} steps already; {more}.")
+        if event["event"] == "say":
+            say(event["words"])
+            return
+        if event["event"] == "alarm":
+            self._alarms.add(event)
         if event["event"] == "skipped" and event["first"]:
             say(
                 f"Reading {event['reading']:,} is left out: {event['column']} is {event['value']}. More such readings "
@@ -192,15 +172,24 @@ class Session:
             )
         self._shown.show(event)
 
-    def _ended(self, end: End) -> str:
-        if end.by != "source" and not end.step:
-            return f"Stopped by {end.by} before the first step."
-        if end.by != "source":
-            return f"Stopped by {end.by} after step {end.step:,}. Typed again, it goes on at step {end.step + 1:,}."
+    def _ended(self, end: End, by: str | None) -> str:
+        if by is None:
+            words = f"Trained {end.step:,} steps"
+            return f"{words}." if end.steps else f"{words} already: {self._plan.epochs:,} epochs. More --epochs go on."
+        if by != "source" and not end.step:
+            return f"Stopped by {by} before the first step."
+        if by != "source":
+            return f"Stopped by {by} after step {end.step:,}. Typed again, it goes on at step {end.step + 1:,}."
+        if not end.steps and end.step:
+            return f"{self._source} has nothing new after {end.readings:,} readings. {self._more_passes()}".rstrip()
         words = f"{self._source} ended after {end.readings:,} readings; {end.step:,} steps were trained."
         if not end.step:
             words += f" The first step takes {self._plan.readings_before_a_step:,} readings or more."
         return words
+
+    def _more_passes(self) -> str:
+        passes = self._options.passes
+        return "" if self._live or passes is None else f"--passes {passes + 1} reads it again, and goes on."
 
     def _typed_again(self) -> str:
         done = steps_done(self._directory)
@@ -215,7 +204,7 @@ def hello(shown: Display, where: Readings, plan: Plan) -> None:
             "event": "hello",
             "source": where.name,
             "columns": columns,
-            "epoch": plan.epoch,
+            "epochs": plan.epochs,
             "steps": plan.steps,
             "axis": where.axis,
         }
@@ -229,7 +218,9 @@ def leave_report(directory: Path, say: Callable[[str], None]) -> None:
 
         say(f"The report is in {write_report(directory)}")
     except OSError as error:
-        say(f"The report could not be written: {error}")
+        say(f"The report could not be written: {error.strerror or error}.")
+    except ModuleNotFoundError as error:
+        say(str(error))
 
 
 @contextlib.contextmanager
@@ -264,22 +255,3 @@ def choose_backend() -> None:
             "pip install 'unbounded[demo]'."
         )
     os.environ["KERAS_BACKEND"] = there[0]
-
-
-def name_of(source: str) -> str:
-    """The name of the directory for a source: `machine`, or the function's.
-
-    Args:
-        source: the source's name in the command.
-
-    Returns:
-        Letters, digits and dashes.
-
-    Example:
-        >>> name_of("machine:"), name_of("lab/sensors.py:boiler")
-        ('machine', 'sensors-boiler')
-    """
-    path, _, name = source.rpartition(":")
-    parts = [Path(path).stem, name] if path else [name or source]
-    text = "-".join(part for part in parts if part)
-    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-") or f"run-{clock.time():.0f}"

@@ -40,7 +40,7 @@ class View:
     threshold: float = np.nan
     alarms: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     step: dict[str, Any] = field(default_factory=dict)
-    epoch_steps: int = 0
+    epochs: int | None = None
     steps: int | None = None
     begun_at: int | None = None
     readings: int = 0
@@ -68,7 +68,7 @@ class View:
         elif kind == "hello":
             self.source = event["source"]
             self.columns = [Column(name, unit) for name, unit in event["columns"]]
-            self.epoch_steps, self.steps = event["epoch"], event.get("steps")
+            self.epochs, self.steps = event.get("epochs"), event.get("steps")
             self.axis = event.get("axis", "date")
         elif kind == "loading":
             self.doing = "loading Keras"
@@ -94,6 +94,7 @@ class View:
             self.alarms.append(dict(event))
         elif kind == "step":
             self.step = dict(event)
+            self.skipped = event.get("skipped", self.skipped)
             self._news()
         elif kind == "end":
             self.doing = "ended"
@@ -135,19 +136,20 @@ class View:
         step = self.step
         if not step:
             return [("step", "–"), *([("readings", f"{self.readings:,}")] if self.readings else [])]
-        number = f"{step['step']:,}" + (f" of {self.steps:,}" if self.steps else "")
+        of = f" of {self.epochs:,}" if self.epochs else ""
         figures = [
-            ("epoch", f"{step['epoch'] + 1:,} ({step['in_epoch']}/{self.epoch_steps})"),
-            ("step", number),
+            ("epoch", f"{step['epoch'] + 1:,}{of} ({step['share']:.0%})"),
+            ("step", f"{step['step']:,}" + (f" of {self.steps:,}" if self.steps else "")),
+            ("readings", f"{step['scored']:,}"),
+            ("a second", _number(step["rate"], ",.3g" if (step["rate"] or 0) < 100 else ",.0f")),
             ("rows", f"{step['rows']:,}"),
             ("reuse", _number(step["reuse"], ".1f")),
             ("loss", _number(step["loss"], ".3f")),
         ]
         if self.quiet() < QUIET:
-            figures += [
-                ("fresh", _number(step["age"], ".1f", " s")),
-                ("waited", _number(step["waiting"], ".0%")),
-            ]
+            # Readings that were there already have no age.
+            figures += [] if step["age"] is None else [("fresh", _number(step["age"], ".1f", " s"))]
+            figures.append(("waited", _number(step["waiting"], ".0%")))
         if self.skipped:
             figures.append(("left out", f"{self.skipped:,}"))
         return figures
@@ -203,7 +205,8 @@ def alarm_line(event: Event, axis: Any = "date") -> str:
     """
     at = moment(event["time"], axis)
     at = at[11:] if axis == "date" and len(at) == 19 else at
-    return f"alarm at {at}: {event['words']}" + (", beyond all before" if event["record"] else "")
+    of = f"{event['key']}: " if event.get("key") else ""
+    return f"alarm at {at}: {of}{event['words']}" + (", beyond all before" if event["cause"] == "extreme" else "")
 
 
 def duration(seconds: float) -> str:

@@ -84,7 +84,7 @@ class Events:
 
     def state_dict(self) -> dict[str, Any]:
         """The state, as plain data and arrays."""
-        return {"arrays": [getattr(self, name).copy() for name in _STATE], "last": self._last}
+        return {**{name.strip("_"): getattr(self, name).copy() for name in _STATE}, "last": self._last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state.
@@ -92,6 +92,6 @@ class Events:
         Args:
             state: from `state_dict` of an object with the same columns.
         """
-        for name, value in zip(_STATE, state["arrays"], strict=True):
-            setattr(self, name, np.array(value, dtype=getattr(self, name).dtype))
+        for name in _STATE:
+            setattr(self, name, np.array(state[name.strip("_")], dtype=getattr(self, name).dtype))
         self._last = int(state["last"])

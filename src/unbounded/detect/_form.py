@@ -152,7 +152,7 @@ class ReadingForm:
             raise SourceError(
                 f"{self._source} yielded {self._missing:,} rows in succession without the column {missing[0]!r}, which "
                 f"the run has had from its first reading on. It yields {', '.join(map(repr, block))}. Yield the same "
-                "columns each time, or start a new run in another directory (--dir)."
+                "columns each time, or start a new run in another directory (--run)."
             )
         for name in missing:
             self._remarks.say(

@@ -1,8 +1,9 @@
-"""Reading: a generator function in a user's file, found by `FILE.py:FUNCTION`, called, and iterated."""
+"""Reading: a user's generator function, found by `FILE.py:FUNCTION` or `MODULE:FUNCTION`, called, and iterated."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -40,6 +41,38 @@ def load(path: Path, name: str) -> Callable[..., Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return _checked(module, name, path)
+
+
+def load_module(module: str, name: str) -> Callable[..., Any]:
+    """Import a module and find a function in it.
+
+    Args:
+        module: its name, such as ``plant.sensors``; modules in the current directory are found, too.
+        name: of the function.
+
+    Returns:
+        The function.
+
+    Raises:
+        SourceError: there is no such module, no such function, or it requires arguments.
+    """
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # One that the module itself imports is the user's error.
+        if not (module == error.name or module.startswith(f"{error.name}.")):
+            raise
+        raise SourceError(
+            f"There is no module {error.name}: it is neither installed nor in the current directory. Name a function "
+            "as MODULE:FUNCTION or FILE.py:FUNCTION, and a file by its path."
+        ) from None
+    return _checked(found, name, Path(getattr(found, "__file__", None) or module))
+
+
+def _checked(module: Any, name: str, path: Path) -> Callable[..., Any]:
+    """A module's function, which is called without arguments."""
     function = getattr(module, name, None)
     if function is not None and not callable(function):
         raise SourceError(

@@ -19,10 +19,13 @@ class Intake:
     Args:
         columns: the columns of the readings.
         tell: receives the events `reading`, `skipped` and `again`.
+        live: True if readings come as they are taken, and are shown as they come.
     """
 
-    def __init__(self, columns: Sequence[Column], tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, columns: Sequence[Column], tell: Callable[[dict[str, Any]], None], *, live: bool = True) -> None:
         self._columns, self._tell = columns, tell
+        self.live = live
+        """True if readings are shown as they come."""
         self._seen = -1  # the number of the newest row read, in this process or an earlier one
         self._again = 0  # rows read again in this process
         self._told_again = -np.inf
@@ -51,7 +54,7 @@ class Intake:
             for index in np.flatnonzero(new & ~usable):
                 self._skip(rows, int(index), earlier + int(index) + 1)
             self.readings += int(new.sum())
-            if (newest := np.flatnonzero(new & usable)).size:
+            if self.live and (newest := np.flatnonzero(new & usable)).size:
                 values, time = rows["values"][newest[-1]].tolist(), float(rows["time"][newest[-1]])
                 self._tell({"event": "reading", "values": values, "time": time, "readings": self.readings})
         return rows

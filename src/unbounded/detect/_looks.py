@@ -148,7 +148,7 @@ class Looks:
     def state_dict(self) -> dict[str, Any]:
         """The state, as plain data and arrays."""
         return {
-            "means": [getattr(self, name).copy() for name in _STATE],
+            "means": {name.strip("_"): getattr(self, name).copy() for name in _STATE},
             "anew": self._anew,
             "season": self.season.state_dict(),
         }
@@ -159,7 +159,7 @@ class Looks:
         Args:
             state: from `state_dict` of an object with the same columns.
         """
-        for name, value in zip(_STATE, state["means"], strict=True):
-            setattr(self, name, np.array(value, dtype=np.float64))
+        for name in _STATE:
+            setattr(self, name, np.array(state["means"][name.strip("_")], dtype=np.float64))
         self._anew = bool(state["anew"])
         self.season.load_state_dict(state["season"])

@@ -9,8 +9,7 @@ import numpy as np
 
 from unbounded.detect import _svg
 from unbounded.detect._columns import Column
-from unbounded.detect._record import Bins, RecordedRun
-from unbounded.detect._score import Alarm
+from unbounded.detect._record import Bins, RecordedAlarm, RecordedRun
 from unbounded.detect._svg import INK, SOFT, Plane
 
 BLUE, TEAL, RED, AMBER, GREY = "#2f6fde", "#0b8a7a", "#d6336c", "#e8890c", "#e9edf2"
@@ -38,7 +37,7 @@ def readings(run: RecordedRun) -> str:
     total = above + len(columns) * (height + gap) + 36
     whole = Plane(LEFT, above, WIDTH - LEFT - RIGHT, len(columns) * (height + gap), x0, x1, 0, 1)
     parts = [*_pauses(whole, run), *_svg.x_axis(whole, run.axis, above=many)]
-    alarms: dict[str, list[Alarm]] = {}
+    alarms: dict[str, list[RecordedAlarm]] = {}
     for alarm in run.alarms:
         alarms.setdefault(alarm.column, []).append(alarm)
     middle, low, high = _with_holes(run, bins)
@@ -179,7 +178,7 @@ def _pauses(plane: Plane, run: RecordedRun) -> list[str]:
     return parts
 
 
-def _lines(plane: Plane, alarms: Sequence[Alarm]) -> list[str]:
+def _lines(plane: Plane, alarms: Sequence[RecordedAlarm]) -> list[str]:
     """A line for each alarm of a column, and words for those that have room."""
     at = sorted({round(float(plane.x(alarm.time)), 0) for alarm in alarms})
     data = "".join(f"M{x:.0f} {plane.top:.1f}V{plane.bottom:.1f}" for x in at)

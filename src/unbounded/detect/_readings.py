@@ -1,4 +1,4 @@
-"""Readings: a stream of readings of this computer, or of a function in a user's file, in the detector's form.
+"""Readings: a stream of readings of this computer, of a user's function, or of files, in the detector's form.
 
 In that form a row has `row`, a number that only grows; `time`, in seconds; and `values`, its columns side by side. The
 number distinguishes a reading that comes again after a restart from a new one.
@@ -6,23 +6,28 @@ number distinguishes a reading that comes again after a restart from a new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 import unbounded as ub
 from unbounded.detect._columns import VITALS, Column
+from unbounded.detect._file_columns import Choice, columns_of
+from unbounded.detect._file_readings import FileReadings
 from unbounded.detect._form import ReadingForm, Remarks, Rows, in_form
-from unbounded.detect._function import Reading, functions, load
+from unbounded.detect._function import Reading, functions, load, load_module
 from unbounded.detect._yielded import EXAMPLE, SourceEnded, SourceError, Yielded
 
-__all__ = ["Axis", "Readings", "SourceEnded", "SourceError", "readings", "vitals"]
+__all__ = ["Axis", "Choice", "Readings", "SourceEnded", "SourceError", "readings", "vitals"]
 
-Axis = Literal["date", "seconds", "row"]
-"""The meaning of `time`: seconds since 1970, seconds since any other moment, or the number of the row."""
+Axis = Literal["date", "utc", "seconds", "row"]
+"""The meaning of `time`: seconds since 1970, shown in local time; the same, shown in UTC, as times in files are, which
+may have no zone; seconds since any other moment; or the number of the row."""
 DATES = 1e8  # seconds: larger numbers, from March 1973 on, count as seconds since 1970
 
 
@@ -36,6 +41,8 @@ class Readings:
         stream: rows of `row` (int64, [rows]), `time` (float64, [rows]) and `values` (float64, [rows, columns]; NaN
             for missing numbers).
         axis: the meaning of `time`.
+        keyed: True if rows have a `key`, text: each key's readings are a series of their own.
+        live: True if readings may come as they are taken; False for files, which come as fast as they are read.
         remarks: messages of the source about its columns.
     """
 
@@ -43,37 +50,109 @@ class Readings:
     columns: tuple[Column, ...]
     stream: ub.Stream
     axis: Axis = "date"
+    keyed: bool = False
+    live: bool = True
     remarks: Remarks = field(default_factory=Remarks, compare=False)
 
 
-def readings(source: str, *, rate: float = 10.0, known: Sequence[Column] = (), axis: Axis | None = None) -> Readings:
+def readings(
+    source: str,
+    *,
+    rate: float = 10.0,
+    known: Sequence[Column] = (),
+    axis: Axis | None = None,
+    choice: Choice | None = None,
+    passes: int | None = 1,
+) -> Readings:
     """The readings that a source's name in the command refers to.
 
     Args:
-        source: `machine:`, or `FILE.py:FUNCTION`.
+        source: `machine:`, `FILE.py:FUNCTION`, `MODULE:FUNCTION`, or files: a path, a directory, a glob or a URL.
         rate: readings a second, for `machine:`.
-        known: the columns of the run to resume. Without them, the first reading is waited for, and defines the
-            columns.
+        known: the columns of the run to resume. Without them, the first reading of a function is waited for, and
+            defines the columns.
         axis: the meaning of `time` in the run to resume.
+        choice: the columns of files; of other sources, none may be chosen.
+        passes: how often files are read; None for ever.
 
     Returns:
         The readings.
 
     Raises:
         SourceError: there is no such source, or not yet.
-        ModuleNotFoundError: psutil is needed, and not installed.
+        ModuleNotFoundError: a library is needed, and not installed.
     """
+    name = _function_of(source)
+    if source in ("machine:", "machine") or name is not None:
+        _refuse_choice(source, choice, passes)
     if source in ("machine:", "machine"):
         ub.from_machine(rate=100.0).peek()  # raises at once if psutil is missing
         return Readings("machine:", VITALS, ub.from_machine(rate=rate).map(vitals))
-    path, colon, name = source.rpartition(":")
-    if colon and path.endswith(".py"):
-        return _of_function(source, Reading(load(Path(path), name), source), tuple(known), axis)
+    if name is not None:
+        return _of_function(source, Reading(name(), source), tuple(known), axis)
     if source.endswith(".py"):
         raise SourceError(
             f"{source} is a file. Name the function in it too: {source}:FUNCTION. {functions(Path(source))}"
         )
-    raise SourceError(_not_there_yet(source))
+    scheme, colon, _ = source.partition("://")
+    if colon and scheme in _LATER:
+        raise SourceError(
+            f"{scheme}:// is not there yet. A function whose loop yields a dict of columns for what comes in, such as "
+            f"{EXAMPLE}, reads it: FILE.py:FUNCTION."
+        )
+    return _of_files(source, choice or Choice(), passes)
+
+
+_LATER = ("kafka", "redis", "nats", "mqtt", "mqtts", "rediss")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _function_of(source: str) -> Callable[[], Callable[..., Any]] | None:
+    """What imports the function that a source's name refers to; None for other sources."""
+    path, colon, name = source.rpartition(":")
+    if colon and path.endswith(".py"):
+        return lambda: load(Path(path), name)
+    if _MODULE.fullmatch(source) and not Path(source).exists():
+        return lambda: load_module(path, name)
+    return None
+
+
+def _refuse_choice(source: str, choice: Choice | None, passes: int | None) -> None:
+    given = choice or Choice()
+    options = {"--columns": given.columns, "--time": given.time, "--time-format": given.time_format, "--by": given.by}
+    options["--passes"] = None if passes == 1 else str(passes)
+    for option, value in options.items():
+        if value is not None:
+            raise SourceError(
+                f"{option} is of files, and {source} is none: a function yields the columns that are wanted, its times "
+                "in the column 'time'."
+            )
+
+
+def _of_files(source: str, choice: Choice, passes: int | None) -> Readings:
+    for package in ("pyarrow", "fsspec"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"Files are read by {package}, which is not installed: pip install 'unbounded[demo]'.", name=package
+            )
+    try:
+        chosen = columns_of(source, choice)
+        # Its errors are sentences: files of several formats, columns that differ from file to file.
+        ub.from_files(source, columns=dict(chosen.dtypes), passes=1)
+    except (ub.RowsError, FileNotFoundError, ValueError) as error:
+        raise SourceError(str(error)) from None
+    except OSError as error:
+        raise SourceError(f"{source} can't be read: {error.strerror or error}.") from None
+    remarks = Remarks()
+    if chosen.left_out:
+        names = ", ".join(chosen.left_out[:12]) + (", …" if len(chosen.left_out) > 12 else "")
+        remarks.say("left out", f"Left out, since they are no numbers: {names}. (A key is named by --by.)")
+    if chosen.time is None:
+        remarks.say("time", "No column of times was found (--time names one): rows are numbered.")
+    columns = tuple(Column(name) for name in chosen.numbers)
+    stream = ub.from_source(FileReadings(source, chosen, passes))
+    axis: Axis = "row" if chosen.time is None else "utc"
+    return Readings(source, columns, stream, axis, chosen.by is not None, False, remarks)
 
 
 def vitals(rows: Mapping[str, np.ndarray]) -> Rows:
@@ -92,28 +171,6 @@ def vitals(rows: Mapping[str, np.ndarray]) -> Rows:
     }
 
 
-def _not_there_yet(source: str) -> str:
-    instead = (
-        "What works today: machine:, this computer's own vitals, and FILE.py:FUNCTION, a generator function of yours."
-    )
-    scheme, colon, _ = source.partition("://")
-    if colon and scheme.isidentifier():
-        return (
-            f"{scheme}:// is not there yet. {instead} A consumer's loop that yields a dict of columns for what came "
-            'in, such as {"temperature": [21.5, 21.6]}, is such a function.'
-        )
-    if source.endswith((".csv", ".parquet", ".json", ".jsonl", ".txt")):
-        return (
-            f"Files of readings such as {source} are not there yet. {instead} One that reads a CSV file for ever:\n\n"
-            "    import itertools, numpy as np\n\n"
-            "    def rows(start=0):\n"
-            f'        table = np.genfromtxt("{source}", delimiter=",", names=True)\n'
-            "        for i in itertools.count(start):\n"
-            "            yield {name: table[name][[i % len(table)]] for name in table.dtype.names}\n"
-        )
-    return f"{source} is no source that is known here. {instead}"
-
-
 def _of_function(source: str, reading: Reading, known: tuple[Column, ...], axis: Axis | None) -> Readings:
     remarks = Remarks()
     columns = known
@@ -122,7 +179,7 @@ def _of_function(source: str, reading: Reading, known: tuple[Column, ...], axis:
         columns = known or _columns_of(first, source)
         axis = axis or _axis_of(first, reading)
     stream = ub.from_generator(in_form(reading, ReadingForm(columns, source, remarks)))
-    return Readings(source, columns, stream, axis, remarks)
+    return Readings(source, columns, stream, axis, remarks=remarks)
 
 
 def _columns_of(first: Yielded, source: str) -> tuple[Column, ...]:

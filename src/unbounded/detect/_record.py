@@ -23,7 +23,7 @@ FILE = "run.jsonl"
 @dataclass(frozen=True)
 class Start:
     """The trainer started: ``step`` is the last step trained before, ``position`` describes the row of the stream at
-    which it continues, and ``axis`` is the meaning of the readings' times.
+    which it continues, ``axis`` is the meaning of the readings' times, and ``keyed`` is true if they have keys.
     """
 
     time: float
@@ -33,6 +33,37 @@ class Start:
     columns: tuple[Column, ...]
     threshold: float
     axis: Axis = "date"
+    keyed: bool = False
+
+
+@dataclass(frozen=True)
+class RecordedAlarm:
+    """One alarm: that of a scorer (see `Alarm`), with the key of the reading; ``""`` without keys."""
+
+    time: float
+    key: str
+    column: str
+    cause: str
+    score: float
+    tail: float
+    change: float
+    row: int
+    words: str
+
+    @classmethod
+    def of(cls, alarm: Alarm, key: str, row: int) -> RecordedAlarm:
+        """An alarm of a scorer.
+
+        Args:
+            alarm: the alarm.
+            key: of its reading.
+            row: the number of the reading, among all that were scored.
+        """
+        shared = {name: getattr(alarm, name) for name in _SHARED}
+        return cls(**shared, key=key, row=row)
+
+
+_SHARED = ("time", "column", "cause", "score", "tail", "change", "words")
 
 
 @dataclass(frozen=True)
@@ -125,7 +156,7 @@ class RecordedRun:
     start_count: int
     bins: Bins
     pauses: tuple[tuple[float, float], ...]
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[RecordedAlarm, ...]
     alarm_count: int
     epochs: tuple[RecordedEpoch, ...]
     trained: Trained
@@ -205,7 +236,7 @@ class RecordedRun:
         return self.trained.twice
 
 
-def as_line(what: Start | Alarm | Trained) -> dict[str, Any]:
+def as_line(what: Start | RecordedAlarm | Trained) -> dict[str, Any]:
     """A start, an alarm, or what was trained, as a line of the file.
 
     Args:
@@ -216,4 +247,4 @@ def as_line(what: Start | Alarm | Trained) -> dict[str, Any]:
     """
     # The file says of a tuple that it is one, and its readers expect a list.
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(what).items()}
-    return {"kind": type(what).__name__.lower(), **plain}
+    return {"kind": type(what).__name__.lower().removeprefix("recorded"), **plain}

@@ -1,14 +1,14 @@
-"""The report of a run: one self-contained HTML file with plots.
+"""The report of a run: one self-contained HTML file with plots, made with Jinja2 from `report.html.jinja`.
 
 All numbers come from what the run has recorded. Plots are SVG inside the page, which loads no other file.
 """
 
 from __future__ import annotations
 
-import html
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from unbounded.detect import _plots
 from unbounded.detect._readings import Axis
@@ -16,6 +16,7 @@ from unbounded.detect._record import RecordedRun
 from unbounded.detect._run import read_run
 
 FILE = "report.html"
+TEMPLATE = "report.html.jinja"
 SHOWN = 50  # rows of a table
 
 
@@ -35,7 +36,7 @@ def write_report(directory: Path, *, title: str | None = None) -> Path:
     run = read_run(directory)
     if not run.starts:
         raise FileNotFoundError(
-            f"There is no run in {directory} to report on. Start one there: unbounded train machine: --dir {directory}"
+            f"There is no run in {directory} to report on. Start one there: unbounded train machine: --run {directory}"
         )
     path = directory / FILE
     unfinished = path.with_suffix(".tmp")
@@ -53,51 +54,70 @@ def page(run: RecordedRun, *, title: str) -> str:
 
     Returns:
         A whole HTML document.
+
+    Raises:
+        ModuleNotFoundError: Jinja2 is not installed.
     """
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p class=lead>{html.escape(_lead(run))}</p>",
-        _facts(run),
-    ]
-    if run.alarms:
-        parts += ["<h2>Alarms</h2>", _alarms(run)]
+    try:
+        import jinja2
+        import markupsafe  # Jinja2's own requirement
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The report is made with Jinja2, which is not installed: pip install 'unbounded[demo]'.", name=error.name
+        ) from None
+    # What comes from data (names, keys, text of alarms) is escaped by the template. The plots escape their own.
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    ).from_string((Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8"))
+    count = "1 line" if run.damaged == 1 else f"{run.damaged:,} lines"
+    damaged = f" {count} of its record could not be read." if run.damaged else ""
+    return template.render(
+        title=title,
+        lead=_lead(run),
+        facts=_facts(run),
+        alarms=_alarms(run),
+        figures=[(figure | {"svg": markupsafe.Markup(figure["svg"])}) for figure in _figures(run)],
+        starts=_starts(run),
+        footer=f"Made by unbounded, {_when(clock.time())}, from {run.readings:,} readings.{damaged}",
+    )
+
+
+def _figures(run: RecordedRun) -> list[dict[str, str]]:
+    """The plots, with their headings and what they show."""
+    figures = []
     shown = run.since_long_pause()
     if shown.readings > 1:
         left_out = run.readings - shown.readings
         before = f" The {left_out:,} readings before the last long pause are left out." if left_out else ""
+        before += " The readings of all keys are drawn together." if run.starts[-1].keyed else ""
         newest = "" if run.alarm_count == len(run.alarms) else f" The newest {len(run.alarms):,} alarms are drawn."
-        parts += [
-            _figure(
-                "What was read",
-                "Each column in its own unit, with all extremes; a vertical line where it raised an alarm. "
+        figures += [
+            {
+                "heading": "What was read",
+                "words": "Each column in its own unit, with all extremes; a vertical line where it raised an alarm. "
                 f"Grey is time in which nothing was read.{before}{newest}",
-                _plots.readings(shown),
-            ),
-            _figure(
-                "How surprising it was",
-                "A score of 3 is one reading in a thousand. Each reading is scored before the model is "
+                "svg": _plots.readings(shown),
+            },
+            {
+                "heading": "How surprising it was",
+                "words": "A score of 3 is one reading in a thousand. Each reading is scored before the model is "
                 "trained on it; above the dashed line, an alarm.",
-                _plots.scores(shown),
-            ),
+                "svg": _plots.scores(shown),
+            },
         ]
     if run.epochs:
-        parts.append(
-            _figure(
-                "What was learned",
-                "Left, the mean squared error on each reading before the model was trained on it: what the figure at "
-                "the top of the page sums up. In the middle, the loss in training, on windows that are trained on "
-                f"some {max(1.0, run.uses):.0f} times each; it can be lower, and says less of what is to come. Both "
-                "beside the error that “the next reading is the last one” makes on the same readings. Right, the "
-                "share of its time in which the model waited for data.",
-                _plots.epochs(run),
-            )
+        figures.append(
+            {
+                "heading": "What was learned",
+                "words": "Left, the mean squared error on each reading before the model was trained on it: what the "
+                "figure at the top of the page sums up. In the middle, the loss in training, on windows that are "
+                f"trained on some {max(1.0, run.uses):.0f} times each; it can be lower, and says less of what is to "
+                "come. Both beside the error that “the next reading is the last one” makes on the same readings. "
+                "Right, the share of its time in which the model waited for data.",
+                "svg": _plots.epochs(run),
+            }
         )
-    if len(run.starts) > 1:
-        parts += ["<h2>Starts</h2>", _starts(run)]
-    count = "1 line" if run.damaged == 1 else f"{run.damaged:,} lines"
-    damaged = f" {count} of its record could not be read." if run.damaged else ""
-    parts.append(f"<footer>Made by unbounded, {_when(clock.time())}, from {run.readings:,} readings.{damaged}</footer>")
-    return _document(title, "\n".join(parts))
+    return figures
 
 
 def _title(run: RecordedRun) -> str:
@@ -150,7 +170,7 @@ def _skipped(run: RecordedRun) -> str:
     return f" {total:,} more {'was' if total == 1 else 'were'} left out, since a column held no number: {names}."
 
 
-def _facts(run: RecordedRun) -> str:
+def _facts(run: RecordedRun) -> list[tuple[str, str]]:
     facts = [
         ("step" if run.trained.step == 1 else "steps", f"{run.trained.step:,}"),
         ("readings", f"{run.readings:,}"),
@@ -161,35 +181,28 @@ def _facts(run: RecordedRun) -> str:
     ]
     if run.trained.skipped:
         facts.append(("readings left out", f"{sum(run.trained.skipped.values()):,}"))
-    cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
-    return f"<div class=facts>{cells}</div>"
+    return facts
 
 
-def _alarms(run: RecordedRun) -> str:
+def _alarms(run: RecordedRun) -> dict[str, Any]:
+    keyed = any(alarm.key for alarm in run.alarms)
     rows = [
-        (moment(alarm.time, run.axis), alarm.words, "a new record" if alarm.record else f"score {alarm.score:.1f}")
+        (
+            moment(alarm.time, run.axis),
+            *((alarm.key,) if keyed else ()),
+            alarm.words,
+            alarm.cause,
+            f"score {alarm.score:.1f}",
+        )
         for alarm in run.alarms[-SHOWN:]
     ]
-    return _newest(len(rows), run.alarm_count, "alarms") + _table(("when", "what", "why"), rows)
+    head = ("when", *(("key",) if keyed else ()), "what", "cause", "how rare")
+    return {"what": "alarms", "head": head, "rows": rows, "count": run.alarm_count}
 
 
-def _starts(run: RecordedRun) -> str:
+def _starts(run: RecordedRun) -> dict[str, Any]:
     rows = [(_when(start.time), f"step {start.step + 1:,}", start.position) for start in run.starts[-SHOWN:]]
-    return _newest(len(rows), run.start_count, "starts") + _table(("when", "on at", "with"), rows)
-
-
-def _newest(shown: int, count: int, what: str) -> str:
-    return f"<p>The newest {shown:,} of {count:,} {what}.</p>" if shown < count else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _figure(heading: str, words: str, svg: str) -> str:
-    return f"<h2>{heading}</h2><p>{words}</p><figure>{svg}</figure>"
+    return {"what": "starts", "head": ("when", "on at", "with"), "rows": rows, "count": run.start_count}
 
 
 def moment(time: float, axis: Axis) -> str:
@@ -204,12 +217,14 @@ def moment(time: float, axis: Axis) -> str:
     """
     if axis == "row":
         return f"row {time:,.0f}"
-    return _when(time) if axis == "date" else f"{time:,.6g} s"
+    if axis == "seconds":
+        return f"{time:,.6g} s"
+    return _when(time, clock.gmtime if axis == "utc" else clock.localtime)
 
 
-def _when(seconds: float) -> str:
+def _when(seconds: float, zone: Callable[[float], clock.struct_time] = clock.localtime) -> str:
     try:
-        return clock.strftime("%Y-%m-%d %H:%M:%S", clock.localtime(seconds))
+        return clock.strftime("%Y-%m-%d %H:%M:%S", zone(seconds))
     except (OverflowError, ValueError, OSError):  # no time that a calendar has
         return f"{seconds:,.6g} s"
 
@@ -221,37 +236,3 @@ def _span(seconds: float) -> str:
     if seconds < 7_200:
         return f"{seconds / 60:.0f} minutes"
     return f"{seconds / 3_600:.1f} hours" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
-
-
-_STYLE = """
-:root{--ink:#1c2430;--soft:#5d6b7c;--line:#e3e8ee;--card:#fff;--page:#f5f7fa;--accent:#0b7285}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);
-  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1040px;margin:0 auto;padding:48px 28px 64px}
-h1{font-size:34px;line-height:1.2;letter-spacing:-.02em;margin:0 0 8px}
-h2{font-size:20px;letter-spacing:-.01em;margin:48px 0 4px}
-p{margin:0 0 14px;color:var(--soft);max-width:70ch}
-p.lead{font-size:18px;color:var(--ink)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:28px 0 0}
-.facts div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px}
-.facts b{display:block;font-size:26px;line-height:1.2;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
-.facts span{color:var(--soft);font-size:13px}
-figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px}
-figure svg{display:block;width:100%;height:auto}
-table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);
-  border-radius:12px;border-spacing:0;overflow:hidden;margin-top:12px;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:9px 16px;border-top:1px solid var(--line)}
-thead th{border-top:0;color:var(--soft);font-weight:500;font-size:13px}
-footer{margin-top:48px;color:var(--soft);font-size:13px}
-@media print{body{background:#fff}main{padding:0}figure,table{break-inside:avoid}}
-"""
-
-
-def _document(title: str, body: str) -> str:
-    return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><main>{body}</main></body></html>\n"
-    )

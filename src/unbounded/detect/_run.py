@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from unbounded.detect._columns import Column
-from unbounded.detect._record import FILE, Bins, RecordedEpoch, RecordedRun, Start, Trained
-from unbounded.detect._score import Alarm
+from unbounded.detect._record import FILE, Bins, RecordedAlarm, RecordedEpoch, RecordedRun, Start, Trained
 
 __all__ = ["FILE", "RecordedRun", "last_start", "read_run", "records"]
 
@@ -60,7 +59,7 @@ def read_run(directory: Path) -> RecordedRun:
         The run; one that has not begun is empty.
     """
     starts: deque[Start] = deque(maxlen=STARTS)
-    alarms: deque[Alarm] = deque(maxlen=ALARMS)
+    alarms: deque[RecordedAlarm] = deque(maxlen=ALARMS)
     bins: list[dict[str, Any]] = []
     pauses: list[tuple[float, float]] = []
     epochs: list[RecordedEpoch] = []
@@ -76,7 +75,7 @@ def read_run(directory: Path) -> RecordedRun:
         if kind == "start":
             starts.append(_made(Start, {**record, "columns": tuple(Column(**column) for column in record["columns"])}))
         elif kind == "alarm":
-            alarms.append(_made(Alarm, record))
+            alarms.append(_made(RecordedAlarm, record))
         elif kind == "readings":
             bins.append(record)
         elif kind == "pause":

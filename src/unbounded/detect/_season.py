@@ -157,8 +157,8 @@ class Season:
         """The profiles and levels, as plain data and arrays."""
         return {
             "every": self.every,
-            "arrays": [getattr(self, name).copy() for name in _ARRAYS],
-            "profiles": [np.array(one) for one in (*self._mean, *self._spread, *self._visits)],
+            "arrays": {name.strip("_"): getattr(self, name).copy() for name in _ARRAYS},
+            "profiles": {str(i): np.array(one) for i, one in enumerate((*self._mean, *self._spread, *self._visits))},
             "open": list(self._open),
             "count": list(self._count),
             "times": [self._rows, self._first, self._last],
@@ -170,9 +170,9 @@ class Season:
         Args:
             state: from `state_dict` of an object with the same columns and times.
         """
-        for name, value in zip(_ARRAYS, state["arrays"], strict=True):
-            setattr(self, name, np.array(value, dtype=getattr(self, name).dtype))
-        profiles = [np.array(one) for one in state["profiles"]]
+        for name in _ARRAYS:
+            setattr(self, name, np.array(state["arrays"][name.strip("_")], dtype=getattr(self, name).dtype))
+        profiles = [np.array(state["profiles"][str(i)]) for i in range(6)]
         self._mean, self._spread, self._visits = profiles[:2], profiles[2:4], profiles[4:]
         self._open, self._count = [int(n) for n in state["open"]], [int(n) for n in state["count"]]
         rows, self._first, self._last = (float(one) for one in state["times"])

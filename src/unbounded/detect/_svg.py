@@ -136,18 +136,18 @@ def drawing(width: float, height: float, parts: Sequence[str]) -> str:
 
 
 def x_axis(plane: Plane, kind: str, *, above: bool = False) -> list[str]:
-    """Ticks below a plane: moments of the local time, seconds, or numbers.
-
+    """Ticks below a plane: moments of the local time or of UTC, seconds, or numbers.
     Args:
         plane: whose lower edge it is.
-        kind: "date", "seconds", or what the numbers are, such as "row".
+        kind: "date", "utc", "seconds", or what the numbers are, such as "row".
         above: whether to write them above the plane as well, as beside a long one.
 
     Returns:
         Parts of a drawing.
     """
     parts = []
-    found = _moments(plane.x0, plane.x1) if kind == "date" else None
+    zone = datetime.UTC if kind == "utc" else None
+    found = _moments(plane.x0, plane.x1, zone) if kind in ("date", "utc") else None
     ticks, name = found if found is not None else (_plain_ticks(plane.x0, plane.x1, kind), kind)
     for value, label in ticks:
         x = float(plane.x(value))
@@ -231,11 +231,14 @@ def _plain_ticks(low: float, high: float, kind: str) -> list[tuple[float, str]]:
     return [(tick, f"{tick:,.6g}" if kind == "seconds" else f"{tick:,.0f}") for tick in ticks]
 
 
-def _moments(low: float, high: float) -> tuple[list[tuple[float, str]], str] | None:
-    """Round moments of the local time, and the day; None where these are no times that a calendar has."""
+def _moments(
+    low: float, high: float, zone: datetime.tzinfo | None = None
+) -> tuple[list[tuple[float, str]], str] | None:
+    """Round moments of a zone (None: the local one), and the day; None where these are no times of a calendar."""
     try:
-        begin = datetime.datetime.fromtimestamp(low).astimezone()
-        datetime.datetime.fromtimestamp(high)
+        begin = datetime.datetime.fromtimestamp(low, zone)
+        begin = begin if zone else begin.astimezone()
+        datetime.datetime.fromtimestamp(high, zone)
     except (OverflowError, ValueError, OSError):
         return None
     ahead = (begin.utcoffset() or datetime.timedelta()).total_seconds()
@@ -248,7 +251,7 @@ def _moments(low: float, high: float) -> tuple[list[tuple[float, str]], str] | N
     form = next(form for least, form in forms if step >= least)
     ticks = []
     for n in range(math.ceil((low + ahead) / step), math.floor((high + ahead) / step) + 1):
-        moment = datetime.datetime.fromtimestamp(n * step - ahead)
+        moment = datetime.datetime.fromtimestamp(n * step - ahead, zone)
         label = moment.strftime(form) + (f"{moment.microsecond / 1e6:.3f}"[1:].rstrip("0") if step < 1 else "")
         if step < 86_400 and moment.time() == datetime.time():
             label = moment.strftime("%b %-d")

@@ -28,6 +28,7 @@ class Counter:
         self._handed: deque[tuple[int, int]] = deque()  # digest, rows
         self._digests: deque[int] = deque(maxlen=BATCHES)
         self._began = self._written = clock.monotonic()
+        self._restored = False  # until the first batch after a restore was trained on
 
     def hand_out(self, rows: np.ndarray) -> None:
         """A batch is handed out to the model.
@@ -47,6 +48,9 @@ class Counter:
             stats: the feed's.
             skipped: readings left out, by column.
         """
+        if self._restored:
+            self._restored = False
+            self._pass_over()
         digest, rows = self._handed.popleft()
         twice = rows if digest in self._digests else 0
         self._digests.append(digest)
@@ -60,6 +64,18 @@ class Counter:
             skipped=dict(skipped),
             time=clock.time(),
         )
+
+    def _pass_over(self) -> None:
+        """Drop the batches that were read again after a restore and skipped.
+
+        A stream is read again from the beginning of the run of batches in which its position is, and functions are
+        applied to all of it. These batches are the last that were trained on, in their order.
+        """
+        handed = [digest for digest, _ in self._handed]
+        trained = list(self._digests)
+        skipped = next((n for n in range(min(len(handed), len(trained)), 0, -1) if handed[:n] == trained[-n:]), 0)
+        for _ in range(skipped):
+            self._handed.popleft()
 
     @property
     def due(self) -> bool:
@@ -85,3 +101,4 @@ class Counter:
         """
         self.total = Trained(**state["total"], skipped=dict(skipped))
         self._digests = deque(np.asarray(state["digests"]).tolist(), maxlen=BATCHES)
+        self._restored = True

@@ -17,12 +17,14 @@ import numpy as np
 
 import unbounded as ub
 from unbounded.detect import _record
+from unbounded.detect._alarm_file import AlarmFile, written
 from unbounded.detect._bins import EpochBins, ReadingBins
-from unbounded.detect._columns import Column
 from unbounded.detect._intake import Intake
-from unbounded.detect._readings import Axis
-from unbounded.detect._record import Start, Trained
-from unbounded.detect._score import Scorer
+from unbounded.detect._keyed_scores import KeyedScorers
+from unbounded.detect._readings import Readings
+from unbounded.detect._record import RecordedAlarm, Start, Trained
+from unbounded.detect._score_files import ScoreFiles
+from unbounded.detect._status_file import StatusFile
 from unbounded.detect._trained import Counter
 
 Event = dict[str, Any]
@@ -35,35 +37,47 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     `Checkpoint` saves its state by `get_state` and `set_state`.
 
     Args:
-        source: the readings' name.
-        columns: the columns of the readings.
-        scorer: the scorer.
-        directory: for `run.jsonl`.
+        readings: what is scored.
+        scorers: the scorers of its keys.
+        directory: for `run.jsonl`, `scores.parquet`, `alarms.csv` and `status.json`.
+        epoch: the length of an epoch.
         tell: receives events: dicts whose `event` is `reading`, `begin`, `alarm`, `step`, `epoch`, ….
-        axis: the meaning of the readings' times.
-        stop_at: the step after which training ends; ``None`` for never.
         settling: readings after each start that are not judged.
+        kept: the bytes of scores that are kept; None for all.
+        last_epoch: the epoch after which it ends `fit`; None leaves that to `fit`.
     """
 
     def __init__(
         self,
-        source: str,
-        columns: tuple[Column, ...],
-        scorer: Scorer,
+        readings: Readings,
+        scorers: KeyedScorers,
         directory: Path,
         *,
+        epoch: ub.Epoch,
         tell: Callable[[Event], None],
-        axis: Axis = "date",
-        stop_at: int | None = None,
         settling: int = 0,
+        kept: int | None = None,
+        last_epoch: int | None = None,
     ) -> None:
         super().__init__()
-        self._source, self._columns, self._scorer, self._axis = source, columns, scorer, axis
-        self._tell, self._stop_at, self._settling = tell, stop_at, settling
+        self._source, self._columns, self._axis = readings.name, readings.columns, readings.axis
+        self._keyed = readings.keyed
+        self._scorer, self._tell, self._settling = scorers, tell, settling
+        self._last_epoch = last_epoch
+        columns = readings.columns
         self._log = ub.Log(directory / _record.FILE)
+        self._scores = ScoreFiles(
+            directory,
+            readings.axis,
+            keyed=readings.keyed,
+            kept=kept,
+            say=lambda words: tell({"event": "say", "words": words}),
+        )
+        self._alarms = AlarmFile(directory, readings.axis)
+        self._status = StatusFile(directory, readings, epoch)
         self._feed: Any = None
         self._begun = False  # True once something was written in this process
-        self.intake = Intake(columns, tell)
+        self.intake = Intake(columns, tell, live=readings.live)
         """The functions of the stream's first stages, with their counts."""
         self._counter = Counter()
         self._readings, self._epochs = ReadingBins(len(columns)), EpochBins()
@@ -100,17 +114,28 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Before the first epoch, the restored state is complete."""
         if not self._begun:
-            self._begun = True
             if not self._restored:
+                # In this order: what is no file of a run is noticed before any is changed.
+                self._alarms.begin()
+                self._scores.begin()
                 self._log.cut(0)
             if self._settling:
                 # Skip the load that importing and compiling frameworks causes.
                 self._scorer.pass_over(self._settling)
+            self._begun = True
             steps, position = self._feed.steps, f"row {self._feed.position.rows + 1:,}"
             start = Start(
-                clock.time(), self._source, steps, position, self._columns, self._scorer.threshold, self._axis
+                clock.time(),
+                self._source,
+                steps,
+                position,
+                self._columns,
+                self._scorer.threshold,
+                self._axis,
+                self._keyed,
             )
             self._log.append(_record.as_line(start))
+            self._status.begin()
             self._tell(
                 {
                     "event": "begin",
@@ -125,6 +150,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._before = self._feed.stats
         if epoch != self._epoch[0]:
             self._epoch = (epoch, self._before.steps)
+        self._status.begin_epoch(epoch, self._before)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Record the rows of a step, and tell it."""
@@ -135,27 +161,28 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self._log.append(_record.as_line(self._counter.total))
         recent = stats.since(self._before)
         logs = logs or {}
+        self._status.step(stats, self.intake.readings, self._scorer.rows, self.intake.skipped)
         self._tell(
             {
                 "event": "step",
                 "step": step,
                 "epoch": self._epoch[0],
                 "in_epoch": step - self._epoch[1],
+                "share": self._status.share,
+                "rate": self._status.rate,
                 "rows": stats.rows,
                 "skipped": sum(self.intake.skipped.values()),
                 "readings": stats.fetched,
                 "scored": self._scorer.rows,
-                "reuse": stats.reuse,
+                "reuse": stats.rows / self._scorer.rows if self._scorer.rows else None,
                 "loss": float(logs.get("loss", np.nan)),
                 "persistence": float(logs.get("persistence", np.nan)),
                 "better": self._better(),
-                "age": recent.age if recent.age is not None else stats.age,
+                "age": (recent.age if recent.age is not None else stats.age) if self.intake.live else None,
                 "waiting": recent.waiting,
                 "missed": stats.missed,
             }
         )
-        if self._stop_at is not None and step >= self._stop_at:
-            self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Record the epoch's metrics."""
@@ -164,6 +191,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         sums, self._epoch_sums = self._epoch_sums, np.zeros(3)
         self._log.append(*self._epochs.add(epoch + 1, step, clock.time(), figures, sums.tolist()))
         self._tell({"event": "epoch", "epoch": epoch, "step": step, **figures})
+        if self._last_epoch is not None and epoch + 1 >= self._last_epoch:
+            self.model.stop_training = True
+
+    @property
+    def has_begun(self) -> bool:
+        """True once an epoch has begun in this process."""
+        return self._begun
 
     @property
     def trained(self) -> Trained:
@@ -172,9 +206,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def close(self) -> None:
         """Write the open bins, which a resume truncates and makes anew; close the file."""
-        if self._begun:
+        if self._begun or self._restored:
             held = [*self._readings.rest(), *self._epochs.rest(), _record.as_line(self._counter.total)]
             self._log.append(*held)
+        if self._begun:
+            self._scores.write()
+            self._status.write("ended")
+        self._alarms.close()
         self._log.close()
 
     # -- in the checkpoint ---------------------------------------------------------------------------------------
@@ -188,6 +226,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         return {
             "scorer": self._scorer.state_dict(),
             "length": self._log.tell(),
+            "scores": self._scores.state_dict(),
+            "alarms": self._alarms.state_dict(),
+            "status": self._status.state_dict(),
             "errors": self._errors.copy(),
             "epoch": list(self._epoch),
             "epoch_sums": self._epoch_sums.copy(),
@@ -207,6 +248,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             return  # an epoch that resumes in its middle is restored twice, and has begun in between
         self._scorer.load_state_dict(state["scorer"])
         self._log.cut(int(state["length"]))
+        self._scores.load_state_dict(state["scores"])
+        self._alarms.load_state_dict(state["alarms"])
+        self._status.load_state_dict(state["status"])
         self._errors = np.array(state["errors"], dtype=np.float64)
         self._epoch = (int(state["epoch"][0]), int(state["epoch"][1]))
         self._epoch_sums = np.array(state["epoch_sums"], dtype=np.float64)
@@ -230,17 +274,27 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             windows: rows from the intake, each [windows, length, …].
             expected: the model's predictions of their last rows before training on them, [windows, columns].
         """
-        row, time, values, x = (windows[name] for name in ("row", "time", "values", "x"))
+        row, time, values = (windows[name][:, -1] for name in ("row", "time", "values"))
+        key, x = windows["key"][:, -1] if "key" in windows else None, windows["x"]
         now = x[:, -1]
-        scored = self._scorer.score(row[:, -1], time[:, -1], values[:, -1], now, expected)
+        score, alarms = self._scorer.score(key, row, time, values, now, expected)
         error = np.mean((now - expected) ** 2, axis=-1)
         last = np.mean((now - x[:, -2]) ** 2, axis=-1)
         for both in zip(error, last, strict=True):
             self._errors += (np.array(both) - self._errors) / LATELY
         self._epoch_sums += [error.sum(), last.sum(), len(error)]
-        self._log.append(*self._readings.add(time[:, -1], values[:, -1], scored.score, error, last))
-        self._tell({"event": "score", "score": float(scored.score[-1]), "scored": self._scorer.rows})
-        for alarm in scored.alarms:
-            record = _record.as_line(alarm)
+        if records := self._readings.add(time, values, score, error, last):
+            self._log.append(*records)
+        self._scores.add(row, time, score, key)
+        self._status.scored(int(row[-1]), float(time[-1]))
+        self._tell({"event": "score", "score": float(score[-1]), "scored": self._scorer.rows})
+        if not self.intake.live:
+            known = {"values": values[-1].tolist(), "time": float(time[-1]), "readings": self._scorer.rows}
+            self._tell({"event": "reading", **known})
+        for name, number, alarm in alarms:
+            recorded = RecordedAlarm.of(alarm, name, number)
+            record = _record.as_line(recorded)
             self._log.append(record)
-            self._tell({**record, "event": "alarm"})
+            self._alarms.add(recorded)
+            self._status.alarm(recorded)
+            self._tell({**record, "event": "alarm", "at": written(alarm.time, self._axis)})

@@ -78,7 +78,7 @@ def read_block(block: Any, source: str) -> Yielded:
     numbers_, text, unreadable, time = {}, {}, {}, None
     for name, column in cells.items():
         if name == TIME:
-            time = _long(_seconds(column), rows)
+            time = _long(seconds(column), rows)
             continue
         values, other = _floats(column)
         if other is not None and np.isnan(values).all():
@@ -142,7 +142,7 @@ def _number(cell: Any) -> float:
     return float(cell)
 
 
-def _seconds(cells: Any) -> np.ndarray:
+def seconds(cells: Any) -> np.ndarray:
     """Times in seconds; NaN where there is none.
 
     A number above 1e11 is taken for milliseconds since 1970, above 1e14 for microseconds, above 1e17 for
@@ -167,7 +167,7 @@ def _moment(cell: Any) -> float:
     if isinstance(cell, datetime.date):
         return datetime.datetime(cell.year, cell.month, cell.day).timestamp()
     if isinstance(cell, np.datetime64):
-        return float(_seconds(np.asarray([cell]))[0])
+        return float(seconds(np.asarray([cell]))[0])
     if isinstance(cell, str):
         try:
             return datetime.datetime.fromisoformat(cell).timestamp()
