@@ -236,6 +236,8 @@ def unified(leaf: Array, empty: Array | None = None) -> Array:
     if not is_ragged(leaf) or isinstance(leaf.flat[0], bytes):
         return leaf
     rows = leaf.reshape(-1).tolist()
+    if not all(isinstance(row, np.ndarray) for row in rows):  # other objects, which a loop of one's own may want
+        return leaf
     if empty is None:
         first = next((row for row in rows if len(row)), None)
         if first is None:
