@@ -21,7 +21,7 @@ SIZE = 32
 ONE = "one array"
 MIXED = "a mix of two arrays, 1 : 3"
 RARE = "a mix of two arrays, 999 : 1"
-LIMIT = 2.5
+LIMIT = 1 / 0.8
 
 
 def table(width: int) -> dict[str, Any]:
