@@ -1,4 +1,4 @@
-"""The examples run, and print what they should."""
+"""The numbered examples run, and print what they should; the others are recipes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(km.BACKEND == "torch", reason="thousands of steps, which torch takes long for"),
 ]
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("[0-9]_*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
