@@ -17,7 +17,7 @@ CHUNK = 16  # readings between two calls of `learn`
 WEEK = 7 * 86_400.0
 OFTENEST = 5e-3  # the highest rate of false alarms that follows from `weekly`
 SLOWLY = 0.1  # the weight of a surprising reading after the one with which its event began: an event counts once
-EXPONENT = 0.7  # of the readings for which a slow look stays as it is: its surprises are rarer by that
+EXPONENT = 0.85  # of the readings for which a slow look stays as it is: its surprises are rarer by that
 
 
 class Judge:

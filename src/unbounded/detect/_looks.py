@@ -19,10 +19,11 @@ Cause = Literal["sudden", "lasting", "season", "variation", "extreme"]
 
 SPANS = np.array([1.0, 4.0, 16.0, 64.0])[:, None]  # readings of the moving means
 SLOWER = 8.0  # how much longer a mean is that they are compared with
-MEDIAN = 0.003  # mean absolute deviations by which the running median follows a reading
+MEDIAN = 0.0015  # mean absolute deviations by which the running median follows a reading: slower than the slowest mean
 VARIATION = 16.0  # readings of the mean absolute difference
 CLIP = 8.0  # deviations beyond which a reading does not move a mean further
 FLOOR = 0.05  # added to them: the scale of the readings is about one
+AWAY = 0.5  # of a change: nearer to the running median, it is a return
 SMALL = 0.02  # a difference between readings that is taken for none
 ERROR_SCALE = 10.0  # the model's errors are a fraction of its scale
 
@@ -103,7 +104,7 @@ class Looks:
 
         # A return to what is usual is no change that lasts.
         self._median += np.maximum(MEDIAN, first) * self._usual[-1] * np.sign(now - self._median)
-        away_from_it = np.sign(moved) * (self._fast - self._median) > 0.5 * np.abs(moved)
+        away_from_it = np.sign(moved) * (self._fast - self._median) > AWAY * np.abs(moved)
         away_from_it[0] = True
         lasting = np.where(away_from_it, moved, 0.0)
 
