@@ -178,3 +178,9 @@ def test_the_vocabulary_is_part_of_the_fingerprint_and_not_of_each_checkpoint() 
     assert repr(source.encode("c", ["a"], unknown="raise").encode("c", hash=5)).endswith(
         ".encode('c', vocabulary=['a'], unknown='raise').encode('c', hash=5)"
     )
+
+
+@pytest.mark.parametrize("vocabulary", [{"a", "b"}, frozenset("ab"), {"a": 1, "b": 0}])
+def test_a_vocabulary_without_an_order_is_refused(vocabulary: Any) -> None:
+    with pytest.raises(TypeError, match=r"Expected a list: the code of a value is its place"):
+        ub.from_arrays({"x": np.array(["a", "b"])}).encode("x", vocabulary)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import unbounded as ub
@@ -300,3 +301,71 @@ def test_the_identity_has_no_path_and_stays_as_the_folder_grows(tmp_path: Path) 
     position = position_after(ub.from_files(tmp_path), 1)
     assert str(tmp_path) not in json.dumps(position)
     assert [entry[0] for entry in position["files"]] == ["0.csv", "1.csv"]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("rows", [range(1000, 1200), range(200, 310), range(100, 200)])
+def test_a_file_that_is_replaced_while_its_first_piece_is_trained_on_is_refused(
+    tmp_path: Path, shuffle: bool, rows: range
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id\n" + "".join(f"{i}\n" for i in range(100, 200)))
+
+    def train(steps: int) -> list[int]:
+        stream = ub.from_files(path, shuffle=shuffle).batch(10)
+        with ub.Feed(stream, epoch=ub.Epoch(steps=steps)) as feed:
+            feed.load(tmp_path / "run")
+            seen = [i for batch in feed for i in batch["id"].tolist()]
+            feed.save(tmp_path / "run")
+            return seen
+
+    small = train(1)
+    path.write_text("id\n" + "".join(f"{i}\n" for i in rows))
+    if rows == range(100, 200):
+        assert len({*small, *train(9)}) == 100
+    else:
+        with pytest.raises(ub.StreamError, match=r"'a.csv' has other bytes at its beginning or end"):
+            train(1)
+
+
+def test_rows_that_were_read_before_and_are_gone_are_no_end(tmp_path: Path) -> None:
+    class Numbers:
+        """Numbers up to `rows`, some at a time."""
+
+        replayable = True
+
+        def __init__(self, rows: int) -> None:
+            self.rows = rows
+
+        def identity(self) -> Any:
+            return "numbers"
+
+        def open(self) -> Any:
+            return Reading(self.rows)
+
+    class Reading:
+        def __init__(self, rows: int) -> None:
+            self.rows, self.at = rows, 0
+
+        def position(self) -> Any:
+            return self.at
+
+        def seek(self, position: Any) -> None:
+            self.at = position
+
+        def read(self, timeout: float) -> Any:
+            if self.at >= self.rows:
+                raise ub.EndOfStream
+            first, self.at = self.at, self.rows
+            return {"id": np.arange(first, self.rows)}
+
+        def close(self) -> None:
+            pass
+
+    with ub.Feed(ub.from_source(Numbers(100)).batch(10), epoch=ub.Epoch(steps=8)) as feed:
+        list(feed)
+        state = feed.state_dict()
+    with ub.Feed(ub.from_source(Numbers(60)).batch(10)) as feed:
+        feed.load_state_dict(state)
+        with pytest.raises(ub.DataLoss, match="ended before the place at which it is to go on"):
+            feed.peek()

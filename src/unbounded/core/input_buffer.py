@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from unbounded.core.block import Block, Offset, Run
 from unbounded.core.block import join as join_blocks
 from unbounded.core.cursor import Cursor, compose, input_cursors, own_part
-from unbounded.core.node import Node
+from unbounded.core.node import DataLoss, EndOfStream, Node
 
 LIMIT = 64
 
@@ -77,7 +77,15 @@ class InputBuffer(Generic[B]):
             # Take the cursor before the pull: one taken after it would skip this block on a restore.
             if not self._cursors or self.tail.rows - self._cursors[-1][0].rows >= self._spacing:
                 self._note(Address(self._upstream.cursor(), self._skip_rows, self._skip_boundaries))
-            block = cast("B | None", self._upstream.pull(timeout))
+            try:
+                block = cast("B | None", self._upstream.pull(timeout))
+            except EndOfStream:
+                if not self._skip_rows:
+                    raise
+                raise DataLoss(
+                    "The stream ended before the place at which it is to go on: rows that were read before are gone. "
+                    "Restore the data, or begin a new run."
+                ) from None
             if block is None:
                 return None
             if self._skip_rows or self._skip_boundaries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,9 @@ class FileRows:
         self._at: dict[str, Any] = {"pass": 0, "row": 0, "done": 0, "bytes": None, "last": 0, "files": None, "skip": 0}
         self._feed: ub.Feed | None = None
         self._batches: Iterator[Any] = iter(())
+        self._begun: dict[
+            int, tuple[int, Any]
+        ] = {}  # by pass, the bytes and the position in the files at its beginning
 
     def position(self) -> Any:
         """The pass, the number of the next row, and the position in the files of the pass.
@@ -72,6 +76,13 @@ class FileRows:
         that were read already.
         """
         return dict(self._at)
+
+    def settled(self, position: Any) -> Any:
+        """A position at the beginning of a pass, with the checksums of files that were opened since."""
+        if position["files"] is not None or position["skip"] or position["pass"] not in self._begun:
+            return position
+        size, files = self._begun[position["pass"]]
+        return {**position, "bytes": size, "files": files}
 
     def seek(self, position: Any) -> None:
         """Continue at a position of an earlier process."""
@@ -93,6 +104,10 @@ class FileRows:
     def read(self, timeout: float) -> ub.Rows | None:
         """The next rows of the files."""
         feed, at = self._feed or self._open(), self._at
+        if at["files"] is None and not at["skip"]:
+            with suppress(ub.EndOfStream, ub.StreamError):
+                feed.peek()  # opens the first file: the position of the beginning has its checksum then
+                self._begun = {at["pass"]: (at["bytes"], feed.state_dict())}
         rows = next(self._batches, None)
         if rows is not None:
             feed.trained()
@@ -111,7 +126,12 @@ class FileRows:
             self._at = {**at, "pass": at["pass"] + 1, "done": 0, "bytes": None, "last": 0, "files": None}
             return ub.Rows(None, ub.Boundary("pass"))
         size = size_of(self._source.path)
-        if size <= at["bytes"]:
+        if size < at["bytes"]:
+            raise ub.StreamError(
+                f"{self._source.path} has {size:,} bytes now, and had {at['bytes']:,} when it was read: it is another "
+                "file. Begin a new run in another directory."
+            )
+        if size == at["bytes"]:
             raise ub.EndOfStream
         self.close()
         self._at = {**at, "bytes": size, "files": None, "skip": at["done"]}

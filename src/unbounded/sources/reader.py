@@ -76,6 +76,8 @@ class Reader(Protocol):
 
     - `wake()`, from any thread: end a `read` that waits;
     - `logged(position)`: the rows before `position` are on this machine's disk: acknowledge them now;
+    - `settled(position)`, from any thread: an earlier position with what is known of it since, such as the checksum of
+      a file that was not open yet; or the same object;
     - `keep_in(directory)`, a `pathlib.Path` in the run's directory: keep there what can be made again and takes long,
       such as an index. It is called before the first read or between two reads, and again after a failure;
     - `commit(trained, needed)`: the positions of the newest and the oldest checkpoint on the disk. The framework will

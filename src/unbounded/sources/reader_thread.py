@@ -61,6 +61,7 @@ class ReaderThread:
         self._has_read = False
         self._failed = False  # True after the last reader has failed
         self._kept_in: Path | None = None  # the source's directory in the run's
+        self._settle: Callable[[JSON], JSON] | None = None  # of the last reader, also after it was closed
 
     # -- overridden by subclasses --------------------------------------------------------------------------------------
 
@@ -169,6 +170,7 @@ class ReaderThread:
     def _opened(self, token: object, reader: Reader, position: JSON) -> None:
         if self._token is token:
             self._reader = reader
+            self._settle = getattr(reader, "settled", None)
         if not self._is_open:
             self._opening_position, self._is_open = position, True
             if self._seek is None:

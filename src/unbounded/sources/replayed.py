@@ -121,8 +121,12 @@ class Replayed(ReaderThread):
         return {"position": position, "row": self._row, "time": self._time, "missed": self._missed}
 
     def settled(self, cursor: Cursor) -> Cursor:
-        """Taken before it was opened, it is a cursor of the beginning, which has a position since."""
-        return cursor if cursor["position"] is not None else {**cursor, "position": self._opening_position}
+        """Taken before it was opened, it is a cursor of the beginning, which has a position since; and the reader may
+        know more of a position since it read there."""
+        position = self._known(cursor["position"])
+        if self._settle is not None:
+            position = self._settle(position)
+        return cursor if position is cursor["position"] else {**cursor, "position": position}
 
     @locked
     def restore(self, cursor: Cursor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -50,6 +50,11 @@ class Encode(OneToOne):
                     "encode(unknown=…) was given beside hash=, to which no value is unknown. Leave it out."
                 )
             return
+        if isinstance(self.vocabulary, set | frozenset | Mapping):
+            raise TypeError(
+                f"encode({self.column!r}) was given a vocabulary that is a {type(self.vocabulary).__name__}. Expected "
+                "a list: the code of a value is its place, and a set has another order in each process."
+            )
         object.__setattr__(self, "vocabulary", _as_words(self.vocabulary))
 
     def arguments(self) -> dict[str, Any]:

@@ -64,6 +64,12 @@ class FilesReader:
         name: str = self._files.plain[number][0]
         return name
 
+    def settled(self, position: JSON) -> JSON:
+        """The position with the checksums of files that were opened since it was taken: rows of a file that is replaced
+        later must not be taken for those that were read."""
+        files = self._opened.with_checks(position["files"])
+        return position if files is position["files"] else {**position, "files": files}
+
     def _next_pass(self) -> None:
         """Begin the next pass, with the files that there are now. If it raises, nothing has changed."""
         if self._returned == 0:

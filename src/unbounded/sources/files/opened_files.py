@@ -62,6 +62,7 @@ class OpenedFiles:
         self._indexes: dict[tuple[str, int, str], list[PieceAt]] = {}
         self.files = PassFiles([])
         """The files of the current pass."""
+        self._checks: dict[tuple[str, int], str] = {}  # of the files that were opened, by name and size
         self.stored: StoredIndexes | None = None
         """Where indexes are stored; None if nowhere."""
 
@@ -129,14 +130,14 @@ class OpenedFiles:
             check = ends_checksum(source, size)
             if noted is not None and check != noted:
                 raise StreamError(
-                    f"{name!r} has other bytes at its beginning or end than when it was read before, and the same "
-                    f"size. {_REMEDY}"
+                    f"{name!r} has other bytes at its beginning or end than when it was read before. {_REMEDY}"
                 )
             source.seek(0)
             opened = self._format.open(file, source, self._bad)
         except BaseException:
             source.close()
             raise
+        self._checks[name, size] = check
         self.files.note(number, check)
         self._open[name, size] = opened, check
         while len(self._open) > _MOST_OPEN:
@@ -157,6 +158,13 @@ class OpenedFiles:
                     self.stored.write(file, found)
             self._indexes[file] = found
         return self._indexes[file]
+
+    def with_checks(self, plain: list[list[Any]]) -> list[list[Any]]:
+        """The files of a position, with the checksums of those that were opened since; may be called by any thread."""
+        checks = self._checks
+        if not any(check is None and (name, size) in checks for name, size, check in plain):
+            return plain
+        return [[name, size, checks.get((name, size)) if check is None else check] for name, size, check in plain]
 
     def keep_in(self, stored: StoredIndexes) -> None:
         """Store indexes from now on, those that are known as well."""
