@@ -328,7 +328,8 @@ def test_a_file_that_is_replaced_while_its_first_piece_is_trained_on_is_refused(
             train(1)
 
 
-def test_rows_that_were_read_before_and_are_gone_are_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["", "shuffle", "replay", "windows"])
+def test_rows_that_were_read_before_and_are_gone_are_no_end(stage: str) -> None:
     class Numbers:
         """Numbers up to `rows`, some at a time."""
 
@@ -362,10 +363,20 @@ def test_rows_that_were_read_before_and_are_gone_are_no_end(tmp_path: Path) -> N
         def close(self) -> None:
             pass
 
-    with ub.Feed(ub.from_source(Numbers(100)).batch(10), epoch=ub.Epoch(steps=8)) as feed:
+    def stream(rows: int) -> ub.Stream:
+        source = ub.from_source(Numbers(rows))
+        staged = {
+            "": source,
+            "shuffle": source.shuffle(200),
+            "replay": source.replay(30, reuse=1),
+            "windows": source.windows(3),
+        }
+        return staged[stage].batch(10)
+
+    with ub.Feed(stream(100), epoch=ub.Epoch(steps=8)) as feed:
         list(feed)
         state = feed.state_dict()
-    with ub.Feed(ub.from_source(Numbers(60)).batch(10)) as feed:
+    with ub.Feed(stream(60)) as feed:
         feed.load_state_dict(state)
         with pytest.raises(ub.DataLoss, match="ended before the place at which it is to go on"):
             feed.peek()

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from unbounded.core.block import Block, Offset, Run
 from unbounded.core.block import join as join_blocks
 from unbounded.core.cursor import Cursor, compose, input_cursors, own_part
-from unbounded.core.node import DataLoss, EndOfStream, Node
+from unbounded.core.node import EndOfStream, Node, rows_are_gone
 
 LIMIT = 64
 
@@ -82,10 +82,7 @@ class InputBuffer(Generic[B]):
             except EndOfStream:
                 if not self._skip_rows:
                     raise
-                raise DataLoss(
-                    "The stream ended before the place at which it is to go on: rows that were read before are gone. "
-                    "Restore the data, or begin a new run."
-                ) from None
+                raise rows_are_gone() from None
             if block is None:
                 return None
             if self._skip_rows or self._skip_boundaries:

@@ -102,6 +102,14 @@ class DataLoss(StreamError):
     """
 
 
+def rows_are_gone() -> DataLoss:
+    """The error for an end that comes while a restored node reads again what it had read before."""
+    return DataLoss(
+        "The stream ended before the place at which it is to go on: rows that were read before are gone. Restore the "
+        "data, or begin a new run."
+    )
+
+
 class Node(Protocol):
     """A source or a stage of a running stream."""
 

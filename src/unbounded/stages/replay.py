@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from unbounded.core import check, trees
 from unbounded.core.block import Block, Offset
 from unbounded.core.input_buffer import Address, InputBuffer, compose_held
-from unbounded.core.node import Context, Cursor, Node
+from unbounded.core.node import Context, Cursor, EndOfStream, Node, rows_are_gone
 from unbounded.core.permutation import Permutation, seeds_of
 from unbounded.core.trees import Array, Tree
 from unbounded.stages.stage import Holding, Stage
@@ -154,7 +154,12 @@ class _ReplayNode(Holding):
             if self._given < due:
                 return self._out(min(due, self._given + self._piece))
             if self._pending is None:
-                self._pending = self._held.read(timeout)
+                try:
+                    self._pending = self._held.read(timeout)
+                except EndOfStream:
+                    if self._given > due:
+                        raise rows_are_gone() from None
+                    raise
                 if self._pending is None:
                     return None
             # In pieces: a row may be overwritten only when no later output can be that row.
