@@ -77,8 +77,9 @@ def test_the_demo_is_interrupted_and_typed_again_goes_on_from_there_and_is_kille
         r"([\d,]+) readings missed while it was dead",
         again,
     )
-    # A kill may come before the step at hand is saved: then the same step comes again.
-    assert on in (killed, killed + 1)
+    # A kill may come before the step at hand is saved: then the same step comes again. Or a further step was saved
+    # meanwhile, and not told yet.
+    assert killed <= on <= killed + 3
     assert twice == 0
     assert missed > 5
     after = read_run(folder)
