@@ -9,16 +9,15 @@ from unbounded.sources.files.file_pieces import Piece
 
 
 class PieceAhead:
-    """Begins to read once the piece before it is read. Until `result` has returned, nothing else may use the file.
+    """Begins to read at once. Until `result` has returned, nothing else may use the file.
 
     Args:
         read: returns the piece.
         runtime: for the thread.
-        before: the piece that is read before this one; None for none.
     """
 
-    def __init__(self, read: Callable[[], Piece], runtime: Runtime, before: PieceAhead | None) -> None:
-        self._read, self._before = read, before
+    def __init__(self, read: Callable[[], Piece], runtime: Runtime) -> None:
+        self._read = read
         self._piece: Piece | None = None
         self._error: BaseException | None = None
         self._thread = runtime.thread(self._run, "unbounded-piece")
@@ -26,9 +25,6 @@ class PieceAhead:
 
     def _run(self) -> None:
         try:
-            if self._before is not None:
-                self._before.await_end()
-                self._before = None  # else the last one would hold all pieces
             self._piece = self._read()
         except BaseException as error:  # raised where the piece is asked for
             self._error = error

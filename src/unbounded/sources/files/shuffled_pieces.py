@@ -7,8 +7,6 @@ it.
 
 from __future__ import annotations
 
-import functools
-from collections import deque
 from pathlib import Path
 
 from unbounded.core.block import Boundary
@@ -17,7 +15,7 @@ from unbounded.core.trees import Array, RowsError
 from unbounded.sources.files.file_paths import FilePaths
 from unbounded.sources.files.file_pieces import FileFormat, Piece, PieceAt
 from unbounded.sources.files.files_reader import FilesReader
-from unbounded.sources.files.gathered import Gathering
+from unbounded.sources.files.gathered import gathered
 from unbounded.sources.files.opened_files import changed_piece
 from unbounded.sources.files.piece_ahead import PieceAhead
 from unbounded.sources.files.stored_indexes import StoredIndexes
@@ -27,11 +25,7 @@ WINDOW_BYTES = 1 << 25
 """A window has at least so many bytes of rows, in two pieces or more, and at most `WINDOW_PIECES` pieces."""
 WINDOW_PIECES = 256
 LARGE = 1 << 18
-"""Pieces of at least so many bytes are read in a thread of their own, one after the other."""
-AHEAD = 4
-"""So many of them are begun: fewer than the files that stay open, since each may be of another file."""
-READ_BY = 0.6
-"""The next window's pieces are read while this share of a window's rows is returned, and gathered during the rest."""
+"""Pieces of at least so many bytes are read in a thread of their own, one at a time."""
 
 
 class _Window:
@@ -51,12 +45,8 @@ class _Window:
         """The checksums of the pieces that were added."""
         self.count = 0
         """The number of rows that were added."""
-        self._gathering: Gathering | None = None
-
-    @property
-    def rows(self) -> dict[str, Array]:
-        """The permuted rows, once all were gathered."""
-        return {} if self._gathering is None else self._gathering.rows
+        self.rows: dict[str, Array] = {}
+        """The permuted rows, once `finish` was called."""
 
     @property
     def next(self) -> tuple[int, PieceAt] | None:
@@ -75,25 +65,14 @@ class _Window:
         self.count += piece.count
         self.checks.append(piece.check)
 
-    @property
-    def gathered(self) -> float:
-        """The share of the columns that were gathered."""
-        if self._gathering is None:
-            return 0.0 if self.next is not None or self.count else 1.0
-        return self._gathering.done
-
-    def gather(self) -> None:
-        """Permute the rows of the next column, once all pieces were added.
+    def finish(self) -> None:
+        """Permute the rows, once all pieces were added.
 
         Raises:
             RowsError: rows of two pieces differ in shape.
         """
-        if self._gathering is None:
-            order = Permutation(self.count, self._key).span(0, self.count)
-            self._gathering, self._pieces = Gathering(self._parts(), order), []
-        self._gathering.step()
-
-    def _parts(self) -> dict[str, list[Array]]:
+        if not self.count or self.rows:
+            return
         first, _ = self._pieces[0]
         for each, file in self._pieces:
             for name, values in each.items():
@@ -102,7 +81,9 @@ class _Window:
                         f"Column {name!r} has rows of shape {values.shape[1:]} in {file!r}, and of "
                         f"{first[name].shape[1:]} before. Rows have one shape: pad the lists where files are written."
                     )
-        return {name: [each[name] for each, _ in self._pieces] for name in first}
+        order = Permutation(self.count, self._key).span(0, self.count)
+        parts = {name: [each[name] for each, _ in self._pieces] for name in first}
+        self.rows, self._pieces = gathered(parts, order), []
 
 
 class ShuffledPieces(FilesReader):
@@ -129,7 +110,7 @@ class ShuffledPieces(FilesReader):
         self._entries: list[tuple[int, PieceAt]] | None = None  # all pieces of the pass, in its order
         self._window: _Window | None = None
         self._ahead: _Window | None = None  # the next window, while it is read
-        self._begun: deque[tuple[int, PieceAhead]] = deque()  # numbers of pieces in the order, and their reading
+        self._begun: tuple[int, PieceAhead] | None = None  # a piece's number in the order, and its reading
 
     def position(self) -> JSON:
         return {
@@ -154,7 +135,9 @@ class ShuffledPieces(FilesReader):
         window = self._window
         if window is None:
             window = self._window = self._window_at(self._first)
-        self._advance(window, 1.0, 1.0)
+        while window.next is not None:
+            self._add(window)
+        window.finish()
         if self._checks is not None and window.checks != self._checks:
             self._refuse_change(window.checks, self._checks)
         self._checks = window.checks
@@ -184,22 +167,16 @@ class ShuffledPieces(FilesReader):
             stop += 1
         return _Window(entries[first:stop], first, (self._seed, 1, self._pass, first))
 
-    def _advance(self, window: _Window, added: float, gathered: float) -> None:
-        """Add pieces to a window, and gather its columns, until these shares are there."""
-        while window.next is not None and window.added < added:
-            self._add(window)
-        while window.next is None and window.gathered < gathered:
-            window.gather()
-            self._begin(window.first + len(window.checks))
-
     def _add(self, window: _Window) -> None:
         """Add the next piece to a window, and begin to read the one after it."""
         assert window.next is not None
         at = window.first + len(window.checks)
-        if self._begun and self._begun[0][0] == at:
-            piece = self._begun.popleft()[1].result()
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == at:
+            piece = begun[1].result()
         else:
-            self._await_begun()
+            if begun is not None:
+                begun[1].await_end()
             file, entry = window.next
             piece = self._opened.get(file).read(entry.place)
         window.add(piece, self._name(window.next[0]))
@@ -207,26 +184,23 @@ class ShuffledPieces(FilesReader):
         self._begin(at + 1)
 
     def _begin(self, at: int) -> None:
-        """Begin to read the pieces from number `at` of the pass's order on."""
+        """Begin to read piece `at` of the pass's order."""
         entries = self._pieces()
-        before = self._begun[-1] if self._begun else None
-        at = at if before is None else before[0] + 1
-        while len(self._begun) < AHEAD and at < len(entries) and entries[at][1].nbytes >= LARGE:
-            file, entry = entries[at]
-            try:
-                # Files are opened and closed by this thread alone; these stay open until their pieces are asked for.
-                opened = self._opened.get(file)
-            except Exception:
-                return  # it is raised when the piece is asked for: the rows before it are whole
-            read = functools.partial(opened.read, entry.place)
-            self._begun.append((at, PieceAhead(read, self._opening.runtime, before and before[1])))
-            before = self._begun[-1]
-            at += 1
+        if at >= len(entries) or entries[at][1].nbytes < LARGE:
+            return
+        file, entry = entries[at]
+        try:
+            # Files are opened and closed by this thread alone; this one stays open until the next piece is asked for.
+            opened = self._opened.get(file)
+        except Exception:
+            return  # it is raised when the piece is asked for: the rows before it are whole
+        self._begun = at, PieceAhead(lambda: opened.read(entry.place), self._opening.runtime)
 
     def _await_begun(self) -> None:
         """Wait until no file is used."""
-        while self._begun:
-            self._begun.popleft()[1].await_end()
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun[1].await_end()
 
     def keep_in(self, directory: Path) -> None:
         """Store the indexes of the files in a directory of the run."""
@@ -237,8 +211,8 @@ class ShuffledPieces(FilesReader):
         super().close()
 
     def _before_rest(self, share: float) -> None:
-        """Read, and then gather, a share of the next window: both are spread over the time in which a window is used,
-        so that training and reading overlap."""
+        """Read this share of the next window: reading is spread over the time in which a window is used, so that
+        training and reading overlap."""
         window = self._window
         assert window is not None
         first = self._first + len(window.checks)
@@ -247,7 +221,8 @@ class ShuffledPieces(FilesReader):
         if self._ahead is None:
             self._ahead = self._window_at(first)
         try:
-            self._advance(self._ahead, share / READ_BY, (share - READ_BY) / (1 - READ_BY))
+            while self._ahead.next is not None and self._ahead.added < share:
+                self._add(self._ahead)
         except Exception:
             # It is raised when the window is at hand: the rows before it are whole.
             self._ahead = None
