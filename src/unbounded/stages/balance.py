@@ -1,26 +1,23 @@
 """Balance: equal shares of classes within consecutive groups of rows.
 
-Each `rows` consecutive rows are a group, from which as many rows are drawn. Groups begin at fixed rows and close at a
-boundary, as the buffers of `shuffle` do, so that a row's place follows from the seed and the rows of its group alone:
-nothing is kept from one group to the next, and a cursor is the group's first row.
+Each `rows` consecutive rows are a group, from which as many rows are drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unbounded.core import check, trees
+from unbounded.core import check
 from unbounded.core.block import Block
-from unbounded.core.input_buffer import InputBuffer
-from unbounded.core.node import Context, EndOfStream, Node
+from unbounded.core.node import Context, Node
 from unbounded.core.permutation import seeds_of
 from unbounded.stages.keys import check_by, hashable, keys_of
-from unbounded.stages.stage import Holding, Stage
+from unbounded.stages.row_groups import RowGroups
+from unbounded.stages.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -75,74 +72,20 @@ def quotas(counts: NDArray[np.int64], rows: int, repeats: int) -> NDArray[np.int
     return found
 
 
-class _BalanceNode(Holding):
+class _BalanceNode(RowGroups):
     def __init__(self, upstream: Node, balance: Balance, context: Context) -> None:
-        super().__init__(upstream)
+        super().__init__(upstream, balance.rows, balance.seed, context)
         self._balance = balance
-        self._key = (balance.seed, context.place)
-        self._batch = context.batch_rows
-        self._held: InputBuffer[Block] = InputBuffer(upstream)
-        self._begin(0, 0)
 
-    def _begin(self, number: int, given: int) -> None:
-        self._number = number
-        self._given = given
-        self._group: Block | None = None
-        self._order: NDArray[np.int64] = np.empty(0, np.int64)
-
-    def pull(self, timeout: float | None) -> Block | None:
-        if self._group is None and not self._fill(timeout):
-            return None
-        group = self._group
-        assert group is not None
-        total = len(self._order)
-        stop = total
-        if total:
-            stop = min(total, self._given + trees.block_rows(trees.row_bytes(group.rows), self._batch))
-        out = group.gather(self._order[self._given : stop]) if total else group
-        if stop < total:
-            self._given = stop
-            return out
-        out = replace(out, boundary=group.boundary)
-        self._held.drop(group.count)
-        self._held.keep(self._held.head)
-        self._begin(self._number + (1 if group.count else 0), 0)
-        return out
-
-    def _fill(self, timeout: float | None) -> bool:
-        held = self._held
-        while held.run < self._balance.rows and not held.closed:
-            try:
-                if not held.pull(timeout):
-                    return False
-            except EndOfStream:
-                if not held.count:
-                    raise
-                break
-        group = held.peek(min(self._balance.rows, held.run))
-        if group.count:
-            self._order = self._drawn(keys_of(group.rows, self._balance.by, f"balance(by={self._balance.by!r})"))
-            if group.seen is not None:
-                # The whole group has to be read before its first row is known.
-                group = replace(group, seen=np.full(group.count, group.seen.max()))
-        self._group = group
-        return True
-
-    def _drawn(self, keys: trees.Array) -> NDArray[np.int64]:
-        """The rows of a group that come out, in their order."""
+    def _ordered(self, group: Block, key: tuple[int, ...]) -> NDArray[np.int64]:
+        keys = keys_of(group.rows, self._balance.by, f"balance(by={self._balance.by!r})")
         names: dict[Any, int] = {}
-        classes = np.array([names.setdefault(key, len(names)) for key in hashable(keys)])
+        classes = np.array([names.setdefault(each, len(names)) for each in hashable(keys)])
         counts = np.bincount(classes, minlength=len(names))
-        rng = np.random.Generator(np.random.PCG64(seeds_of((*self._key, self._number))))
+        rng = np.random.Generator(np.random.PCG64(seeds_of(key)))
         parts = []
         for name, quota in enumerate(quotas(counts, len(keys), self._balance.repeats).tolist()):
             rows = rng.permutation(np.flatnonzero(classes == name))
             # Each row equally often, or once more: those that come first in a random order.
             parts.append(np.resize(rows, quota))
         return rng.permutation(np.concatenate(parts))
-
-    def own(self) -> Mapping[str, Any]:
-        return {"number": self._number, "given": self._given}
-
-    def take_up(self, own: Mapping[str, Any]) -> None:
-        self._begin(own["number"], own["given"])
