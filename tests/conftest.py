@@ -5,6 +5,7 @@ no thread behind, signals are those of a shell in the foreground, and the garbag
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import threading
@@ -51,6 +52,16 @@ def no_threads_left() -> Iterator[None]:
     for thread in left:
         thread.join(30.0)
     assert not [t.name for t in left if t.is_alive()]
+
+
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """The library's warnings are not shown: simulated faults make many."""
+    log = logging.getLogger("unbounded")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture(scope="module")

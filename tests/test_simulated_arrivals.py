@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import random
 import warnings
@@ -23,7 +22,7 @@ from unbounded.testing import Faults, Simulation
 
 assert directories
 assert snapshot
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = pytest.mark.usefixtures("one_core", "no_log")
 
 SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200")) // 4
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
@@ -195,15 +194,6 @@ class ArrivalWalk:
             ours = [row for row in self.trained if row // ROWS == kind]
             assert ours == sorted(ours), "a partition is out of order"
             assert self.drops or ours == [*range(kind * ROWS, kind * ROWS + len(ours))], "a row is missing"
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("unbounded")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(before)
 
 
 @pytest.mark.parametrize("group", range(5))

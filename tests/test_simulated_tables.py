@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from tests.simulated_tables import TableWalk
 
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = pytest.mark.usefixtures("one_core", "no_log")
 
 SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200")) // 8
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("unbounded")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(before)
 
 
 @pytest.mark.parametrize("group", range(5))

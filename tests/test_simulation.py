@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,12 @@ from tests.simulated import walk
 from unbounded.simulation.disk import Disk, File, Folder
 from unbounded.testing import Faults, Simulation
 
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = pytest.mark.usefixtures("one_core", "no_log")
 
 SEEDS = int(os.environ.get("SIMULATED_SEEDS", "200"))
 FIRST = int(os.environ.get("SIMULATED_FIRST", "0"))
 GROUPS = 20
 ROOT = Path("/simulated")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("unbounded")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(before)
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
